@@ -1,0 +1,59 @@
+//! What is applied to a register tile before its one store: bias, residual, activation.
+
+/// An elementwise activation, with PyTorch's meanings and parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x`
+    #[default]
+    Identity,
+    /// `max(x, 0)`
+    Relu,
+    /// `min(max(x, lo), hi)`: ReLU6 is `Clip { lo: 0, hi: 6 }`, hard-tanh `Clip { lo: -1, hi: 1 }`.
+    Clip {
+        /// Lower limit.
+        lo: f32,
+        /// Upper limit.
+        hi: f32,
+    },
+    /// `x` where positive, else `slope * x`.
+    LeakyRelu {
+        /// Factor of negative values.
+        slope: f32,
+    },
+    /// `x` where positive, else `alpha * (exp(x) - 1)`.
+    Elu {
+        /// Minus the limit at minus infinity.
+        alpha: f32,
+    },
+    /// `scale * (x where positive, else alpha * (exp(x) - 1))` with the constants of Klambauer et al. 2017.
+    Selu,
+    /// `max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))`
+    Celu {
+        /// Minus the limit at minus infinity.
+        alpha: f32,
+    },
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x * (1 + erf(x / sqrt 2)) / 2`
+    Gelu,
+    /// GELU's tanh approximation.
+    GeluTanh,
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// `x * tanh(softplus(x))`
+    Mish,
+    /// `ln(1 + exp(beta x)) / beta`, and `x` where `beta x > threshold`.
+    Softplus {
+        /// Sharpness; PyTorch's default is 1.
+        beta: f32,
+        /// From here on linear; PyTorch's default is 20.
+        threshold: f32,
+    },
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
+    /// `x * min(max(x + 3, 0), 6) / 6`
+    HardSwish,
+}

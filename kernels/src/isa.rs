@@ -1,0 +1,341 @@
+//! Instruction-set levels, their detection, and the operations that kernels are written in.
+//!
+//! A [`Level`] is what a kernel table is keyed by. [`Cpu::detect`] finds the highest one that this machine has; a
+//! level can be lowered, never raised. Holding an [`Isa`] token is the proof that the CPU has the instructions
+//! behind it, so its arithmetic is safe; only loads and stores through pointers are `unsafe`.
+//!
+//! Only the files below `isa/` name vendor intrinsics.
+
+use core::fmt;
+use core::str::FromStr;
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+pub use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+use thiserror::Error;
+
+/// An instruction-set level: the key of every kernel table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Portable code; also what an x86-64 machine without AVX2 gets.
+    Scalar,
+    /// AArch64 with Advanced SIMD.
+    Neon,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, CD, DQ and VL.
+    Avx512,
+}
+
+impl Level {
+    /// All levels, also those of other architectures.
+    pub const ALL: [Level; 4] = [Level::Scalar, Level::Neon, Level::Avx2, Level::Avx512];
+
+    /// The name that `SWATH_LEVEL`, kernel names and tuning files use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Scalar => "scalar",
+            Level::Neon => "neon",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Floats in one vector register.
+    pub const fn lanes(self) -> usize {
+        match self {
+            Level::Scalar | Level::Neon => 4,
+            Level::Avx2 => 8,
+            Level::Avx512 => 16,
+        }
+    }
+
+    /// The levels that this machine can run, lowest first; the scalar one is always there.
+    pub fn available() -> &'static [Level] {
+        static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();
+        AVAILABLE.get_or_init(|| Level::ALL.into_iter().filter(|l| l.is_available()).collect())
+    }
+
+    /// Whether this machine can run the level.
+    pub fn is_available(self) -> bool {
+        match self {
+            Level::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::new().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Neon::new().is_some(),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A level that does not exist or that this machine does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("instruction-set level {asked:?} is {why}; this machine can run: {}", possible())]
+pub struct LevelError {
+    /// What was asked for.
+    pub asked: String,
+    why: &'static str,
+}
+
+fn possible() -> String {
+    Level::available().iter().map(|l| l.name()).collect::<Vec<_>>().join(", ")
+}
+
+impl FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(s: &str) -> Result<Self, LevelError> {
+        let level = Level::ALL
+            .into_iter()
+            .find(|l| l.name().eq_ignore_ascii_case(s.trim()))
+            .ok_or(LevelError { asked: s.into(), why: "unknown" })?;
+        if level.is_available() {
+            Ok(level)
+        } else {
+            Err(LevelError { asked: s.into(), why: "not available on this machine" })
+        }
+    }
+}
+
+/// Feature bits beyond the level, for kernels to come; detected and shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `vpdpbusd` and friends (x86-64 AVX-512 VNNI).
+    pub avx512_vnni: bool,
+    /// `vdpbf16ps` (x86-64 AVX-512 bf16).
+    pub avx512_bf16: bool,
+    /// `vpdpbusd` on 256-bit registers (x86-64 AVX-VNNI).
+    pub avx_vnni: bool,
+    /// `sdot`/`udot` (AArch64).
+    pub dotprod: bool,
+    /// `bfmmla` (AArch64).
+    pub bf16: bool,
+    /// `smmla` (AArch64).
+    pub i8mm: bool,
+}
+
+impl Features {
+    fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return Self {
+            avx512_vnni: is_x86_feature_detected!("avx512vnni"),
+            avx512_bf16: is_x86_feature_detected!("avx512bf16"),
+            avx_vnni: is_x86_feature_detected!("avxvnni"),
+            ..Self::default()
+        };
+        #[cfg(target_arch = "aarch64")]
+        return Self {
+            dotprod: std::arch::is_aarch64_feature_detected!("dotprod"),
+            bf16: std::arch::is_aarch64_feature_detected!("bf16"),
+            i8mm: std::arch::is_aarch64_feature_detected!("i8mm"),
+            ..Self::default()
+        };
+        #[allow(unreachable_code)]
+        Self::default()
+    }
+
+    /// Names of the features that are present.
+    pub fn names(&self) -> Vec<&'static str> {
+        [
+            ("avx512_vnni", self.avx512_vnni),
+            ("avx512_bf16", self.avx512_bf16),
+            ("avx_vnni", self.avx_vnni),
+            ("dotprod", self.dotprod),
+            ("bf16", self.bf16),
+            ("i8mm", self.i8mm),
+        ]
+        .into_iter()
+        .filter_map(|(n, on)| on.then_some(n))
+        .collect()
+    }
+}
+
+/// What this CPU can do: its level, possibly lowered, and its feature bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// The level that kernels are taken from.
+    pub level: Level,
+    /// Feature bits beyond the level.
+    pub features: Features,
+}
+
+impl Cpu {
+    /// The machine's highest level. Detected once.
+    ///
+    /// ```
+    /// use swath_kernels::isa::{Cpu, Level};
+    /// let cpu = Cpu::detect();
+    /// assert_eq!(Some(&cpu.level), Level::available().last());
+    /// assert_eq!(cpu.lowered(Level::Scalar)?.level, Level::Scalar);
+    /// assert!("sse9".parse::<Level>().unwrap_err().to_string().contains("this machine can run: scalar"));
+    /// # Ok::<(), swath_kernels::isa::LevelError>(())
+    /// ```
+    pub fn detect() -> Self {
+        static CPU: OnceLock<Cpu> = OnceLock::new();
+        *CPU.get_or_init(|| Cpu {
+            level: *Level::available().last().expect("the scalar level is always available"),
+            features: Features::detect(),
+        })
+    }
+
+    /// The same CPU held to a lower level.
+    ///
+    /// # Errors
+    /// [`LevelError`] for a level that this machine does not have.
+    pub fn lowered(self, level: Level) -> Result<Self, LevelError> {
+        if level.is_available() {
+            Ok(Self { level, ..self })
+        } else {
+            Err(LevelError { asked: level.name().into(), why: "not available on this machine" })
+        }
+    }
+}
+
+/// The vector operations of one instruction set: exactly what the kernels need, and nothing else.
+///
+/// Values of the implementing types are tokens: they can only be made where the CPU has the instructions. All
+/// methods are `#[inline(always)]`, so they become instructions of whatever `#[target_feature]` function they end up
+/// in; [`Kernel`] and `entry` are that outermost edge.
+///
+/// Comparisons follow IEEE 754. `min(a, b)` and `max(a, b)` return `b` when either operand is NaN (x86's rule), so
+/// that `max(lo, x)` keeps a NaN in `x`.
+pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
+    /// The level whose kernels this builds.
+    const LEVEL: Level;
+    /// Floats in a vector.
+    const LANES: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
+    /// Floats that one [`Isa::load_a`] brings in for [`Isa::fma_a`]: 4 where FMA takes a lane, else 1.
+    const A_LANES: usize;
+    /// A vector of [`Isa::LANES`] floats.
+    type V: Copy;
+    /// A register that [`Isa::fma_a`] broadcasts from.
+    type A: Copy;
+    /// Lane numbers for [`Isa::permute`].
+    type Index: Copy;
+
+    /// The token, without a check.
+    ///
+    /// # Safety
+    /// The CPU must have every instruction of the level.
+    unsafe fn new_unchecked() -> Self;
+
+    /// All lanes zero.
+    fn zero(self) -> Self::V;
+    /// All lanes `v`.
+    fn splat(self, v: f32) -> Self::V;
+    /// Lanes from memory, any alignment.
+    /// # Safety
+    /// `p` is valid for reading `LANES` floats.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// Lanes to memory, any alignment.
+    /// # Safety
+    /// `p` is valid for writing `LANES` floats.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// The first `n <= LANES` lanes from memory, the others zero. Reads nothing else.
+    /// # Safety
+    /// `p` is valid for reading `n` floats, and `n <= LANES`.
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::V;
+    /// The first `n <= LANES` lanes to memory. Writes nothing else.
+    /// # Safety
+    /// `p` is valid for writing `n` floats, and `n <= LANES`.
+    unsafe fn store_partial(self, p: *mut f32, v: Self::V, n: usize);
+    /// One float to all lanes.
+    /// # Safety
+    /// `p` is valid for reading one float.
+    unsafe fn load_splat(self, p: *const f32) -> Self::V;
+
+    /// Broadcast source for [`Isa::fma_a`].
+    /// # Safety
+    /// `p` is valid for reading `A_LANES` floats.
+    unsafe fn load_a(self, p: *const f32) -> Self::A;
+    /// `acc + w * a[lane]`, with `lane < A_LANES`. Fused where the level fuses ([`Isa::fma`]).
+    fn fma_a(self, acc: Self::V, w: Self::V, a: Self::A, lane: usize) -> Self::V;
+
+    /// `a * b + c`, with one rounding on every level but the scalar one, which rounds twice.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`, correctly rounded.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`: `b` where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`: `b` where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `2^k` for integral `k` in -126..=127, built from its bits; anything else gives an unspecified value.
+    fn exp2i(self, k: Self::V) -> Self::V;
+    /// Lanewise `if a < b { t } else { f }`; false where either is NaN.
+    fn select_lt(self, a: Self::V, b: Self::V, t: Self::V, f: Self::V) -> Self::V;
+    /// Bitwise and.
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise or.
+    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// Lane numbers `idx[..LANES]`, each below `LANES`.
+    /// # Safety
+    /// `idx` is valid for reading `LANES` integers.
+    unsafe fn load_index(self, idx: *const u32) -> Self::Index;
+    /// `out[i] = v[idx[i]]`.
+    fn permute(self, v: Self::V, idx: Self::Index) -> Self::V;
+
+    /// Asks for the cache line at `p`. Never faults.
+    fn prefetch(self, p: *const f32);
+}
+
+/// A kernel body that is generic over the instruction set.
+///
+/// `run` must be `#[inline(always)]`; the level's `entry` function puts it inside a `#[target_feature]` function.
+pub trait Kernel<I: Isa> {
+    /// What the body takes.
+    type Args;
+    /// The body.
+    ///
+    /// # Safety
+    /// As the implementing kernel states.
+    unsafe fn run(isa: I, args: &Self::Args);
+}
+
+/// Function pointer of a kernel at one level.
+pub type Entry<A> = unsafe fn(&A);
+
+/// The outermost edges, one `#[target_feature]` function per level. `entry::avx512::<K>` is a function pointer that
+/// kernel tables hold.
+pub mod entry {
+    #[cfg(target_arch = "aarch64")]
+    pub use super::neon::entry as neon;
+    pub use super::scalar::entry as scalar;
+    #[cfg(target_arch = "x86_64")]
+    pub use super::x86::{entry_avx2 as avx2, entry_avx512 as avx512};
+}
+
+#[cfg(test)]
+mod tests;

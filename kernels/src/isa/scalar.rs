@@ -1,0 +1,163 @@
+//! Portable code: arrays of four floats, which compilers turn into whatever vectors the baseline has (SSE2 on x86-64).
+
+use super::{Isa, Kernel, Level};
+
+/// Token of the scalar level, which every machine has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scalar;
+
+/// Runs `K` in portable code.
+///
+/// # Safety
+/// `args` satisfies the kernel's contract.
+pub unsafe fn entry<K: Kernel<Scalar>>(args: &K::Args) {
+    // SAFETY: the caller vouches for the kernel's contract.
+    unsafe { K::run(Scalar, args) }
+}
+
+/// Four floats.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct F32x4([f32; 4]);
+
+#[inline(always)]
+fn map2(a: F32x4, b: F32x4, f: impl Fn(f32, f32) -> f32) -> F32x4 {
+    F32x4([f(a.0[0], b.0[0]), f(a.0[1], b.0[1]), f(a.0[2], b.0[2]), f(a.0[3], b.0[3])])
+}
+
+#[inline(always)]
+fn map1(a: F32x4, f: impl Fn(f32) -> f32) -> F32x4 {
+    F32x4([f(a.0[0]), f(a.0[1]), f(a.0[2]), f(a.0[3])])
+}
+
+#[inline(always)]
+fn bits(a: F32x4, b: F32x4, f: impl Fn(u32, u32) -> u32) -> F32x4 {
+    map2(a, b, |x, y| f32::from_bits(f(x.to_bits(), y.to_bits())))
+}
+
+impl Isa for Scalar {
+    const LEVEL: Level = Level::Scalar;
+    const LANES: usize = 4;
+    const REGISTERS: usize = 16;
+    const A_LANES: usize = 1;
+    type V = F32x4;
+    type A = F32x4;
+    type Index = [u32; 4];
+
+    #[inline(always)]
+    unsafe fn new_unchecked() -> Self {
+        Scalar
+    }
+    #[inline(always)]
+    fn zero(self) -> F32x4 {
+        F32x4([0.0; 4])
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> F32x4 {
+        F32x4([v; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> F32x4 {
+        // SAFETY: the caller vouches for 4 readable floats.
+        F32x4(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: F32x4) {
+        // SAFETY: the caller vouches for 4 writable floats.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> F32x4 {
+        let mut v = [0.0; 4];
+        for (i, lane) in v.iter_mut().enumerate().take(n) {
+            // SAFETY: i < n, and the caller vouches for n readable floats.
+            *lane = unsafe { p.add(i).read() };
+        }
+        F32x4(v)
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, v: F32x4, n: usize) {
+        for (i, lane) in v.0.into_iter().enumerate().take(n) {
+            // SAFETY: i < n, and the caller vouches for n writable floats.
+            unsafe { p.add(i).write(lane) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_splat(self, p: *const f32) -> F32x4 {
+        // SAFETY: the caller vouches for one readable float.
+        self.splat(unsafe { p.read() })
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const f32) -> F32x4 {
+        // SAFETY: as for load_splat.
+        unsafe { self.load_splat(p) }
+    }
+    #[inline(always)]
+    fn fma_a(self, acc: F32x4, w: F32x4, a: F32x4, _lane: usize) -> F32x4 {
+        self.fma(w, a, acc)
+    }
+    #[inline(always)]
+    fn fma(self, a: F32x4, b: F32x4, c: F32x4) -> F32x4 {
+        // Two roundings: f32::mul_add would call libm's fmaf once per lane.
+        map2(map2(a, b, |x, y| x * y), c, |p, z| p + z)
+    }
+    #[inline(always)]
+    fn add(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn min(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn max(self, a: F32x4, b: F32x4) -> F32x4 {
+        map2(a, b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    fn round(self, a: F32x4) -> F32x4 {
+        map1(a, f32::round_ties_even)
+    }
+    #[inline(always)]
+    fn exp2i(self, k: F32x4) -> F32x4 {
+        map1(k, |k| f32::from_bits(((k as i32).wrapping_add(127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn select_lt(self, a: F32x4, b: F32x4, t: F32x4, f: F32x4) -> F32x4 {
+        F32x4(core::array::from_fn(|i| if a.0[i] < b.0[i] { t.0[i] } else { f.0[i] }))
+    }
+    #[inline(always)]
+    fn and(self, a: F32x4, b: F32x4) -> F32x4 {
+        bits(a, b, |x, y| x & y)
+    }
+    #[inline(always)]
+    fn or(self, a: F32x4, b: F32x4) -> F32x4 {
+        bits(a, b, |x, y| x | y)
+    }
+    #[inline(always)]
+    fn xor(self, a: F32x4, b: F32x4) -> F32x4 {
+        bits(a, b, |x, y| x ^ y)
+    }
+    #[inline(always)]
+    unsafe fn load_index(self, idx: *const u32) -> [u32; 4] {
+        // SAFETY: the caller vouches for 4 readable integers.
+        unsafe { idx.cast::<[u32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn permute(self, v: F32x4, idx: [u32; 4]) -> F32x4 {
+        F32x4(idx.map(|i| v.0[i as usize & 3]))
+    }
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+}

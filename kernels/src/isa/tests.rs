@@ -1,0 +1,95 @@
+//! Every operation of every level against plain Rust.
+
+use super::*;
+
+struct Ops;
+
+impl<I: Isa> Kernel<I> for Ops {
+    type Args = ();
+
+    #[inline(always)]
+    unsafe fn run(s: I, (): &()) {
+        let a: Vec<f32> = (0..16).map(|i| (i as f32 - 7.5) * 1.25).collect();
+        let b: Vec<f32> = (0..16).map(|i| 3.0 - i as f32 * 0.5).collect();
+        let idx: Vec<u32> = (0..16).map(|i| (i * 7 + 3) % I::LANES as u32).collect();
+        let get = |v: I::V| -> Vec<f32> {
+            let mut out = vec![f32::NAN; I::LANES];
+            // SAFETY: out holds LANES floats.
+            unsafe { s.store(out.as_mut_ptr(), v) };
+            out
+        };
+        let want = |f: &dyn Fn(usize) -> f32| -> Vec<f32> { (0..I::LANES).map(f).collect() };
+        // SAFETY: a, b and idx hold 16 elements, at least LANES.
+        let (va, vb, vi) = unsafe { (s.load(a.as_ptr()), s.load(b.as_ptr()), s.load_index(idx.as_ptr())) };
+        assert_eq!(get(s.zero()), want(&|_| 0.0));
+        assert_eq!(get(s.splat(2.5)), want(&|_| 2.5));
+        assert_eq!(get(s.fma(va, vb, va)), want(&|i| a[i] * b[i] + a[i]));
+        assert_eq!(get(s.add(va, vb)), want(&|i| a[i] + b[i]));
+        assert_eq!(get(s.sub(va, vb)), want(&|i| a[i] - b[i]));
+        assert_eq!(get(s.mul(va, vb)), want(&|i| a[i] * b[i]));
+        assert_eq!(get(s.div(vb, va)), want(&|i| b[i] / a[i]));
+        assert_eq!(get(s.min(va, vb)), want(&|i| a[i].min(b[i])));
+        assert_eq!(get(s.max(va, vb)), want(&|i| a[i].max(b[i])));
+        assert_eq!(get(s.round(va)), want(&|i| a[i].round_ties_even()));
+        assert_eq!(get(s.exp2i(s.round(va))), want(&|i| a[i].round_ties_even().exp2()));
+        assert_eq!(get(s.select_lt(va, vb, s.splat(1.0), vb)), want(&|i| if a[i] < b[i] { 1.0 } else { b[i] }));
+        assert_eq!(get(s.permute(va, vi)), want(&|i| a[idx[i] as usize]));
+        let sign = s.splat(-0.0);
+        assert_eq!(get(s.xor(va, sign)), want(&|i| -a[i]));
+        assert_eq!(get(s.or(va, sign)), want(&|i| -a[i].abs()));
+        assert_eq!(get(s.and(va, s.xor(sign, s.splat(f32::from_bits(u32::MAX))))), want(&|i| a[i].abs()));
+        let nan = s.splat(f32::NAN);
+        assert!(
+            get(s.max(va, nan)).iter().chain(&get(s.min(va, nan))).all(|v| v.is_nan()),
+            "second operand's NaN wins"
+        );
+        assert_eq!(get(s.max(nan, va)), want(&|i| a[i]));
+        for lane in 0..I::A_LANES {
+            // SAFETY: a holds 16 floats, at least A_LANES.
+            let source = unsafe { s.load_a(a.as_ptr()) };
+            assert_eq!(get(s.fma_a(va, vb, source, lane)), want(&|i| a[i] + b[i] * a[lane]));
+        }
+        for n in 0..=I::LANES {
+            // SAFETY: exactly n floats are readable at the end of `a`, and n writable at the end of `out`.
+            unsafe {
+                let v = s.load_partial(a.as_ptr().add(16 - n), n);
+                assert_eq!(get(v), want(&|i| if i < n { a[16 - n + i] } else { 0.0 }));
+                let mut out = vec![9.0; n + 1];
+                s.store_partial(out.as_mut_ptr().add(1), va, n);
+                assert_eq!(out[0], 9.0);
+                assert_eq!(out[1..], a[..n]);
+            }
+        }
+        // SAFETY: one float is readable.
+        assert_eq!(get(unsafe { s.load_splat(&b[3]) }), want(&|_| b[3]));
+    }
+}
+
+#[test]
+fn every_operation_at_every_level() {
+    for level in Level::available() {
+        // SAFETY: the level is available, and the kernel asks for nothing else.
+        unsafe {
+            match level {
+                Level::Scalar => entry::scalar::<Ops>(&()),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => entry::avx2::<Ops>(&()),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => entry::avx512::<Ops>(&()),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => entry::neon::<Ops>(&()),
+                #[allow(unreachable_patterns)]
+                other => unreachable!("{other} is not of this architecture"),
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_have_one_name_and_parse() {
+    for level in Level::ALL {
+        assert_eq!(level.name().parse::<Level>().is_ok(), level.is_available());
+    }
+    let e = "sse9".parse::<Level>().unwrap_err().to_string();
+    assert!(e.contains("\"sse9\" is unknown") && e.contains("scalar"), "{e}");
+}

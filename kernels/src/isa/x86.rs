@@ -1,0 +1,229 @@
+//! AVX2 with FMA, and AVX-512.
+
+use core::arch::x86_64::*;
+
+use pulp::x86::{V3, V4};
+
+use super::{Isa, Kernel, Level};
+
+/// Token of the AVX2 level: AVX2, FMA, BMI.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(#[allow(dead_code)] V3);
+
+/// Token of the AVX-512 level: F, BW, CD, DQ, VL.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(#[allow(dead_code)] V4);
+
+impl Avx2 {
+    /// The token, where the CPU has the level.
+    pub fn new() -> Option<Self> {
+        V3::try_new().map(Self)
+    }
+}
+
+impl Avx512 {
+    /// The token, where the CPU has the level.
+    pub fn new() -> Option<Self> {
+        V4::try_new().map(Self)
+    }
+}
+
+/// Runs `K` with AVX2 and FMA.
+///
+/// # Safety
+/// The CPU has the level, and `args` satisfies the kernel's contract.
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+pub unsafe fn entry_avx2<K: Kernel<Avx2>>(args: &K::Args) {
+    // SAFETY: the caller vouches for the CPU and for the kernel's contract.
+    unsafe { K::run(Avx2::new_unchecked(), args) }
+}
+
+/// Runs `K` with AVX-512.
+///
+/// # Safety
+/// The CPU has the level, and `args` satisfies the kernel's contract.
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+pub unsafe fn entry_avx512<K: Kernel<Avx512>>(args: &K::Args) {
+    // SAFETY: the caller vouches for the CPU and for the kernel's contract.
+    unsafe { K::run(Avx512::new_unchecked(), args) }
+}
+
+/// Eight all-ones words and eight zeros: a window into it is a mask of the first `n` lanes.
+static AVX2_MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[inline(always)]
+fn avx2_mask(n: usize) -> __m256i {
+    debug_assert!(n <= 8);
+    let n = n.min(8);
+    // SAFETY: the window starts at 8 - n in 0..=8 and is 8 long, inside the 16 words; the token of the callers proves AVX.
+    unsafe { _mm256_loadu_si256(AVX2_MASK.as_ptr().add(8 - n).cast()) }
+}
+
+/// A method whose body is one safe use of intrinsics that the token allows.
+macro_rules! ops {
+    ($($name:ident($($arg:ident: $t:ty),*) -> $r:ty { $e:expr })*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $t),*) -> $r {
+            // SAFETY: holding the token proves that the CPU has these instructions.
+            unsafe { $e }
+        }
+    )*};
+}
+
+impl Isa for Avx2 {
+    const LEVEL: Level = Level::Avx2;
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+    const A_LANES: usize = 1;
+    type V = __m256;
+    type A = __m256;
+    type Index = __m256i;
+
+    #[inline(always)]
+    unsafe fn new_unchecked() -> Self {
+        // SAFETY: the caller vouches for the CPU.
+        Self(unsafe { V3::new_unchecked() })
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller vouches for 8 readable floats.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller vouches for 8 writable floats.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the first n.
+        unsafe { _mm256_maskload_ps(p, avx2_mask(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, v: __m256, n: usize) {
+        // SAFETY: masked-off lanes are not written; the caller vouches for the first n.
+        unsafe { _mm256_maskstore_ps(p, avx2_mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_splat(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller vouches for one readable float.
+        unsafe { _mm256_set1_ps(p.read()) }
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const f32) -> __m256 {
+        // SAFETY: as for load_splat.
+        unsafe { self.load_splat(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_index(self, idx: *const u32) -> __m256i {
+        // SAFETY: the caller vouches for 8 readable integers.
+        unsafe { _mm256_loadu_si256(idx.cast()) }
+    }
+    ops! {
+        zero() -> __m256 { _mm256_setzero_ps() }
+        splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
+        fma_a(acc: __m256, w: __m256, a: __m256, _lane: usize) -> __m256 { _mm256_fmadd_ps(w, a, acc) }
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        round(a: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        exp2i(k: __m256) -> __m256 {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127))))
+        }
+        select_lt(a: __m256, b: __m256, t: __m256, f: __m256) -> __m256 {
+            _mm256_blendv_ps(f, t, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+        }
+        and(a: __m256, b: __m256) -> __m256 { _mm256_and_ps(a, b) }
+        or(a: __m256, b: __m256) -> __m256 { _mm256_or_ps(a, b) }
+        xor(a: __m256, b: __m256) -> __m256 { _mm256_xor_ps(a, b) }
+        permute(v: __m256, idx: __m256i) -> __m256 { _mm256_permutevar8x32_ps(v, idx) }
+        prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+#[inline(always)]
+fn avx512_mask(n: usize) -> __mmask16 {
+    debug_assert!(n <= 16);
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+impl Isa for Avx512 {
+    const LEVEL: Level = Level::Avx512;
+    const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+    const A_LANES: usize = 1;
+    type V = __m512;
+    type A = __m512;
+    type Index = __m512i;
+
+    #[inline(always)]
+    unsafe fn new_unchecked() -> Self {
+        // SAFETY: the caller vouches for the CPU.
+        Self(unsafe { V4::new_unchecked() })
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for 16 readable floats.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller vouches for 16 writable floats.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the first n.
+        unsafe { _mm512_maskz_loadu_ps(avx512_mask(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: masked-off lanes are not written; the caller vouches for the first n.
+        unsafe { _mm512_mask_storeu_ps(p, avx512_mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_splat(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for one readable float.
+        unsafe { _mm512_set1_ps(p.read()) }
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const f32) -> __m512 {
+        // SAFETY: as for load_splat.
+        unsafe { self.load_splat(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_index(self, idx: *const u32) -> __m512i {
+        // SAFETY: the caller vouches for 16 readable integers.
+        unsafe { _mm512_loadu_si512(idx.cast()) }
+    }
+    ops! {
+        zero() -> __m512 { _mm512_setzero_ps() }
+        splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
+        fma_a(acc: __m512, w: __m512, a: __m512, _lane: usize) -> __m512 { _mm512_fmadd_ps(w, a, acc) }
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        round(a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
+        exp2i(k: __m512) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(k), _mm512_set1_epi32(127))))
+        }
+        select_lt(a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t)
+        }
+        and(a: __m512, b: __m512) -> __m512 { _mm512_and_ps(a, b) }
+        or(a: __m512, b: __m512) -> __m512 { _mm512_or_ps(a, b) }
+        xor(a: __m512, b: __m512) -> __m512 { _mm512_xor_ps(a, b) }
+        permute(v: __m512, idx: __m512i) -> __m512 { _mm512_permutexvar_ps(idx, v) }
+        prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

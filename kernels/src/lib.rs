@@ -1,0 +1,48 @@
+//! Single-threaded SIMD microkernels for convolutional networks.
+//!
+//! This crate holds every line of `unsafe` code of [swath](https://docs.rs/swath). It does no I/O, reads no
+//! environment, starts no thread and allocates nothing: callers hand in slices and scratch. Most users want the
+//! crate `swath`, which plans, tunes and threads these kernels; framework authors may link this one directly.
+//!
+//! # Map, imports point upwards only
+//!
+//! | floor | module | what it holds |
+//! |---|---|---|
+//! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
+//! | 0 | [`layout`] | the channel block, packed weights, reorders between NCHW, NHWC and blocked |
+//! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
+//! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
+//! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
+//! | 2 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
+//! | 2 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
+//! | 2 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
+//! | 2 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
+//! | 2 | [`pool`], [`act`] | pooling; activations over slices |
+//! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
+//!
+//! # Glossary
+//!
+//! | letter | meaning |
+//! |---|---|
+//! | `n` | images in the batch |
+//! | `ic`, `oc` | input and output channels, over all groups |
+//! | `ih`, `iw`, `oh`, `ow`, `kh`, `kw` | height and width of input, output and kernel |
+//! | `block` | 16 channels that lie next to each other in memory ([`layout::BLOCK`]) |
+//! | `icb`, `ocb` | number of an input or output channel block |
+//! | `mr`, `nv` | a register tile's pixels (rows) and vectors of output channels (columns) |
+//! | `kc`, `mc`, `nc` | GEMM's cache blocks of reduction, rows and columns |
+//! | tap | one position of the kernel's window, `(ky, kx)` |
+//!
+//! # Contracts that every kernel shares
+//!
+//! * Nothing past the end of a buffer is read or written: tails are masked, or padded while packing.
+//! * Output elements are written once (or once per reduction chunk) and never read before they are written.
+//! * The order of a sum depends on the shape alone, never on the tile, the blocking or the number of threads, so
+//!   results are the same bits however the work is split.
+//! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
+
+pub mod epilogue;
+pub mod isa;
+pub mod layout;
+pub mod reference;
+pub mod shape;

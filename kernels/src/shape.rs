@@ -1,0 +1,590 @@
+//! Checked geometry of convolutions and pooling: the one place that computes output sizes.
+//!
+//! Per axis, with PyTorch's meanings,
+//!
+//! ```text
+//! out = floor((in + pad_before + pad_after - dilation * (kernel - 1) - 1) / stride) + 1
+//! ```
+//!
+//! Every constructor checks sizes, divisibility and overflow, and every error carries the offending numbers.
+
+use thiserror::Error;
+
+/// Largest number of elements a tensor may have: indices fit `i32` scaled by 4 bytes only below this, and every
+/// product of extents is checked against it.
+pub const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
+
+/// What is wrong with a geometry, with both numbers that disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A size that must be positive is zero.
+    #[error("{what} is zero; it must be at least 1")]
+    Zero {
+        /// Which size.
+        what: &'static str,
+    },
+    /// Input channels disagree with the weights' channels times the groups.
+    #[error(
+        "the input has {input} channels, but the weights expect {expected} ({per_group} per group times {groups} groups)"
+    )]
+    Channels {
+        /// Channels of the input.
+        input: usize,
+        /// Channels that the weights imply.
+        expected: usize,
+        /// Second extent of the weights.
+        per_group: usize,
+        /// Number of groups.
+        groups: usize,
+    },
+    /// The groups do not divide the channels.
+    #[error("{groups} groups do not divide {channels} {what} channels")]
+    Groups {
+        /// `input` or `output`.
+        what: &'static str,
+        /// Number of groups.
+        groups: usize,
+        /// Number of channels.
+        channels: usize,
+    },
+    /// The dilated kernel is larger than the padded input.
+    #[error("along the {axis} the dilated kernel spans {kernel}, but the padded input only {input}")]
+    KernelTooLarge {
+        /// `height` or `width`.
+        axis: &'static str,
+        /// Extent of the dilated kernel.
+        kernel: usize,
+        /// Extent of the padded input.
+        input: usize,
+    },
+    /// Pooling padding beyond half of the kernel, where windows would hold nothing but padding.
+    #[error("along the {axis} the padding is {padding}, but a window of {kernel} allows at most {}", kernel / 2)]
+    PoolPadding {
+        /// `height` or `width`.
+        axis: &'static str,
+        /// The larger padding of the two sides.
+        padding: usize,
+        /// Kernel extent.
+        kernel: usize,
+    },
+    /// A product of extents is beyond what memory can hold.
+    #[error("the {what} would have more than {limit} elements")]
+    Overflow {
+        /// Which tensor or size.
+        what: &'static str,
+        /// The limit, [`MAX_ELEMENTS`].
+        limit: usize,
+    },
+}
+
+/// Padding of the four sides, in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl From<usize> for Padding {
+    fn from(p: usize) -> Self {
+        Self { top: p, left: p, bottom: p, right: p }
+    }
+}
+
+/// `[vertical, horizontal]`, applied to both sides.
+impl From<[usize; 2]> for Padding {
+    fn from([v, h]: [usize; 2]) -> Self {
+        Self { top: v, left: h, bottom: v, right: h }
+    }
+}
+
+/// `[top, left, bottom, right]`.
+impl From<[usize; 4]> for Padding {
+    fn from([top, left, bottom, right]: [usize; 4]) -> Self {
+        Self { top, left, bottom, right }
+    }
+}
+
+/// One extent for both axes, or `[vertical, horizontal]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pair(pub [usize; 2]);
+
+impl From<usize> for Pair {
+    fn from(v: usize) -> Self {
+        Self([v, v])
+    }
+}
+
+impl From<[usize; 2]> for Pair {
+    fn from(v: [usize; 2]) -> Self {
+        Self(v)
+    }
+}
+
+impl From<(usize, usize)> for Pair {
+    fn from((v, h): (usize, usize)) -> Self {
+        Self([v, h])
+    }
+}
+
+/// Product of extents, or [`ShapeError::Overflow`].
+pub fn checked_elements(what: &'static str, extents: &[usize]) -> Result<usize, ShapeError> {
+    // Extents multiply to at most MAX_ELEMENTS even where another extent is zero, so that strides cannot overflow.
+    let mut full = 1usize;
+    for &e in extents {
+        full = full
+            .checked_mul(e.max(1))
+            .filter(|&v| v <= MAX_ELEMENTS)
+            .ok_or(ShapeError::Overflow { what, limit: MAX_ELEMENTS })?;
+    }
+    Ok(if extents.contains(&0) { 0 } else { full })
+}
+
+/// One axis of a sliding window.
+struct Axis {
+    name: &'static str,
+    input: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    before: usize,
+    after: usize,
+}
+
+impl Axis {
+    /// Number of window positions; with `ceil`, one more where the last window starts inside the input or its
+    /// leading padding (PyTorch's rule).
+    fn output(&self, ceil: bool) -> Result<usize, ShapeError> {
+        let overflow = ShapeError::Overflow { what: "padded input", limit: MAX_ELEMENTS };
+        let bounded = |v: Option<usize>| v.filter(|&v| v <= MAX_ELEMENTS).ok_or(overflow);
+        let span = bounded(self.dilation.checked_mul(self.kernel - 1).and_then(|v| v.checked_add(1)))?;
+        let padded = bounded(self.input.checked_add(self.before).and_then(|v| v.checked_add(self.after)))?;
+        if span > padded {
+            return Err(ShapeError::KernelTooLarge { axis: self.name, kernel: span, input: padded });
+        }
+        bounded(Some(self.stride))?;
+        let steps = padded - span;
+        let floor = steps / self.stride + 1;
+        let extra = ceil && !steps.is_multiple_of(self.stride) && floor * self.stride < self.input + self.before;
+        Ok(floor + usize::from(extra))
+    }
+}
+
+fn positive(pairs: &[(&'static str, usize)]) -> Result<(), ShapeError> {
+    match pairs.iter().find(|(_, v)| *v == 0) {
+        Some(&(what, _)) => Err(ShapeError::Zero { what }),
+        None => Ok(()),
+    }
+}
+
+/// The geometry of a 2-d convolution, checked.
+///
+/// Input `[n, ic, ih, iw]`, weights `[oc, ic / groups, kh, kw]`, output `[n, oc, oh, ow]`. The batch may be empty;
+/// everything else is at least 1.
+///
+/// ```
+/// use swath_kernels::shape::ConvShape;
+/// let s = ConvShape::builder([1, 64, 56, 56], [128, 64, 3, 3]).stride(2).padding(1).build()?;
+/// assert_eq!(s.output(), [1, 128, 28, 28]);
+/// let wrong = ConvShape::builder([1, 63, 56, 56], [128, 64, 3, 3]).build().unwrap_err();
+/// assert_eq!(wrong.to_string(), "the input has 63 channels, but the weights expect 64 (64 per group times 1 groups)");
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// Images.
+    pub n: usize,
+    /// Input channels.
+    pub ic: usize,
+    /// Input height.
+    pub ih: usize,
+    /// Input width.
+    pub iw: usize,
+    /// Output channels.
+    pub oc: usize,
+    /// Output height.
+    pub oh: usize,
+    /// Output width.
+    pub ow: usize,
+    /// Kernel height.
+    pub kh: usize,
+    /// Kernel width.
+    pub kw: usize,
+    /// Vertical stride.
+    pub sh: usize,
+    /// Horizontal stride.
+    pub sw: usize,
+    /// Vertical dilation; 1 means adjacent taps.
+    pub dh: usize,
+    /// Horizontal dilation.
+    pub dw: usize,
+    /// Zero padding of the four sides.
+    pub pad: Padding,
+    /// Number of groups.
+    pub groups: usize,
+    // Only the builder makes shapes, so a shape in hand is a checked one.
+    _checked: (),
+}
+
+/// Collects a convolution's options; see [`ConvShape::builder`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct ConvShapeBuilder {
+    input: [usize; 4],
+    weights: [usize; 4],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    pad: Padding,
+    groups: usize,
+}
+
+impl ConvShape {
+    /// Starts from the input's `[n, ic, ih, iw]` and the weights' `[oc, ic / groups, kh, kw]`, with stride 1, no
+    /// padding, dilation 1 and one group.
+    pub fn builder(input: [usize; 4], weights: [usize; 4]) -> ConvShapeBuilder {
+        ConvShapeBuilder { input, weights, stride: [1; 2], dilation: [1; 2], pad: Padding::default(), groups: 1 }
+    }
+
+    /// `[n, ic, ih, iw]`.
+    pub fn input(&self) -> [usize; 4] {
+        [self.n, self.ic, self.ih, self.iw]
+    }
+
+    /// `[oc, ic / groups, kh, kw]`.
+    pub fn weights(&self) -> [usize; 4] {
+        [self.oc, self.ic / self.groups, self.kh, self.kw]
+    }
+
+    /// `[n, oc, oh, ow]`.
+    pub fn output(&self) -> [usize; 4] {
+        [self.n, self.oc, self.oh, self.ow]
+    }
+
+    /// Input channels of one group.
+    pub fn icg(&self) -> usize {
+        self.ic / self.groups
+    }
+
+    /// Output channels of one group.
+    pub fn ocg(&self) -> usize {
+        self.oc / self.groups
+    }
+
+    /// Multiply-adds, counting every tap, also those that fall in the padding (as benchdnn and papers do).
+    pub fn macs(&self) -> u64 {
+        [self.oc, self.oh, self.ow, self.icg(), self.kh, self.kw]
+            .iter()
+            .fold(self.n as u64, |p, &e| p.saturating_mul(e as u64))
+    }
+
+    /// The same geometry for another number of images.
+    pub fn with_batch(self, n: usize) -> Result<Self, ShapeError> {
+        ConvShape { n, ..self }.check()
+    }
+
+    /// Whether every group has one input channel (depthwise, with any multiplier).
+    pub fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.icg() == 1
+    }
+
+    fn check(self) -> Result<Self, ShapeError> {
+        // Blocked tensors round channels up to the block, so overflow is checked on the rounded sizes.
+        let block = |c: usize| c.checked_next_multiple_of(crate::layout::BLOCK).unwrap_or(usize::MAX);
+        checked_elements("input", &[self.n, block(self.ic), self.ih, self.iw])?;
+        checked_elements("weights", &[block(self.oc), block(self.icg()), self.kh, self.kw])?;
+        checked_elements("output", &[self.n, block(self.oc), self.oh, self.ow])?;
+        Ok(self)
+    }
+}
+
+impl ConvShapeBuilder {
+    /// Step between windows: one number, or `[vertical, horizontal]`. Default 1.
+    pub fn stride(mut self, s: impl Into<Pair>) -> Self {
+        self.stride = s.into().0;
+        self
+    }
+
+    /// Step between taps: one number, or `[vertical, horizontal]`. Default 1, adjacent taps.
+    pub fn dilation(mut self, d: impl Into<Pair>) -> Self {
+        self.dilation = d.into().0;
+        self
+    }
+
+    /// Zero padding: one number, `[vertical, horizontal]`, or `[top, left, bottom, right]`. Default 0.
+    pub fn padding(mut self, p: impl Into<Padding>) -> Self {
+        self.pad = p.into();
+        self
+    }
+
+    /// Number of groups; `ic` groups make it depthwise. Default 1.
+    pub fn groups(mut self, g: usize) -> Self {
+        self.groups = g;
+        self
+    }
+
+    /// Checks everything and computes the output's size.
+    ///
+    /// # Errors
+    /// [`ShapeError`], for zero sizes, channels that disagree, groups that do not divide, a kernel larger than the
+    /// padded input, and sizes that overflow.
+    pub fn build(self) -> Result<ConvShape, ShapeError> {
+        let ([n, ic, ih, iw], [oc, icg, kh, kw]) = (self.input, self.weights);
+        let ([sh, sw], [dh, dw], pad, groups) = (self.stride, self.dilation, self.pad, self.groups);
+        positive(&[
+            ("the number of input channels", ic),
+            ("the input height", ih),
+            ("the input width", iw),
+            ("the number of output channels", oc),
+            ("the weights' number of input channels", icg),
+            ("the kernel height", kh),
+            ("the kernel width", kw),
+            ("the vertical stride", sh),
+            ("the horizontal stride", sw),
+            ("the vertical dilation", dh),
+            ("the horizontal dilation", dw),
+            ("the number of groups", groups),
+        ])?;
+        for (what, channels) in [("input", ic), ("output", oc)] {
+            if channels % groups != 0 {
+                return Err(ShapeError::Groups { what, groups, channels });
+            }
+        }
+        let expected = icg.saturating_mul(groups);
+        if expected != ic {
+            return Err(ShapeError::Channels { input: ic, expected, per_group: icg, groups });
+        }
+        let vertical = Axis {
+            name: "height",
+            input: ih,
+            kernel: kh,
+            stride: sh,
+            dilation: dh,
+            before: pad.top,
+            after: pad.bottom,
+        };
+        let horizontal =
+            Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
+        let (oh, ow) = (vertical.output(false)?, horizontal.output(false)?);
+        ConvShape { n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pad, groups, _checked: () }.check()
+    }
+}
+
+/// The geometry of a 2-d pooling window, checked. Input `[n, c, ih, iw]`, output `[n, c, oh, ow]`.
+///
+/// ```
+/// use swath_kernels::shape::PoolShape;
+/// let s = PoolShape::builder([1, 64, 112, 112], 3).stride(2).padding(1).build()?;
+/// assert_eq!(s.output(), [1, 64, 56, 56]);
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolShape {
+    /// Images.
+    pub n: usize,
+    /// Channels.
+    pub c: usize,
+    /// Input height.
+    pub ih: usize,
+    /// Input width.
+    pub iw: usize,
+    /// Output height.
+    pub oh: usize,
+    /// Output width.
+    pub ow: usize,
+    /// Window height.
+    pub kh: usize,
+    /// Window width.
+    pub kw: usize,
+    /// Vertical stride.
+    pub sh: usize,
+    /// Horizontal stride.
+    pub sw: usize,
+    /// Vertical dilation (max pooling only; average pooling has 1).
+    pub dh: usize,
+    /// Horizontal dilation.
+    pub dw: usize,
+    /// Padding of the four sides: minus infinity for max pooling, zero for average pooling.
+    pub pad: Padding,
+    _checked: (),
+}
+
+/// Collects a pooling window's options; see [`PoolShape::builder`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PoolShapeBuilder {
+    input: [usize; 4],
+    kernel: [usize; 2],
+    stride: Option<[usize; 2]>,
+    dilation: [usize; 2],
+    pad: Padding,
+    ceil: bool,
+}
+
+impl PoolShape {
+    /// Starts from the input's `[n, c, ih, iw]` and the window, with the stride equal to the window (PyTorch's
+    /// default), no padding, dilation 1 and floor mode.
+    pub fn builder(input: [usize; 4], kernel: impl Into<Pair>) -> PoolShapeBuilder {
+        PoolShapeBuilder {
+            input,
+            kernel: kernel.into().0,
+            stride: None,
+            dilation: [1; 2],
+            pad: Padding::default(),
+            ceil: false,
+        }
+    }
+
+    /// `[n, c, ih, iw]`.
+    pub fn input(&self) -> [usize; 4] {
+        [self.n, self.c, self.ih, self.iw]
+    }
+
+    /// `[n, c, oh, ow]`.
+    pub fn output(&self) -> [usize; 4] {
+        [self.n, self.c, self.oh, self.ow]
+    }
+}
+
+impl PoolShapeBuilder {
+    /// Step between windows. Default: the window's size.
+    pub fn stride(mut self, s: impl Into<Pair>) -> Self {
+        self.stride = Some(s.into().0);
+        self
+    }
+
+    /// Step between taps. Default 1.
+    pub fn dilation(mut self, d: impl Into<Pair>) -> Self {
+        self.dilation = d.into().0;
+        self
+    }
+
+    /// Padding, at most half of the window on each side. Default 0.
+    pub fn padding(mut self, p: impl Into<Padding>) -> Self {
+        self.pad = p.into();
+        self
+    }
+
+    /// Rounds the output's size up instead of down (PyTorch's `ceil_mode`); windows that would start beyond the
+    /// input and its leading padding are left out. Default false.
+    pub fn ceil_mode(mut self, ceil: bool) -> Self {
+        self.ceil = ceil;
+        self
+    }
+
+    /// Checks everything and computes the output's size.
+    ///
+    /// # Errors
+    /// [`ShapeError`], for zero sizes, padding beyond half of the window, a window larger than the padded input, and
+    /// sizes that overflow.
+    pub fn build(self) -> Result<PoolShape, ShapeError> {
+        let ([n, c, ih, iw], [kh, kw], [dh, dw]) = (self.input, self.kernel, self.dilation);
+        let ([sh, sw], pad) = (self.stride.unwrap_or(self.kernel), self.pad);
+        positive(&[
+            ("the number of channels", c),
+            ("the input height", ih),
+            ("the input width", iw),
+            ("the window height", kh),
+            ("the window width", kw),
+            ("the vertical stride", sh),
+            ("the horizontal stride", sw),
+            ("the vertical dilation", dh),
+            ("the horizontal dilation", dw),
+        ])?;
+        for (axis, padding, kernel) in [("height", pad.top.max(pad.bottom), kh), ("width", pad.left.max(pad.right), kw)]
+        {
+            if padding > kernel / 2 {
+                return Err(ShapeError::PoolPadding { axis, padding, kernel });
+            }
+        }
+        let vertical = Axis {
+            name: "height",
+            input: ih,
+            kernel: kh,
+            stride: sh,
+            dilation: dh,
+            before: pad.top,
+            after: pad.bottom,
+        };
+        let horizontal =
+            Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
+        let (oh, ow) = (vertical.output(self.ceil)?, horizontal.output(self.ceil)?);
+        let block = c.checked_next_multiple_of(crate::layout::BLOCK).unwrap_or(usize::MAX);
+        checked_elements("input", &[n, block, ih, iw])?;
+        checked_elements("output", &[n, block, oh, ow])?;
+        Ok(PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad, _checked: () })
+    }
+}
+
+/// For window position `o` on one axis, the range of taps that fall inside the input: taps `k` with
+/// `0 <= o * stride + k * dilation - before < input`.
+#[inline]
+pub fn taps_inside(
+    o: usize,
+    stride: usize,
+    dilation: usize,
+    before: usize,
+    kernel: usize,
+    input: usize,
+) -> core::ops::Range<usize> {
+    let start = o * stride;
+    let lo = if start >= before { 0 } else { (before - start).div_ceil(dilation) };
+    let hi = if start >= before + input { 0 } else { (before + input - start).div_ceil(dilation) };
+    let hi = hi.min(kernel);
+    lo.min(hi)..hi
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_sizes_follow_pytorch() {
+        let s = ConvShape::builder([2, 3, 224, 224], [64, 3, 7, 7]).stride(2).padding(3).build().unwrap();
+        assert_eq!(s.output(), [2, 64, 112, 112]);
+        let s =
+            ConvShape::builder([1, 8, 20, 18], [12, 8, 3, 3]).padding([4, 0, 1, 3]).dilation([3, 2]).build().unwrap();
+        assert_eq!(s.output(), [1, 12, 19, 17]);
+        assert_eq!(s.macs(), 12 * 19 * 17 * 8 * 9);
+        let p = PoolShape::builder([1, 16, 7, 7], 3).stride(2).ceil_mode(true).build().unwrap();
+        assert_eq!(p.output(), [1, 16, 3, 3]);
+        let p = PoolShape::builder([1, 4, 10, 10], 5).stride(3).padding(2).ceil_mode(true).build().unwrap();
+        assert_eq!(p.output(), [1, 4, 4, 4]);
+    }
+
+    #[test]
+    fn refusals_carry_both_numbers() {
+        let conv = |input, weights| ConvShape::builder(input, weights);
+        let text = |r: Result<ConvShape, ShapeError>| r.unwrap_err().to_string();
+        assert!(text(conv([1, 6, 5, 5], [4, 3, 3, 3]).groups(4).build()).contains("4 groups do not divide 6 input"));
+        assert!(text(conv([1, 4, 5, 5], [6, 1, 3, 3]).groups(4).build()).contains("4 groups do not divide 6 output"));
+        assert!(
+            text(conv([1, 4, 2, 9], [6, 4, 3, 3]).build())
+                .contains("height the dilated kernel spans 3, but the padded input only 2")
+        );
+        assert!(text(conv([1, 0, 2, 9], [6, 4, 3, 3]).build()).contains("input channels is zero"));
+        assert!(text(conv([usize::MAX, 4, 5, 5], [6, 4, 3, 3]).build()).contains("more than"));
+        assert!(text(conv([1, 4, 5, 5], [6, 4, 3, 3]).padding(usize::MAX / 2).build()).contains("more than"));
+        assert!(text(conv([1, 4, 5, 5], [6, 4, 3, 3]).dilation(usize::MAX).build()).contains("more than"));
+        assert!(conv([0, 4, 5, 5], [6, 4, 3, 3]).build().is_ok(), "an empty batch is no error");
+    }
+
+    #[test]
+    fn taps_inside_matches_its_definition() {
+        for (stride, dilation, before, kernel, input) in
+            [(1, 1, 1, 3, 5), (2, 3, 4, 3, 7), (3, 2, 2, 5, 4), (1, 12, 12, 3, 33), (1, 1, 2, 3, 1)]
+        {
+            for o in 0..40 {
+                let inside: Vec<usize> =
+                    (0..kernel).filter(|k| (before..before + input).contains(&(o * stride + k * dilation))).collect();
+                let r = taps_inside(o, stride, dilation, before, kernel, input);
+                assert_eq!(r.collect::<Vec<_>>(), inside, "o {o}");
+            }
+        }
+    }
+}

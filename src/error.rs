@@ -1,0 +1,35 @@
+//! The one error type.
+
+use swath_kernels::isa::LevelError;
+use swath_kernels::shape::ShapeError;
+use thiserror::Error;
+
+/// Everything that can go wrong. Variants carry both of the numbers that disagree.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A geometry that does not exist.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// An instruction-set level that is unknown or that this machine lacks.
+    #[error(transparent)]
+    Level(#[from] LevelError),
+    /// A buffer of the wrong length.
+    #[error("{what} has {actual} elements, but {expected} are needed")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        actual: usize,
+        /// The length that is needed.
+        expected: usize,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// `Ok` if `actual == expected`, else [`Error::Length`].
+pub(crate) fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<()> {
+    if actual == expected { Ok(()) } else { Err(Error::Length { what, actual, expected }) }
+}

@@ -1,0 +1,10 @@
+//! swath
+pub mod conv;
+mod error;
+
+pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+pub use error::{Error, Result};
+pub use swath_kernels::epilogue::Activation;
+pub use swath_kernels::isa::{Cpu, Level};
+pub use swath_kernels::layout::Layout;
+pub use swath_kernels::shape::{ConvShape, Padding, Pair, PoolShape, ShapeError};

@@ -1,0 +1,4 @@
+//! The program `swath`.
+fn main() {
+    println!("{:?}", swath::Cpu::detect());
+}
