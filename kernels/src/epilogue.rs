@@ -57,3 +57,51 @@ pub enum Activation {
     /// `x * min(max(x + 3, 0), 6) / 6`
     HardSwish,
 }
+
+/// What follows a convolution or matrix product before the store: `y = activation(sum + bias + residual)`.
+///
+/// ```
+/// use swath_kernels::epilogue::{Activation, Epilogue};
+/// let bias = [0.5; 64];
+/// let e = Epilogue::bias(&bias).relu();
+/// assert_eq!(e.activation, Activation::Relu);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One float per output channel.
+    pub bias: Option<&'a [f32]>,
+    /// A tensor with the output's extents, in its layout.
+    pub residual: Option<&'a [f32]>,
+    /// The activation.
+    pub activation: Activation,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Nothing at all.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A bias.
+    pub fn bias(bias: &'a [f32]) -> Self {
+        Self { bias: Some(bias), ..Self::default() }
+    }
+
+    /// The same with a residual to add.
+    #[must_use]
+    pub fn residual(self, residual: &'a [f32]) -> Self {
+        Self { residual: Some(residual), ..self }
+    }
+
+    /// The same with an activation.
+    #[must_use]
+    pub fn activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// The same with ReLU.
+    #[must_use]
+    pub fn relu(self) -> Self {
+        self.activation(Activation::Relu)
+    }
+}

@@ -309,6 +309,11 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
 
     /// Asks for the cache line at `p`. Never faults.
     fn prefetch(self, p: *const f32);
+
+    /// Calls another kernel of this level without inlining it: for cold parts that many tiles share.
+    /// # Safety
+    /// As `K` states.
+    unsafe fn call<K: Kernel<Self>>(self, args: &K::Args);
 }
 
 /// A kernel body that is generic over the instruction set.

@@ -20,6 +20,7 @@ impl Neon {
 /// # Safety
 /// The CPU has the level, and `args` satisfies the kernel's contract.
 #[target_feature(enable = "neon")]
+#[inline(never)]
 pub unsafe fn entry<K: Kernel<Neon>>(args: &K::Args) {
     // SAFETY: the caller vouches for the CPU and for the kernel's contract.
     unsafe { K::run(Neon::new_unchecked(), args) }
@@ -140,4 +141,9 @@ impl Isa for Neon {
     }
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {} // the prefetch intrinsic of AArch64 is not stable
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
+        // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
+        unsafe { entry::<K>(args) }
+    }
 }

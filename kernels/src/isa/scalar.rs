@@ -10,6 +10,7 @@ pub struct Scalar;
 ///
 /// # Safety
 /// `args` satisfies the kernel's contract.
+#[inline(never)]
 pub unsafe fn entry<K: Kernel<Scalar>>(args: &K::Args) {
     // SAFETY: the caller vouches for the kernel's contract.
     unsafe { K::run(Scalar, args) }
@@ -160,4 +161,9 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
+        // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
+        unsafe { entry::<K>(args) }
+    }
 }

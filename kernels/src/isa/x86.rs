@@ -33,6 +33,7 @@ impl Avx512 {
 /// # Safety
 /// The CPU has the level, and `args` satisfies the kernel's contract.
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)]
 pub unsafe fn entry_avx2<K: Kernel<Avx2>>(args: &K::Args) {
     // SAFETY: the caller vouches for the CPU and for the kernel's contract.
     unsafe { K::run(Avx2::new_unchecked(), args) }
@@ -43,6 +44,7 @@ pub unsafe fn entry_avx2<K: Kernel<Avx2>>(args: &K::Args) {
 /// # Safety
 /// The CPU has the level, and `args` satisfies the kernel's contract.
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)]
 pub unsafe fn entry_avx512<K: Kernel<Avx512>>(args: &K::Args) {
     // SAFETY: the caller vouches for the CPU and for the kernel's contract.
     unsafe { K::run(Avx512::new_unchecked(), args) }
@@ -143,6 +145,11 @@ impl Isa for Avx2 {
         permute(v: __m256, idx: __m256i) -> __m256 { _mm256_permutevar8x32_ps(v, idx) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
+        // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
+        unsafe { entry_avx2::<K>(args) }
+    }
 }
 
 #[inline(always)]
@@ -225,5 +232,10 @@ impl Isa for Avx512 {
         xor(a: __m512, b: __m512) -> __m512 { _mm512_xor_ps(a, b) }
         permute(v: __m512, idx: __m512i) -> __m512 { _mm512_permutexvar_ps(idx, v) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
+        // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
+        unsafe { entry_avx512::<K>(args) }
     }
 }
