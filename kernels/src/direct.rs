@@ -301,13 +301,7 @@ impl Direct {
         assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
         assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
         assert!(self.level.is_available());
-        let run = Run {
-            d: self,
-            x,
-            w: packed,
-            y: Shared::new(y),
-            finish: Finish::new(epilogue, self.level).into(),
-        };
+        let run = Run { d: self, x, w: packed, y: Shared::new(y), finish: Finish::new(epilogue, self.level).into() };
         let grid = self.grid(executor.threads());
         for_each_part(executor, grid.len(), |i| run.part(&grid.part(self, i)));
     }

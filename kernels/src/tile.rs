@@ -530,23 +530,23 @@ impl TileSet {
     }
 
     /// How wide tiles should be that cover `blocks` output-channel blocks and runs of `pixels` pixels: the width with
-    /// the fewest cycles per step of the reduction, counting a tile's multiply-adds against its loads and latency.
+    /// the fewest cycles per step of the reduction, counting a tile's multiply-adds against its loads and latency;
+    /// between equals, the one that streams fewer weights, then the one with fewer loads.
     pub fn best_width(&self, pixels: usize, blocks: usize) -> usize {
-        let cycles = |width: usize| -> usize {
-            let of = |mr: usize, nb: usize| {
-                let vectors = nb * BLOCK / self.level.lanes();
-                match self.level {
-                    // One FMA and one 512-bit load per cycle; a broadcast counts as a load; latency 4.
-                    Level::Avx512 => 2 * (mr * vectors).max(mr + vectors).max(4),
-                    // Two FMAs and two loads per cycle; latency 4.
-                    _ => (mr * vectors).max(mr + vectors).max(8),
+        let cost = |width: usize| {
+            let (mut cycles, mut weights, mut loads) = (0, 0, 0);
+            for (_, nb) in pieces(blocks, width) {
+                for (_, mr) in pieces(pixels, self.max_mr[nb]) {
+                    let nv = nb * BLOCK / self.level.lanes();
+                    // AVX-512: one multiply-add and one load per cycle; else two and two; latency 4 on both.
+                    cycles += (mr * nv).max(mr + nv).max(if self.level == Level::Avx512 { 4 } else { 8 });
+                    weights += nv;
+                    loads += mr + nv;
                 }
-            };
-            pieces(blocks, width)
-                .map(|(_, nb)| pieces(pixels, self.max_mr[nb]).map(|(_, mr)| of(mr, nb)).sum::<usize>())
-                .sum()
+            }
+            (cycles, weights, loads)
         };
-        (1..=self.max_blocks.min(blocks)).min_by_key(|&w| (cycles(w), w)).unwrap_or(1)
+        (1..=self.max_blocks.min(blocks)).min_by_key(|&w| cost(w)).unwrap_or(1)
     }
 }
 
