@@ -30,7 +30,7 @@ use crate::exec::{Executor, Shared, for_each_part};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::{ConvShape, taps_inside};
-use crate::tile::{Access, Finish, Loop, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, Output, SyncFinish, TileArgs, TileSet, pieces};
 
 /// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,7 @@ impl Direct {
         output: Layout,
         blocking: Option<Blocking>,
     ) -> Self {
+        shape.assert_consistent();
         let s = *shape;
         let plain = input == Layout::Nchw;
         let flat = (s.kh, s.kw, s.sh, s.sw) == (1, 1, 1, 1) && s.pad == Default::default();
@@ -301,7 +302,8 @@ impl Direct {
         assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
         assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
         assert!(self.level.is_available());
-        let run = Run { d: self, x, w: packed, y: Shared::new(y), finish: Finish::new(epilogue, self.level).into() };
+        let run =
+            Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };
         let grid = self.grid(executor.threads());
         for_each_part(executor, grid.len(), |i| run.part(&grid.part(self, i)));
     }
@@ -382,19 +384,6 @@ impl Grid {
         let (y, x) =
             if d.oh == 1 { (0..1, cut(d.ow, self.strips, strip)) } else { (cut(d.oh, self.strips, strip), 0..d.ow) };
         Part { n, y, x, panels }
-    }
-}
-
-/// [`Finish`] that may cross threads.
-#[derive(Clone, Copy)]
-struct SyncFinish(Finish);
-
-// SAFETY: its pointers are only read through, and the slices behind them are borrowed for the whole run.
-unsafe impl Sync for SyncFinish {}
-
-impl From<Finish> for SyncFinish {
-    fn from(f: Finish) -> Self {
-        Self(f)
     }
 }
 
@@ -529,20 +518,22 @@ impl Run<'_> {
         let args = TileArgs {
             x: self.x.as_ptr().wrapping_add(r.n * d.xs.n + x_first + iy * d.xs.row + ix * d.xs.px),
             w: self.w.as_ptr().wrapping_add(w_at),
-            y: self.y.at(y_at),
             loops,
             depth,
             head,
             tail,
             px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
             w_block: d.span * step,
-            y_px: if down { d.ys.row } else { d.ys.px },
-            y_block: d.ys.block,
-            y_channel: d.ys.channel,
-            cols: s.oc - oc,
-            pad_cols: d.output == Layout::Blocked,
             accumulate: r.steps.start > 0,
-            finish: (r.steps.end == total).then(|| self.finish.0.at(oc, y_at)),
+            out: Output {
+                y: self.y.at(y_at),
+                px: if down { d.ys.row } else { d.ys.px },
+                block: d.ys.block,
+                channel: d.ys.channel,
+                cols: s.oc - oc,
+                pad_cols: d.output == Layout::Blocked,
+                finish: (r.steps.end == total).then(|| self.finish.0.at(oc, y_at)),
+            },
         };
         // SAFETY:
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);

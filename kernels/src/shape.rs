@@ -197,6 +197,7 @@ fn positive(pairs: &[(&'static str, usize)]) -> Result<(), ShapeError> {
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ConvShape {
     /// Images.
     pub n: usize,
@@ -228,8 +229,6 @@ pub struct ConvShape {
     pub pad: Padding,
     /// Number of groups.
     pub groups: usize,
-    // Only the builder makes shapes, so a shape in hand is a checked one.
-    _checked: (),
 }
 
 /// Collects a convolution's options; see [`ConvShape::builder`].
@@ -291,6 +290,17 @@ impl ConvShape {
     /// Whether every group has one input channel (depthwise, with any multiplier).
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.icg() == 1
+    }
+
+    /// Panics if fields were changed so that they no longer describe one convolution. Kernels call it when they are
+    /// planned: their memory safety rests on a shape that the builder would make.
+    pub(crate) fn assert_consistent(&self) {
+        let rebuilt = Self::builder(self.input(), self.weights())
+            .stride([self.sh, self.sw])
+            .dilation([self.dh, self.dw])
+            .groups(self.groups);
+        let rebuilt = ConvShapeBuilder { pad: self.pad, ..rebuilt }.build();
+        assert_eq!(rebuilt, Ok(*self), "the shape's fields were changed after it was built");
     }
 
     fn check(self) -> Result<Self, ShapeError> {
@@ -371,7 +381,7 @@ impl ConvShapeBuilder {
         let horizontal =
             Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
         let (oh, ow) = (vertical.output(false)?, horizontal.output(false)?);
-        ConvShape { n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pad, groups, _checked: () }.check()
+        ConvShape { n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pad, groups }.check()
     }
 }
 
@@ -384,6 +394,7 @@ impl ConvShapeBuilder {
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct PoolShape {
     /// Images.
     pub n: usize,
@@ -411,7 +422,6 @@ pub struct PoolShape {
     pub dw: usize,
     /// Padding of the four sides: minus infinity for max pooling, zero for average pooling.
     pub pad: Padding,
-    _checked: (),
 }
 
 /// Collects a pooling window's options; see [`PoolShape::builder`].
@@ -517,7 +527,7 @@ impl PoolShapeBuilder {
         let block = c.checked_next_multiple_of(crate::layout::BLOCK).unwrap_or(usize::MAX);
         checked_elements("input", &[n, block, ih, iw])?;
         checked_elements("output", &[n, block, oh, ow])?;
-        Ok(PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad, _checked: () })
+        Ok(PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad })
     }
 }
 

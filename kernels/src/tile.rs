@@ -25,8 +25,11 @@
 //!
 //! Error: a plain sum in the order above, fused where the level fuses: `|err| <= (n + 2) * 2^-24 * sum |x * w|` for `n` terms.
 
-use crate::act::{self, ActArgs};
-use crate::epilogue::{Activation, Epilogue};
+mod store;
+
+pub(crate) use store::SyncFinish;
+pub use store::{Finish, Output};
+
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 
@@ -46,45 +49,6 @@ impl Loop {
     pub const ONCE: Loop = Loop { n: 1, x: 0, w: 0 };
 }
 
-/// What happens to a finished sum before its store. Null pointers stand for what is absent.
-#[derive(Clone, Copy, Debug)]
-pub struct Finish {
-    /// Bias of the tile's first output channel.
-    pub bias: *const f32,
-    /// Residual at the tile's first output, with the output's strides.
-    pub residual: *const f32,
-    /// Lower clamp; minus infinity for none.
-    pub lo: f32,
-    /// Upper clamp; infinity for none.
-    pub hi: f32,
-    /// An activation beyond a clamp, run on the tile in a buffer.
-    pub act: Option<Entry<ActArgs>>,
-    /// Parameters of that activation.
-    pub act_params: [f32; 2],
-}
-
-impl Finish {
-    /// Pointers at the starts of the epilogue's tensors, and its activation as a clamp or as a kernel of `level`.
-    pub(crate) fn new(e: &Epilogue<'_>, level: Level) -> Self {
-        let start = |s: Option<&[f32]>| s.map_or(core::ptr::null(), <[f32]>::as_ptr);
-        let (lo, hi) = match e.activation {
-            Activation::Relu => (0.0, f32::INFINITY),
-            Activation::Clip { lo, hi } => (lo, hi),
-            _ => (f32::NEG_INFINITY, f32::INFINITY),
-        };
-        let clamp = matches!(e.activation, Activation::Identity | Activation::Relu | Activation::Clip { .. });
-        let (act, act_params) = if clamp { (None, [0.0; 2]) } else { act::entry(level, e.activation) };
-        Self { bias: start(e.bias), residual: start(e.residual), lo, hi, act, act_params }
-    }
-
-    /// The same for a tile whose first output channel is `oc` and whose first output is `y` floats from the start.
-    #[inline]
-    pub(crate) fn at(&self, oc: usize, y: usize) -> Self {
-        let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
-        Self { bias: shift(self.bias, oc), residual: shift(self.residual, y), ..*self }
-    }
-}
-
 /// What a tile works on. Lengths and steps in floats.
 #[derive(Clone, Copy, Debug)]
 pub struct TileArgs {
@@ -92,8 +56,6 @@ pub struct TileArgs {
     pub x: *const f32,
     /// Weights of the first output-channel block at the same place, `[16 k][16 oc]` per step of the outer loops.
     pub w: *const f32,
-    /// Output of the first pixel and channel.
-    pub y: *mut f32,
     /// The outer loops, outermost first.
     pub loops: [Loop; 3],
     /// Elements that the inner loop takes per step of the outer loops.
@@ -106,20 +68,10 @@ pub struct TileArgs {
     pub px: usize,
     /// From one output-channel block's weights to the next one's.
     pub w_block: usize,
-    /// From output pixel to output pixel.
-    pub y_px: usize,
-    /// From output-channel block to output-channel block.
-    pub y_block: usize,
-    /// From output channel to output channel within a block; other than 1, `accumulate` must not be set.
-    pub y_channel: usize,
-    /// Output channels of this tile that exist.
-    pub cols: usize,
-    /// Whether channels beyond `cols` are stored as zeros (blocked output) or not at all.
-    pub pad_cols: bool,
-    /// Whether the sum continues what `y` holds.
+    /// Whether the sum continues what the output holds.
     pub accumulate: bool,
-    /// Set on the last chunk of a reduction.
-    pub finish: Option<Finish>,
+    /// Where the sums go.
+    pub out: Output,
 }
 
 /// Where the pixels and the reduction's elements of a tile lie.
@@ -144,49 +96,23 @@ pub enum Access {
 /// The body for `MR` pixels, `NV` vectors, pixel stride `PS` (0: run time) and element step `KS`.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize>;
 
-/// Longest tile that goes through a buffer, in floats: 28 x 16, 14 x 32, 9 x 48, 6 x 64.
-const BUFFER: usize = 448;
-
 impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize> Kernel<I> for Tile<MR, NV, PS, KS> {
     type Args = TileArgs;
 
     /// # Safety
     /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels;
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `y`, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole blocks with
-    ///   `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
-    /// * `finish.act` is of an available level.
+    /// * `out` is as [`Output::store`] asks for `MR` pixels and `NV` vectors.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
-        const { assert!(MR * NV + NV < I::REGISTERS && MR * NV * I::LANES <= BUFFER && BLOCK % I::LANES == 0) };
-        let full = a.cols >= NV * I::LANES && a.y_channel == 1;
-        // Offset of vector v from its tile's first, given the distance of blocks.
-        let at = |v: usize, block: usize| v * I::LANES / BLOCK * block + v * I::LANES % BLOCK;
-        // SAFETY: all pointers stay inside what the contract above grants; see each line.
+        const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
+        // Offset of vector v's weights from the first one's.
+        let at = |v: usize| v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK;
+        // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
             let mut acc = [[s.zero(); NV]; MR];
             if a.accumulate {
-                if full {
-                    for i in 0..MR {
-                        for v in 0..NV {
-                            acc[i][v] = s.load(a.y.add(i * a.y_px + at(v, a.y_block)));
-                        }
-                    }
-                } else {
-                    let mut buffer = [0.0f32; BUFFER];
-                    for i in 0..MR {
-                        for v in 0..NV {
-                            let n = a.cols.saturating_sub(v * I::LANES).min(I::LANES);
-                            let part = s.load_partial(a.y.add(i * a.y_px + at(v, a.y_block)), n);
-                            s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), part);
-                        }
-                    }
-                    for i in 0..MR {
-                        for v in 0..NV {
-                            acc[i][v] = s.load(buffer.as_ptr().add((i * NV + v) * I::LANES));
-                        }
-                    }
-                }
+                acc = a.out.load(s);
             }
 
             let px = if PS == 0 { a.px } else { PS };
@@ -209,7 +135,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                                 for lane in 0..I::A_LANES {
                                     let mut wv = [s.zero(); NV];
                                     for v in 0..NV {
-                                        wv[v] = s.load(w.add((k + lane) * BLOCK + at(v, a.w_block)));
+                                        wv[v] = s.load(w.add((k + lane) * BLOCK + at(v)));
                                     }
                                     for i in 0..MR {
                                         for v in 0..NV {
@@ -223,7 +149,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                         while k < k1 {
                             let mut wv = [s.zero(); NV];
                             for v in 0..NV {
-                                wv[v] = s.load(w.add(k * BLOCK + at(v, a.w_block)));
+                                wv[v] = s.load(w.add(k * BLOCK + at(v)));
                             }
                             for i in 0..MR {
                                 let xv = s.load_splat(x.add(i * px + k * KS));
@@ -237,160 +163,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                 }
             }
 
-            let Some(f) = &a.finish else {
-                if full {
-                    store_registers(s, a, &acc);
-                } else {
-                    store_buffer(s, a, &acc, false);
-                }
-                return;
-            };
-            if full && f.act.is_none() {
-                if !f.bias.is_null() {
-                    for v in 0..NV {
-                        let bias = s.load(f.bias.add(v * I::LANES));
-                        for i in 0..MR {
-                            acc[i][v] = s.add(acc[i][v], bias);
-                        }
-                    }
-                }
-                if !f.residual.is_null() {
-                    for i in 0..MR {
-                        for v in 0..NV {
-                            acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(i * a.y_px + at(v, a.y_block))));
-                        }
-                    }
-                }
-                let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-                for i in 0..MR {
-                    for v in 0..NV {
-                        // The clamp is the first operand, so that a NaN in the sum stays one.
-                        acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
-                    }
-                }
-                store_registers(s, a, &acc);
-            } else {
-                store_buffer(s, a, &acc, true);
-            }
-        }
-    }
-}
-
-/// Stores a whole tile.
-/// # Safety
-/// As for [`Tile`].
-#[inline(always)]
-unsafe fn store_registers<I: Isa, const MR: usize, const NV: usize>(s: I, a: &TileArgs, acc: &[[I::V; NV]; MR]) {
-    for i in 0..MR {
-        for v in 0..NV {
-            let at = v * I::LANES / BLOCK * a.y_block + v * I::LANES % BLOCK;
-            // SAFETY: the tile's contract covers MR pixels of NV vectors.
-            unsafe { s.store(a.y.add(i * a.y_px + at), acc[i][v]) };
-        }
-    }
-}
-
-/// Stores a tile by way of a buffer: for activations beyond a clamp, and for tiles with fewer channels than columns.
-/// # Safety
-/// As for [`Tile`].
-#[inline(always)]
-unsafe fn store_buffer<I: Isa, const MR: usize, const NV: usize>(
-    s: I,
-    a: &TileArgs,
-    acc: &[[I::V; NV]; MR],
-    finish: bool,
-) {
-    let mut buffer = [0.0f32; BUFFER];
-    for i in 0..MR {
-        for v in 0..NV {
-            // SAFETY: BUFFER holds the tile, by the assertion in `run`.
-            unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
-        }
-    }
-    let drain = DrainArgs { tile: a, buffer: buffer.as_mut_ptr(), mr: MR, nv: NV, finish };
-    // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the tile's contract.
-    unsafe { s.call::<Drain>(&drain) };
-}
-
-/// What [`Drain`] works on.
-struct DrainArgs {
-    tile: *const TileArgs,
-    buffer: *mut f32,
-    mr: usize,
-    nv: usize,
-    finish: bool,
-}
-
-/// The second half of [`store_buffer`], with run-time extents, so that all tiles of a level share its code.
-struct Drain;
-
-impl<I: Isa> Kernel<I> for Drain {
-    type Args = DrainArgs;
-
-    /// # Safety
-    /// As for [`Tile`]; `buffer` holds `mr * nv` vectors.
-    #[inline(always)]
-    unsafe fn run(s: I, d: &DrainArgs) {
-        // SAFETY: store_buffer hands in a live reference.
-        let a = unsafe { &*d.tile };
-        let valid = |v: usize| a.cols.saturating_sub(v * I::LANES).min(I::LANES);
-        let at = |v: usize| v * I::LANES / BLOCK * a.y_block + v * I::LANES % BLOCK * a.y_channel;
-        // A vector of channels that lie `y_channel` apart, through a small array.
-        let gather = |p: *const f32, n: usize| {
-            let mut lanes = [0.0f32; BLOCK];
-            for (c, lane) in lanes.iter_mut().enumerate().take(n) {
-                // SAFETY: the caller of the closure passes the number of readable channels.
-                *lane = unsafe { p.add(c * a.y_channel).read() };
-            }
-            // SAFETY: a block is at least a vector long.
-            unsafe { s.load(lanes.as_ptr()) }
-        };
-        if let (true, Some(f)) = (d.finish, &a.finish) {
-            let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-            for i in 0..d.mr {
-                for v in 0..d.nv {
-                    // SAFETY: the buffer holds the tile; bias and residual are read where they are valid.
-                    unsafe {
-                        let slot = d.buffer.add((i * d.nv + v) * I::LANES);
-                        let mut sum = s.load(slot);
-                        if !f.bias.is_null() {
-                            sum = s.add(sum, s.load_partial(f.bias.add(v * I::LANES), valid(v)));
-                        }
-                        if !f.residual.is_null() {
-                            let r = f.residual.add(i * a.y_px + at(v));
-                            let r = if a.y_channel == 1 { s.load_partial(r, valid(v)) } else { gather(r, valid(v)) };
-                            sum = s.add(sum, r);
-                        }
-                        s.store(slot, s.min(hi, s.max(lo, sum)));
-                    }
-                }
-            }
-            if let Some(act) = f.act {
-                let args = ActArgs { src: d.buffer, dst: d.buffer, len: d.mr * d.nv * I::LANES, p: f.act_params };
-                // SAFETY: the buffer holds that many floats, and the level is available by the tile's contract.
-                unsafe { act(&args) };
-            }
-        }
-        for i in 0..d.mr {
-            for v in 0..d.nv {
-                // SAFETY: load_partial makes lanes beyond the channels zero; whole vectors are stored only where the
-                // output has whole blocks.
-                unsafe {
-                    let n = valid(v);
-                    let sum = d.buffer.add((i * d.nv + v) * I::LANES);
-                    let out = s.load_partial(sum, n);
-                    let y = a.y.add(i * a.y_px + at(v));
-                    if a.y_channel != 1 {
-                        for c in 0..n {
-                            y.add(c * a.y_channel).write(sum.add(c).read());
-                        }
-                    } else if n == I::LANES || a.pad_cols {
-                        s.store(y, out);
-                    } else {
-                        s.store_partial(y, out, n);
-                    }
-                }
-            }
+            a.out.store(s, acc);
         }
     }
 }

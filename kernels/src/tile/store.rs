@@ -1,0 +1,268 @@
+//! Where a tile's sums go: bias, residual and activation in registers, then one store.
+
+use core::ptr;
+
+use crate::act::{self, ActArgs};
+use crate::epilogue::{Activation, Epilogue};
+use crate::isa::{Entry, Isa, Kernel, Level};
+use crate::layout::BLOCK;
+
+/// What happens to a finished sum before its store. Null pointers stand for what is absent.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish {
+    /// Bias of the tile's first output channel.
+    pub bias: *const f32,
+    /// Residual at the tile's first output, with the output's strides.
+    pub residual: *const f32,
+    /// Lower clamp; minus infinity for none.
+    pub lo: f32,
+    /// Upper clamp; infinity for none.
+    pub hi: f32,
+    /// An activation beyond a clamp, run on the tile in a buffer.
+    pub act: Option<Entry<ActArgs>>,
+    /// Parameters of that activation.
+    pub act_params: [f32; 2],
+}
+
+impl Finish {
+    /// Pointers at the starts of the epilogue's tensors, and its activation as a clamp or as a kernel of `level`.
+    pub(crate) fn new(e: &Epilogue<'_>, level: Level) -> Self {
+        let start = |s: Option<&[f32]>| s.map_or(core::ptr::null(), <[f32]>::as_ptr);
+        let (lo, hi) = match e.activation {
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Clip { lo, hi } => (lo, hi),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let clamp = matches!(e.activation, Activation::Identity | Activation::Relu | Activation::Clip { .. });
+        let (act, act_params) = if clamp { (None, [0.0; 2]) } else { act::entry(level, e.activation) };
+        Self { bias: start(e.bias), residual: start(e.residual), lo, hi, act, act_params }
+    }
+
+    /// The same for a tile whose first output channel is `oc` and whose first output is `y` floats from the start.
+    #[inline]
+    pub(crate) fn at(&self, oc: usize, y: usize) -> Self {
+        let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
+        Self { bias: shift(self.bias, oc), residual: shift(self.residual, y), ..*self }
+    }
+}
+
+/// [`Finish`] that crosses threads.
+#[derive(Clone, Copy)]
+pub(crate) struct SyncFinish(pub(crate) Finish);
+
+// SAFETY: its pointers are only read through, and the slices behind them are borrowed for the whole run.
+unsafe impl Sync for SyncFinish {}
+
+/// Where a tile's sums go. Steps in floats.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// First pixel and channel.
+    pub y: *mut f32,
+    /// From pixel to pixel.
+    pub px: usize,
+    /// From output-channel block to output-channel block.
+    pub block: usize,
+    /// From output channel to output channel within a block; other than 1, tiles cannot continue a sum.
+    pub channel: usize,
+    /// Output channels from the first on that exist.
+    pub cols: usize,
+    /// Whether channels beyond `cols` are stored as zeros (blocked output) or not at all.
+    pub pad_cols: bool,
+    /// Set on the last chunk of a reduction.
+    pub finish: Option<Finish>,
+}
+
+/// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
+const BUFFER: usize = 448;
+
+impl Output {
+    /// Offset of vector `v` from the first.
+    #[inline(always)]
+    fn at<I: Isa>(&self, v: usize) -> usize {
+        v * I::LANES / BLOCK * self.block + v * I::LANES % BLOCK * self.channel
+    }
+
+    /// Channels of vector `v` that exist.
+    #[inline(always)]
+    fn valid<I: Isa>(&self, v: usize) -> usize {
+        self.cols.saturating_sub(v * I::LANES).min(I::LANES)
+    }
+
+    /// The partial sums that the output holds.
+    ///
+    /// # Safety
+    /// `y` is readable for `MR` pixels of `min(cols, NV * LANES)` channels, and `channel` is 1.
+    #[inline(always)]
+    pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I) -> [[I::V; NV]; MR] {
+        let mut acc = [[s.zero(); NV]; MR];
+        if self.cols >= NV * I::LANES {
+            for i in 0..MR {
+                for v in 0..NV {
+                    // SAFETY: all channels of the tile exist.
+                    acc[i][v] = unsafe { s.load(self.y.add(i * self.px + self.at::<I>(v))) };
+                }
+            }
+        } else {
+            for i in 0..MR {
+                for v in 0..NV {
+                    // SAFETY: only channels that exist are read.
+                    acc[i][v] =
+                        unsafe { s.load_partial(self.y.add(i * self.px + self.at::<I>(v)), self.valid::<I>(v)) };
+                }
+            }
+        }
+        acc
+    }
+
+    /// Applies bias, residual and activation, if this is the last chunk, and stores the tile.
+    ///
+    /// # Safety
+    /// * `y`, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole blocks with
+    ///   `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
+    /// * `finish.act` is of an available level.
+    #[inline(always)]
+    pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(&self, s: I, mut acc: [[I::V; NV]; MR]) {
+        const { assert!(MR * NV * I::LANES <= BUFFER) };
+        let simple = self.finish.as_ref().is_none_or(|f| f.act.is_none());
+        if self.cols < NV * I::LANES || self.channel != 1 || !simple {
+            // SAFETY: the same contract.
+            return unsafe { self.store_by_buffer(s, &acc) };
+        }
+        // SAFETY: all channels of the tile exist, in the output, the bias and the residual.
+        unsafe {
+            if let Some(f) = &self.finish {
+                if !f.bias.is_null() {
+                    for v in 0..NV {
+                        let bias = s.load(f.bias.add(v * I::LANES));
+                        for i in 0..MR {
+                            acc[i][v] = s.add(acc[i][v], bias);
+                        }
+                    }
+                }
+                if !f.residual.is_null() {
+                    for i in 0..MR {
+                        for v in 0..NV {
+                            acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(i * self.px + self.at::<I>(v))));
+                        }
+                    }
+                }
+                let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
+                for i in 0..MR {
+                    for v in 0..NV {
+                        // The clamp is the first operand, so that a NaN in the sum stays one.
+                        acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
+                    }
+                }
+            }
+            for i in 0..MR {
+                for v in 0..NV {
+                    s.store(self.y.add(i * self.px + self.at::<I>(v)), acc[i][v]);
+                }
+            }
+        }
+    }
+
+    /// By way of a buffer: for activations beyond a clamp, for tiles with fewer channels than columns, and for channels that
+    /// are not adjacent.
+    ///
+    /// # Safety
+    /// As for [`Output::store`].
+    #[inline(always)]
+    unsafe fn store_by_buffer<I: Isa, const MR: usize, const NV: usize>(&self, s: I, acc: &[[I::V; NV]; MR]) {
+        let mut buffer = [0.0f32; BUFFER];
+        for i in 0..MR {
+            for v in 0..NV {
+                // SAFETY: BUFFER holds the tile, by the assertion in `store`.
+                unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
+            }
+        }
+        let drain = DrainArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
+        // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
+        unsafe { s.call::<Drain>(&drain) };
+    }
+}
+
+/// What [`Drain`] works on.
+struct DrainArgs {
+    out: *const Output,
+    buffer: *mut f32,
+    mr: usize,
+    nv: usize,
+}
+
+/// The second half of [`Output::store_by_buffer`], with run-time extents, so that all tiles of a level share its code.
+struct Drain;
+
+impl<I: Isa> Kernel<I> for Drain {
+    type Args = DrainArgs;
+
+    /// # Safety
+    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
+    #[inline(always)]
+    unsafe fn run(s: I, d: &DrainArgs) {
+        // SAFETY: store_by_buffer hands in a live reference.
+        let out = unsafe { &*d.out };
+        let slot = |i: usize, v: usize| d.buffer.wrapping_add((i * d.nv + v) * I::LANES);
+        let tile = (0..d.mr).flat_map(|i| (0..d.nv).map(move |v| (i, v)));
+        if let Some(f) = &out.finish {
+            let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
+            for (i, v) in tile.clone() {
+                let n = out.valid::<I>(v);
+                // SAFETY: the buffer holds the tile; bias and residual are read where they are valid.
+                unsafe {
+                    let mut sum = s.load(slot(i, v));
+                    if !f.bias.is_null() {
+                        sum = s.add(sum, s.load_partial(f.bias.add(v * I::LANES), n));
+                    }
+                    if !f.residual.is_null() {
+                        let r = f.residual.add(i * out.px + out.at::<I>(v));
+                        sum = s.add(sum, load_channels(s, r, out.channel, n));
+                    }
+                    s.store(slot(i, v), s.min(hi, s.max(lo, sum)));
+                }
+            }
+            if let Some(act) = f.act {
+                let args = ActArgs { src: d.buffer, dst: d.buffer, len: d.mr * d.nv * I::LANES, p: f.act_params };
+                // SAFETY: the buffer holds that many floats, and the level is available by the contract.
+                unsafe { act(&args) };
+            }
+        }
+        for (i, v) in tile {
+            let n = out.valid::<I>(v);
+            // SAFETY: load_partial makes lanes beyond the channels zero; whole vectors are stored only where the output
+            // has whole blocks.
+            unsafe {
+                let y = out.y.add(i * out.px + out.at::<I>(v));
+                let sum = s.load_partial(slot(i, v), n);
+                if out.channel != 1 {
+                    for c in 0..n {
+                        y.add(c * out.channel).write(slot(i, v).add(c).read());
+                    }
+                } else if n == I::LANES || out.pad_cols {
+                    s.store(y, sum);
+                } else {
+                    s.store_partial(y, sum, n);
+                }
+            }
+        }
+    }
+}
+
+/// `n` channels that lie `channel` floats apart; the other lanes are zero.
+///
+/// # Safety
+/// `p` is readable for `n <= LANES` channels.
+#[inline(always)]
+unsafe fn load_channels<I: Isa>(s: I, p: *const f32, channel: usize, n: usize) -> I::V {
+    if channel == 1 {
+        // SAFETY: the caller vouches for n floats.
+        return unsafe { s.load_partial(p, n) };
+    }
+    let mut lanes = [0.0f32; BLOCK];
+    for (c, lane) in lanes.iter_mut().enumerate().take(n) {
+        // SAFETY: the caller vouches for n channels.
+        *lane = unsafe { p.add(c * channel).read() };
+    }
+    // SAFETY: a block is at least a vector long.
+    unsafe { s.load(lanes.as_ptr()) }
+}
