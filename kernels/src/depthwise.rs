@@ -15,22 +15,22 @@
 //! Register budget: `MR` sums, `KW` weights, one input, one permutation. Bound: with MR = 14 and a 3x3 kernel, 19
 //! loads and 42 multiply-adds a row of taps, so the FMA unit is the limit as long as the data is in L1.
 //!
-//! Columns outside the image read a block of zeros instead (tiles that touch the border only); rows outside are
-//! skipped. Order of the sum: `(j, ky, kx)`. Error: as for the register tile.
+//! Borders are peeled as in [`direct`](crate::direct). Order of the sum: `(j, ky, kx)`. Error: as for the register tile.
 
 use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, for_each_part};
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
-use crate::shape::{ConvShape, taps_inside};
-use crate::tile::{Finish, Output, SyncFinish};
+use crate::region::{Axis, Segment};
+use crate::shape::ConvShape;
+use crate::tile::{Finish, Output, SyncFinish, pieces};
 
 /// What a run of pixels works on. Lengths and steps in floats.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneArgs {
-    /// Input at the first pixel's first column, which may lie outside the image, in the first valid row.
+    /// Input of the first pixel's first valid tap.
     x: *const f32,
-    /// Weights of the first valid row of taps, `j = 0`.
+    /// Weights of that tap, `j = 0`.
     w: *const f32,
     /// Steps of `j`.
     groups: usize,
@@ -43,69 +43,51 @@ pub struct LaneArgs {
     /// From row of taps to row of taps, in the input and in the weights.
     x_row: usize,
     w_row: usize,
-    /// For the body that takes taps one by one: their number, and the steps of taps and pixels in columns.
+    /// For the body that takes taps one by one: their number, and the steps of taps and pixels in the input.
     taps: usize,
-    tap_columns: usize,
-    px_columns: usize,
-    /// Input columns `lo..hi`, counted from the first pixel's first, lie inside the image.
-    lo: isize,
-    hi: isize,
+    x_tap: usize,
+    px: usize,
     out: Output,
 }
 
-/// A block of zeros that columns outside of the image read.
-#[repr(align(64))]
-struct Zeros([f32; BLOCK]);
-static ZEROS: Zeros = Zeros([0.0; BLOCK]);
-
-/// The body for `MR` pixels, `KW` taps at once, stride `S`; `PERM` permutes lanes, `EDGE` checks columns.
+/// The body for `MR` pixels, `KW` taps at once, stride `S`; `PERM` permutes lanes.
 ///
-/// With `KW = 1` it takes the taps of a row one by one, for kernels of any width, stride and dilation; `S` is 1 then.
-pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const PERM: bool, const EDGE: bool>;
+/// With `KW = 1` it takes the taps of a row one by one, for kernels of any width, stride and dilation, for pixels at the
+/// border that lack some taps, and for runs down a column.
+pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const PERM: bool>;
 
-impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool, const EDGE: bool> Kernel<I>
-    for Lanes<MR, KW, S, PERM, EDGE>
-{
+impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool> Kernel<I> for Lanes<MR, KW, S, PERM> {
     type Args = LaneArgs;
 
     /// # Safety
-    /// * the inputs of the sum are readable, for columns inside `lo..hi` (without `EDGE`: for all columns);
-    /// * so are the weights, and with `PERM` 16 lane numbers per step of `j`;
+    /// * the inputs and weights of the sum are readable, and with `PERM` 16 lane numbers per step of `j`;
     /// * `out` is as [`Output::store`] asks for `MR` pixels of one vector.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + KW + 2 <= I::REGISTERS) };
-        // SAFETY: all pointers stay inside what the contract above grants; pointers outside are formed with
-        // wrapping arithmetic and replaced by the zeros before they are read.
+        // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
             let mut acc = [[s.zero(); 1]; MR];
             for j in 0..a.groups {
                 let index = if PERM { Some(s.load_index(a.index.add(j * BLOCK))) } else { None };
                 for ky in 0..a.rows {
                     for kx in 0..if KW == 1 { a.taps } else { 1 } {
+                        let x = a.x.add(ky * a.x_row + kx * a.x_tap);
                         let w = a.w.add(j * a.w_group + ky * a.w_row + kx * BLOCK);
                         let mut wv = [s.zero(); KW];
                         for t in 0..KW {
                             wv[t] = s.load(w.add(t * BLOCK));
                         }
-                        let x = a.x.wrapping_add(ky * a.x_row);
-                        for c in 0..(MR - 1) * S + KW {
-                            if (0..KW).all(|t| !serves(c, t, S, MR)) {
-                                continue; // a column between windows
-                            }
-                            let column = if KW == 1 { kx * a.tap_columns + c * a.px_columns } else { c };
-                            let mut p = x.wrapping_add(column * BLOCK);
-                            if EDGE && !(a.lo..a.hi).contains(&(column as isize)) {
-                                p = ZEROS.0.as_ptr();
-                            }
-                            let mut v = s.load(p);
-                            if let Some(index) = index {
-                                v = s.permute(v, index);
-                            }
+                        // An input that serves several pixels is written as several loads of one address, which the
+                        // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
+                        for i in 0..MR {
                             for t in 0..KW {
-                                if serves(c, t, S, MR) {
-                                    acc[(c - t) / S][0] = s.fma(wv[t], v, acc[(c - t) / S][0]);
+                                let at = if KW == 1 { i * a.px } else { (i * S + t) * BLOCK };
+                                let mut v = s.load(x.add(at));
+                                if let Some(index) = index {
+                                    v = s.permute(v, index);
                                 }
+                                acc[i][0] = s.fma(wv[t], v, acc[i][0]);
                             }
                         }
                     }
@@ -116,17 +98,11 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool,
     }
 }
 
-/// Whether input column `c` meets tap `t` of one of `mr` pixels at stride `s`.
-#[inline(always)]
-const fn serves(c: usize, t: usize, s: usize, mr: usize) -> bool {
-    c >= t && (c - t).is_multiple_of(s) && (c - t) / s < mr
-}
-
 /// A kernel of this family: a row of [`rows`].
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// `dw3s1_f32_14x16_avx512`: family (`dw`, or `group` with permutation), taps at once (`any` for one by one), stride,
-    /// pixels x vector, level; `_edge` for tiles that touch the border.
+    /// `dw3s1_f32_14x16_avx512`: family (`dw`, or `group` with permutation), taps at once and stride (`any` where they
+    /// are taken one by one), pixels x vector, level.
     pub name: &'static str,
     /// Level.
     pub level: Level,
@@ -138,60 +114,75 @@ pub struct Row {
     pub stride: usize,
     /// Whether lanes are permuted.
     pub permute: bool,
-    /// Whether columns are checked.
-    pub edge: bool,
     /// The kernel; see [`Lanes`] for its contract.
     pub run: Entry<LaneArgs>,
 }
 
 /// Rows of one level: for each number of taps and stride, the numbers of pixels.
 macro_rules! rows {
-    ($level:ident, $entry:ident, $lanes:literal, $name:literal; $($kw:literal $s:literal: [$($mr:literal)*];)*) => {
+    ($level:ident, $entry:ident, $lanes:literal, $name:literal;
+     $($taps:literal = $kw:literal $s:literal: [$($mr:literal)*];)*) => {
         &[$($(
-            rows!(@row $level, $entry, $lanes, $name, $kw, $s, $mr, "dw", false, "", false),
-            rows!(@row $level, $entry, $lanes, $name, $kw, $s, $mr, "dw", false, "_edge", true),
-            rows!(@row $level, $entry, $lanes, $name, $kw, $s, $mr, "group", true, "", false),
-            rows!(@row $level, $entry, $lanes, $name, $kw, $s, $mr, "group", true, "_edge", true),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "dw", false),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "group", true),
         )*)*]
     };
-    (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $kw:literal, $s:literal, $mr:literal,
-     $family:literal, $permute:literal, $suffix:literal, $edge:literal) => {
+    (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $taps:literal, $kw:literal, $s:literal,
+     $mr:literal, $family:literal, $permute:literal) => {
         Row {
-            name: concat!($family, $kw, "s", $s, "_f32_", $mr, "x", $lanes, $suffix, "_", $name),
+            name: concat!($family, $taps, "_f32_", $mr, "x", $lanes, "_", $name),
             level: Level::$level,
             mr: $mr,
             kw: $kw,
             stride: $s,
             permute: $permute,
-            edge: $edge,
-            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $permute }, { $edge }>>,
+            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $permute }>>,
         }
     };
 }
 
 static SCALAR: &[Row] = rows! {
     Scalar, scalar, 4, "scalar";
-    3 1: [1 2 4]; 3 2: [1 2 4]; 1 1: [1 2 4];
+    "3s1" = 3 1: [1 2 3 4];
+    "3s2" = 3 2: [1 2 3 4];
+    "any" = 1 1: [1 2 3 4];
 };
 
+/// 16 registers.
 #[cfg(target_arch = "x86_64")]
 static AVX2: &[Row] = rows! {
     Avx2, avx2, 8, "avx2";
-    3 1: [1 2 4 7]; 3 2: [1 2 4 7]; 5 1: [1 2 4 7]; 5 2: [1 2 4 7]; 7 1: [1 2 4]; 7 2: [1 2 4]; 1 1: [1 2 4 7];
+    "3s1" = 3 1: [1 2 3 4 5 6 7];
+    "3s2" = 3 2: [1 2 3 4 5 6 7];
+    "5s1" = 5 1: [1 2 3 4 5 6 7];
+    "5s2" = 5 2: [1 2 3 4 5 6 7];
+    "7s1" = 7 1: [1 2 3 4];
+    "7s2" = 7 2: [1 2 3 4];
+    "any" = 1 1: [1 2 3 4 5 6 7];
 };
 
-/// Fourteen divides 14, 28, 56, 112 and 224; what is left of other widths is cut into 7, 4, 2 and 1.
+/// 32 registers; fourteen divides 14, 28, 56, 112 and 224.
 #[cfg(target_arch = "x86_64")]
 static AVX512: &[Row] = rows! {
     Avx512, avx512, 16, "avx512";
-    3 1: [1 2 4 7 14]; 3 2: [1 2 4 7 14]; 5 1: [1 2 4 7 14]; 5 2: [1 2 4 7 14];
-    7 1: [1 2 4 7 14]; 7 2: [1 2 4 7 14]; 1 1: [1 2 4 7 14];
+    "3s1" = 3 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "3s2" = 3 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "5s1" = 5 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "5s2" = 5 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "7s1" = 7 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "7s2" = 7 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    "any" = 1 1: [1 2 3 4 5 6 7];
 };
 
+/// 32 registers.
 #[cfg(target_arch = "aarch64")]
 static NEON: &[Row] = rows! {
     Neon, neon, 4, "neon";
-    3 1: [1 2 4 7 14]; 3 2: [1 2 4 7 14]; 5 1: [1 2 4 7 14]; 5 2: [1 2 4 7 14]; 1 1: [1 2 4 7 14];
+    "3s1" = 3 1: [1 2 3 4 5 6 7 8];
+    "3s2" = 3 2: [1 2 3 4 5 6 7 8];
+    "5s1" = 5 1: [1 2 3 4 5 6 7 8];
+    "5s2" = 5 2: [1 2 3 4 5 6 7 8];
+    "any" = 1 1: [1 2 3 4 5 6 7];
 };
 
 /// All kernels of this family at a level; none for a level of another architecture.
@@ -209,19 +200,47 @@ pub fn rows(level: Level) -> &'static [Row] {
     }
 }
 
-/// Sizes of a run of pixels that the tables have, longest first.
-const RUNS: [usize; 5] = [14, 7, 4, 2, 1];
+/// Most input channels of a group: beyond, the register tile wastes less than the permutations cost.
+const MAX_ICG: usize = 8;
+
+/// Most pixels of a run, on any level.
+const MAX_MR: usize = 14;
+
+/// The kernels of one way to take taps, by number of pixels; sizes are contiguous from 1.
+#[derive(Clone, Copy, Debug)]
+struct Runs {
+    rows: [Option<&'static Row>; MAX_MR + 1],
+    max: usize,
+}
+
+impl Runs {
+    fn new(level: Level, kw: usize, stride: usize, permute: bool) -> Self {
+        let mut runs = Self { rows: [None; MAX_MR + 1], max: 0 };
+        for row in rows(level).iter().filter(|r| (r.kw, r.stride, r.permute) == (kw, stride, permute)) {
+            runs.rows[row.mr] = Some(row);
+            runs.max = runs.max.max(row.mr);
+        }
+        runs
+    }
+
+    fn get(&self, mr: usize) -> &'static Row {
+        self.rows[mr].expect("sizes of runs are contiguous up to the largest")
+    }
+}
 
 /// A depthwise or small-group convolution on blocked input, planned. Holds no tensor.
 #[derive(Clone, Debug)]
 pub struct Depthwise {
     shape: ConvShape,
     level: Level,
+    y: Axis,
+    x: Axis,
     xs: Strides,
     ys: Strides,
     output: Layout,
-    /// Kernels by position in [`RUNS`], inner and at the border.
-    kernels: [[Option<&'static Row>; 2]; RUNS.len()],
+    /// For pixels with all taps of a row, where the level has kernels for them.
+    unrolled: Option<Runs>,
+    any: Runs,
 }
 
 impl Depthwise {
@@ -235,7 +254,7 @@ impl Depthwise {
         if s.groups == 1 {
             return Err("one group");
         }
-        if s.icg() > 8 {
+        if s.icg() > MAX_ICG {
             return Err("more than 8 input channels a group");
         }
         let lanes = level.lanes();
@@ -246,26 +265,25 @@ impl Depthwise {
                 return Err("groups straddle vectors");
             }
         }
-        let unrolled = s.dw == 1 && s.sw <= 2 && rows(level).iter().any(|r| r.kw == s.kw && r.kw > 1);
-        let (kw, stride) = if unrolled { (s.kw, s.sw) } else { (1, 1) };
         let permute = (s.icg(), s.ocg()) != (1, 1);
-        let find = |mr, edge| {
-            rows(level).iter().find(|r| (r.mr, r.kw, r.stride, r.permute, r.edge) == (mr, kw, stride, permute, edge))
-        };
+        let unrolled = Some(Runs::new(level, s.kw, s.sw, permute)).filter(|r| s.dw == 1 && s.kw > 1 && r.max > 0);
         Ok(Self {
             shape: s,
             level,
+            y: Axis::y(&s),
+            x: Axis::x(&s),
             xs: Layout::Blocked.strides(s.input()),
             ys: output.strides(s.output()),
             output,
-            kernels: RUNS.map(|mr| [find(mr, false), find(mr, true)]),
+            unrolled,
+            any: Runs::new(level, 1, 1, permute),
         })
     }
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        let run = self.runs(self.shape.ow).next().map_or(1, |(_, mr)| mr);
-        self.row(run, false).name
+        let runs = self.unrolled.unwrap_or(self.any);
+        runs.get(pieces(self.x.interior().len().max(1), runs.max).next().map_or(1, |(_, mr)| mr)).name
     }
 
     /// Floats of packed weights: `[ocb][j][kh][kw][16]`.
@@ -291,22 +309,6 @@ impl Depthwise {
         }
     }
 
-    fn row(&self, mr: usize, edge: bool) -> &'static Row {
-        let i = RUNS.iter().position(|&r| r == mr).expect("runs are taken from RUNS");
-        self.kernels[i][usize::from(edge)].expect("runs are taken from the sizes that the level has")
-    }
-
-    /// Cuts a row into runs: `(start, length)`, the longest that fit first.
-    fn runs(&self, width: usize) -> impl Iterator<Item = (usize, usize)> {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let left = width - at;
-            let (&mr, _) = RUNS.iter().zip(&self.kernels).find(|(mr, k)| **mr <= left && k[0].is_some())?;
-            at += mr;
-            Some((at - mr, mr))
-        })
-    }
-
     /// Runs the convolution on the executor's threads. `x` is blocked, `y` in the layout given to [`Depthwise::new`].
     ///
     /// # Panics
@@ -328,80 +330,117 @@ impl Depthwise {
         for_each_part(executor, planes * strips, |part| {
             let (plane, strip) = (part / strips, part % strips);
             let (n, ocb) = (plane / blocks(s.oc), plane % blocks(s.oc));
-            for oy in s.oh * strip / strips..s.oh * (strip + 1) / strips {
-                self.output_row(x, packed, &finish, &y, (n, ocb, oy));
+            let rows = s.oh * strip / strips..s.oh * (strip + 1) / strips;
+            let run = Run { d: self, x, w: packed, y: &y, finish: &finish, n, ocb };
+            for y in self.y.segments(rows) {
+                run.strip(&y);
             }
         });
     }
+}
 
-    fn output_row(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        finish: &SyncFinish,
-        y: &Shared<'_>,
-        (n, ocb, oy): (usize, usize, usize),
-    ) {
-        let s = &self.shape;
-        let lanes = self.level.lanes();
-        let ky = taps_inside(oy, s.sh, s.dh, s.pad.top, s.kh, s.ih);
-        let iy = if ky.is_empty() { 0 } else { oy * s.sh + ky.start * s.dh - s.pad.top };
-        let per_block = s.icg() * s.kh * s.kw * BLOCK;
-        let span = (s.kw - 1) * s.dw + 1;
+/// One output plane of one run.
+struct Run<'a> {
+    d: &'a Depthwise,
+    x: &'a [f32],
+    w: &'a [f32],
+    y: &'a Shared<'a>,
+    finish: &'a SyncFinish,
+    n: usize,
+    ocb: usize,
+}
+
+/// One vector of output channels: where its lanes draw from.
+struct Vector {
+    /// First output channel.
+    first: usize,
+    /// First input channel of the vector that all lanes draw from.
+    source: usize,
+    index: [u32; MAX_ICG * BLOCK],
+}
+
+impl Run<'_> {
+    fn strip(&self, y: &Segment) {
+        let d = self.d;
+        let s = &d.shape;
+        let lanes = d.level.lanes();
         // Blocked output has vectors beyond the last channel, which are stored as zeros.
-        let end = (ocb + 1) * BLOCK;
-        let end = if self.output == Layout::Blocked { end } else { end.min(s.oc) };
-        for first in (ocb * BLOCK..end).step_by(lanes) {
-            let source = first.min(s.oc - 1) / s.ocg() * s.icg() / lanes * lanes;
-            let mut index = [0u32; 8 * BLOCK];
+        let end = (self.ocb + 1) * BLOCK;
+        let end = if d.output == Layout::Blocked { end } else { end.min(s.oc) };
+        for first in (self.ocb * BLOCK..end).step_by(lanes) {
+            let channel = |lane: usize| (first + lane).min(s.oc - 1);
+            let source = channel(0) / s.ocg() * s.icg() / lanes * lanes;
+            let mut v = Vector { first, source, index: [0; MAX_ICG * BLOCK] };
             for j in 0..s.icg() {
                 for lane in 0..lanes {
-                    let o = (first + lane).min(s.oc - 1);
-                    index[j * BLOCK + lane] = (o / s.ocg() * s.icg() + j - source) as u32;
+                    v.index[j * BLOCK + lane] = (channel(lane) / s.ocg() * s.icg() + j - source) as u32;
                 }
             }
-            for (ox, mr) in self.runs(s.ow) {
-                // Column of the run's first tap, from the image's left edge.
-                let column = (ox * s.sw) as isize - s.pad.left as isize;
-                let reach = column + ((mr - 1) * s.sw + span) as isize;
-                let edge = column < 0 || reach > s.iw as isize;
-                let x_at = n * self.xs.n + source / BLOCK * self.xs.block + source % BLOCK + iy * self.xs.row;
-                let y_at = n * self.ys.n
-                    + ocb * self.ys.block
-                    + first % BLOCK * self.ys.channel
-                    + oy * self.ys.row
-                    + ox * self.ys.px;
-                let args = LaneArgs {
-                    x: x.as_ptr().wrapping_add(x_at).wrapping_offset(column * BLOCK as isize),
-                    w: packed.as_ptr().wrapping_add(ocb * per_block + ky.start * s.kw * BLOCK + first % BLOCK),
-                    groups: s.icg(),
-                    index: index.as_ptr(),
-                    w_group: s.kh * s.kw * BLOCK,
-                    rows: ky.len(),
-                    x_row: s.dh * self.xs.row,
-                    w_row: s.kw * BLOCK,
-                    taps: s.kw,
-                    tap_columns: s.dw,
-                    px_columns: s.sw,
-                    lo: -column,
-                    hi: s.iw as isize - column,
-                    out: Output {
-                        y: y.at(y_at),
-                        px: self.ys.px,
-                        block: self.ys.block,
-                        channel: self.ys.channel,
-                        cols: s.oc.saturating_sub(first),
-                        pad_cols: self.output == Layout::Blocked,
-                        finish: Some(finish.0.at(first, y_at)),
-                    },
-                };
-                // SAFETY:
-                // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
-                // * rows are valid by `taps_inside`; columns are inside the image, or checked by the edge kernel;
-                // * `source + lane` stays inside one vector of the input, by the check in `new`;
-                // * parts of a run have disjoint planes or rows, so no two threads write the same output.
-                unsafe { (self.row(mr, edge).run)(&args) };
+            for x in d.x.segments(0..s.ow) {
+                match &d.unrolled {
+                    Some(runs) if x.taps.len() == s.kw => {
+                        for oy in y.out.clone() {
+                            for (ox, mr) in pieces(x.out.len(), runs.max) {
+                                self.pixels(&v, y, &x, (oy, x.out.start + ox), runs.get(mr), false);
+                            }
+                        }
+                    }
+                    // Border columns are taller than wide: runs go down.
+                    _ if x.out.len() < y.out.len().min(4) => {
+                        for ox in x.out.clone() {
+                            for (oy, mr) in pieces(y.out.len(), d.any.max) {
+                                self.pixels(&v, y, &x, (y.out.start + oy, ox), d.any.get(mr), true);
+                            }
+                        }
+                    }
+                    _ => {
+                        for oy in y.out.clone() {
+                            for (ox, mr) in pieces(x.out.len(), d.any.max) {
+                                self.pixels(&v, y, &x, (oy, x.out.start + ox), d.any.get(mr), false);
+                            }
+                        }
+                    }
+                }
             }
         }
+    }
+
+    #[inline]
+    fn pixels(&self, v: &Vector, y: &Segment, x: &Segment, (oy, ox): (usize, usize), row: &Row, down: bool) {
+        let d = self.d;
+        let s = &d.shape;
+        let (iy, ix) = (d.y.first_input(oy, &y.taps), d.x.first_input(ox, &x.taps));
+        let channel = v.source / BLOCK * d.xs.block + v.source % BLOCK;
+        let w = self.ocb * s.icg() * s.kh * s.kw + y.taps.start * s.kw + x.taps.start;
+        let y_at =
+            self.n * d.ys.n + self.ocb * d.ys.block + v.first % BLOCK * d.ys.channel + oy * d.ys.row + ox * d.ys.px;
+        let args = LaneArgs {
+            x: self.x.as_ptr().wrapping_add(self.n * d.xs.n + channel + iy * d.xs.row + ix * d.xs.px),
+            w: self.w.as_ptr().wrapping_add(w * BLOCK + v.first % BLOCK),
+            groups: s.icg(),
+            index: v.index.as_ptr(),
+            w_group: s.kh * s.kw * BLOCK,
+            rows: y.taps.len(),
+            x_row: s.dh * d.xs.row,
+            w_row: s.kw * BLOCK,
+            taps: x.taps.len(),
+            x_tap: s.dw * d.xs.px,
+            px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
+            out: Output {
+                y: self.y.at(y_at),
+                px: if down { d.ys.row } else { d.ys.px },
+                block: d.ys.block,
+                channel: d.ys.channel,
+                cols: s.oc.saturating_sub(v.first),
+                pad_cols: d.output == Layout::Blocked,
+                finish: Some(self.finish.0.at(v.first, y_at)),
+            },
+        };
+        // SAFETY:
+        // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
+        // * the pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input;
+        // * `source + lane` stays inside one vector of the input, by the check in `new`;
+        // * parts of a run have disjoint planes or rows, so no two threads write the same output.
+        unsafe { (row.run)(&args) };
     }
 }

@@ -29,7 +29,8 @@ use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, for_each_part};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
-use crate::shape::{ConvShape, taps_inside};
+use crate::region::{Axis, Segment};
+use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, Loop, Output, SyncFinish, TileArgs, TileSet, pieces};
 
 /// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
@@ -59,9 +60,9 @@ pub struct Direct {
     xs: Strides,
     ys: Strides,
     output: Layout,
-    /// Output height and width as the loops see them: `1 x oh*ow` where an image is one long row.
-    oh: usize,
-    ow: usize,
+    /// The axes as the loops see them: `1 x oh*ow` outputs where an image is one long row.
+    y: Axis,
+    x: Axis,
     rows: TileSet,
     columns: TileSet,
     blocking: Blocking,
@@ -87,7 +88,7 @@ impl Direct {
         let s = *shape;
         let plain = input == Layout::Nchw;
         let flat = (s.kh, s.kw, s.sh, s.sw) == (1, 1, 1, 1) && s.pad == Default::default();
-        let (oh, ow) = if flat { (1, s.oh * s.ow) } else { (s.oh, s.ow) };
+        let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
         let access = match (input, s.sw) {
             (Layout::Blocked, 1) => Access::Blocked1,
             (Layout::Blocked, 2) => Access::Blocked2,
@@ -103,11 +104,11 @@ impl Direct {
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
             output,
-            oh,
-            ow,
+            y,
+            x,
             rows: TileSet::new(level, access),
             columns: TileSet::new(level, Access::Strided),
-            blocking: Blocking { rows: oh, cols: ow, panel: 1, chunk: usize::MAX },
+            blocking: Blocking { rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
         this.blocking.panel = this.widest_panel();
@@ -119,7 +120,7 @@ impl Direct {
         this.blocking = this.default_blocking(flat);
         if let Some(b) = blocking {
             let panel = b.panel.clamp(1, this.blocking.panel);
-            let cols = if flat { b.cols.max(1) } else { ow };
+            let cols = if flat { b.cols.max(1) } else { x.output };
             this.blocking = Blocking { rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };
         }
         if output == Layout::Nchw {
@@ -175,11 +176,11 @@ impl Direct {
             let px_bytes = channels * 4;
             let tile = self.rows.max_mr(self.rows.max_blocks.min(2));
             let cols = (budget / px_bytes / tile).max(4) * tile;
-            return Blocking { rows: 1, cols: pieces(self.ow, cols).next().map_or(1, |(_, n)| n), panel, chunk };
+            return Blocking { rows: 1, cols: pieces(self.x.output, cols).next().map_or(1, |(_, n)| n), panel, chunk };
         }
         let fit = (budget / row_bytes.max(1)).saturating_sub(halo) / s.sh;
-        let rows = pieces(self.oh, fit.max(1)).next().map_or(1, |(_, n)| n);
-        Blocking { rows, cols: self.ow, panel, chunk }
+        let rows = pieces(self.y.output, fit.max(1)).next().map_or(1, |(_, n)| n);
+        Blocking { rows, cols: self.x.output, panel, chunk }
     }
 
     /// The blocking in use.
@@ -194,7 +195,7 @@ impl Direct {
 
     /// Name of the tile that covers the inner region: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        let inner = self.interior(Axis::X).len().max(1);
+        let inner = self.x.interior().len().max(1);
         let blocks = self.rows.best_width(inner.min(64), self.blocking.panel);
         let mr = pieces(inner, self.rows.max_mr(blocks)).next().map_or(1, |(_, n)| n);
         self.rows.get(mr, blocks).name
@@ -240,55 +241,6 @@ impl Direct {
         }
     }
 
-    /// Output positions of an axis whose windows lie inside the input altogether.
-    fn interior(&self, axis: Axis) -> Range<usize> {
-        let g = self.geometry(axis);
-        let lo = g.before.div_ceil(g.stride);
-        let reach = (g.before + g.input).checked_sub((g.kernel - 1) * g.dilation + 1);
-        let hi = reach.map_or(0, |r| r / g.stride + 1).min(g.output);
-        lo.min(hi)..hi
-    }
-
-    fn geometry(&self, axis: Axis) -> Geometry {
-        let s = &self.shape;
-        match axis {
-            Axis::Y => {
-                Geometry { output: self.oh, input: s.ih, kernel: s.kh, stride: s.sh, dilation: s.dh, before: s.pad.top }
-            }
-            // A flattened image is one row of all its pixels.
-            Axis::X if self.oh != s.oh => {
-                Geometry { output: self.ow, input: self.ow, kernel: 1, stride: 1, dilation: 1, before: 0 }
-            }
-            Axis::X => Geometry {
-                output: self.ow,
-                input: s.iw,
-                kernel: s.kw,
-                stride: s.sw,
-                dilation: s.dw,
-                before: s.pad.left,
-            },
-        }
-    }
-
-    /// Cuts `range` into segments of equal valid taps.
-    fn segments(&self, axis: Axis, range: Range<usize>) -> impl Iterator<Item = Segment> + Clone {
-        let g = self.geometry(axis);
-        let inner = self.interior(axis);
-        let mut at = range.start;
-        core::iter::from_fn(move || {
-            if at >= range.end {
-                return None;
-            }
-            let taps = |o| taps_inside(o, g.stride, g.dilation, g.before, g.kernel, g.input);
-            let (start, valid) = (at, taps(at));
-            at = if inner.contains(&at) { inner.end.min(range.end) } else { at + 1 };
-            while at < range.end && !inner.contains(&at) && taps(at) == valid {
-                at += 1;
-            }
-            Some(Segment { out: start..at, taps: valid })
-        })
-    }
-
     /// Runs the convolution on the executor's threads.
     ///
     /// # Panics
@@ -319,7 +271,7 @@ impl Direct {
         let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
         let per_image = wanted.div_ceil(s.n.max(1));
         let tile = self.rows.max_mr(self.rows.max_blocks.min(2));
-        let strips = if self.oh == 1 { self.ow.div_ceil(2 * tile) } else { self.oh.div_ceil(3) };
+        let strips = if self.y.output == 1 { self.x.output.div_ceil(2 * tile) } else { self.y.output.div_ceil(3) };
         let weights = self.packed_len() * 4;
         // Threads that share the weights' panels instead of the rows read each weight once between them.
         let (strips, panels) = if weights > L2 && panels >= per_image.min(threads) {
@@ -331,30 +283,6 @@ impl Direct {
         };
         Grid { n: s.n, strips, panels }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Axis {
-    Y,
-    X,
-}
-
-/// One axis as the loops see it.
-#[derive(Clone, Copy)]
-struct Geometry {
-    output: usize,
-    input: usize,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    before: usize,
-}
-
-/// Output positions that share their valid taps.
-#[derive(Clone, Debug, PartialEq)]
-struct Segment {
-    out: Range<usize>,
-    taps: Range<usize>,
 }
 
 /// Number of pieces along each axis that is cut for threads.
@@ -381,8 +309,11 @@ impl Grid {
         let cut = |total: usize, pieces: usize, i: usize| total * i / pieces..total * (i + 1) / pieces;
         let (panel, strip, n) = (i % self.panels, i / self.panels % self.strips, i / self.panels / self.strips);
         let panels = cut(blocks(d.shape.oc).div_ceil(d.blocking.panel), self.panels, panel);
-        let (y, x) =
-            if d.oh == 1 { (0..1, cut(d.ow, self.strips, strip)) } else { (cut(d.oh, self.strips, strip), 0..d.ow) };
+        let (y, x) = if d.y.output == 1 {
+            (0..1, cut(d.x.output, self.strips, strip))
+        } else {
+            (cut(d.y.output, self.strips, strip), 0..d.x.output)
+        };
         Part { n, y, x, panels }
     }
 }
@@ -421,8 +352,8 @@ impl Run<'_> {
                     let total = d.steps(&channels).len();
                     for s0 in (0..total).step_by(b.chunk.min(total)) {
                         let steps = s0..(s0 + b.chunk).min(total);
-                        for y in d.segments(Axis::Y, ys.clone()) {
-                            for x in d.segments(Axis::X, xs.clone()) {
+                        for y in d.y.segments(ys.clone()) {
+                            for x in d.x.segments(xs.clone()) {
                                 self.region(&Region {
                                     y: y.clone(),
                                     x,
@@ -481,11 +412,7 @@ impl Run<'_> {
         let (ky, kx) = (&r.y.taps, &r.x.taps);
         let oc = (r.ocb + b0) * BLOCK;
         // First input pixel: row and column of the first valid tap of the first output.
-        let (iy, ix) = if ky.is_empty() || kx.is_empty() {
-            (0, 0)
-        } else {
-            (oy * s.sh + ky.start * s.dh - s.pad.top, ox * s.sw + kx.start * s.dw - s.pad.left)
-        };
+        let (iy, ix) = (d.y.first_input(oy, ky), d.x.first_input(ox, kx));
         let first = d.steps(&r.channels).start + r.steps.start;
         let total = d.steps(&r.channels).len();
         let step = d.step_len();

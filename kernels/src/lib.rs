@@ -49,5 +49,6 @@ pub mod exec;
 pub mod isa;
 pub mod layout;
 pub mod reference;
+mod region;
 pub mod shape;
 pub mod tile;

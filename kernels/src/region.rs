@@ -1,0 +1,109 @@
+//! Cuts outputs into regions whose windows meet the same taps, so that no kernel computes a tap that lies in the padding.
+//!
+//! Along one axis, the outputs whose windows hang over the same edge taps form a [`Segment`]. For a 3-tap kernel with
+//! padding 1 they are the first output, all inner ones, and the last. A region is the product of two segments.
+
+use core::ops::Range;
+
+use crate::shape::{ConvShape, taps_inside};
+
+/// One axis of a sliding window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Axis {
+    pub output: usize,
+    pub input: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub before: usize,
+}
+
+/// Output positions that share their valid taps.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Segment {
+    pub out: Range<usize>,
+    pub taps: Range<usize>,
+}
+
+impl Axis {
+    /// The vertical axis.
+    pub fn y(s: &ConvShape) -> Self {
+        Self { output: s.oh, input: s.ih, kernel: s.kh, stride: s.sh, dilation: s.dh, before: s.pad.top }
+    }
+
+    /// The horizontal axis.
+    pub fn x(s: &ConvShape) -> Self {
+        Self { output: s.ow, input: s.iw, kernel: s.kw, stride: s.sw, dilation: s.dw, before: s.pad.left }
+    }
+
+    /// An axis of one tap and nothing else.
+    pub fn pixels(n: usize) -> Self {
+        Self { output: n, input: n, kernel: 1, stride: 1, dilation: 1, before: 0 }
+    }
+
+    /// Output positions whose windows lie inside the input altogether.
+    pub fn interior(&self) -> Range<usize> {
+        let lo = self.before.div_ceil(self.stride);
+        let reach = (self.before + self.input).checked_sub((self.kernel - 1) * self.dilation + 1);
+        let hi = reach.map_or(0, |r| r / self.stride + 1).min(self.output);
+        lo.min(hi)..hi
+    }
+
+    /// Input position of the first valid tap of the first output of a segment that has any.
+    #[inline]
+    pub fn first_input(&self, out: usize, taps: &Range<usize>) -> usize {
+        if taps.is_empty() { 0 } else { out * self.stride + taps.start * self.dilation - self.before }
+    }
+
+    /// Cuts `range` of the outputs into segments.
+    pub fn segments(self, range: Range<usize>) -> impl Iterator<Item = Segment> + Clone {
+        let inner = self.interior();
+        let mut at = range.start;
+        core::iter::from_fn(move || {
+            if at >= range.end {
+                return None;
+            }
+            let taps = |o| taps_inside(o, self.stride, self.dilation, self.before, self.kernel, self.input);
+            let (start, valid) = (at, taps(at));
+            at = if inner.contains(&at) { inner.end.min(range.end) } else { at + 1 };
+            while at < range.end && !inner.contains(&at) && taps(at) == valid {
+                at += 1;
+            }
+            Some(Segment { out: start..at, taps: valid })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cover_once_and_agree_with_taps() {
+        for (input, kernel, stride, dilation, before, after) in [
+            (14, 3, 1, 1, 1, 1),
+            (7, 7, 2, 1, 3, 3),
+            (33, 3, 1, 12, 12, 12),
+            (3, 3, 1, 1, 2, 2),
+            (5, 2, 3, 2, 4, 0),
+            (1, 1, 1, 1, 3, 2),
+        ] {
+            let output = (input + before + after - dilation * (kernel - 1) - 1) / stride + 1;
+            let axis = Axis { output, input, kernel, stride, dilation, before };
+            for from in 0..output {
+                let mut end = from;
+                for s in axis.segments(from..output) {
+                    assert_eq!(s.out.start, end);
+                    assert!(s.out.clone().all(|o| taps_inside(o, stride, dilation, before, kernel, input) == s.taps));
+                    end = s.out.end;
+                }
+                assert_eq!(end, output);
+            }
+        }
+        let inner: Vec<_> = Axis { output: 14, input: 14, kernel: 3, stride: 1, dilation: 1, before: 1 }
+            .segments(0..14)
+            .map(|s| s.out)
+            .collect();
+        assert_eq!(inner, [0..1, 1..13, 13..14]);
+    }
+}
