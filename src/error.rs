@@ -24,6 +24,28 @@ pub enum Error {
         /// The length that is needed.
         expected: usize,
     },
+    /// An algorithm that is unknown or does not support the shape.
+    #[error("algorithm {name:?}: {why}")]
+    Algo {
+        /// What was asked for.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Weights that were packed for another plan.
+    #[error("the weights were packed for {packed}, but this plan needs {expected}")]
+    Weights {
+        /// What they were packed for.
+        packed: String,
+        /// What the plan needs.
+        expected: String,
+    },
+    /// A thread pool that could not be started.
+    #[error("cannot start threads: {reason}")]
+    Threads {
+        /// The system's reason.
+        reason: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].

@@ -1,6 +1,9 @@
 //! swath
+pub mod algo;
+mod buffer;
 pub mod conv;
 mod error;
+pub mod par;
 
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use error::{Error, Result};

@@ -282,6 +282,16 @@ impl ConvShape {
             .fold(self.n as u64, |p, &e| p.saturating_mul(e as u64))
     }
 
+    /// Multiply-adds whose tap lies inside the image: what kernels that skip padding do.
+    pub fn macs_inside(&self) -> u64 {
+        let axis = |out: usize, stride, dilation, before, kernel, input| -> u64 {
+            (0..out).map(|o| taps_inside(o, stride, dilation, before, kernel, input).len() as u64).sum()
+        };
+        let y = axis(self.oh, self.sh, self.dh, self.pad.top, self.kh, self.ih);
+        let x = axis(self.ow, self.sw, self.dw, self.pad.left, self.kw, self.iw);
+        [self.oc as u64, self.icg() as u64, y, x].iter().fold(self.n as u64, |p, &e| p.saturating_mul(e))
+    }
+
     /// The same geometry for another number of images.
     pub fn with_batch(self, n: usize) -> Result<Self, ShapeError> {
         ConvShape { n, ..self }.check()
