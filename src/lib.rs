@@ -1,8 +1,11 @@
 //! swath
+pub mod benchdnn;
 pub mod conv;
+mod cpu;
 mod error;
 
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};

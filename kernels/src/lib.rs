@@ -44,5 +44,6 @@
 pub mod epilogue;
 pub mod isa;
 pub mod layout;
+pub mod probe;
 pub mod reference;
 pub mod shape;
