@@ -30,8 +30,10 @@ impl<I: Isa, const ACC: usize> Kernel<I> for Fma<ACC> {
     #[inline(always)]
     unsafe fn run(s: I, &iterations: &u64) {
         // Converges to b / (1 - a): no overflow, no denormal number, nothing that the compiler can know.
-        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
-        let mut acc = [s.splat(black_box(0.25)); ACC];
+        let start = black_box([0.5f32; 16]);
+        // SAFETY: there are 16 floats, at least LANES.
+        let (a, b, first) = unsafe { (s.load(start.as_ptr()), s.load(start.as_ptr()), s.load(start.as_ptr())) };
+        let mut acc = [first; ACC];
         for _ in 0..iterations {
             for v in &mut acc {
                 *v = s.fma(*v, a, b);
@@ -68,17 +70,16 @@ impl<'a, I: Isa> Kernel<I> for Read<'a> {
     }
 }
 
-/// Makes the accumulators count as used.
+/// Makes the accumulators count as used. Each is stored: at the scalar level, whole vectors in memory at the end are
+/// what the compiler's vectoriser starts from.
 #[inline(always)]
 fn keep<I: Isa, const N: usize>(s: I, acc: [I::V; N]) {
-    let mut sum = acc[0];
-    for v in &acc[1..] {
-        sum = s.add(sum, *v);
-    }
-    let mut lanes = [0.0f32; 16];
     const { assert!(I::LANES <= 16) };
-    // SAFETY: lanes holds 16 floats, at least LANES.
-    unsafe { s.store(lanes.as_mut_ptr(), sum) };
+    let mut lanes = [[0.0f32; 16]; N];
+    for (v, lanes) in acc.into_iter().zip(&mut lanes) {
+        // SAFETY: there are 16 floats, at least LANES.
+        unsafe { s.store(lanes.as_mut_ptr(), v) };
+    }
     black_box(lanes);
 }
 

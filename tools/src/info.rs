@@ -117,8 +117,7 @@ fn head(out: &mut impl Write, info: &Info) -> Outcome<()> {
         None => String::new(),
     };
     line(out, "level", format_args!("{}{why} (this machine can run: {})", info.level, info.levels.join(", ")))?;
-    let caches: Vec<String> = info.caches.iter().map(|c| format!("L{} {}", c.level, machine::bytes(c.bytes))).collect();
-    line(out, "caches", if caches.is_empty() { "unknown".into() } else { caches.join(", ") })
+    Ok(())
 }
 
 /// The variable that holds the level down, if it is set.
@@ -129,7 +128,10 @@ fn swath_level() -> Option<String> {
 /// A few lines that say what machine this is.
 pub fn brief() -> Outcome<()> {
     let info = gather(swath::cpu()?, false)?;
-    head(&mut stdout().lock(), &info)
+    let mut out = stdout().lock();
+    head(&mut out, &info)?;
+    let caches: Vec<String> = info.caches.iter().map(|c| format!("L{} {}", c.level, machine::bytes(c.bytes))).collect();
+    line(&mut out, "caches", if caches.is_empty() { "unknown".into() } else { caches.join(", ") })
 }
 
 /// Runs `swath info`.
@@ -141,7 +143,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         return Ok(writeln!(out, "{text}")?);
     }
     head(&mut out, &info)?;
-    for c in &info.caches {
+    for (i, c) in info.caches.iter().enumerate() {
         let shared = match c.shared_by {
             0 => String::new(),
             1 => ", of one core".into(),
@@ -149,7 +151,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         };
         line(
             &mut out,
-            "",
+            if i == 0 { "caches" } else { "" },
             format_args!("L{} {}, lines of {} bytes{shared}", c.level, machine::bytes(c.bytes), c.line),
         )?;
     }
