@@ -4,6 +4,8 @@ use swath_kernels::isa::LevelError;
 use swath_kernels::shape::ShapeError;
 use thiserror::Error;
 
+use crate::benchdnn::ProblemError;
+
 /// Everything that can go wrong. Variants carry both of the numbers that disagree.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -14,6 +16,12 @@ pub enum Error {
     /// An instruction-set level that is unknown or that this machine lacks.
     #[error(transparent)]
     Level(#[from] LevelError),
+    /// The environment variable `SWATH_LEVEL` names a level that is unknown or that this machine lacks.
+    #[error("SWATH_LEVEL: {0}")]
+    LevelVariable(LevelError),
+    /// A problem in benchdnn's notation that cannot be read.
+    #[error(transparent)]
+    Problem(#[from] ProblemError),
     /// A buffer of the wrong length.
     #[error("{what} has {actual} elements, but {expected} are needed")]
     Length {

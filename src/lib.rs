@@ -1,11 +1,14 @@
 //! swath
 pub mod algo;
 mod buffer;
+pub mod benchdnn;
 pub mod conv;
+mod cpu;
 mod error;
 pub mod par;
 
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};

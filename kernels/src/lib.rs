@@ -48,6 +48,7 @@ pub mod epilogue;
 pub mod exec;
 pub mod isa;
 pub mod layout;
+pub mod probe;
 pub mod reference;
 mod region;
 pub mod shape;

@@ -1,4 +1,81 @@
-//! The program `swath`.
-fn main() {
-    println!("{:?}", swath::Cpu::detect());
+//! The program `swath`: inspect, explain and measure convolution kernels on this machine.
+
+mod bench;
+mod explain;
+mod failure;
+mod info;
+mod machine;
+mod measure;
+mod plan;
+mod problems;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, Outcome};
+
+/// Fast convolutional networks on CPUs: inspect, explain and measure the kernels on this machine.
+///
+/// Without a subcommand: shows this machine briefly and times a few representative convolutions.
+#[derive(Parser)]
+#[command(name = "swath", version, after_help = EXAMPLES)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  swath                                             this machine, and a few convolutions
+  swath info                                        levels, caches, peak, bandwidth, kernels
+  swath bench-conv ic64ih56oc64kh3ph1               time one convolution
+  swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
+  swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
+
+Environment:
+  SWATH_LEVEL  holds swath to a lower instruction-set level: scalar, neon, avx2, avx512
+
+The exit status is 0 only on success; what went wrong is one line on stderr.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the CPU, its levels and caches, and measure its peak and its memory bandwidth.
+    Info(info::Args),
+    /// Time convolutions given in benchdnn's notation.
+    BenchConv(bench::Args),
+    /// Say which algorithm a convolution gets, and why.
+    Explain(explain::Args),
+}
+
+fn run(args: Args) -> Outcome<()> {
+    match args.command {
+        None => {
+            info::brief()?;
+            bench::showcase()
+        }
+        Some(Command::Info(args)) => info::run(&args),
+        Some(Command::BenchConv(args)) => bench::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Message(message)) => {
+            eprintln!("swath: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        super::Args::command().debug_assert();
+    }
 }

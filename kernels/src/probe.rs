@@ -1,0 +1,162 @@
+//! Kernels that measure the machine instead of computing anything: multiply-adds on registers, and streaming reads.
+//!
+//! Each does an amount of work that it returns; the caller holds the clock.
+//!
+//! ```text
+//! fma_flops    for each iteration, for each of the accumulators:  acc = acc * a + b       no memory operand
+//! read_bytes   for each pass, for each run of vectors:            acc += vector           one load each
+//! ```
+//!
+//! The accumulators are independent, so what is measured is throughput: FMA units times their latency is 8 to 16 on
+//! the machines known, hence 12 accumulators where there are 16 registers and 24 where there are 32.
+
+use core::hint::black_box;
+
+use crate::isa::{Cpu, Isa, Kernel, Level, LevelError, entry};
+
+/// Accumulators at levels with 16 registers; with two operands (and a product, where nothing fuses) they all fit.
+const ACC_16: usize = 12;
+/// Accumulators at levels with 32 registers.
+const ACC_32: usize = 24;
+/// Vectors that [`read_bytes`] loads per round of its loop, each with an accumulator of its own.
+const READS: usize = 8;
+
+/// `iterations` rounds of one multiply-add on each of `ACC` accumulators.
+struct Fma<const ACC: usize>;
+
+impl<I: Isa, const ACC: usize> Kernel<I> for Fma<ACC> {
+    type Args = u64;
+
+    #[inline(always)]
+    unsafe fn run(s: I, &iterations: &u64) {
+        // Converges to b / (1 - a): no overflow, no denormal number, nothing that the compiler can know.
+        let start = black_box([0.5f32; 16]);
+        // SAFETY: there are 16 floats, at least LANES.
+        let (a, b, first) = unsafe { (s.load(start.as_ptr()), s.load(start.as_ptr()), s.load(start.as_ptr())) };
+        let mut acc = [first; ACC];
+        for _ in 0..iterations {
+            for v in &mut acc {
+                *v = s.fma(*v, a, b);
+            }
+        }
+        keep(s, acc);
+    }
+}
+
+/// What [`Read`] takes.
+struct ReadArgs<'a> {
+    data: &'a [f32],
+    passes: u64,
+}
+
+/// Sums all whole runs of `READS` vectors, `passes` times.
+struct Read<'a>(core::marker::PhantomData<&'a ()>);
+
+impl<'a, I: Isa> Kernel<I> for Read<'a> {
+    type Args = ReadArgs<'a>;
+
+    #[inline(always)]
+    unsafe fn run(s: I, args: &ReadArgs<'a>) {
+        let mut acc = [s.zero(); READS];
+        for _ in 0..args.passes {
+            for run in args.data.chunks_exact(READS * I::LANES) {
+                for (i, v) in acc.iter_mut().enumerate() {
+                    // SAFETY: the run holds READS * LANES floats, and i < READS.
+                    *v = s.add(*v, unsafe { s.load(run.as_ptr().add(i * I::LANES)) });
+                }
+            }
+        }
+        keep(s, acc);
+    }
+}
+
+/// Makes the accumulators count as used. Each is stored: at the scalar level, whole vectors in memory at the end are
+/// what the compiler's vectoriser starts from.
+#[inline(always)]
+fn keep<I: Isa, const N: usize>(s: I, acc: [I::V; N]) {
+    const { assert!(I::LANES <= 16) };
+    let mut lanes = [[0.0f32; 16]; N];
+    for (v, lanes) in acc.into_iter().zip(&mut lanes) {
+        // SAFETY: there are 16 floats, at least LANES.
+        unsafe { s.store(lanes.as_mut_ptr(), v) };
+    }
+    black_box(lanes);
+}
+
+/// Multiply-adds on registers only; returns the number of floating-point operations done, two for each.
+///
+/// # Errors
+/// [`LevelError`] for a level that this machine lacks.
+///
+/// ```
+/// use swath_kernels::{isa::Level, probe};
+/// let start = std::time::Instant::now();
+/// let flops = probe::fma_flops(Level::Scalar, 1000)?;
+/// println!("{:.1} GFLOP/s", flops as f64 / start.elapsed().as_nanos() as f64);
+/// # Ok::<(), swath_kernels::isa::LevelError>(())
+/// ```
+pub fn fma_flops(level: Level, iterations: u64) -> Result<u64, LevelError> {
+    let level = Cpu::detect().lowered(level)?.level;
+    // SAFETY: the machine has the level; the kernel asks for nothing else.
+    let acc = unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => (entry::avx512::<Fma<ACC_32>>(&iterations), ACC_32).1,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => (entry::avx2::<Fma<ACC_16>>(&iterations), ACC_16).1,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => (entry::neon::<Fma<ACC_32>>(&iterations), ACC_32).1,
+            _ => (entry::scalar::<Fma<ACC_16>>(&iterations), ACC_16).1,
+        }
+    };
+    Ok(iterations * (2 * acc * level.lanes()) as u64)
+}
+
+/// Reads `data` from one end to the other, `passes` times; returns the number of bytes read, which leaves out a tail
+/// of less than 8 vectors.
+///
+/// # Errors
+/// [`LevelError`] for a level that this machine lacks.
+///
+/// ```
+/// use swath_kernels::{isa::Level, probe};
+/// assert_eq!(probe::read_bytes(Level::Scalar, &[1.0; 1024], 3)?, 3 * 4096);
+/// # Ok::<(), swath_kernels::isa::LevelError>(())
+/// ```
+pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelError> {
+    let level = Cpu::detect().lowered(level)?.level;
+    let args = ReadArgs { data, passes };
+    // SAFETY: the machine has the level; the kernel asks for nothing else.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => entry::avx512::<Read<'_>>(&args),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => entry::avx2::<Read<'_>>(&args),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => entry::neon::<Read<'_>>(&args),
+            _ => entry::scalar::<Read<'_>>(&args),
+        }
+    }
+    let run = READS * level.lanes();
+    Ok(passes * (data.len() / run * run * size_of::<f32>()) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_counts_its_work() {
+        for &level in Level::available() {
+            let accumulators = if matches!(level, Level::Avx512 | Level::Neon) { 24 } else { 12 };
+            assert_eq!(fma_flops(level, 10), Ok(10 * 2 * accumulators * level.lanes() as u64));
+            assert_eq!(fma_flops(level, 0), Ok(0));
+            assert_eq!(read_bytes(level, &[0.5; 8 * 16 * 3 + 7], 5), Ok(5 * 8 * 16 * 3 * 4));
+            assert_eq!(read_bytes(level, &[], 5), Ok(0));
+        }
+        for level in Level::ALL.into_iter().filter(|l| !l.is_available()) {
+            assert!(fma_flops(level, 1).is_err() && read_bytes(level, &[], 1).is_err());
+        }
+    }
+}

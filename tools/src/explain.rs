@@ -1,0 +1,54 @@
+//! `swath explain`
+
+use std::io::{Write, stdout};
+
+use crate::failure::Outcome;
+use crate::plan::{self, Request};
+use crate::problems::Problems;
+
+/// What the command line says.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  swath explain ic64ih56oc64kh3ph1
+  swath explain --threads 2 g32mb1_ic128ih56oc128oh56kh3ph1nresnext
+  swath explain --file benches/shapes/resnet50.txt
+
+Nothing is timed: this is what a plan decides, with the level that SWATH_LEVEL allows.")]
+pub struct Args {
+    /// Threads that the plan is for
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// Ask for this algorithm instead of leaving the choice to the plan
+    #[arg(long, value_name = "NAME")]
+    algo: Option<String>,
+    #[command(flatten)]
+    problems: Problems,
+}
+
+/// Runs `swath explain`.
+pub fn run(args: &Args) -> Outcome<()> {
+    let problems = args.problems.read()?;
+    let request = Request { level: swath::cpu()?.level, algo: args.algo.clone(), threads: args.threads.into() };
+    let mut out = stdout().lock();
+    plan::with_threads(request.threads, || {
+        for (i, p) in problems.iter().enumerate() {
+            let s = &p.shape;
+            if i > 0 {
+                writeln!(out)?;
+            }
+            writeln!(out, "{}", p.text)?;
+            let dims = |d: [usize; 4]| d.map(|v| v.to_string()).join("x");
+            writeln!(
+                out,
+                "geometry    {} * {} -> {}, {:.1} MFLOP",
+                dims(s.input()),
+                dims(s.weights()),
+                dims(s.output()),
+                p.flop() as f64 / 1e6
+            )?;
+            writeln!(out, "{}", plan::explain(p, &request)?.trim_end())?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,172 @@
+//! The program as its users meet it: what it prints, where, and with which exit status.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const LAYER: &str = "mb1_ic16ih9oc16oh9kh3ph1nsmall:1";
+
+fn swath_at(level: Option<&str>, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swath"));
+    command.args(args);
+    if let Some(level) = level {
+        command.env("SWATH_LEVEL", level);
+    }
+    command.output().expect("the program starts")
+}
+
+fn swath(args: &[&str]) -> Output {
+    swath_at(None, args)
+}
+
+/// Standard output of a success, which says nothing on stderr.
+fn good(args: &[&str]) -> String {
+    let out = swath(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && stderr.is_empty(), "{args:?}: {}, {stderr}", out.status);
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+/// The one line on stderr of a failure, which says nothing on stdout.
+fn refusal(out: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success(), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(out.stdout.is_empty() && stderr.starts_with("swath: "), "{stderr}");
+    stderr
+}
+
+/// A file in this package's temporary directory.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).expect("the temporary directory is writable");
+    path
+}
+
+#[test]
+fn every_help_is_complete() {
+    let top = good(&["--help"]);
+    for word in ["info", "bench-conv", "explain", "SWATH_LEVEL", "Examples:", "exit status"] {
+        assert!(top.contains(word), "{word} in {top}");
+    }
+    for (command, options) in [
+        ("info", &["--format", "--no-measure", "json"][..]),
+        ("bench-conv", &["--threads", "--dir", "--format", "--algo", "--cold", "--file", "PROBLEM", "csv", "bwd"]),
+        ("explain", &["--threads", "--algo", "--file", "PROBLEM"]),
+    ] {
+        let help = good(&[command, "--help"]);
+        for word in options.iter().chain(&["Examples:", "Usage:"]) {
+            assert!(help.contains(word), "{word} in the help of {command}: {help}");
+        }
+    }
+    assert!(good(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn csv_is_what_the_peers_scripts_read() {
+    let text = good(&["bench-conv", "--threads", "1", "--dir", "fwd", "--format", "csv", LAYER, "g2ic4_ih5oc6kh3"]);
+    let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
+    assert_eq!(rows.len(), 2, "{text}");
+    for (row, (name, problem)) in rows.iter().zip([("small:1", LAYER), ("", "g2ic4_ih5oc6kh3")]) {
+        assert_eq!(row.len(), 6, "{text}");
+        assert_eq!((row[0], row[1], row[2]), (name, problem, "fwd"));
+        assert!(!row[3].is_empty());
+        assert!(row[4].parse::<f64>().unwrap() > 0.0 && row[5].parse::<f64>().unwrap() > 0.0, "{text}");
+    }
+}
+
+#[test]
+fn lists_tables_and_json() {
+    let list = file("list.txt", "# two layers\nic16ih5oc16kh3na*3\nic3ih9oc8kh3nb\n");
+    let list = list.to_str().unwrap();
+    let table = good(&["bench-conv", "--file", list, LAYER]);
+    for word in ["GFLOP/s", "of peak", "x3", "small:1", "total", "warm"] {
+        assert!(table.contains(word), "{word} in {table}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&good(&["bench-conv", "--cold", "--format", "json", "--file", list])).expect("JSON");
+    assert_eq!((&json[0]["name"], &json[0]["problem"]), (&"a".into(), &"ic16ih5oc16kh3na".into()));
+    assert_eq!((&json[0]["times"], &json[1]["weights"]), (&3.into(), &"cold".into()));
+    let explained = good(&["explain", "--file", list]);
+    for word in ["ic3ih9oc8kh3nb", "1x3x9x9 * 8x3x3x3 -> 1x8x7x7", "algorithm"] {
+        assert!(explained.contains(word), "{word} in {explained}");
+    }
+}
+
+#[test]
+fn every_algorithm_can_be_asked_for() {
+    let all = good(&["bench-conv", "--algo", "all", "--format", "csv", LAYER]);
+    for line in all.lines() {
+        let algo = line.split(',').nth(3).unwrap();
+        let one = good(&["bench-conv", "--algo", algo, "--format", "csv", LAYER]);
+        assert_eq!(one.split(',').nth(3), Some(algo));
+    }
+}
+
+#[test]
+fn info_for_people_and_programs() {
+    let text = good(&["info", "--no-measure"]);
+    for word in ["CPU", "level", "scalar", "caches", "features"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&good(&["info", "--no-measure", "--format", "json"])).expect("JSON");
+    assert_eq!(json["levels"][0], "scalar");
+    assert_eq!(json["architecture"], std::env::consts::ARCH);
+}
+
+#[test]
+fn info_measures_every_level() {
+    let json: serde_json::Value = serde_json::from_str(&good(&["info", "--format", "json"])).expect("JSON");
+    let peaks = json["peaks"].as_array().unwrap();
+    assert_eq!(peaks.len(), json["levels"].as_array().unwrap().len());
+    assert!(peaks.iter().all(|p| p["gflops"].as_f64().unwrap() > 0.0));
+    let memory = json["bandwidths"].as_array().unwrap().last().unwrap();
+    assert!(memory["from"] == "memory" && memory["gb_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_level_is_lowered_by_the_variable() {
+    let out = swath_at(Some("scalar"), &["info", "--no-measure", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(json["level"], "scalar");
+    for args in [&["info", "--no-measure"][..], &["bench-conv", LAYER], &["explain", LAYER], &[]] {
+        let line = refusal(&swath_at(Some("sse9"), args));
+        for word in ["SWATH_LEVEL", "\"sse9\" is unknown", "this machine can run: scalar"] {
+            assert!(line.contains(word), "{line}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_get_one_line() {
+    for command in ["bench-conv", "explain"] {
+        for (problem, words) in [
+            ("ic64ihoc64", "expected a number at character 7, found \"oc64\""),
+            ("ic64_zz3", "expected one of the fields"),
+            ("ic64ih56oc64oh55kh3ph1", "oh is 55, but the other fields make it 56"),
+            ("g3ic64ih56oc64kh3", "3 groups do not divide 64"),
+            ("nothing", "ic (input channels) is missing"),
+        ] {
+            let line = refusal(&swath(&[command, problem]));
+            assert!(line.contains(words) && line.contains(problem), "{line}");
+        }
+        let line = refusal(&swath(&[command, "--file", "/nowhere/list.txt"]));
+        assert!(line.contains("cannot read /nowhere/list.txt"), "{line}");
+        let list = file(&format!("wrong-{command}.txt"), "ic16ih5oc16kh3\nic16\n");
+        let line = refusal(&swath(&[command, "--file", list.to_str().unwrap()]));
+        assert!(line.contains("line 2:") && line.contains(list.to_str().unwrap()), "{line}");
+        assert!(refusal(&swath(&[command])).contains("no problem given"));
+    }
+    assert!(refusal(&swath(&["bench-conv", "--dir", "bwd", LAYER])).contains("backward pass is not there yet"));
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for args in
+        [&["bench-conv", "--threads", "0", LAYER][..], &["bench-conv", "--format", "xml", LAYER], &["no-such-command"]]
+    {
+        let out = swath(args);
+        assert!(!out.status.success() && out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
+    }
+}
