@@ -41,7 +41,7 @@
 //!   results are the same bits however the work is split.
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
 
-//pub mod act;
+pub mod act;
 pub mod epilogue;
 pub mod isa;
 pub mod layout;
