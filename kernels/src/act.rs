@@ -18,9 +18,9 @@
 //! | leaky_relu | 0.5 | 0 |
 //! | elu | 2.1 | 0 |
 //! | selu, celu | 3 | 0 |
-//! | sigmoid, tanh | 2.6 | 0 |
+//! | sigmoid, tanh | 2.5 | 0 |
 //! | gelu | 8 | 2^-140: products of subnormal numbers |
-//! | gelu_tanh | 5 | 2^-27: the tanh's argument is rounded |
+//! | gelu_tanh | 6 | 2^-27: the tanh's argument is rounded |
 //! | silu | 4 | 2^-140 |
 //! | mish | 6 | 2^-140 |
 //! | softplus | 3 | 2^-140; of the function of the rounded product `beta x` |
@@ -116,10 +116,10 @@ macro_rules! level_rows {
             "elu" Elu (2.1, 0.0)
             "selu" Selu (3.0, 0.0)
             "celu" Celu (3.0, 0.0)
-            "sigmoid" Sigmoid (2.6, 0.0)
-            "tanh" Tanh (2.6, 0.0)
+            "sigmoid" Sigmoid (2.5, 0.0)
+            "tanh" Tanh (2.5, 0.0)
             "gelu" Gelu (8.0, TINY)
-            "gelu_tanh" GeluTanh (5.0, 7.450_580_6e-9)
+            "gelu_tanh" GeluTanh (6.0, 7.450_580_6e-9)
             "silu" Silu (4.0, TINY)
             "mish" Mish (6.0, TINY)
             "softplus" Softplus (3.0, TINY)

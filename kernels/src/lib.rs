@@ -45,7 +45,7 @@ pub mod act;
 pub mod epilogue;
 pub mod isa;
 pub mod layout;
-//pub mod pool;
+pub mod pool;
 pub mod reference;
 pub mod shape;
 pub mod vecmath;

@@ -7,14 +7,14 @@
 //!
 //! | function | bound, ULP | from |
 //! |---|---|---|
-//! | [`exp`] | 1.01 | Cephes `expf` |
-//! | [`expm1`] | 1.4 | the same polynomial, `(p + 1 - 2^-k) 2^k` |
-//! | [`tanh`] | 2.3 | `t / (t + 2)`, `t = expm1(2x)` |
-//! | [`sigmoid`] | 2.3 | `1 / (1 + e)` or `e / (1 + e)`, `e = exp(-abs(x))` |
-//! | [`log`] | 1.2 | Cephes `logf` |
-//! | [`log1p`] | 1.5 | the same, with the rounding of `1 + x` put back as in fdlibm |
-//! | [`erf`] | 1.2 | own fit, `kernels/fit/erf.py` |
-//! | [`erfcx`] | 4 | own fit of `(t + 3) erfcx(t)` after Shepherd and Laframboise 1981 |
+//! | [`exp`] | 1.02 | Cephes `expf` |
+//! | [`expm1`] | 1.6 | the same polynomial, `(p + 1 - 2^-k) 2^k` |
+//! | [`tanh`] | 2.5 | `t / (t + 2)`, `t = expm1(2x)` |
+//! | [`sigmoid`] | 2.4 | `1 / (1 + e)` or `e / (1 + e)`, `e = exp(-abs(x))` |
+//! | [`log`] | 0.9 | Cephes `logf` |
+//! | [`log1p`] | 0.9 | the same, with the rounding of `1 + x` put back as in fdlibm |
+//! | [`erf`] | 1.4 | own fit, `kernels/fit/erf.py` |
+//! | [`erfcx`] | 6 | own fit of `(t + 3) erfcx(t)` after Shepherd and Laframboise 1981 |
 //!
 //! One ULP is the distance between the two f32 around the exact result, so a correctly rounded result is within 0.5.
 //!

@@ -59,33 +59,28 @@ static TAIL: [f32; 32] = {
     t
 };
 
-/// Calls `f(offset, lanes, vector)` for the vectors of a row; the last one is filled up with minus infinity.
+/// The vector at `x + i` of a row of `cols`, and its lanes inside the row; the others are minus infinity.
 ///
 /// # Safety
-/// `x` is readable for `cols` floats.
+/// `x` is readable for `cols` floats, and `i < cols`.
 #[inline(always)]
-unsafe fn each<I: Isa>(s: I, x: *const f32, cols: usize, mut f: impl FnMut(usize, usize, I::V)) {
-    let whole = cols - cols % I::LANES;
-    let mut i = 0;
-    while i < whole {
-        // SAFETY: i + LANES <= cols.
-        f(i, I::LANES, unsafe { s.load(x.add(i)) });
-        i += I::LANES;
-    }
-    if i < cols {
-        let n = cols - i;
-        // SAFETY: the n < LANES floats from i on are readable; the window starts at 16 - n and ends before 32.
-        f(i, n, unsafe { s.add(s.load_partial(x.add(i), n), s.load(TAIL.as_ptr().add(16 - n))) });
+unsafe fn load<I: Isa>(s: I, x: *const f32, i: usize, cols: usize) -> (I::V, usize) {
+    let n = I::LANES.min(cols - i);
+    // SAFETY: the n floats from i on are inside the row; the window starts at 16 - n and ends at 32 at most.
+    unsafe {
+        let p = x.add(i);
+        let v = if n == I::LANES { s.load(p) } else { s.add(s.load_partial(p, n), s.load(TAIL.as_ptr().add(16 - n))) };
+        (v, n)
     }
 }
 
-/// The lanes of a vector, added or otherwise folded in order.
+/// The lanes of a vector, in order.
 #[inline(always)]
-fn fold<I: Isa>(s: I, v: I::V, f: impl Fn(f32, f32) -> f32) -> f32 {
+fn lanes<I: Isa>(s: I, v: I::V) -> impl Iterator<Item = f32> {
     let mut lanes = [0.0f32; 16];
     // SAFETY: LANES is at most 16.
     unsafe { s.store(lanes.as_mut_ptr(), v) };
-    lanes[1..I::LANES].iter().fold(lanes[0], |a, &b| f(a, b))
+    lanes.into_iter().take(I::LANES)
 }
 
 struct Softmax<const LOG: bool>;
@@ -97,30 +92,33 @@ impl<I: Isa, const LOG: bool> Kernel<I> for Softmax<LOG> {
     /// As [`SoftmaxRow::run`] states.
     #[inline(always)]
     unsafe fn run(s: I, a: &SoftmaxArgs) {
+        let cols = a.cols;
         for row in 0..a.rows {
-            // SAFETY: row < rows, so the row's cols floats are inside both buffers; `each` hands out offsets and lanes
-            // inside the row, and reads a vector before its place is written, so the buffers may be the same.
+            // SAFETY: row < rows, so the row's cols floats are inside both buffers, and i < cols; a vector is read before
+            // its place is written, so the buffers may be the same.
             unsafe {
-                let (x, y) = (a.src.add(row * a.cols), a.dst.add(row * a.cols));
+                let (x, y) = (a.src.add(row * cols), a.dst.add(row * cols));
                 let mut max = s.splat(f32::NEG_INFINITY);
-                each(s, x, a.cols, |_, _, v| max = s.max(max, v));
+                for i in (0..cols).step_by(I::LANES) {
+                    max = s.max(max, load(s, x, i, cols).0);
+                }
                 // A NaN that the maximum drops comes back in the sum.
-                let max = s.splat(fold(s, max, |a, b| if a > b { a } else { b }));
+                let max = s.splat(lanes(s, max).fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b }));
                 let mut sum = s.zero();
-                each(s, x, a.cols, |i, n, v| {
+                for i in (0..cols).step_by(I::LANES) {
+                    let (v, n) = load(s, x, i, cols);
                     let e = exp(s, s.sub(v, max));
                     sum = s.add(sum, e);
                     if !LOG {
                         s.store_partial(y.add(i), e, n);
                     }
-                });
-                let sum = s.splat(fold(s, sum, |a, b| a + b));
-                if LOG {
-                    let log_sum = log(s, sum);
-                    each(s, x, a.cols, |i, n, v| s.store_partial(y.add(i), s.sub(s.sub(v, max), log_sum), n));
-                } else {
-                    let scale = s.div(s.splat(1.0), sum);
-                    each(s, y, a.cols, |i, n, e| s.store_partial(y.add(i), s.mul(e, scale), n));
+                }
+                let sum = s.splat(lanes(s, sum).fold(0.0, |a, b| a + b));
+                let (scale, log_sum) = (s.div(s.splat(1.0), sum), log(s, sum));
+                for i in (0..cols).step_by(I::LANES) {
+                    let (v, n) = load(s, if LOG { x } else { y }, i, cols);
+                    let v = if LOG { s.sub(s.sub(v, max), log_sum) } else { s.mul(v, scale) };
+                    s.store_partial(y.add(i), v, n);
                 }
             }
         }

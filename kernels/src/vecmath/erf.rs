@@ -10,7 +10,7 @@
 use super::{abs, exp, horner, neg, with_sign_of};
 use crate::isa::Isa;
 
-/// The error function, within 1.2 ULP. Keeps the sign of zero.
+/// The error function, within 1.4 ULP. Keeps the sign of zero.
 #[inline(always)]
 pub fn erf<I: Isa>(s: I, x: I::V) -> I::V {
     let p = horner(
@@ -33,7 +33,7 @@ pub fn erf<I: Isa>(s: I, x: I::V) -> I::V {
     s.select_lt(a, s.splat(1.0), near, with_sign_of(s, far, x))
 }
 
-/// The scaled complementary error function `exp(t^2) erfc(t)` for `0 <= t <= 10.5`, within 4 ULP. Beyond 10.5,
+/// The scaled complementary error function `exp(t^2) erfc(t)` for `0 <= t <= 10.5`, within 6 ULP. Beyond 10.5,
 /// where `erfc` is no longer an f32, and below 0 the value is unspecified; NaN gives NaN.
 #[inline(always)]
 pub fn erfcx<I: Isa>(s: I, t: I::V) -> I::V {

@@ -51,7 +51,7 @@ fn limits<I: Isa>(s: I, x: I::V, y: I::V, keep: I::V) -> I::V {
     s.select_lt(x, s.splat(f32::INFINITY), y, keep)
 }
 
-/// Natural logarithm, within 1.2 ULP: -inf at zero, NaN below.
+/// Natural logarithm, within 0.9 ULP: -inf at zero, NaN below.
 #[inline(always)]
 pub fn log<I: Isa>(s: I, x: I::V) -> I::V {
     // Subnormal numbers are brought into the normal range first.
@@ -62,7 +62,7 @@ pub fn log<I: Isa>(s: I, x: I::V) -> I::V {
     limits(s, x, join(s, k, f, s.zero()), x)
 }
 
-/// `log(1 + x)`, within 1.5 ULP also where `x` is small: -inf at -1, NaN below. Keeps the sign of zero.
+/// `log(1 + x)`, within 0.9 ULP also where `x` is small: -inf at -1, NaN below. Keeps the sign of zero.
 #[inline(always)]
 pub fn log1p<I: Isa>(s: I, x: I::V) -> I::V {
     let one = s.splat(1.0);
