@@ -42,7 +42,11 @@ pub struct Algo {
 
 /// All algorithms. The order breaks ties of the cost model and carries no other meaning.
 pub static ALGOS: &[Algo] = &[
-    Algo { name: "depthwise", summary: "whole groups in a vector's lanes: depthwise and small groups", plan: depthwise },
+    Algo {
+        name: "depthwise",
+        summary: "whole groups in a vector's lanes: depthwise and small groups",
+        plan: depthwise,
+    },
     Algo { name: "direct", summary: "register tiles over channel blocks, no copy of the input", plan: direct },
     Algo { name: "stem", summary: "register tiles straight from NCHW: few input channels", plan: stem },
 ];

@@ -279,6 +279,11 @@ impl fmt::Display for Explanation<'_> {
             }
         }
         let packed = p.kernel.packed_len() * 4;
-        write!(f, "packed weights {:.1} KiB, scratch {:.1} KiB a thread", packed as f64 / 1024.0, p.scratch_len(1) as f64 / 256.0)
+        write!(
+            f,
+            "packed weights {:.1} KiB, scratch {:.1} KiB a thread",
+            packed as f64 / 1024.0,
+            p.scratch_len(1) as f64 / 256.0
+        )
     }
 }

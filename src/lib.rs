@@ -1,7 +1,7 @@
 //! swath
 pub mod algo;
-mod buffer;
 pub mod benchdnn;
+mod buffer;
 pub mod conv;
 mod cpu;
 mod error;

@@ -293,6 +293,11 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     fn exp2i(self, k: Self::V) -> Self::V;
     /// Lanewise `if a < b { t } else { f }`; false where either is NaN.
     fn select_lt(self, a: Self::V, b: Self::V, t: Self::V, f: Self::V) -> Self::V;
+    /// Lanewise `if a is NaN { t } else { f }`.
+    fn select_nan(self, a: Self::V, t: Self::V, f: Self::V) -> Self::V;
+    /// The power of two that a positive normal number starts at, `floor(log2 a)`; anything else gives an unspecified
+    /// value.
+    fn exponent(self, a: Self::V) -> Self::V;
     /// Bitwise and.
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
     /// Bitwise or.

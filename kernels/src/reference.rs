@@ -1,5 +1,9 @@
 //! Naive loops that accumulate in f64: the only oracle. Everything is NCHW, nothing is fast.
 
+mod act;
 mod conv;
+mod pool;
 
+pub use act::{activation, erf, erfc, log_softmax, softmax};
 pub use conv::conv2d;
+pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};

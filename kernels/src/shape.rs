@@ -469,6 +469,16 @@ impl PoolShape {
     pub fn output(&self) -> [usize; 4] {
         [self.n, self.c, self.oh, self.ow]
     }
+
+    /// Panics if fields were changed so that they no longer describe one window; see [`ConvShape`].
+    pub(crate) fn assert_consistent(&self) {
+        let rebuilt = |ceil| {
+            let b =
+                Self::builder(self.input(), [self.kh, self.kw]).stride([self.sh, self.sw]).dilation([self.dh, self.dw]);
+            PoolShapeBuilder { pad: self.pad, ceil, ..b }.build()
+        };
+        assert!([false, true].map(rebuilt).contains(&Ok(*self)), "the shape's fields were changed after it was built");
+    }
 }
 
 impl PoolShapeBuilder {

@@ -126,6 +126,12 @@ impl Isa for Neon {
         select_lt(a: float32x4_t, b: float32x4_t, t: float32x4_t, f: float32x4_t) -> float32x4_t {
             vbslq_f32(vcltq_f32(a, b), t, f)
         }
+        select_nan(a: float32x4_t, t: float32x4_t, f: float32x4_t) -> float32x4_t {
+            vbslq_f32(vceqq_f32(a, a), f, t)
+        }
+        exponent(a: float32x4_t) -> float32x4_t {
+            vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(a))), vdupq_n_s32(127)))
+        }
         and(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
         }

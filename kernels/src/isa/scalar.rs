@@ -139,6 +139,14 @@ impl Isa for Scalar {
         F32x4(core::array::from_fn(|i| if a.0[i] < b.0[i] { t.0[i] } else { f.0[i] }))
     }
     #[inline(always)]
+    fn select_nan(self, a: F32x4, t: F32x4, f: F32x4) -> F32x4 {
+        F32x4(core::array::from_fn(|i| if a.0[i].is_nan() { t.0[i] } else { f.0[i] }))
+    }
+    #[inline(always)]
+    fn exponent(self, a: F32x4) -> F32x4 {
+        map1(a, |a| ((a.to_bits() >> 23) as i32 - 127) as f32)
+    }
+    #[inline(always)]
     fn and(self, a: F32x4, b: F32x4) -> F32x4 {
         bits(a, b, |x, y| x & y)
     }

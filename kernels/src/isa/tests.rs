@@ -44,6 +44,17 @@ impl<I: Isa> Kernel<I> for Ops {
             "second operand's NaN wins"
         );
         assert_eq!(get(s.max(nan, va)), want(&|i| a[i]));
+        let mixed: Vec<f32> = (0..16).map(|i| if i % 3 == 1 { -f32::NAN } else { a[i] }).collect();
+        // SAFETY: mixed holds 16 floats, at least LANES.
+        let vm = unsafe { s.load(mixed.as_ptr()) };
+        assert_eq!(get(s.select_nan(vm, vb, vm)), want(&|i| if i % 3 == 1 { b[i] } else { a[i] }));
+        let positive: Vec<f32> = (0..16)
+            .map(|i| [f32::MIN_POSITIVE, 0.99999994, 1.0, 1.5, f32::MAX][i % 5] * 0.5f32.powi(-(i as i32 / 5)))
+            .collect();
+        let positive: Vec<f32> = positive.into_iter().map(|v| v.min(f32::MAX)).collect();
+        // SAFETY: positive holds 16 floats, at least LANES.
+        let vp = unsafe { s.load(positive.as_ptr()) };
+        assert_eq!(get(s.exponent(vp)), want(&|i| f64::from(positive[i]).log2().floor() as f32));
         for lane in 0..I::A_LANES {
             // SAFETY: a holds 16 floats, at least A_LANES.
             let source = unsafe { s.load_a(a.as_ptr()) };

@@ -139,6 +139,12 @@ impl Isa for Avx2 {
         select_lt(a: __m256, b: __m256, t: __m256, f: __m256) -> __m256 {
             _mm256_blendv_ps(f, t, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
         }
+        select_nan(a: __m256, t: __m256, f: __m256) -> __m256 {
+            _mm256_blendv_ps(f, t, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+        }
+        exponent(a: __m256) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32::<23>(_mm256_castps_si256(a)), _mm256_set1_epi32(127)))
+        }
         and(a: __m256, b: __m256) -> __m256 { _mm256_and_ps(a, b) }
         or(a: __m256, b: __m256) -> __m256 { _mm256_or_ps(a, b) }
         xor(a: __m256, b: __m256) -> __m256 { _mm256_xor_ps(a, b) }
@@ -226,6 +232,12 @@ impl Isa for Avx512 {
         }
         select_lt(a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t)
+        }
+        select_nan(a: __m512, t: __m512, f: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), f, t)
+        }
+        exponent(a: __m512) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)))
         }
         and(a: __m512, b: __m512) -> __m512 { _mm512_and_ps(a, b) }
         or(a: __m512, b: __m512) -> __m512 { _mm512_or_ps(a, b) }

@@ -34,7 +34,8 @@ impl Finish {
             _ => (f32::NEG_INFINITY, f32::INFINITY),
         };
         let clamp = matches!(e.activation, Activation::Identity | Activation::Relu | Activation::Clip { .. });
-        let (act, act_params) = if clamp { (None, [0.0; 2]) } else { act::entry(level, e.activation) };
+        let act = if clamp { None } else { act::entry(level, e.activation) };
+        let act_params = act::parameters(e.activation);
         Self { bias: start(e.bias), residual: start(e.residual), lo, hi, act, act_params }
     }
 

@@ -1,0 +1,359 @@
+//! Max and average pooling over sliding windows.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use super::{NO_INDEX, PoolArgs};
+use crate::isa::{Isa, Kernel};
+use crate::shape::taps_inside;
+
+/// How the elements of a window are folded.
+pub(super) trait Fold {
+    /// Whether the result is divided by the number of elements.
+    const AVERAGE: bool;
+    /// The value of a window without elements.
+    const EMPTY: f32;
+    fn step<I: Isa>(s: I, acc: I::V, v: I::V) -> I::V;
+}
+
+/// The maximum; NaN if any element is.
+pub(super) struct Max;
+
+impl Fold for Max {
+    const AVERAGE: bool = false;
+    const EMPTY: f32 = f32::NEG_INFINITY;
+    #[inline(always)]
+    fn step<I: Isa>(s: I, acc: I::V, v: I::V) -> I::V {
+        // Isa::max gives v where either is NaN, so only a NaN in acc has to be kept.
+        s.select_nan(acc, acc, s.max(acc, v))
+    }
+}
+
+/// The sum, for averages.
+pub(super) struct Sum;
+
+impl Fold for Sum {
+    const AVERAGE: bool = true;
+    const EMPTY: f32 = 0.0;
+    #[inline(always)]
+    fn step<I: Isa>(s: I, acc: I::V, v: I::V) -> I::V {
+        s.add(acc, v)
+    }
+}
+
+/// Windows folded by `F`, columns first. `K` and `S` are the square window and stride that the interior is unrolled for, or
+/// 0 for any.
+pub(super) struct Window<F, const K: usize, const S: usize>(PhantomData<F>);
+
+/// One vector of channels of one output row.
+#[derive(Clone, Copy)]
+struct Line {
+    /// Column 0 of the first input row under the windows.
+    x: *const f32,
+    /// First output pixel.
+    y: *mut f32,
+    /// First index.
+    indices: *mut u32,
+    /// Input rows under the windows.
+    taps: usize,
+    /// Number of the first of them.
+    iy: usize,
+    /// Rows that a divisor counts.
+    height: usize,
+    /// Lanes in use.
+    lanes: usize,
+    /// Lanes whose channels exist; the others pad the last block.
+    channels: usize,
+}
+
+impl Line {
+    /// Output row `r` of the range, channels from `channel` on.
+    ///
+    /// # Safety
+    /// `a` is as [`super::PoolRow::run`] states, `r < a.rows`, `channel < a.ch`.
+    #[inline(always)]
+    unsafe fn new(a: &PoolArgs, r: usize, channel: usize, lanes: usize) -> Self {
+        let ([ih, iw], [oh, ow]) = (a.input, a.output);
+        let (unit, oy) = ((a.first + r) / oh, (a.first + r) % oh);
+        let taps = taps_inside(oy, a.stride[0], a.dilation[0], a.pad.top, a.kernel[0], ih);
+        // Where there is no tap, row 0 stands in and is not read.
+        let iy = if taps.is_empty() { 0 } else { oy * a.stride[0] + taps.start * a.dilation[0] - a.pad.top };
+        // Channels of this unit that exist; more than ch for all but the last.
+        let exist = a.c - (unit % a.units) * a.ch;
+        let lanes = lanes.min(a.ch - channel);
+        let (from, to) = ((unit * ih + iy) * iw * a.ch + channel, r * ow * a.ch + channel);
+        Line {
+            // SAFETY: row iy of the unit is inside x, by the contract.
+            x: unsafe { a.x.add(from) },
+            // SAFETY: row r is inside y, by the contract.
+            y: unsafe { a.y.add(to) },
+            indices: a.indices.wrapping_add(to), // null, and not used, where no indices are wanted
+            taps: taps.len(),
+            iy,
+            height: divisor(a, 0, oy, taps.len(), ih + a.pad.top + a.pad.bottom),
+            lanes,
+            channels: exist.saturating_sub(channel).min(lanes),
+        }
+    }
+
+    /// The line's lanes of the input pixel at `p`; `WHOLE` where they are a whole vector.
+    ///
+    /// # Safety
+    /// `p` is readable for as many floats.
+    #[inline(always)]
+    unsafe fn load<I: Isa, const WHOLE: bool>(&self, s: I, p: *const f32) -> I::V {
+        // SAFETY: the caller vouches for the lanes, which are LANES if WHOLE.
+        unsafe { if WHOLE { s.load(p) } else { s.load_partial(p, self.lanes) } }
+    }
+
+    /// The line's lanes to output pixel `ox`, divided by the number of elements if `F` is an average.
+    ///
+    /// # Safety
+    /// `ox` is below the output's width.
+    #[inline(always)]
+    unsafe fn finish<I: Isa, F: Fold, const WHOLE: bool>(&self, s: I, a: &PoolArgs, ox: usize, v: I::V, taps: usize) {
+        let v = if F::AVERAGE {
+            let padded = a.input[1] + a.pad.left + a.pad.right;
+            s.div(v, s.splat((self.height * divisor(a, 1, ox, taps, padded)) as f32))
+        } else {
+            v
+        };
+        // SAFETY: pixel ox of the row is inside y, and has the line's lanes.
+        unsafe {
+            let y = self.y.add(ox * a.ch);
+            if WHOLE { s.store(y, v) } else { s.store_partial(y, v, self.lanes) }
+        }
+    }
+
+    /// Writes the value of a window without elements.
+    ///
+    /// # Safety
+    /// `ox` is below the output's width.
+    #[cold]
+    unsafe fn empty(&self, a: &PoolArgs, ox: usize, value: f32) {
+        for i in 0..self.lanes {
+            // SAFETY: pixel ox of the row is inside y, and has the line's lanes.
+            unsafe { self.y.add(ox * a.ch + i).write(if i < self.channels { value } else { 0.0 }) };
+        }
+    }
+
+    /// Folds `n >= 1` vectors that are `pitch` apart.
+    ///
+    /// # Safety
+    /// All of them are inside the input.
+    #[inline(always)]
+    unsafe fn column<I: Isa, F: Fold, const WHOLE: bool>(&self, s: I, x: *const f32, n: usize, pitch: usize) -> I::V {
+        // SAFETY: the first of the n vectors.
+        let mut acc = unsafe { self.load::<I, WHOLE>(s, x) };
+        for i in 1..n {
+            // SAFETY: i < n.
+            acc = F::step(s, acc, unsafe { self.load::<I, WHOLE>(s, x.add(i * pitch)) });
+        }
+        acc
+    }
+
+    /// One window of any size, with the taps `taps` of its width.
+    ///
+    /// # Safety
+    /// `ox` is below the output's width; the taps are inside the input's.
+    #[inline(always)]
+    unsafe fn window<I: Isa, F: Fold, const WHOLE: bool>(&self, s: I, a: &PoolArgs, ox: usize, taps: Range<usize>) {
+        if self.taps == 0 || taps.is_empty() {
+            // SAFETY: the caller vouches for ox.
+            return unsafe { self.empty(a, ox, F::EMPTY) };
+        }
+        let ix = ox * a.stride[1] + taps.start * a.dilation[1] - a.pad.left;
+        let pitch = a.dilation[0] * a.input[1] * a.ch;
+        // SAFETY: these taps are inside the input's width, and self.taps rows inside its height.
+        unsafe {
+            let x = self.x.add(ix * a.ch);
+            let mut acc = self.column::<I, F, WHOLE>(s, x, self.taps, pitch);
+            for k in 1..taps.len() {
+                let column = self.column::<I, F, WHOLE>(s, x.add(k * a.dilation[1] * a.ch), self.taps, pitch);
+                acc = F::step(s, acc, column);
+            }
+            self.finish::<I, F, WHOLE>(s, a, ox, acc, taps.len());
+        }
+    }
+
+    /// The windows of the interior, unrolled; columns that two of them share are folded once.
+    ///
+    /// # Safety
+    /// All K rows and columns of these windows are inside the input, which has window `K`, stride `S`, no dilation.
+    #[inline(always)]
+    unsafe fn unrolled<I: Isa, F: Fold, const K: usize, const S: usize, const WHOLE: bool>(
+        &self,
+        s: I,
+        a: &PoolArgs,
+        inside: Range<usize>,
+    ) {
+        let (ch, pitch) = (a.ch, a.input[1] * a.ch);
+        // SAFETY: the caller vouches for K rows and columns of every window; the pointer moves past the last window
+        // without being read.
+        unsafe {
+            let mut x = self.x.add((inside.start * S - a.pad.left) * ch);
+            let mut columns = [s.zero(); K];
+            for k in 0..K - S {
+                columns[k] = self.column::<I, F, WHOLE>(s, x.add(k * ch), K, pitch);
+            }
+            for ox in inside {
+                for k in K - S..K {
+                    columns[k] = self.column::<I, F, WHOLE>(s, x.add(k * ch), K, pitch);
+                }
+                let mut acc = columns[0];
+                for k in 1..K {
+                    acc = F::step(s, acc, columns[k]);
+                }
+                self.finish::<I, F, WHOLE>(s, a, ox, acc, K);
+                for k in 0..K - S {
+                    columns[k] = columns[k + S];
+                }
+                x = x.wrapping_add(S * ch);
+            }
+        }
+    }
+
+    /// Left border, interior, right border.
+    ///
+    /// # Safety
+    /// `inside` is [`interior`]; `WHOLE` says whether all lanes are in use; if `K` is not 0, the window and its stride
+    /// are `K` and `S`, without dilation.
+    #[inline(always)]
+    unsafe fn run<I: Isa, F: Fold, const K: usize, const S: usize, const WHOLE: bool>(
+        &self,
+        s: I,
+        a: &PoolArgs,
+        inside: &Range<usize>,
+    ) {
+        let unroll = K > 0 && self.taps == K && !inside.is_empty();
+        let mut ox = 0;
+        while ox < a.output[1] {
+            let whole = inside.contains(&ox);
+            // SAFETY: ox is below the width; windows of the interior have all columns inside the input, the others those
+            // that taps_inside finds; unrolled rows have all their K rows inside.
+            unsafe {
+                if whole && unroll {
+                    self.unrolled::<I, F, K, S, WHOLE>(s, a, inside.clone());
+                    ox = inside.end;
+                    continue;
+                }
+                let taps = if whole { 0..a.kernel[1] } else { taps_of(a, ox) };
+                self.window::<I, F, WHOLE>(s, a, ox, taps);
+            }
+            ox += 1;
+        }
+    }
+}
+
+/// Elements along an axis that the divisor counts at window `o`, of which `taps` are inside the input.
+#[inline(always)]
+fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> usize {
+    let start = o * a.stride[axis];
+    if a.count_include_pad { (start + a.kernel[axis]).min(padded) - start } else { taps }
+}
+
+/// Windows whose taps are all inside the input's width.
+#[inline(always)]
+fn interior(a: &PoolArgs) -> Range<usize> {
+    let (span, end) = ((a.kernel[1] - 1) * a.dilation[1] + 1, a.input[1] + a.pad.left);
+    let hi = if end < span { 0 } else { ((end - span) / a.stride[1] + 1).min(a.output[1]) };
+    a.pad.left.div_ceil(a.stride[1]).min(hi)..hi
+}
+
+/// Taps of window `ox` inside the input's width.
+#[inline(always)]
+fn taps_of(a: &PoolArgs, ox: usize) -> Range<usize> {
+    taps_inside(ox, a.stride[1], a.dilation[1], a.pad.left, a.kernel[1], a.input[1])
+}
+
+impl<I: Isa, F: Fold, const K: usize, const S: usize> Kernel<I> for Window<F, K, S> {
+    type Args = PoolArgs;
+
+    /// # Safety
+    /// As [`super::PoolRow::run`] states.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &PoolArgs) {
+        let inside = interior(a);
+        for r in 0..a.rows {
+            for channel in (0..a.ch).step_by(I::LANES) {
+                // SAFETY: r and channel are in range; the rest is what the caller vouches for.
+                unsafe {
+                    let line = Line::new(a, r, channel, I::LANES);
+                    if line.lanes == I::LANES {
+                        line.run::<I, F, K, S, true>(s, a, &inside);
+                    } else {
+                        line.run::<I, F, K, S, false>(s, a, &inside);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Maxima with indices, tap by tap in PyTorch's order.
+///
+/// An index is carried in the bits of a float lane; only moves and selections touch it, which keep bits.
+pub(super) struct MaxIndices;
+
+impl MaxIndices {
+    /// Output pixel `ox` of a line, with the taps `taps` of its width.
+    ///
+    /// # Safety
+    /// `ox` is below the output's width; the taps are inside the input's.
+    #[inline(always)]
+    unsafe fn window<I: Isa, const WHOLE: bool>(s: I, a: &PoolArgs, l: &Line, ox: usize, taps: Range<usize>) {
+        let iw = a.input[1];
+        // SAFETY: pixel ox is inside y and the indices and has the line's lanes; taps are inside the input's width,
+        // and l.taps rows from l.iy on inside its height.
+        unsafe {
+            let at = l.indices.add(ox * a.ch);
+            if l.taps == 0 || taps.is_empty() {
+                l.empty(a, ox, f32::NEG_INFINITY);
+                return (0..l.lanes).for_each(|i| at.add(i).write(NO_INDEX));
+            }
+            let ix = ox * a.stride[1] + taps.start * a.dilation[1] - a.pad.left;
+            let number = |index: usize| s.splat(f32::from_bits(index as u32));
+            let mut best = l.load::<I, WHOLE>(s, l.x.add(ix * a.ch));
+            let mut index = number(l.iy * iw + ix);
+            for ky in 0..l.taps {
+                for kx in 0..taps.len() {
+                    let offset = ky * a.dilation[0] * iw + ix + kx * a.dilation[1];
+                    let v = l.load::<I, WHOLE>(s, l.x.add(offset * a.ch));
+                    let i = number(l.iy * iw + offset);
+                    index = s.select_nan(v, i, s.select_lt(best, v, i, index));
+                    best = s.select_nan(v, v, s.select_lt(best, v, v, best));
+                }
+            }
+            s.store_partial(l.y.add(ox * a.ch), best, l.lanes);
+            s.store_partial(at.cast(), index, l.lanes);
+        }
+    }
+}
+
+impl<I: Isa> Kernel<I> for MaxIndices {
+    type Args = PoolArgs;
+
+    /// # Safety
+    /// As [`super::PoolRow::run`] states.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &PoolArgs) {
+        let inside = interior(a);
+        for r in 0..a.rows {
+            for channel in (0..a.ch).step_by(I::LANES) {
+                // SAFETY: r and channel are in range; the rest is what the caller vouches for.
+                let line = unsafe { Line::new(a, r, channel, I::LANES) };
+                for ox in 0..a.output[1] {
+                    let taps = if inside.contains(&ox) { 0..a.kernel[1] } else { taps_of(a, ox) };
+                    // SAFETY: ox is in range, and the taps are inside the width.
+                    unsafe {
+                        if line.lanes == I::LANES {
+                            Self::window::<I, true>(s, a, &line, ox, taps);
+                        } else {
+                            Self::window::<I, false>(s, a, &line, ox, taps);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Every pooling row of every level against the oracle, in every layout, for any cut of the rows.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+use swath_kernels::isa::Level;
+use swath_kernels::layout::{BLOCK, Layout, reorder};
+use swath_kernels::pool::{self, AdaptiveShape, NO_INDEX, Op, PoolArgs, PoolRow};
+use swath_kernels::reference;
+use swath_kernels::shape::{PoolShape, ShapeError};
+
+const CANARY: f32 = -7.25e33;
+const MARGIN: usize = 32;
+
+/// Small integers with many ties: their sums are exact.
+fn integers(len: usize, seed: u32) -> Vec<f32> {
+    (0..len as u32)
+        .map(|i| ((i.wrapping_mul(0x9e37_79b9) ^ seed).wrapping_mul(0x85eb_ca6b) >> 24) as f32 % 17.0 - 8.0)
+        .collect()
+}
+
+/// The same with a NaN, an infinity or the like now and then.
+fn with_extremes(len: usize, seed: u32) -> Vec<f32> {
+    let mut x = integers(len, seed);
+    for (i, v) in x.iter_mut().enumerate() {
+        let h = (i as u32 ^ seed).wrapping_mul(0xc2b2_ae35) >> 20;
+        *v = match h % 23 {
+            0 => f32::NAN,
+            1 => f32::NEG_INFINITY,
+            2 => f32::INFINITY,
+            _ => *v,
+        };
+    }
+    x
+}
+
+/// A tensor in a layout, between NaN margins that spoil every result that reads them.
+struct Input {
+    buffer: Vec<f32>,
+    len: usize,
+}
+
+impl Input {
+    fn new(nchw: &[f32], layout: Layout, dims: [usize; 4]) -> Self {
+        let len = layout.len(dims);
+        let mut buffer = vec![f32::NAN; len + 2 * MARGIN];
+        reorder(Layout::Nchw, nchw, layout, &mut buffer[MARGIN..MARGIN + len], dims);
+        Self { buffer, len }
+    }
+
+    fn get(&self) -> &[f32] {
+        &self.buffer[MARGIN..MARGIN + self.len]
+    }
+}
+
+/// An output filled with NaN between canaries, with indices beside it.
+struct Output {
+    y: Vec<f32>,
+    indices: Vec<u32>,
+    len: usize,
+}
+
+impl Output {
+    fn new(layout: Layout, dims: [usize; 4]) -> Self {
+        let len = layout.len(dims);
+        let mut y = vec![CANARY; len + 2 * MARGIN];
+        y[MARGIN..MARGIN + len].fill(f32::NAN);
+        Self { y, indices: vec![0xdead_beef; len + 2 * MARGIN], len }
+    }
+
+    /// Runs rows `range` through a kernel's entry.
+    fn run(&mut self, row: &PoolRow, args: &PoolArgs, x: &Input, range: Range<usize>) {
+        let at = MARGIN + range.start * args.output[1] * args.ch;
+        assert!(at + range.len() * args.output[1] * args.ch <= MARGIN + self.len);
+        let args = PoolArgs {
+            x: x.get().as_ptr(),
+            y: self.y[at..].as_mut_ptr(),
+            indices: self.indices[at..].as_mut_ptr(),
+            first: range.start,
+            rows: range.len(),
+            ..*args
+        };
+        // SAFETY: the row is of an available level and supports the geometry; x is the whole input, and the range's rows are
+        // inside y and indices, which are apart.
+        unsafe { (row.run)(&args) }
+    }
+
+    /// NCHW values and indices, after a look at the canaries and at the channels that pad the last block.
+    fn check(&self, name: &str, layout: Layout, dims: [usize; 4]) -> (Vec<f32>, Vec<u32>) {
+        let inside = MARGIN..MARGIN + self.len;
+        for i in (0..self.y.len()).filter(|i| !inside.contains(i)) {
+            assert!(self.y[i] == CANARY && self.indices[i] == 0xdead_beef, "{name} writes outside");
+        }
+        let y = &self.y[inside.clone()];
+        if layout == Layout::Blocked && !dims[1].is_multiple_of(BLOCK) {
+            let plane = dims[2] * dims[3] * BLOCK;
+            for last in y.chunks(plane).skip(dims[1] / BLOCK).step_by(dims[1] / BLOCK + 1) {
+                for pixel in last.chunks(BLOCK) {
+                    assert!(pixel[dims[1] % BLOCK..].iter().all(|&v| v == 0.0), "{name}: padding channels {pixel:?}");
+                }
+            }
+        }
+        let mut values = vec![0.0; Layout::Nchw.len(dims)];
+        reorder(layout, y, Layout::Nchw, &mut values, dims);
+        // Reordering only moves, so it keeps the bits of integers.
+        let bits: Vec<f32> = self.indices[inside].iter().map(|&i| f32::from_bits(i)).collect();
+        let mut indices = vec![0.0; values.len()];
+        reorder(layout, &bits, Layout::Nchw, &mut indices, dims);
+        (values, indices.into_iter().map(f32::to_bits).collect())
+    }
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
+
+/// Every row of `op` that supports the geometry, at every level and layout, in one piece and cut at `cuts`.
+fn every_row(
+    op: Op,
+    args: impl Fn(Layout) -> PoolArgs,
+    x: &[f32],
+    (input, output): ([usize; 4], [usize; 4]),
+    cuts: &[usize],
+    check: impl Fn(&PoolRow, Layout, &[f32], &[u32]),
+) {
+    for layout in Layout::ALL {
+        let (args, x, rows) = (args(layout), Input::new(x, layout, input), pool::rows(layout, output));
+        for level in Level::available() {
+            for row in pool::table(*level).iter().filter(|r| r.op == op && r.supports(&args)) {
+                let mut whole = Output::new(layout, output);
+                whole.run(row, &args, &x, 0..rows);
+                let (values, indices) = whole.check(row.name, layout, output);
+                check(row, layout, &values, &indices);
+                let mut points: Vec<usize> = cuts.iter().map(|c| c % (rows + 1)).chain([0, rows]).collect();
+                points.sort_unstable();
+                let mut pieces = Output::new(layout, output);
+                for p in points.windows(2).rev() {
+                    pieces.run(row, &args, &x, p[0]..p[1]);
+                }
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&whole.y), bits(&pieces.y), "{} depends on the cut", row.name);
+                assert_eq!(whole.indices, pieces.indices, "{} depends on the cut", row.name);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    input: [usize; 4],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    pad: [usize; 4],
+    ceil: bool,
+    seed: u32,
+    cuts: Vec<usize>,
+}
+
+impl Case {
+    fn shape(&self, dilation: [usize; 2]) -> Result<PoolShape, ShapeError> {
+        let pad: [usize; 4] = std::array::from_fn(|i| self.pad[i].min(self.kernel[i % 2] / 2));
+        PoolShape::builder(self.input, self.kernel)
+            .stride(self.stride)
+            .dilation(dilation)
+            .padding(pad)
+            .ceil_mode(self.ceil)
+            .build()
+    }
+}
+
+fn input() -> impl Strategy<Value = [usize; 4]> {
+    let channels = prop_oneof![1usize..40, Just(16), Just(17), Just(1)];
+    (0usize..3, channels, 1usize..14, 1usize..14).prop_map(|(n, c, h, w)| [n, c, h, w])
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let window = prop_oneof![
+        (prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..4), prop::array::uniform2(1usize..4)),
+        prop_oneof![Just(([3, 3], [2, 2])), Just(([2, 2], [2, 2])), Just(([3, 3], [1, 1]))].prop_map(|(k, s)| (
+            k,
+            s,
+            [1, 1]
+        )),
+    ];
+    let cuts = prop::collection::vec(0usize..10_000, 0..4);
+    (input(), window, prop::array::uniform4(0usize..3), any::<bool>(), any::<u32>(), cuts).prop_map(
+        |(input, (kernel, stride, dilation), pad, ceil, seed, cuts)| Case {
+            input,
+            kernel,
+            stride,
+            dilation,
+            pad,
+            ceil,
+            seed,
+            cuts,
+        },
+    )
+}
+
+fn check_max(case: &Case) {
+    let Ok(s) = case.shape(case.dilation) else { return };
+    let x = with_extremes(Layout::Nchw.len(s.input()), case.seed);
+    let (want, want_indices) = reference::max_pool2d(&s, &x);
+    for op in [Op::Max, Op::MaxIndices] {
+        let args = |layout| PoolArgs::window(&s, layout);
+        every_row(op, args, &x, (s.input(), s.output()), &case.cuts, |row, layout, y, indices| {
+            for (i, (&y, &want)) in y.iter().zip(&want).enumerate() {
+                assert!(same(y, want as f32), "{} {layout:?} {s:?} [{i}]: {y} for {want}", row.name);
+            }
+            if op == Op::MaxIndices {
+                assert_eq!(indices, want_indices, "{} {layout:?} {s:?}", row.name);
+            }
+        });
+    }
+}
+
+fn check_average(case: &Case) {
+    let Ok(s) = case.shape([1, 1]) else { return };
+    let x = integers(Layout::Nchw.len(s.input()), case.seed);
+    for count_include_pad in [false, true] {
+        let want = reference::avg_pool2d(&s, count_include_pad, &x);
+        let args = |layout| PoolArgs { count_include_pad, ..PoolArgs::window(&s, layout) };
+        every_row(Op::Average, args, &x, (s.input(), s.output()), &case.cuts, |row, layout, y, _| {
+            for (i, (&y, &want)) in y.iter().zip(&want).enumerate() {
+                assert_eq!(y, want as f32, "{} {layout:?} {s:?} count {count_include_pad} [{i}]", row.name);
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn max_is_exact(case in case()) {
+        check_max(&case);
+    }
+
+    #[test]
+    fn integer_averages_are_exact(case in case()) {
+        check_average(&case);
+    }
+
+    #[test]
+    fn integer_adaptive_averages_are_exact(input in input(), output in prop::array::uniform2(1usize..17), seed in any::<u32>(), cut in 0usize..10_000) {
+        let s = AdaptiveShape::new(input, output).unwrap();
+        let x = integers(Layout::Nchw.len(input), seed);
+        let want = reference::adaptive_avg_pool2d(input, output, &x);
+        every_row(Op::Adaptive, |layout| PoolArgs::adaptive(&s, layout), &x, (input, s.output()), &[cut], |row, layout, y, _| {
+            for (i, (&y, &want)) in y.iter().zip(&want).enumerate() {
+                assert_eq!(y, want as f32, "{} {layout:?} {s:?} [{i}]", row.name);
+            }
+        });
+    }
+}
+
+/// Real-valued averages stay within the stated bound.
+#[test]
+fn averages_keep_their_bound() {
+    let s = PoolShape::builder([2, 20, 15, 13], 3).stride(2).padding(1).build().unwrap();
+    let x: Vec<f32> =
+        integers(Layout::Nchw.len(s.input()), 5).iter().enumerate().map(|(i, v)| v + i as f32 * 1e-3).collect();
+    let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let want = reference::avg_pool2d(&s, false, &x);
+    let global = AdaptiveShape::global(s.input()).unwrap();
+    let want_global = reference::adaptive_avg_pool2d(s.input(), [1, 1], &x);
+    for &level in Level::available() {
+        let mut y = vec![f32::NAN; want.len()];
+        pool::average(level, &s, Layout::Nchw, 0..pool::rows(Layout::Nchw, s.output()), &x, &mut y, false);
+        let bound = |elements: usize| (elements + 1) as f64 * 2f64.powi(-24) * f64::from(largest);
+        assert!(y.iter().zip(&want).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(9)));
+        let mut y = vec![f32::NAN; want_global.len()];
+        pool::adaptive_average(level, &global, Layout::Nchw, 0..y.len(), &x, &mut y);
+        assert!(y.iter().zip(&want_global).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(15 * 13)));
+    }
+}
+
+/// A dilated window that steps over the whole input: minus infinity, no index, and zeros in the padding channels.
+#[test]
+fn windows_without_taps() {
+    let s = PoolShape::builder([1, 3, 2, 2], 2).stride(1).dilation(3).padding(1).build().unwrap();
+    assert_eq!(s.output(), [1, 3, 1, 1]);
+    let case = Case {
+        input: s.input(),
+        kernel: [2, 2],
+        stride: [1, 1],
+        dilation: [3, 3],
+        pad: [1; 4],
+        ceil: false,
+        seed: 1,
+        cuts: vec![],
+    };
+    assert_eq!(reference::max_pool2d(&s, &[1.0; 12]).1, [NO_INDEX; 3]);
+    check_max(&case);
+}
+
+/// As PyTorch 2: first of equal maxima, NaN over everything, ceil mode's divisor.
+#[test]
+fn rules_of_pytorch() {
+    let s = PoolShape::builder([1, 1, 1, 6], [1, 3]).build().unwrap();
+    for &level in Level::available() {
+        let (mut y, mut indices) = ([0.0; 2], [9; 2]);
+        let x = [2.0, 5.0, 5.0, 1.0, f32::NAN, 7.0];
+        pool::max(level, &s, Layout::Nchw, 0..1, &x, &mut y, Some(&mut indices));
+        assert!(y[0] == 5.0 && y[1].is_nan() && indices == [1, 4], "{level} {y:?} {indices:?}");
+        pool::max(level, &s, Layout::Nchw, 0..1, &x, &mut y, None);
+        assert!(y[0] == 5.0 && y[1].is_nan());
+        // avg_pool2d(ones(1, 1, 1, 4), (1, 3), (1, 3), ceil_mode=True): the second window has one element.
+        let c = PoolShape::builder([1, 1, 1, 4], [1, 3]).ceil_mode(true).build().unwrap();
+        pool::average(level, &c, Layout::Nchw, 0..1, &[1.0; 4], &mut y, true);
+        assert_eq!(y, [1.0, 1.0]);
+        // With padding (0, 1) the first window counts it: 2 / 3.
+        let p = PoolShape::builder([1, 1, 1, 4], [1, 3]).padding([0, 1]).ceil_mode(true).build().unwrap();
+        pool::average(level, &p, Layout::Nchw, 0..1, &[1.0; 4], &mut y, true);
+        assert_eq!(y, [2.0 / 3.0, 2.0 / 3.0]);
+        pool::average(level, &p, Layout::Nchw, 0..1, &[1.0; 4], &mut y, false);
+        assert_eq!(y, [1.0, 1.0]);
+    }
+}
+
+/// The safe functions take the unrolled row where there is one, and every name is its operation's.
+#[test]
+fn tables_are_in_order() {
+    for &level in Level::available() {
+        let rows = pool::table(level);
+        assert_eq!(rows.len(), 10);
+        for (i, row) in rows.iter().enumerate() {
+            assert!(row.name.ends_with(&format!("_f32_{level}")) && row.level == level);
+            let first_for_all = rows.iter().position(|r| r.op == row.op && r.window.is_none()).unwrap();
+            assert_eq!(row.window.is_none(), i == first_for_all, "{}", row.name);
+            if let Some((k, s)) = row.window {
+                assert!(row.name.contains(&format!("pool_{k}x{k}s{s}_")) && i < first_for_all);
+                assert!(rows[..i].iter().all(|r| (r.op, r.window) != (row.op, row.window)));
+            }
+        }
+        assert!(rows[rows.len() - 1].name.starts_with("adaptive"));
+    }
+}
+
+#[test]
+#[should_panic(expected = "output length for 2 rows")]
+fn lengths_must_agree() {
+    let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
+    pool::max(Level::Scalar, &s, Layout::Nchw, 0..2, &[0.0; 16], &mut [0.0; 3], None);
+}
+
+#[test]
+#[should_panic(expected = "rows 1..3 of 2")]
+fn rows_must_exist() {
+    let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
+    pool::max(Level::Scalar, &s, Layout::Nchw, 1..3, &[0.0; 16], &mut [0.0; 4], None);
+}
