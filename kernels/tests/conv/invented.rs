@@ -1,0 +1,98 @@
+//! Geometries that proptest invents, and named ones that once were or could be wrong.
+
+use proptest::prelude::*;
+use swath_kernels::direct::Blocking;
+use swath_kernels::isa::Level;
+use swath_kernels::layout::Layout;
+use swath_kernels::shape::ConvShape;
+
+use crate::support::Problem;
+
+/// Any valid geometry of moderate size.
+fn shapes() -> impl Strategy<Value = ConvShape> {
+    let channels = (prop_oneof![3 => Just(1usize), 1 => 2usize..5, 1 => 5usize..20], 1usize..20, 1usize..40);
+    let image = (0usize..3, 1usize..19, 1usize..33);
+    let window = ([1usize..6, 1usize..6], [1usize..4, 1usize..5], [1usize..4, 1usize..4], prop::array::uniform4(0usize..4));
+    (channels, image, window).prop_filter_map("kernel beyond the input", |((g, icg, ocg), (n, ih, iw), (k, s, d, p))| {
+        let (icg, ocg) = if g > 4 { (icg % 5 + 1, ocg % 6 + 1) } else { (icg, ocg) };
+        ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]])
+            .stride(s)
+            .dilation(d)
+            .padding(p)
+            .groups(g)
+            .build()
+            .ok()
+    })
+}
+
+fn layouts() -> impl Strategy<Value = Layout> {
+    prop::sample::select(Layout::ALL.to_vec())
+}
+
+fn blockings() -> impl Strategy<Value = Option<Blocking>> {
+    prop::option::of((1usize..6, 1usize..40, 1usize..5, 1usize..4).prop_map(|(rows, cols, panel, chunk)| Blocking {
+        rows,
+        cols,
+        panel,
+        chunk,
+    }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn direct(shape in shapes(), input in layouts(), output in layouts(), blocking in blockings(), seed in 0u64..1000) {
+        let problem = Problem::new(shape, seed);
+        for level in Level::available() {
+            problem.direct(*level, input, output, blocking);
+        }
+    }
+
+    #[test]
+    fn depthwise(shape in shapes(), output in layouts(), seed in 0u64..1000) {
+        let problem = Problem::new(shape, seed);
+        for level in Level::available() {
+            problem.depthwise(*level, output);
+        }
+    }
+}
+
+/// Layers of real networks and corners of the rules.
+#[test]
+fn named_shapes() {
+    let conv = |input, weights| ConvShape::builder(input, weights);
+    let shapes = [
+        conv([1, 32, 28, 28], [64, 32, 3, 3]).padding(1).build(),
+        conv([1, 3, 35, 35], [20, 3, 7, 7]).stride(2).padding(3).build(),
+        conv([1, 48, 9, 9], [80, 48, 1, 1]).build(),
+        conv([1, 40, 15, 15], [33, 40, 1, 1]).stride(2).build(),
+        conv([1, 128, 7, 7], [64, 128, 3, 3]).padding(1).build(),
+        conv([1, 16, 33, 33], [16, 16, 3, 3]).padding(12).dilation(12).build(),
+        conv([1, 20, 19, 19], [35, 20, 3, 3]).padding(1).build(),
+        conv([1, 3, 24, 24], [40, 3, 4, 4]).stride(4).build(),
+        conv([1, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
+        conv([1, 64, 12, 12], [64, 4, 3, 3]).padding(1).groups(16).build(),
+        conv([1, 64, 8, 8], [64, 32, 3, 3]).padding(1).groups(2).build(),
+        conv([2, 21, 11, 11], [63, 1, 5, 5]).padding(2).groups(21).build(),
+        conv([2, 32, 14, 14], [32, 1, 7, 7]).stride(2).padding(3).groups(32).build(),
+        // Outputs that see nothing but padding, a single pixel, a window of one row.
+        conv([1, 5, 3, 3], [6, 5, 2, 2]).padding(3).stride(2).build(),
+        conv([1, 1, 1, 1], [1, 1, 1, 1]).build(),
+        conv([3, 17, 1, 40], [18, 17, 1, 5]).padding([0, 2]).build(),
+        conv([0, 17, 4, 4], [18, 17, 1, 1]).build(),
+    ];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        let problem = Problem::new(shape.unwrap(), i as u64);
+        for level in Level::available() {
+            for input in Layout::ALL {
+                for output in Layout::ALL {
+                    problem.direct(*level, input, output, None);
+                }
+            }
+            for output in Layout::ALL {
+                problem.depthwise(*level, output);
+            }
+        }
+    }
+}

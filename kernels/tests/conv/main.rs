@@ -1,0 +1,5 @@
+//! Direct and depthwise convolution against the naive oracle: every kernel row, every level, invented shapes.
+
+mod invented;
+mod rows;
+mod support;

@@ -1,0 +1,122 @@
+//! Every row of the kernel tables, by itself.
+
+use swath_kernels::depthwise;
+use swath_kernels::isa::Level;
+use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::shape::ConvShape;
+use swath_kernels::tile::{self, Access, Loop, Output, TileArgs};
+
+use crate::support::{Problem, guarded, integers};
+
+/// Every tile kernel on its own operands: all loops longer than one, a head and a tail, fewer columns than the tile has,
+/// a sum that is continued.
+#[test]
+fn every_tile_against_its_formula() {
+    for level in Level::available() {
+        assert!(!tile::rows(*level).is_empty());
+        for row in tile::rows(*level) {
+            for (loops, depth) in [([1, 1, 1], 1), ([2, 3, 2], 9), ([3, 1, 1], 16), ([1, 2, 3], 5)] {
+                for cut in [0, 3, BLOCK] {
+                    for accumulate in [false, true] {
+                        one_tile(row, loops, depth, row.blocks * BLOCK - cut.min(row.blocks * BLOCK - 1), accumulate);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize, accumulate: bool) {
+    let (px, step) = match row.access {
+        Access::Blocked1 => (16, 1),
+        Access::Blocked2 => (32, 1),
+        Access::Strided => (23, 1),
+        Access::Plain1 => (1, 1),
+        Access::Plain2 => (2, 1),
+        Access::Plain4 => (4, 1),
+        Access::Packed => (1, row.mr),
+    };
+    // A packed panel has no outer loops.
+    let [nb, ny, nx] = if row.access == Access::Packed { [1, 1, 1] } else { [nb, ny, nx] };
+    let (head, tail) = if nb == 1 { (0, depth) } else { (depth / 3, depth.div_ceil(2)) };
+    let (xb, xy, xx) = (211, 37, 5);
+    let wx = depth * BLOCK;
+    let (wy, wb) = (nx * wx, ny * nx * wx);
+    let w_block = nb * wb;
+    let ends = (nb - 1) * xb + (ny - 1) * xy + (nx - 1) * xx + (row.mr - 1) * px;
+    // The last element that is read: nothing may touch what lies behind it.
+    let x = integers(ends + (if nb == 1 { depth } else { tail.max(1) } - 1) * step + 1 + xb, 1);
+    let w = integers(row.blocks * w_block, 2);
+    let y_px = row.blocks * BLOCK + 3;
+    let start = integers((row.mr - 1) * y_px + cols, 3);
+    let y = guarded(start.len(), |y| {
+        if accumulate {
+            y.copy_from_slice(&start);
+        }
+        let args = TileArgs {
+            x: x.as_ptr(),
+            w: w.as_ptr(),
+            loops: [Loop { n: nb, x: xb, w: wb }, Loop { n: ny, x: xy, w: wy }, Loop { n: nx, x: xx, w: wx }],
+            depth,
+            head,
+            tail,
+            px,
+            w_block,
+            accumulate,
+            out: Output {
+                y: y.as_mut_ptr(),
+                px: y_px,
+                block: BLOCK,
+                channel: 1,
+                cols,
+                pad_cols: false,
+                finish: None,
+            },
+        };
+        // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
+        unsafe { (row.run)(&args) };
+    });
+    for i in 0..row.mr {
+        for o in 0..cols {
+            let mut want = if accumulate { start[i * y_px + o] } else { 0.0 };
+            for b in 0..nb {
+                let k0 = if b == 0 { head } else { 0 };
+                let k1 = if b + 1 == nb { tail } else { depth };
+                for (ky, kx) in (0..ny).flat_map(|ky| (0..nx).map(move |kx| (ky, kx))) {
+                    for k in k0..k1 {
+                        let xv = x[b * xb + ky * xy + kx * xx + i * px + k * step];
+                        let wv = w[o / BLOCK * w_block + b * wb + ky * wy + kx * wx + k * BLOCK + o % BLOCK];
+                        want += xv * wv;
+                    }
+                }
+            }
+            assert_eq!(y[i * y_px + o], want, "{} pixel {i} column {o}, {nb}x{ny}x{nx}x{depth}", row.name);
+        }
+    }
+}
+
+/// Every lane kernel, by a shape whose inner pixels it covers.
+#[test]
+fn every_lane_kernel_against_the_oracle() {
+    for level in Level::available() {
+        assert!(!depthwise::rows(*level).is_empty());
+        for row in depthwise::rows(*level) {
+            // Dilation makes kernels that take taps at once impossible, so that the others are used.
+            let (k, dilation, stride) = if row.kw == 1 { (3, 2, 1) } else { (row.kw, 1, row.stride) };
+            let reach = (k - 1) * dilation + 1;
+            let (ih, iw) = (reach + stride, (row.mr - 1) * stride + reach);
+            let (groups, icg, ocg) = if row.permute { (10, 2, 4) } else { (37, 1, 1) };
+            let shape = ConvShape::builder([2, groups * icg, ih, iw], [groups * ocg, icg, k, k])
+                .stride(stride)
+                .dilation(dilation)
+                .groups(groups)
+                .build()
+                .unwrap();
+            let problem = Problem::new(shape, 5);
+            for output in Layout::ALL {
+                let d = problem.depthwise(*level, output).expect("groups of 1 and 2 are supported");
+                assert_eq!(d.kernel(), row.name);
+            }
+        }
+    }
+}
