@@ -47,3 +47,8 @@ pub mod layout;
 pub mod probe;
 pub mod reference;
 pub mod shape;
+
+/// The examples of README.md compile and run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

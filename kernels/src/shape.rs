@@ -197,6 +197,7 @@ fn positive(pairs: &[(&'static str, usize)]) -> Result<(), ShapeError> {
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::manual_non_exhaustive)] // the private field keeps other modules of this crate out as well
 pub struct ConvShape {
     /// Images.
     pub n: usize,
@@ -384,6 +385,7 @@ impl ConvShapeBuilder {
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::manual_non_exhaustive)] // the private field keeps other modules of this crate out as well
 pub struct PoolShape {
     /// Images.
     pub n: usize,
