@@ -7,6 +7,8 @@
 //! needs valgrind and iai-callgrind's runner (README, "Measuring"). valgrind knows no AVX-512, so what is counted are
 //! the AVX2 and the scalar rows.
 
+#![allow(missing_docs)] // of what the macros expand to
+
 use std::hint::black_box;
 
 use iai_callgrind::{library_benchmark, library_benchmark_group, main};

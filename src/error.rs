@@ -56,7 +56,7 @@ pub enum Error {
     },
 }
 
-/// `Result` with this crate's [`Error`].
+/// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// `Ok` if `actual == expected`, else [`Error::Length`].

@@ -14,3 +14,8 @@ pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;
 pub use swath_kernels::shape::{ConvShape, Padding, Pair, PoolShape, ShapeError};
+
+/// The examples of README.md compile and run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

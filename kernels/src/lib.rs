@@ -55,3 +55,8 @@ mod region;
 pub mod shape;
 pub mod tile;
 pub mod vecmath;
+
+/// The examples of README.md compile and run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -45,6 +45,9 @@ pub struct Args {
     /// Read other weights in every run, so that they come from memory, as in a large network
     #[arg(long)]
     cold: bool,
+    /// Fewer and shorter rounds, at most about a second and a half for each problem: a first impression
+    #[arg(long)]
+    brief: bool,
     #[command(flatten)]
     problems: Problems,
 }
@@ -120,6 +123,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     if args.dir == Dir::Bwd {
         return Err(Failure::new("--dir bwd: the backward pass is not there yet; --dir fwd is"));
     }
+    let timing = if args.brief { Timing::BRIEF } else { Timing::FULL };
     let all = args.algo.as_deref() == Some("all");
     let request = Request { level, algo: args.algo.clone().filter(|_| !all), threads: args.threads.into() };
     let rows = plan::with_threads(request.threads, || {
@@ -138,7 +142,7 @@ pub fn run(args: &Args) -> Outcome<()> {
                     continue;
                 }
                 let chosen = timed.is_empty();
-                let row = Row { chosen, ..time(p, &Request { algo, ..request.clone() }, Timing::FULL, args.cold)? };
+                let row = Row { chosen, ..time(p, &Request { algo, ..request.clone() }, timing, args.cold)? };
                 if args.format == Format::Csv {
                     // At once, for whoever reads along.
                     writeln!(stdout(), "{}", row.csv())?;

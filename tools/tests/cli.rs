@@ -51,7 +51,10 @@ fn every_help_is_complete() {
     }
     for (command, options) in [
         ("info", &["--format", "--no-measure", "json"][..]),
-        ("bench-conv", &["--threads", "--dir", "--format", "--algo", "--cold", "--file", "PROBLEM", "csv", "bwd"]),
+        (
+            "bench-conv",
+            &["--threads", "--dir", "--format", "--algo", "--cold", "--brief", "--file", "PROBLEM", "csv", "bwd"],
+        ),
         ("explain", &["--threads", "--algo", "--file", "PROBLEM"]),
     ] {
         let help = good(&[command, "--help"]);
@@ -64,7 +67,8 @@ fn every_help_is_complete() {
 
 #[test]
 fn csv_is_what_the_peers_scripts_read() {
-    let text = good(&["bench-conv", "--threads", "1", "--dir", "fwd", "--format", "csv", LAYER, "g2ic4_ih5oc6kh3"]);
+    let text =
+        good(&["bench-conv", "--threads", "1", "--dir", "fwd", "--format", "csv", "--brief", LAYER, "g2ic4_ih5oc6kh3"]);
     let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
     assert_eq!(rows.len(), 2, "{text}");
     for (row, (name, problem)) in rows.iter().zip([("small:1", LAYER), ("", "g2ic4_ih5oc6kh3")]) {
@@ -79,12 +83,13 @@ fn csv_is_what_the_peers_scripts_read() {
 fn lists_tables_and_json() {
     let list = file("list.txt", "# two layers\nic16ih5oc16kh3na*3\nic3ih9oc8kh3nb\n");
     let list = list.to_str().unwrap();
-    let table = good(&["bench-conv", "--file", list, LAYER]);
+    let table = good(&["bench-conv", "--brief", "--file", list, LAYER]);
     for word in ["GFLOP/s", "of peak", "x3", "small:1", "total", "warm"] {
         assert!(table.contains(word), "{word} in {table}");
     }
     let json: serde_json::Value =
-        serde_json::from_str(&good(&["bench-conv", "--cold", "--format", "json", "--file", list])).expect("JSON");
+        serde_json::from_str(&good(&["bench-conv", "--brief", "--cold", "--format", "json", "--file", list]))
+            .expect("JSON");
     assert_eq!((&json[0]["name"], &json[0]["problem"]), (&"a".into(), &"ic16ih5oc16kh3na".into()));
     assert_eq!((&json[0]["times"], &json[1]["weights"]), (&3.into(), &"cold".into()));
     let explained = good(&["explain", "--file", list]);
@@ -95,10 +100,10 @@ fn lists_tables_and_json() {
 
 #[test]
 fn every_algorithm_can_be_asked_for() {
-    let all = good(&["bench-conv", "--algo", "all", "--format", "csv", LAYER]);
+    let all = good(&["bench-conv", "--brief", "--algo", "all", "--format", "csv", LAYER]);
     for line in all.lines() {
         let algo = line.split(',').nth(3).unwrap();
-        let one = good(&["bench-conv", "--algo", algo, "--format", "csv", LAYER]);
+        let one = good(&["bench-conv", "--brief", "--algo", algo, "--format", "csv", LAYER]);
         assert_eq!(one.split(',').nth(3), Some(algo));
     }
 }
