@@ -8,7 +8,7 @@ use swath_kernels::act;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape};
+use swath_kernels::pool::{self, AdaptiveShape, Part};
 use swath_kernels::shape::PoolShape;
 
 /// f32 against f64 rounded to f32: a few roundings.
@@ -61,22 +61,22 @@ fn pooling() {
                 Some("max") => {
                     let s = window(&params, dims(&x_shape));
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
-                    let rows = 0..pool::rows(layout, s.output());
+                    let part = Part::whole(level, layout, s.output());
                     let (mut other, mut indices) = (y.to_vec(), vec![0; y.len()]);
-                    pool::max(level, &s, layout, rows.clone(), x, y, None);
-                    pool::max(level, &s, layout, rows, x, &mut other, Some(&mut indices));
+                    pool::max(&part, &s, x, y, None);
+                    pool::max(&part, &s, x, &mut other, Some(&mut indices));
                     assert_eq!(y, other, "{name} with indices");
                 }
                 Some("avg") => {
                     let s = window(&params, dims(&x_shape));
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
                     let include = params["count_include_pad"].as_bool().expect("count_include_pad");
-                    pool::average(level, &s, layout, 0..pool::rows(layout, s.output()), x, y, include);
+                    pool::average(&Part::whole(level, layout, s.output()), &s, x, y, include);
                 }
                 Some("adaptive_avg") => {
                     let s = AdaptiveShape::new(dims(&x_shape), numbers(&params, "output")).expect("a shape");
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
-                    pool::adaptive_average(level, &s, layout, 0..pool::rows(layout, s.output()), x, y);
+                    pool::adaptive_average(&Part::whole(level, layout, s.output()), &s, x, y);
                 }
                 kind => panic!("{case} is of an unknown kind {kind:?}"),
             });
