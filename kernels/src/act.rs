@@ -1,6 +1,6 @@
 //! Activations, softmax and log-softmax over slices.
 //!
-//! One body per activation ([`Function`]) and one loop around all of them, built per level: a row of [`table`] is an
+//! One body per activation (`act/function.rs`) and one loop around all of them, built per level: a row of [`table`] is an
 //! activation at a level, with its error bound and its entry point. Convolution calls such an entry on a small tile
 //! buffer, layers on whole tensors through [`apply`].
 //!
@@ -119,7 +119,7 @@ macro_rules! level_rows {
             "sigmoid" Sigmoid (2.5, 0.0)
             "tanh" Tanh (2.5, 0.0)
             "gelu" Gelu (8.0, TINY)
-            "gelu_tanh" GeluTanh (6.0, 7.450_580_6e-9)
+            "gelu_tanh" GeluTanh (6.0, 7.450_581e-9)
             "silu" Silu (4.0, TINY)
             "mish" Mish (6.0, TINY)
             "softplus" Softplus (3.0, TINY)

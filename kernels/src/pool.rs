@@ -12,7 +12,7 @@
 //!
 //! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well too,
 //! NCHW is correct and slow). Work is split by output rows: row `u * oh + oy` of a tensor is row `oy` of unit `u`,
-//! [`row_len`] floats that are contiguous in `y`. Each function takes a range of rows, the whole input, and the part
+//! [`row_len`] floats that are contiguous in `y`. Each function takes a range of rows in [`Part`], the whole input, and the part
 //! of the output that the range covers; results do not depend on how a caller cuts the ranges. Channel block `b` of
 //! image `i` is the rows `(i * blocks + b) * oh ..` and `oh` on.
 //!
@@ -40,7 +40,7 @@ pub use adaptive::AdaptiveShape;
 
 use crate::isa::{self, Level, entry};
 use crate::layout::{BLOCK, Layout, blocks};
-use crate::shape::{Padding, PoolShape};
+use crate::shape::{MAX_ELEMENTS, Padding, PoolShape, checked_elements};
 
 use adaptive::Adaptive;
 use window::{Max, MaxIndices, Sum, Window};
@@ -225,6 +225,22 @@ impl PoolArgs {
         }
     }
 
+    /// Whether no size is zero and no product or sum of sizes that kernels form overflows. A checked shape's never do, but
+    /// its fields are public.
+    fn fits_memory(&self, [input, output]: [[usize; 4]; 2]) -> bool {
+        let tensor = |[n, c, h, w]: [usize; 4]| {
+            c.checked_next_multiple_of(BLOCK).is_some_and(|c| checked_elements("", &[n, c, h, w]).is_ok())
+        };
+        let pads = [[self.pad.top, self.pad.bottom], [self.pad.left, self.pad.right]];
+        let axis = |i: usize| {
+            let [size, o, k, s, d] = [self.input, self.output, self.kernel, self.stride, self.dilation].map(|v| v[i]);
+            let ok = |extents: &[usize]| checked_elements("", extents).is_ok();
+            let sums = [size, pads[i][0], pads[i][1]].iter().all(|&v| v <= MAX_ELEMENTS);
+            [size, o, k, s, d].iter().all(|&v| v > 0) && sums && ok(&[o, s]) && ok(&[k, d]) && ok(&[size, o])
+        };
+        tensor(input) && tensor(output) && axis(0) && axis(1)
+    }
+
     /// The geometry of an adaptive average; pointers are null and there are no rows yet.
     pub fn adaptive(s: &AdaptiveShape, layout: Layout) -> Self {
         let (units, ch) = units(layout, s.c);
@@ -248,45 +264,52 @@ impl PoolArgs {
     }
 }
 
+/// What a call computes: some output rows of a tensor in a layout, at a level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The level to take the kernel from.
+    pub level: Level,
+    /// Layout of input and output.
+    pub layout: Layout,
+    /// Output rows, of [`rows`].
+    pub rows: Range<usize>,
+}
+
+impl Part {
+    /// All rows of a tensor of the logical extents `output = [n, c, oh, ow]`.
+    pub fn whole(level: Level, layout: Layout, output: [usize; 4]) -> Self {
+        Self { level, layout, rows: 0..rows(layout, output) }
+    }
+}
+
 /// Checks whole extents, then runs the first row of the table that supports the geometry.
-#[allow(clippy::too_many_arguments)] // private, and each is a part of one check
-fn run(
-    level: Level,
-    op: Op,
-    layout: Layout,
-    dims: ([usize; 4], [usize; 4]),
-    range: Range<usize>,
-    x: &[f32],
-    y: &mut [f32],
-    args: PoolArgs,
-) {
-    let (input, output) = dims;
-    assert!(Level::available().contains(&level), "level {level} is not available on this machine");
-    assert!(
-        range.start <= range.end && range.end <= rows(layout, output),
-        "rows {range:?} of {}",
-        rows(layout, output)
-    );
+fn run(part: &Part, op: Op, dims: [[usize; 4]; 2], x: &[f32], y: &mut [f32], args: PoolArgs) {
+    let (Part { level, layout, rows: range }, [input, output]) = (part, dims);
+    assert!(Level::available().contains(level), "level {level} is not available on this machine");
+    assert!(args.fits_memory(dims), "a geometry that was changed after it was built: {args:?}");
+    let all = rows(*layout, output);
+    assert!(range.start <= range.end && range.end <= all, "rows {range:?} of {all}");
     assert_eq!(x.len(), layout.len(input), "input length for {input:?} {}", layout.name());
-    let expected = range.len() * row_len(layout, output);
+    let expected = range.len() * row_len(*layout, output);
     assert_eq!(y.len(), expected, "output length for {} rows of {output:?} {}", range.len(), layout.name());
     let args = PoolArgs { x: x.as_ptr(), y: y.as_mut_ptr(), first: range.start, rows: range.len(), ..args };
-    let row = table(level).iter().find(|r| r.op == op && r.supports(&args)).expect("the last row supports everything");
+    let row = table(*level).iter().find(|r| r.op == op && r.supports(&args)).expect("the last row supports everything");
     // SAFETY: the level is available; x holds all units and y all rows of the range, as just asserted, and `max` asserts
-    // the same of the indices; `&mut` slices overlap nothing; the geometry is a checked shape's, and the row supports it.
+    // the same of the indices; `&mut` slices overlap nothing; no product of the geometry overflows, so that taps found inside
+    // are inside; the row supports it.
     unsafe { (row.run)(&args) }
 }
 
-/// Max pooling of output rows `range` (see the [module](self)), with the indices of the maxima if wanted.
+/// Max pooling of the output rows of `part` (see the [module](self)), with the indices of the maxima if wanted.
 ///
-/// `x` is the whole input, `y` (and `indices`, in the layout of `y`) the part of the output that the range covers. An index
+/// `x` is the whole input, `y` (and `indices`, in the layout of `y`) the piece of the output that the part covers. An index
 /// is `iy * iw + ix` within the plane, as PyTorch's; u32 because it halves the memory that training keeps, and a
 /// plane beyond 2^32 pixels is refused. As in PyTorch the first of equal maxima wins and a NaN wins over everything (the
 /// last one gives the index). A window that dilation leaves without a tap inside the input gives minus infinity and
 /// [`NO_INDEX`]. Channels that pad the last block must be zero in `x` and are zero in `y`.
 ///
 /// # Panics
-/// If a length is not what shape, layout and range say, the range ends beyond [`rows`], indices are wanted of a plane of 2^32 - 1
+/// If a length is not what shape and part say, the rows end beyond [`rows`], indices are wanted of a plane of 2^32 - 1
 /// pixels or more, or the machine does not have the level.
 ///
 /// ```
@@ -294,21 +317,14 @@ fn run(
 /// let s = PoolShape::builder([1, 1, 2, 4], 2).build()?;
 /// let (mut y, mut indices) = ([0.0; 2], [0; 2]);
 /// let x = [1.0, 2.0, 5.0, 0.0, 4.0, 3.0, 5.0, 0.0];
-/// pool::max(Cpu::detect().level, &s, Layout::Nchw, 0..1, &x, &mut y, Some(&mut indices));
+/// let part = pool::Part::whole(Cpu::detect().level, Layout::Nchw, s.output());
+/// pool::max(&part, &s, &x, &mut y, Some(&mut indices));
 /// assert_eq!((y, indices), ([4.0, 5.0], [4, 2]));
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
-pub fn max(
-    level: Level,
-    shape: &PoolShape,
-    layout: Layout,
-    range: Range<usize>,
-    x: &[f32],
-    y: &mut [f32],
-    indices: Option<&mut [u32]>,
-) {
+pub fn max(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], indices: Option<&mut [u32]>) {
     shape.assert_consistent();
-    let mut args = PoolArgs::window(shape, layout);
+    let mut args = PoolArgs::window(shape, part.layout);
     let mut op = Op::Max;
     if let Some(indices) = indices {
         assert_eq!(indices.len(), y.len(), "as many indices as outputs");
@@ -319,58 +335,44 @@ pub fn max(
         );
         (args.indices, op) = (indices.as_mut_ptr(), Op::MaxIndices);
     }
-    run(level, op, layout, (shape.input(), shape.output()), range, x, y, args);
+    run(part, op, [shape.input(), shape.output()], x, y, args);
 }
 
-/// Average pooling of output rows `range` (see the [module](self)).
+/// Average pooling of the output rows of `part` (see the [module](self)).
 ///
-/// `x` is the whole input, `y` the part of the output that the range covers. The divisor counts the window's elements inside the
+/// `x` is the whole input, `y` the piece of the output that the part covers. The divisor counts the window's elements inside the
 /// input; with `count_include_pad` also those in the padding, but not those that ceil mode lets hang over
 /// the padding's edge (PyTorch's rule). Channels that pad the last block must be zero in `x` and are zero in `y`.
 ///
 /// # Panics
-/// If the shape is dilated, a length is not what shape, layout and range say, the range ends beyond [`rows`], or the machine does
+/// If the shape is dilated, a length is not what shape and part say, the rows end beyond [`rows`], or the machine does
 /// not have the level.
-pub fn average(
-    level: Level,
-    shape: &PoolShape,
-    layout: Layout,
-    range: Range<usize>,
-    x: &[f32],
-    y: &mut [f32],
-    count_include_pad: bool,
-) {
+pub fn average(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], count_include_pad: bool) {
     shape.assert_consistent();
     assert_eq!([shape.dh, shape.dw], [1, 1], "average pooling has no dilation");
-    let args = PoolArgs { count_include_pad, ..PoolArgs::window(shape, layout) };
-    run(level, Op::Average, layout, (shape.input(), shape.output()), range, x, y, args);
+    let args = PoolArgs { count_include_pad, ..PoolArgs::window(shape, part.layout) };
+    run(part, Op::Average, [shape.input(), shape.output()], x, y, args);
 }
 
-/// Adaptive and global average pooling of output rows `range` (see the [module](self)): output `o` of an axis averages
+/// Adaptive and global average pooling of the output rows of `part` (see the [module](self)): output `o` of an axis averages
 /// the inputs from `floor(o * in / out)` to before `ceil((o + 1) * in / out)`, as PyTorch's.
 ///
-/// `x` is the whole input, `y` the part of the output that the range covers. Channels that pad the last block must be
+/// `x` is the whole input, `y` the piece of the output that the part covers. Channels that pad the last block must be
 /// zero in `x` and are zero in `y`.
 ///
 /// # Panics
-/// If a length is not what shape, layout and range say, the range ends beyond [`rows`], or the machine does not have the level.
+/// If a length is not what shape and part say, the rows end beyond [`rows`], or the machine does not have the level.
 ///
 /// ```
 /// use swath_kernels::{isa::Cpu, layout::Layout, pool};
 /// let s = pool::AdaptiveShape::global([1, 2, 1, 3])?;
 /// let mut y = [0.0; 2];
-/// pool::adaptive_average(Cpu::detect().level, &s, Layout::Nchw, 0..2, &[1.0, 2.0, 6.0, 0.0, 0.0, 3.0], &mut y);
+/// let part = pool::Part::whole(Cpu::detect().level, Layout::Nchw, s.output());
+/// pool::adaptive_average(&part, &s, &[1.0, 2.0, 6.0, 0.0, 0.0, 3.0], &mut y);
 /// assert_eq!(y, [3.0, 1.0]);
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
-pub fn adaptive_average(
-    level: Level,
-    shape: &AdaptiveShape,
-    layout: Layout,
-    range: Range<usize>,
-    x: &[f32],
-    y: &mut [f32],
-) {
-    let args = PoolArgs::adaptive(shape, layout);
-    run(level, Op::Adaptive, layout, (shape.input(), shape.output()), range, x, y, args);
+pub fn adaptive_average(part: &Part, shape: &AdaptiveShape, x: &[f32], y: &mut [f32]) {
+    let args = PoolArgs::adaptive(shape, part.layout);
+    run(part, Op::Adaptive, [shape.input(), shape.output()], x, y, args);
 }

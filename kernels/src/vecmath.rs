@@ -1,6 +1,6 @@
 //! Elementary functions on vectors, with stated error bounds.
 //!
-//! Every function takes an [`Isa`](crate::isa::Isa) token and a vector, has no branch, and runs the same algorithm on
+//! Every function takes an [`Isa`] token and a vector, has no branch, and runs the same algorithm on
 //! every level. The bounds hold with fused multiply-adds and without (the scalar level rounds twice), so results of
 //! two levels may differ in their last bits. They are tested against f64 over the whole range of f32 in
 //! `tests/vecmath.rs`; NaN gives NaN, infinities give the limits, and subnormal numbers are neither flushed nor wrong.
@@ -48,7 +48,7 @@ use crate::isa::Isa;
 const SIGN: f32 = -0.0;
 
 /// High part of ln 2: ten bits, so that its product with an exponent is exact even without FMA.
-const LN2_HI: f32 = 0.693359375;
+const LN2_HI: f32 = 0.693_359_4;
 /// ln 2 - `LN2_HI`.
 const LN2_LO: f32 = -2.121_944_4e-4;
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape, NO_INDEX, Op, PoolArgs, PoolRow};
+use swath_kernels::pool::{self, AdaptiveShape, NO_INDEX, Op, Part, PoolArgs, PoolRow};
 use swath_kernels::reference;
 use swath_kernels::shape::{PoolShape, ShapeError};
 
@@ -267,11 +267,11 @@ fn averages_keep_their_bound() {
     let want_global = reference::adaptive_avg_pool2d(s.input(), [1, 1], &x);
     for &level in Level::available() {
         let mut y = vec![f32::NAN; want.len()];
-        pool::average(level, &s, Layout::Nchw, 0..pool::rows(Layout::Nchw, s.output()), &x, &mut y, false);
+        pool::average(&Part::whole(level, Layout::Nchw, s.output()), &s, &x, &mut y, false);
         let bound = |elements: usize| (elements + 1) as f64 * 2f64.powi(-24) * f64::from(largest);
         assert!(y.iter().zip(&want).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(9)));
         let mut y = vec![f32::NAN; want_global.len()];
-        pool::adaptive_average(level, &global, Layout::Nchw, 0..y.len(), &x, &mut y);
+        pool::adaptive_average(&Part::whole(level, Layout::Nchw, global.output()), &global, &x, &mut y);
         assert!(y.iter().zip(&want_global).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(15 * 13)));
     }
 }
@@ -300,21 +300,22 @@ fn windows_without_taps() {
 fn rules_of_pytorch() {
     let s = PoolShape::builder([1, 1, 1, 6], [1, 3]).build().unwrap();
     for &level in Level::available() {
+        let part = Part { level, layout: Layout::Nchw, rows: 0..1 };
         let (mut y, mut indices) = ([0.0; 2], [9; 2]);
         let x = [2.0, 5.0, 5.0, 1.0, f32::NAN, 7.0];
-        pool::max(level, &s, Layout::Nchw, 0..1, &x, &mut y, Some(&mut indices));
+        pool::max(&part, &s, &x, &mut y, Some(&mut indices));
         assert!(y[0] == 5.0 && y[1].is_nan() && indices == [1, 4], "{level} {y:?} {indices:?}");
-        pool::max(level, &s, Layout::Nchw, 0..1, &x, &mut y, None);
+        pool::max(&part, &s, &x, &mut y, None);
         assert!(y[0] == 5.0 && y[1].is_nan());
         // avg_pool2d(ones(1, 1, 1, 4), (1, 3), (1, 3), ceil_mode=True): the second window has one element.
         let c = PoolShape::builder([1, 1, 1, 4], [1, 3]).ceil_mode(true).build().unwrap();
-        pool::average(level, &c, Layout::Nchw, 0..1, &[1.0; 4], &mut y, true);
+        pool::average(&part, &c, &[1.0; 4], &mut y, true);
         assert_eq!(y, [1.0, 1.0]);
         // With padding (0, 1) the first window counts it: 2 / 3.
         let p = PoolShape::builder([1, 1, 1, 4], [1, 3]).padding([0, 1]).ceil_mode(true).build().unwrap();
-        pool::average(level, &p, Layout::Nchw, 0..1, &[1.0; 4], &mut y, true);
+        pool::average(&part, &p, &[1.0; 4], &mut y, true);
         assert_eq!(y, [2.0 / 3.0, 2.0 / 3.0]);
-        pool::average(level, &p, Layout::Nchw, 0..1, &[1.0; 4], &mut y, false);
+        pool::average(&part, &p, &[1.0; 4], &mut y, false);
         assert_eq!(y, [1.0, 1.0]);
     }
 }
@@ -342,12 +343,21 @@ fn tables_are_in_order() {
 #[should_panic(expected = "output length for 2 rows")]
 fn lengths_must_agree() {
     let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
-    pool::max(Level::Scalar, &s, Layout::Nchw, 0..2, &[0.0; 16], &mut [0.0; 3], None);
+    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 0..2 }, &s, &[0.0; 16], &mut [0.0; 3], None);
 }
 
 #[test]
 #[should_panic(expected = "rows 1..3 of 2")]
 fn rows_must_exist() {
     let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
-    pool::max(Level::Scalar, &s, Layout::Nchw, 1..3, &[0.0; 16], &mut [0.0; 4], None);
+    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 1..3 }, &s, &[0.0; 16], &mut [0.0; 4], None);
+}
+
+/// A shape's fields are public: sizes that wrap around must not pass for small ones.
+#[test]
+#[should_panic(expected = "changed after it was built")]
+fn changed_shapes_are_refused() {
+    let mut s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
+    s.dw = usize::MAX;
+    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 0..2 }, &s, &[0.0; 16], &mut [0.0; 4], None);
 }

@@ -10,6 +10,7 @@ use crate::shape::{ShapeError, checked_elements};
 /// The geometry of adaptive average pooling, checked. Input `[n, c, ih, iw]`, output `[n, c, oh, ow]`; the batch may be
 /// empty, everything else is at least 1. The output may be larger than the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct AdaptiveShape {
     /// Images.
     pub n: usize,
@@ -23,7 +24,6 @@ pub struct AdaptiveShape {
     pub oh: usize,
     /// Output width.
     pub ow: usize,
-    _checked: (),
 }
 
 impl AdaptiveShape {
@@ -49,7 +49,7 @@ impl AdaptiveShape {
         // Regions are found with products of an input and an output extent.
         checked_elements("product of input and output height", &[ih, oh + 1])?;
         checked_elements("product of input and output width", &[iw, ow + 1])?;
-        Ok(Self { n, c, ih, iw, oh, ow, _checked: () })
+        Ok(Self { n, c, ih, iw, oh, ow })
     }
 
     /// Global average pooling: one output per channel.

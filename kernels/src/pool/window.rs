@@ -249,7 +249,7 @@ impl Line {
 #[inline(always)]
 fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> usize {
     let start = o * a.stride[axis];
-    if a.count_include_pad { (start + a.kernel[axis]).min(padded) - start } else { taps }
+    if a.count_include_pad { (start + a.kernel[axis]).min(padded).saturating_sub(start) } else { taps }
 }
 
 /// Windows whose taps are all inside the input's width.
