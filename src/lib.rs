@@ -1,10 +1,24 @@
 //! swath
+#![forbid(unsafe_code)]
 pub mod conv;
+pub mod data;
 mod error;
+pub mod graph;
+pub mod infer;
+mod model;
+pub mod nn;
+mod ops_pending;
+mod tensor;
+mod weights;
 
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use error::{Error, Result};
+pub use graph::{Graph, Value};
+pub use infer::{Session, SessionOptions};
+pub use model::{Model, Strictness};
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;
 pub use swath_kernels::shape::{ConvShape, Padding, Pair, PoolShape, ShapeError};
+pub use tensor::Tensor;
+pub use weights::WeightsFile;
