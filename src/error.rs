@@ -168,7 +168,7 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// `Result` with this crate's [`Error`].
+/// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// `Ok` if `actual == expected`, else [`Error::Length`].

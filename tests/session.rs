@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use swath::nn::*;
-use swath::{Activation, ConvShape, Graph, Layout, Model, Result, Session, SessionOptions, Tensor, Value};
+use swath::{Activation, ConvShape, Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
 
 /// One piece of a random network.
 #[derive(Clone, Debug)]
@@ -211,7 +211,7 @@ fn assert_close(session: &mut Session, x: &Tensor, expected: &Image) {
     // Twice, so that what a run leaves behind shows.
     for _ in 0..2 {
         let y = session.run(x).unwrap().to_layout(Layout::Nchw).unwrap();
-        assert_eq!(y.dims(), expected.dims);
+        assert_eq!(y.dims(), &expected.dims[..y.dims().len()]);
         let largest = expected.data.iter().fold(1.0f64, |m, v| m.max(v.abs()));
         for (i, (a, b)) in y.as_slice().iter().zip(&expected.data).enumerate() {
             assert!((f64::from(*a) - b).abs() < 2e-5 * largest, "element {i}: {a} and {b}");
@@ -225,7 +225,7 @@ proptest! {
     #[test]
     fn random_networks(
         pieces in pieces(), n in 1..3usize, c in 1..20usize, side in 5..12usize, seed in any::<u32>(),
-        layouts in (0..3usize, 0..3usize),
+        layouts in (0..3usize, 0..3usize), classify in any::<bool>(),
     ) {
         let mut channels = c;
         let mut modules = Vec::new();
@@ -235,13 +235,24 @@ proptest! {
         }
         prop_assume!(channels < 400);
         let dims = [n, c, side, side + 1];
-        let model = Sequential::new(modules).build(u64::from(seed)).unwrap();
+        let mut network = Sequential::new(modules);
         // Pools may shrink the image to nothing.
-        prop_assume!(model.output_dims(dims).is_ok());
+        let Ok(image) = network.build(0).unwrap().output_dims(dims) else { return Err(TestCaseError::reject("no image")) };
+        let features = image[1..].iter().product();
+        if classify {
+            network = network.push(Flatten).push(Linear::new(features, 7).named("head"));
+        }
+        let model = network.build(u64::from(seed)).unwrap();
         let x = input(dims, seed);
         let mut expected = Image { dims, data: x.as_slice().iter().map(|&v| f64::from(v)).collect() };
         for (i, piece) in pieces.iter().enumerate() {
             expected = piece.interpret(&model, i, &expected);
+        }
+        if classify {
+            // Linear is a 1x1 convolution of an image of one pixel.
+            let (w, b) = (model.parameter("head.weight").unwrap(), model.parameter("head.bias").unwrap());
+            let flat = Image { dims: [n, features, 1, 1], ..expected };
+            expected = flat.conv(&w.clone().reshape([7, features, 1, 1]).unwrap(), Some(b), 1, 1);
         }
         let mut options = SessionOptions::default();
         (options.input, options.output) = (Layout::ALL[layouts.0], Layout::ALL[layouts.1]);
@@ -301,6 +312,25 @@ fn a_model_stays_blocked_and_says_so() {
     assert!(text.contains("Conv2d 3x3 + bias + residual + ReLU"), "{text}");
     assert!(text.contains("Conv2d 3x3/2 + bias + ReLU"), "{text}");
     assert_eq!(text.lines().count(), 1 + 1 + 6 + 1, "{text}");
+}
+
+#[test]
+fn linear_reads_a_flattened_image_as_it_lies_if_its_blocks_are_full() {
+    for (channels, reorders) in [(32, 0), (20, 1)] {
+        let net = Sequential::new((Conv2d::new(3, channels, 3), Flatten, Linear::new(channels * 9, 4)));
+        let text = net.build(0).unwrap().compile([2, 3, 5, 5]).unwrap().explain();
+        assert_eq!(text.matches("reorder").count(), reorders, "{text}");
+    }
+}
+
+#[test]
+fn a_level_that_the_machine_lacks_is_refused() {
+    let missing = Level::ALL.into_iter().find(|l| !l.is_available());
+    let mut options = SessionOptions::default();
+    for (level, there) in [(Some(Level::Scalar), true), (missing, missing.is_none())] {
+        options.level = level;
+        assert_eq!(ReLU.build(0).unwrap().compile_with([1, 4], &options).is_ok(), there);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Row-major `[n, features]` is an NHWC image of one row of `n` pixels, so Linear is a 1x1 convolution on it, which is a
 //! GEMM whose pixels are the batch.
 
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
 
 use super::conv::{ConvForward, Fused};
@@ -57,6 +57,16 @@ impl LinearOp {
         let options = Options { input: Layout::Nhwc, output: Layout::Nhwc, ..options.clone() };
         let conv = ConvForward::new(&self.shape(n)?, &options, weights, fused)?;
         Ok(LinearForward { conv, inputs: self.inputs, outputs: self.outputs })
+    }
+
+    /// The weights with their features in the order that images `[c, h, w]` have in `layout`, so that Linear reads the
+    /// flattened image as it lies.
+    ///
+    /// The layout has no padding: `c` fills its blocks.
+    pub(crate) fn weights_for(&self, layout: Layout, [_, c, h, w]: [usize; 4], weights: &[f32]) -> Vec<f32> {
+        let mut ordered = vec![0.0; weights.len()];
+        reorder(Layout::Nchw, weights, layout, &mut ordered, [self.outputs, c, h, w]);
+        ordered
     }
 }
 

@@ -1,6 +1,6 @@
 //! Padding that copies the image: reflected, replicated or circular; and zeros.
 
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{Padding, checked_elements};
 
 use super::Operator;
@@ -75,7 +75,7 @@ impl Operator for Pad {
         }
         let grown = |v: usize, a: usize, b: usize| v.saturating_add(a).saturating_add(b);
         let (oh, ow) = (grown(h, p.top, p.bottom), grown(w, p.left, p.right));
-        checked_elements("padded input", &[n, c.saturating_add(15), oh, ow])?;
+        checked_elements("padded input", &[n, c.saturating_add(BLOCK - 1), oh, ow])?;
         Ok(vec![n, c, oh, ow])
     }
 }

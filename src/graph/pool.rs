@@ -1,13 +1,13 @@
 //! Max, average and adaptive average pooling.
 
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{Padding, Pair, PoolShape, ShapeError, checked_elements};
 
 use super::Operator;
 use super::conv::four;
 use super::forward::{Forward, Operands};
 use crate::conv::Scratch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops_pending::pool;
 
 /// Options that both sliding windows share.
@@ -202,11 +202,16 @@ impl Operator for AdaptiveAvgPool2d {
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         let ([n, c, h, w], [oh, ow]) = (four(self.name(), inputs[0])?, self.output.0);
-        if h == 0 || w == 0 || oh == 0 || ow == 0 {
-            let gets = vec![h, w, oh, ow];
-            return Err(Error::Rank { what: self.name(), takes: "positive input and output sizes", gets });
+        let sizes = [
+            ("the input height of AdaptiveAvgPool2d", h),
+            ("the input width of AdaptiveAvgPool2d", w),
+            ("the output height of AdaptiveAvgPool2d", oh),
+            ("the output width of AdaptiveAvgPool2d", ow),
+        ];
+        if let Some(&(what, _)) = sizes.iter().find(|(_, v)| *v == 0) {
+            return Err(ShapeError::Zero { what }.into());
         }
-        checked_elements("output", &[n, c.next_multiple_of(16), oh, ow])?;
+        checked_elements("output", &[n, c.saturating_add(BLOCK - 1), oh, ow])?;
         Ok(vec![n, c, oh, ow])
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Convolutions write blocked activations, and whatever follows keeps the layout it gets, so a model stays blocked from
 //! its first convolution to its last. A reorder is inserted only where an operator needs another layout: before Flatten
-//! (NCHW is PyTorch's order of features), before softmax over the channels of images (NHWC), before convolutions
+//! (NCHW is PyTorch's order of features; Linear takes reordered weights instead, if the channels fill their blocks),
+//! before softmax over the channels of images (NHWC), before convolutions
 //! of many channels that would read NCHW, for the second operand of a sum, and at the output.
+
+use std::borrow::Cow;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
@@ -99,18 +102,22 @@ impl Lowering<'_> {
         extents4(&self.dims[value])
     }
 
-    /// The layout in which a value was computed.
-    fn native(&self, value: NodeId) -> Place {
-        self.places[value][0]
+    /// Where a value was computed. Flatten is a view, of NCHW, that is made here when something asks for it.
+    fn native(&mut self, value: NodeId) -> Result<Place> {
+        if let (Op::Flatten(_), []) = (&self.graph.nodes[value].op, &self.places[value][..]) {
+            let buffer = self.want(self.graph.nodes[value].inputs[0], Layout::Nchw)?;
+            self.places[value].push(Place { buffer, layout: Layout::Nchw });
+        }
+        Ok(self.places[value][0])
     }
 
     /// The buffer that has a value in a layout; inserts a reorder if there is none yet.
     fn want(&mut self, value: NodeId, layout: Layout) -> Result<BufferId> {
+        let from = self.native(value)?;
         let extents = self.extents(value);
         if let Some(p) = self.places[value].iter().find(|p| same_order(p.layout, layout, extents)) {
             return Ok(p.buffer);
         }
-        let from = self.native(value);
         let reorder = Reorder { from: from.layout, to: layout, dims: extents };
         self.step(value, value, layout, Box::new(reorder), vec![from.buffer], 0)
     }
@@ -137,20 +144,18 @@ impl Lowering<'_> {
     fn group(&mut self, group: &Group) -> Result<()> {
         let node = &self.graph.nodes[group.node];
         let x = node.inputs[0];
-        let Place { buffer, layout } = self.native(x);
-        let dims = self.dims[x].clone();
-        let simple: Box<dyn Forward> = match &node.op {
-            Op::Input => return Ok(()),
+        let (dims, op) = (self.dims[x].clone(), &node.op);
+        if let Op::Flatten(_) = op {
+            return Ok(());
+        }
+        let Place { buffer, layout } = self.native(x)?;
+        let simple: Box<dyn Forward> = match op {
+            Op::Input | Op::Flatten(_) => return Ok(()),
             Op::Conv2d(_) => return self.conv(group),
             Op::Linear(_) => return self.linear(group),
             Op::Add(_) => return self.add(group, x, node.inputs[1]),
             Op::Concat(_) => return self.concat(group),
             Op::Softmax(op) => return self.softmax(group, *op, x),
-            Op::Flatten(_) => {
-                let buffer = self.want(x, Layout::Nchw)?;
-                self.places[group.value].push(Place { buffer, layout: Layout::Nchw });
-                return Ok(());
-            }
             Op::MaxPool2d(op) => Box::new(op.forward(&dims, layout)?),
             Op::AvgPool2d(op) => Box::new(op.forward(&dims, layout)?),
             Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(&dims, layout)?),
@@ -169,7 +174,7 @@ impl Lowering<'_> {
         let Op::Conv2d(op) = &node.op else { return Ok(()) };
         let x = node.inputs[0];
         let shape = op.shape(&self.dims[x])?;
-        let native = self.native(x).layout;
+        let native = self.native(x)?.layout;
         let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
         let mut inputs = vec![self.want(x, input)?];
         if let Some(r) = group.residual {
@@ -187,15 +192,36 @@ impl Lowering<'_> {
         let node = &self.graph.nodes[group.node];
         let Op::Linear(op) = &node.op else { return Ok(()) };
         let x = node.inputs[0];
-        let mut inputs = vec![self.want(x, Layout::Nchw)?];
+        let mut weights = Cow::from(self.parameters[op.weight].as_slice());
+        let image = self.flattened(x)?;
+        let mut inputs = vec![match image {
+            Some((image, place)) => {
+                weights = op.weights_for(place.layout, self.extents(image), &weights).into();
+                place.buffer
+            }
+            None => self.want(x, Layout::Nchw)?,
+        }];
         if let Some(r) = group.residual {
             inputs.push(self.want(r, Layout::Nchw)?);
         }
-        let weights = self.parameters[op.weight].as_slice();
-        let forward = op.forward(self.dims[x][0], &self.conv, weights, self.fused(op.bias, group))?;
+        let forward = op.forward(self.dims[x][0], &self.conv, &weights, self.fused(op.bias, group))?;
         let scratch = forward.scratch_len();
         self.step(group.node, group.value, Layout::Nchw, Box::new(forward), inputs, scratch)?;
         Ok(())
+    }
+
+    /// The image that a value is the flattened form of, and where it lies, if it lies without padding in another order
+    /// than NCHW.
+    fn flattened(&mut self, value: NodeId) -> Result<Option<(NodeId, Place)>> {
+        let node = &self.graph.nodes[value];
+        if !matches!(node.op, Op::Flatten(_)) || !self.places[value].is_empty() {
+            return Ok(None);
+        }
+        let image = node.inputs[0];
+        let (place, extents) = (self.native(image)?, self.extents(image));
+        let padded = place.layout == Layout::Blocked && !extents[1].is_multiple_of(BLOCK);
+        let four = self.dims[image].len() == 4;
+        Ok((four && !padded && !same_order(place.layout, Layout::Nchw, extents)).then_some((image, place)))
     }
 
     fn fused(&self, bias: Option<usize>, group: &Group) -> Fused<'_> {
@@ -205,7 +231,7 @@ impl Lowering<'_> {
 
     /// Both operands in one layout, blocked if either is.
     fn add(&mut self, group: &Group, a: NodeId, b: NodeId) -> Result<()> {
-        let (la, lb) = (self.native(a).layout, self.native(b).layout);
+        let (la, lb) = (self.native(a)?.layout, self.native(b)?.layout);
         let layout = if la == Layout::Blocked { la } else { lb };
         let inputs = vec![self.want(a, layout)?, self.want(b, layout)?];
         self.step(group.node, group.value, layout, Box::new(AddInto), inputs, 0)?;
@@ -215,7 +241,7 @@ impl Lowering<'_> {
     /// Parts are read as they lie; the result is blocked if any of them is.
     fn concat(&mut self, group: &Group) -> Result<()> {
         let values = &self.graph.nodes[group.node].inputs;
-        let places: Vec<Place> = values.iter().map(|&v| self.native(v)).collect();
+        let places = values.iter().map(|&v| self.native(v)).collect::<Result<Vec<Place>>>()?;
         let parts: Vec<_> = places.iter().zip(values).map(|(p, &v)| (p.layout, self.extents(v))).collect();
         let blocked = places.iter().any(|p| p.layout == Layout::Blocked);
         let layout = if blocked { Layout::Blocked } else { places[0].layout };
