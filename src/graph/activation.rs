@@ -78,3 +78,40 @@ impl Forward for Activate {
         self.activation.name().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::forward::level;
+    use super::super::forward::tests::{counting, run};
+    use super::*;
+
+    #[test]
+    fn channels_that_pad_the_last_block_stay_zero() {
+        let activations = [
+            Activation::Relu,
+            Activation::Clip { lo: 0.5, hi: 1.0 },
+            Activation::Clip { lo: -2.0, hi: -1.0 },
+            Activation::LeakyRelu { slope: 0.1 },
+            Activation::Elu { alpha: 1.0 },
+            Activation::Selu,
+            Activation::Celu { alpha: 1.0 },
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Silu,
+            Activation::Mish,
+            Activation::Softplus { beta: 1.0, threshold: 20.0 },
+            Activation::HardSigmoid,
+            Activation::HardSwish,
+        ];
+        let (layout, dims, level) = (Layout::Blocked, [1, 18, 1, 2], level(None).unwrap());
+        for activation in activations {
+            let y = run(&Activate { activation, layout, dims, level }, &[&counting(layout, 18, 2)], 64);
+            for px in y[32..].chunks(16) {
+                assert_eq!(px[2..], [0.0; 14], "{}", activation.name());
+                assert_ne!(px[..2], [0.0; 2], "{}", activation.name());
+            }
+        }
+    }
+}

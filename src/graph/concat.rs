@@ -102,3 +102,24 @@ impl Forward for ConcatChannels {
         format!("Concat of {}", self.parts.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::forward::tests::{counting, run};
+    use super::*;
+
+    #[test]
+    fn parts_in_any_layouts_make_a_whole_without_stray_padding() {
+        for (a, b) in [(16, 5), (5, 16), (3, 4), (32, 16), (17, 18)] {
+            for [la, lb, ly] in Layout::ALL.into_iter().flat_map(|a| Layout::ALL.into_iter().map(move |b| [a, b, b])) {
+                let (dims, w) = ([1, a + b, 1, 2], 2);
+                let concat = ConcatChannels::new(&[(la, [1, a, 1, w]), (lb, [1, b, 1, w])], ly);
+                let y = run(&concat, &[&counting(la, a, w), &counting(lb, b, w)], ly.len(dims));
+                let whole = [counting(Layout::Nchw, a, w), counting(Layout::Nchw, b, w)].concat();
+                let mut expected = vec![0.0; ly.len(dims)];
+                swath_kernels::layout::reorder(Layout::Nchw, &whole, ly, &mut expected, dims);
+                assert_eq!(y, expected, "{a} {la:?} and {b} {lb:?}");
+            }
+        }
+    }
+}

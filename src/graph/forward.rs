@@ -91,3 +91,38 @@ impl Forward for Reorder {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Runs a step on operands into memory full of NaN.
+    pub(crate) fn run(forward: &dyn Forward, operands: &[&[f32]], len: usize) -> Vec<f32> {
+        let mut y = vec![f32::NAN; len];
+        forward.run(&Operands(&|i| operands[i]), &mut y, false, &mut Scratch::default());
+        y
+    }
+
+    /// `[1, c, 1, w]` in a layout, with elements 1, 2, 3 and so on.
+    pub(crate) fn counting(layout: Layout, c: usize, w: usize) -> Vec<f32> {
+        let x: Vec<f32> = (0..c * w).map(|i| i as f32 + 1.0).collect();
+        let mut y = vec![f32::NAN; layout.len([1, c, 1, w])];
+        reorder(Layout::Nchw, &x, layout, &mut y, [1, c, 1, w]);
+        y
+    }
+
+    #[test]
+    fn a_reorder_can_be_a_copy() {
+        let x = counting(Layout::Blocked, 5, 3);
+        let copy = Reorder { from: Layout::Blocked, to: Layout::Blocked, dims: [1, 5, 1, 3] };
+        assert_eq!((run(&copy, &[&x], x.len()), copy.describe()), (x, "copy".into()));
+    }
+
+    #[test]
+    fn padding_of_every_image_is_cleared() {
+        let mut y = vec![1.0; Layout::Blocked.len([2, 17, 1, 2])];
+        clear_padding(Layout::Blocked, [2, 17, 1, 2], &mut y);
+        assert_eq!(y.iter().sum::<f32>(), (2 * 17 * 2) as f32);
+        assert_eq!(y[..32], [1.0; 32]);
+    }
+}

@@ -15,8 +15,9 @@ use super::SessionOptions;
 use super::fuse::{Group, fuse};
 use crate::conv::Options;
 use crate::error::{Error, Result};
-use crate::graph::conv::{ConvForward, Fused, four};
+use crate::graph::conv::{ConvForward, ConvOp, Fused, four};
 use crate::graph::forward::{Forward, Reorder, level};
+use crate::graph::linear::LinearOp;
 use crate::graph::{Activate, AddInto, ConcatChannels, Graph, NodeId, Op, Parameters, SoftmaxRows};
 use crate::tensor::{extents4, stored_len};
 
@@ -144,35 +145,38 @@ impl Lowering<'_> {
     fn group(&mut self, group: &Group) -> Result<()> {
         let node = &self.graph.nodes[group.node];
         let x = node.inputs[0];
-        let (dims, op) = (self.dims[x].clone(), &node.op);
-        if let Op::Flatten(_) = op {
-            return Ok(());
+        match &node.op {
+            Op::Conv2d(op) => self.conv(group, op, x),
+            Op::Linear(op) => self.linear(group, op, x),
+            Op::Add(_) => self.add(group, x, node.inputs[1]),
+            Op::Concat(_) => self.concat(group, &node.inputs),
+            Op::Softmax(op) => self.softmax(group, *op, x),
+            // A view, made when it is asked for.
+            Op::Input | Op::Flatten(_) => Ok(()),
+            op => self.simple(group, op, x),
         }
+    }
+
+    /// Operators that keep whatever layout they get.
+    fn simple(&mut self, group: &Group, op: &Op, x: NodeId) -> Result<()> {
         let Place { buffer, layout } = self.native(x)?;
-        let simple: Box<dyn Forward> = match op {
-            Op::Input | Op::Flatten(_) => return Ok(()),
-            Op::Conv2d(_) => return self.conv(group),
-            Op::Linear(_) => return self.linear(group),
-            Op::Add(_) => return self.add(group, x, node.inputs[1]),
-            Op::Concat(_) => return self.concat(group),
-            Op::Softmax(op) => return self.softmax(group, *op, x),
-            Op::MaxPool2d(op) => Box::new(op.forward(&dims, layout)?),
-            Op::AvgPool2d(op) => Box::new(op.forward(&dims, layout)?),
-            Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(&dims, layout)?),
-            Op::Pad(op) => Box::new(op.forward(four("Pad", &dims)?, layout)),
+        let dims = &self.dims[x];
+        let forward: Box<dyn Forward> = match op {
+            Op::MaxPool2d(op) => Box::new(op.forward(dims, layout)?),
+            Op::AvgPool2d(op) => Box::new(op.forward(dims, layout)?),
+            Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(dims, layout)?),
+            Op::Pad(op) => Box::new(op.forward(four("Pad", dims)?, layout)),
             Op::Activation(activation) => {
-                Box::new(Activate { activation: *activation, layout, dims: extents4(&dims), level: self.level })
+                Box::new(Activate { activation: *activation, layout, dims: extents4(dims), level: self.level })
             }
+            _ => unreachable!("{} has a lowering of its own", op.name()),
         };
-        self.step(group.node, group.value, layout, simple, vec![buffer], 0)?;
+        self.step(group.node, group.value, layout, forward, vec![buffer], 0)?;
         Ok(())
     }
 
     /// Input layouts: as it comes if it has few channels (the stem reads NCHW), else blocked.
-    fn conv(&mut self, group: &Group) -> Result<()> {
-        let node = &self.graph.nodes[group.node];
-        let Op::Conv2d(op) = &node.op else { return Ok(()) };
-        let x = node.inputs[0];
+    fn conv(&mut self, group: &Group, op: &ConvOp, x: NodeId) -> Result<()> {
         let shape = op.shape(&self.dims[x])?;
         let native = self.native(x)?.layout;
         let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
@@ -188,10 +192,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn linear(&mut self, group: &Group) -> Result<()> {
-        let node = &self.graph.nodes[group.node];
-        let Op::Linear(op) = &node.op else { return Ok(()) };
-        let x = node.inputs[0];
+    fn linear(&mut self, group: &Group, op: &LinearOp, x: NodeId) -> Result<()> {
         let mut weights = Cow::from(self.parameters[op.weight].as_slice());
         let image = self.flattened(x)?;
         let mut inputs = vec![match image {
@@ -239,8 +240,7 @@ impl Lowering<'_> {
     }
 
     /// Parts are read as they lie; the result is blocked if any of them is.
-    fn concat(&mut self, group: &Group) -> Result<()> {
-        let values = &self.graph.nodes[group.node].inputs;
+    fn concat(&mut self, group: &Group, values: &[NodeId]) -> Result<()> {
         let places = values.iter().map(|&v| self.native(v)).collect::<Result<Vec<Place>>>()?;
         let parts: Vec<_> = places.iter().zip(values).map(|(p, &v)| (p.layout, self.extents(v))).collect();
         let blocked = places.iter().any(|p| p.layout == Layout::Blocked);
