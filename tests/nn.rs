@@ -92,6 +92,32 @@ fn linear_softmax_and_activations_are_those_of_pytorch() {
     }
 }
 
+#[test]
+fn every_pooling_of_the_fixtures() {
+    let file = fixtures("pool2d");
+    let cases: Vec<String> = file.names().filter_map(|n| n.strip_suffix(".gy")).map(String::from).collect();
+    assert_eq!(cases.len(), 19);
+    for case in cases {
+        let json: serde_json::Value = serde_json::from_str(file.metadata(&case).unwrap()).unwrap();
+        let pair = |key: &str| -> [usize; 2] {
+            [0, 1].map(|i| json[key][i].as_u64().unwrap_or_else(|| panic!("{case} has no {key}")) as usize)
+        };
+        let ceil = json["ceil_mode"].as_bool() == Some(true);
+        let layer = match json["kind"].as_str().unwrap() {
+            "max" => {
+                let pool = MaxPool2d::new(pair("kernel")).stride(pair("stride")).padding(pair("padding"));
+                pool.dilation(pair("dilation")).ceil_mode(ceil).boxed()
+            }
+            "avg" => {
+                let pool = AvgPool2d::new(pair("kernel")).stride(pair("stride")).padding(pair("padding"));
+                pool.ceil_mode(ceil).count_include_pad(json["count_include_pad"].as_bool().unwrap()).boxed()
+            }
+            _ => AdaptiveAvgPool2d::new(pair("output")).boxed(),
+        };
+        check(&file, &case, layer.build(0).unwrap(), &[], 1e-6);
+    }
+}
+
 /// Blocked activations reach pools and activations that no convolution takes along, with channels that do not fill a
 /// block: the identity convolution before them must not show.
 #[test]
