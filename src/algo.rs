@@ -14,6 +14,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 
+pub(crate) use cost::predict;
 pub use cost::{COEFFICIENTS, Coefficients, FEATURES, Work};
 
 /// What an algorithm is asked to plan.

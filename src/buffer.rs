@@ -2,11 +2,14 @@
 
 use core::ops::{Deref, DerefMut};
 
-/// Bytes of a cache line, and of the widest vector.
-const LINE: usize = 64;
+/// Alignment in floats: one cache line, one AVX-512 register.
+const LINE: usize = 16;
 
-/// A fixed number of floats whose first one is 64-byte aligned: a slice of a slightly longer `Vec`, so that no unsafe
-/// code is needed.
+/// A fixed number of floats that start on a 64-byte boundary.
+///
+/// A `Vec<f32>` with up to 15 floats of slack and the offset of the first aligned one: the only way to get aligned
+/// floats out of the allocator without `unsafe` (a `Vec` of aligned lines cannot be viewed as floats in safe code).
+/// The offset belongs to the allocation, so a clone computes its own.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     data: Vec<f32>,
@@ -15,11 +18,16 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// `len` zeros.
-    pub fn zeroed(len: usize) -> Self {
-        let data = vec![0.0f32; len + LINE / size_of::<f32>()];
-        // align_offset may decline in theory; an unaligned buffer is slower, not wrong.
-        let start = Some(data.as_ptr().align_offset(LINE)).filter(|o| o + len <= data.len()).unwrap_or(0);
+    pub(crate) fn zeros(len: usize) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
+        let data = vec![0.0f32; len + LINE - 1];
+        // `align_offset` may decline to answer; then the data is merely not aligned, which costs speed alone.
+        let start = match data.as_ptr().align_offset(LINE * size_of::<f32>()) {
+            offset if offset < LINE => offset,
+            _ => 0,
+        };
         Self { data, start, len }
     }
 }
@@ -38,10 +46,9 @@ impl DerefMut for Buffer {
     }
 }
 
-/// A copy is aligned anew.
 impl Clone for Buffer {
     fn clone(&self) -> Self {
-        let mut copy = Self::zeroed(self.len);
+        let mut copy = Self::zeros(self.len);
         copy.copy_from_slice(self);
         copy
     }

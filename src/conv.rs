@@ -72,7 +72,7 @@ impl Scratch {
 
     pub(crate) fn take(&mut self, len: usize) -> &mut [f32] {
         if self.0.len() < len {
-            self.0 = Buffer::zeroed(len);
+            self.0 = Buffer::zeros(len);
         }
         &mut self.0[..len]
     }
@@ -207,7 +207,7 @@ impl ConvPlan {
     /// For a wrong length.
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
         check_len("the weights", w.len(), self.shape.weights().iter().product())?;
-        let mut data = Buffer::zeroed(self.kernel.packed_len());
+        let mut data = Buffer::zeros(self.kernel.packed_len());
         self.kernel.pack(w, &mut data);
         Ok(PackedWeights { data, key: self.pack_key() })
     }

@@ -1,5 +1,7 @@
 //! The one error type.
 
+use std::path::PathBuf;
+
 use swath_kernels::isa::LevelError;
 use swath_kernels::shape::ShapeError;
 use thiserror::Error;
@@ -54,6 +56,146 @@ pub enum Error {
         /// The system's reason.
         reason: String,
     },
+    /// What went wrong in a named layer of a model.
+    #[error("layer `{layer}`: {error}")]
+    Layer {
+        /// The layer's dotted name.
+        layer: String,
+        /// What is wrong there.
+        error: Box<Error>,
+    },
+    /// A linear layer behind a wrong number of features.
+    #[error("Linear takes {takes} features, gets {gets}")]
+    Features {
+        /// Features that the layer was made for.
+        takes: usize,
+        /// Features that arrive.
+        gets: usize,
+    },
+    /// A tensor of the wrong number of dimensions.
+    #[error("{what} takes {takes}, gets the shape {gets:?}")]
+    Rank {
+        /// Operator or function.
+        what: &'static str,
+        /// The form it takes, such as `[n, c, h, w]`.
+        takes: &'static str,
+        /// The shape that arrives.
+        gets: Vec<usize>,
+    },
+    /// Two shapes that should agree.
+    #[error("{what}: the shapes {left:?} and {right:?} do not agree")]
+    Shapes {
+        /// Where.
+        what: &'static str,
+        /// The one shape.
+        left: Vec<usize>,
+        /// The other shape.
+        right: Vec<usize>,
+    },
+    /// A layer option that does not go with the others, or with the input.
+    #[error("{what} is {value}, but {rule}")]
+    Setting {
+        /// The option.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// The rule that it breaks, with the other number.
+        rule: String,
+    },
+    /// Values of two different models were combined.
+    #[error("{what} combines values of two different models")]
+    Foreign {
+        /// The operator.
+        what: &'static str,
+    },
+    /// Two different layers declare a parameter of the same name.
+    #[error("two layers declare the parameter `{name}`; give one of them a name of its own with `.named(..)`")]
+    DuplicateParameter {
+        /// The dotted name.
+        name: String,
+    },
+    /// No parameter, or no tensor, of this name.
+    #[error("{place} has no tensor `{name}`; it has: {}", list(.known))]
+    UnknownTensor {
+        /// The model or the file.
+        place: String,
+        /// The name asked for.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A parameter is set to a tensor of another shape.
+    #[error("tensor `{name}` has the shape {actual:?}, but the model's parameter has {expected:?}")]
+    ParameterShape {
+        /// The dotted name.
+        name: String,
+        /// Shape of the tensor on offer.
+        actual: Vec<usize>,
+        /// Shape of the model's parameter.
+        expected: Vec<usize>,
+    },
+    /// Strict loading: the file lacks parameters of the model, or has tensors that the model lacks.
+    #[error("{file} does not fit the model: missing {}; unexpected {}", list(.missing), list(.unexpected))]
+    ParameterNames {
+        /// The file.
+        file: String,
+        /// Parameters that the file lacks.
+        missing: Vec<String>,
+        /// Tensors that the model does not know.
+        unexpected: Vec<String>,
+    },
+    /// A tensor of an element type that cannot be read.
+    #[error("tensor `{name}` of {file} has elements of type {dtype}; only F32 can be read")]
+    ElementType {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its element type.
+        dtype: String,
+    },
+    /// A file that is damaged or is not what it should be.
+    #[error("{file}: {problem}")]
+    Format {
+        /// The file.
+        file: String,
+        /// What is wrong, with both numbers.
+        problem: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        error: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Says in which layer the error arose; the outermost call of several wins nothing, the innermost name stays.
+    pub(crate) fn in_layer(self, layer: &str) -> Self {
+        match self {
+            e @ Error::Layer { .. } => e,
+            e if layer.is_empty() => e,
+            e => Error::Layer { layer: layer.into(), error: Box::new(e) },
+        }
+    }
+}
+
+/// Names for a message: all of a few, the first of many.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    if names.is_empty() {
+        return "none".into();
+    }
+    let shown = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// `Result` with this crate's [`enum@Error`].

@@ -1,0 +1,125 @@
+//! Channels of several values one after another.
+
+use swath_kernels::layout::{BLOCK, Layout};
+
+use super::Operator;
+use super::forward::{Forward, Operands, clear_padding};
+use crate::conv::Scratch;
+use crate::error::{Error, Result};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Concat;
+
+impl Operator for Concat {
+    fn name(&self) -> &'static str {
+        "Concat"
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        let first = inputs[0];
+        if first.len() < 2 {
+            return Err(Error::Rank { what: "Concat", takes: "[n, c, ..]", gets: first.to_vec() });
+        }
+        let mut dims = first.to_vec();
+        for other in &inputs[1..] {
+            if other.len() != first.len() || other[0] != first[0] || other[2..] != first[2..] {
+                return Err(Error::Shapes { what: "Concat", left: first.to_vec(), right: other.to_vec() });
+            }
+            dims[1] += other[1];
+        }
+        swath_kernels::shape::checked_elements("concatenation", &dims)?;
+        Ok(dims)
+    }
+}
+
+/// One part of a concatenation: its layout, extents and first channel in the output.
+pub(crate) struct Part {
+    layout: Layout,
+    dims: [usize; 4],
+    at: usize,
+}
+
+/// Concatenation of parts in any layouts.
+pub(crate) struct ConcatChannels {
+    parts: Vec<Part>,
+    layout: Layout,
+    dims: [usize; 4],
+}
+
+impl ConcatChannels {
+    /// From the parts' layouts and extents, to an output in `layout`.
+    pub(crate) fn new(parts: &[(Layout, [usize; 4])], layout: Layout) -> Self {
+        let mut at = 0;
+        let parts: Vec<Part> = parts
+            .iter()
+            .map(|&(layout, dims)| {
+                at += dims[1];
+                Part { layout, dims, at: at - dims[1] }
+            })
+            .collect();
+        let [n, _, h, w] = parts[0].dims;
+        Self { parts, layout, dims: [n, at, h, w] }
+    }
+
+    fn copy(&self, part: &Part, x: &[f32], y: &mut [f32]) {
+        let [n, c, h, w] = part.dims;
+        let (s, d) = (part.layout.strides(part.dims), self.layout.strides(self.dims));
+        // Whole planes of channels are contiguous where neither layout has to cut a block.
+        let whole = match (part.layout, self.layout) {
+            (Layout::Nchw, Layout::Nchw) => true,
+            (Layout::Blocked, Layout::Blocked) => part.at.is_multiple_of(BLOCK),
+            _ => false,
+        };
+        for i in 0..n {
+            if whole {
+                let (from, to, len) = (i * s.n, i * d.n + part.at * h * w, s.n);
+                y[to..to + len].copy_from_slice(&x[from..from + len]);
+                continue;
+            }
+            for k in 0..c {
+                let o = part.at + k;
+                let from = i * s.n + k / BLOCK * s.block + k % BLOCK * s.channel;
+                let to = i * d.n + o / BLOCK * d.block + o % BLOCK * d.channel;
+                for r in 0..h {
+                    for p in 0..w {
+                        y[to + r * d.row + p * d.px] = x[from + r * s.row + p * s.px];
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Forward for ConcatChannels {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        for (i, part) in self.parts.iter().enumerate() {
+            self.copy(part, x.get(i), y);
+        }
+        clear_padding(self.layout, self.dims, y);
+    }
+
+    fn describe(&self) -> String {
+        format!("Concat of {}", self.parts.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::forward::tests::{counting, run};
+    use super::*;
+
+    #[test]
+    fn parts_in_any_layouts_make_a_whole_without_stray_padding() {
+        for (a, b) in [(16, 5), (5, 16), (3, 4), (32, 16), (17, 18)] {
+            for [la, lb, ly] in Layout::ALL.into_iter().flat_map(|a| Layout::ALL.into_iter().map(move |b| [a, b, b])) {
+                let (dims, w) = ([1, a + b, 1, 2], 2);
+                let concat = ConcatChannels::new(&[(la, [1, a, 1, w]), (lb, [1, b, 1, w])], ly);
+                let y = run(&concat, &[&counting(la, a, w), &counting(lb, b, w)], ly.len(dims));
+                let whole = [counting(Layout::Nchw, a, w), counting(Layout::Nchw, b, w)].concat();
+                let mut expected = vec![0.0; ly.len(dims)];
+                swath_kernels::layout::reorder(Layout::Nchw, &whole, ly, &mut expected, dims);
+                assert_eq!(y, expected, "{a} {la:?} and {b} {lb:?}");
+            }
+        }
+    }
+}

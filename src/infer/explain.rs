@@ -1,0 +1,44 @@
+//! What a compiled session does, as a table.
+
+use super::Program;
+use super::memory::Place;
+
+/// One line per step: layer, what runs, what it gives and where.
+pub(super) fn explain(program: &Program) -> String {
+    let mut rows = vec![["step", "layer", "runs", "gives", "layout", "memory"].map(String::from)];
+    for (i, step) in program.steps.iter().enumerate() {
+        let memory = match program.memory.places[step.output] {
+            Place::Slot(s) if program.memory.in_place[i] => format!("slot {s}, in place"),
+            Place::Slot(s) => format!("slot {s}"),
+            Place::Output | Place::Input => "output".into(),
+        };
+        rows.push([
+            i.to_string(),
+            step.layer.clone(),
+            step.forward.describe(),
+            format!("{:?}", step.dims),
+            step.layout.name().into(),
+            memory,
+        ]);
+    }
+    let widths: Vec<usize> = (0..6).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = format!("input {:?} {}\n", program.dims, program.layout.name());
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}", w = *w)).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    let kib = |floats: usize| (floats * 4).div_ceil(1024);
+    let separate: usize = program.steps.iter().map(|s| program.lens[s.output]).sum();
+    let output = program.steps.last().map_or(0, |s| program.lens[s.output]);
+    let shared = program.memory.slots.iter().sum::<usize>() + output;
+    let scratch = program.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
+    text.push_str(&format!(
+        "activations {} KiB in {} slots and the output ({} KiB without sharing), scratch {} KiB\n",
+        kib(shared),
+        program.memory.slots.len(),
+        kib(separate),
+        kib(scratch)
+    ));
+    text
+}

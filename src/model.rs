@@ -1,0 +1,185 @@
+//! A model: a graph and the values of its parameters.
+
+use core::fmt;
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Parameters};
+use crate::infer::{Session, SessionOptions};
+use crate::tensor::Tensor;
+use crate::weights::{WeightsFile, save};
+
+/// How a weights file has to fit a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// Every parameter is in the file, and the file has nothing else.
+    #[default]
+    Strict,
+    /// Every parameter is in the file, which may have other tensors.
+    IgnoreUnexpected,
+    /// What is in both is loaded.
+    Lenient,
+}
+
+/// A graph and the values of its parameters, under PyTorch's dotted names.
+///
+/// ```
+/// use swath::{Tensor, nn::*};
+/// let mut model = Sequential::new((Conv2d::new(1, 2, 3).named("conv"), ReLU)).build(1)?;
+/// assert_eq!(model.parameter("conv.weight")?.dims(), [2, 1, 3, 3]);
+/// model.set_parameter("conv.bias", &Tensor::new([2], &[0.5, -0.5])?)?;
+/// let e = model.set_parameter("conv.bias", &Tensor::zeros([3])?).unwrap_err();
+/// assert_eq!(e.to_string(), "tensor `conv.bias` has the shape [3], but the model's parameter has [2]");
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Model {
+    graph: Graph,
+    parameters: Parameters,
+}
+
+impl Model {
+    /// Initialises the parameters of a graph as PyTorch does; the same seed gives the same values on every machine.
+    ///
+    /// # Errors
+    /// If a parameter's extents overflow.
+    pub fn new(graph: Graph, seed: u64) -> Result<Self> {
+        let parameters = graph.parameters.iter().map(|p| p.initial(seed)).collect::<Result<_>>()?;
+        Ok(Self { graph, parameters })
+    }
+
+    /// The operators.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Extents of the output for an input of the given extents.
+    ///
+    /// # Errors
+    /// Of the first operator that the shape does not fit, under its layer's name.
+    pub fn output_dims(&self, input: impl AsRef<[usize]>) -> Result<Vec<usize>> {
+        self.graph.output_dims(input.as_ref())
+    }
+
+    /// Compiles for an input of these extents, `[n, c, h, w]` or `[n, features]`, in NCHW on both edges.
+    ///
+    /// # Errors
+    /// Of the first operator that the shape does not fit, under its layer's name.
+    pub fn compile(&self, input: impl AsRef<[usize]>) -> Result<Session> {
+        self.compile_with(input, &SessionOptions::default())
+    }
+
+    /// As [`Model::compile`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::compile`], and for a level that this machine lacks.
+    pub fn compile_with(&self, input: impl AsRef<[usize]>, options: &SessionOptions) -> Result<Session> {
+        Session::compile(&self.graph, &self.parameters, input.as_ref(), options)
+    }
+
+    /// Names and values, in the order in which the layers declared them.
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.graph.parameters.iter().map(|p| p.name.as_str()).zip(&self.parameters)
+    }
+
+    /// Number of floats in all parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.iter().map(|p| p.as_slice().len()).sum()
+    }
+
+    /// The value of a parameter.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn parameter(&self, name: &str) -> Result<&Tensor> {
+        Ok(&self.parameters[self.index(name)?])
+    }
+
+    /// Sets a parameter. Sessions that were compiled before keep the old value.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`] and [`Error::ParameterShape`].
+    pub fn set_parameter(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        let i = self.index(name)?;
+        self.check(i, value.dims())?;
+        self.parameters[i] = value.clone();
+        Ok(())
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        self.graph.parameters.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownTensor {
+            place: "the model".into(),
+            name: name.into(),
+            known: self.parameters().map(|(n, _)| n.to_string()).collect(),
+        })
+    }
+
+    fn check(&self, i: usize, actual: &[usize]) -> Result<()> {
+        let spec = &self.graph.parameters[i];
+        if actual == spec.dims {
+            return Ok(());
+        }
+        let (name, expected) = (spec.name.clone(), spec.dims.clone());
+        Err(Error::ParameterShape { name, actual: actual.to_vec(), expected })
+    }
+
+    /// Loads all parameters from a safetensors file that holds exactly them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, misses a parameter, has another tensor, or has one of another shape or
+    /// type. The model is unchanged then.
+    pub fn load_safetensors(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.load_weights(&WeightsFile::open(path)?, Strictness::Strict)
+    }
+
+    /// Loads parameters from a weights file that is already open.
+    ///
+    /// # Errors
+    /// As [`Model::load_safetensors`], to the extent that `strictness` asks for. The model is unchanged then.
+    pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<()> {
+        let in_file = |name: &str| file.dims(name).is_ok();
+        let missing: Vec<String> =
+            self.parameters().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
+        let unexpected: Vec<String> = file.names().filter(|n| self.index(n).is_err()).map(String::from).collect();
+        let refused = match strictness {
+            Strictness::Strict => !missing.is_empty() || !unexpected.is_empty(),
+            Strictness::IgnoreUnexpected => !missing.is_empty(),
+            Strictness::Lenient => false,
+        };
+        if refused {
+            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
+        }
+        let mut loaded = Vec::new();
+        for (i, spec) in self.graph.parameters.iter().enumerate().filter(|(_, p)| in_file(&p.name)) {
+            self.check(i, file.dims(&spec.name)?)?;
+            loaded.push((i, file.tensor(&spec.name)?));
+        }
+        for (i, value) in loaded {
+            self.parameters[i] = value;
+        }
+        Ok(())
+    }
+
+    /// Writes all parameters to a safetensors file, replacing it at once: a reader sees the old file or the new one.
+    ///
+    /// # Errors
+    /// If the file cannot be written; an old file is unchanged then.
+    pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_safetensors_with(path, &HashMap::new())
+    }
+
+    /// As [`Model::save_safetensors`], with metadata for the file's header.
+    ///
+    /// # Errors
+    /// As [`Model::save_safetensors`].
+    pub fn save_safetensors_with(&self, path: impl AsRef<Path>, metadata: &HashMap<String, String>) -> Result<()> {
+        save(path.as_ref(), self.parameters(), metadata)
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Model of {} operators and {} parameters", self.graph.nodes.len(), self.parameter_count())
+    }
+}

@@ -1,0 +1,276 @@
+//! Layers: names, initialisation, options, and results of PyTorch.
+
+use swath::nn::*;
+use swath::{Error, Model, Result, Tensor, Value, WeightsFile};
+
+fn fixtures(name: &str) -> WeightsFile {
+    WeightsFile::open(format!("{}/tests/fixtures/{name}.safetensors", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Runs a model on a case's `x` and compares with its `y`.
+fn check(file: &WeightsFile, case: &str, mut model: Model, parameters: &[(&str, &str)], tolerance: f32) {
+    for (name, tensor) in parameters {
+        model.set_parameter(name, &file.tensor(&format!("{case}.{tensor}")).unwrap()).unwrap();
+    }
+    let (x, y) = (file.tensor(&format!("{case}.x")).unwrap(), file.tensor(&format!("{case}.y")).unwrap());
+    let mut session = model.compile(x.dims()).unwrap();
+    let got = session.run(&x).unwrap();
+    assert_eq!(got.dims(), y.dims(), "{case}");
+    for (i, (a, b)) in got.as_slice().iter().zip(y.as_slice()).enumerate() {
+        assert!((a - b).abs() <= tolerance * b.abs().max(1.0), "{case}: element {i} is {a}, PyTorch has {b}");
+    }
+}
+
+fn names(model: &Model) -> Vec<String> {
+    model.parameters().map(|(name, value)| format!("{name} {:?}", value.dims())).collect()
+}
+
+#[test]
+fn padding_modes_are_those_of_pytorch() {
+    let file = fixtures("conv2d");
+    let modes =
+        [("reflect", PaddingMode::Reflect), ("replicate", PaddingMode::Replicate), ("circular", PaddingMode::Circular)];
+    for (case, mode) in modes {
+        let conv = Conv2d::new(5, 6, 3).padding([2, 1, 1, 2]).padding_mode(mode);
+        check(&file, case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], 2e-6);
+    }
+}
+
+#[test]
+fn every_convolution_of_the_fixtures() {
+    let file = fixtures("conv2d");
+    let cases: Vec<String> = file
+        .names()
+        .filter_map(|n| n.strip_suffix(".gw"))
+        .filter(|n| n.contains(char::is_numeric))
+        .map(String::from)
+        .collect();
+    assert_eq!(cases.len(), 112);
+    for case in cases {
+        let json: serde_json::Value = serde_json::from_str(file.metadata(&case).unwrap()).unwrap();
+        let int = |v: &serde_json::Value| v.as_u64().unwrap() as usize;
+        let list = |key: &str| json[key].as_array().unwrap().iter().map(int).collect::<Vec<_>>();
+        let pair = |key: &str| <[usize; 2]>::try_from(list(key)).unwrap();
+        let conv = Conv2d::new(int(&json["ic"]), int(&json["oc"]), [int(&json["kh"]), int(&json["kw"])])
+            .stride(pair("stride"))
+            .padding(<[usize; 4]>::try_from(list("pad_tlbr")).unwrap())
+            .dilation(pair("dilation"))
+            .groups(int(&json["groups"]));
+        check(&file, &case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], 2e-5);
+    }
+}
+
+#[test]
+fn linear_softmax_and_activations_are_those_of_pytorch() {
+    let file = fixtures("layers");
+    for (n, i, o) in [(1, 7, 5), (5, 130, 33), (16, 512, 10)] {
+        let model = Linear::new(i, o).build(0).unwrap();
+        check(&file, &format!("linear_{n}x{i}x{o}"), model, &[("weight", "w"), ("bias", "b")], 1e-5);
+    }
+    check(&file, "softmax", Softmax::new(1).build(0).unwrap(), &[], 1e-6);
+    check(&file, "log_softmax", LogSoftmax::new(-1).build(0).unwrap(), &[], 1e-6);
+    let activations: [(&str, Box<dyn Module>); 16] = [
+        ("relu", ReLU.boxed()),
+        ("relu6", ReLU6.boxed()),
+        ("leaky_relu", LeakyReLU::new(0.1).boxed()),
+        ("elu", ELU::default().boxed()),
+        ("selu", SELU.boxed()),
+        ("celu", CELU::default().boxed()),
+        ("sigmoid", Sigmoid.boxed()),
+        ("tanh", Tanh.boxed()),
+        ("gelu", GELU::new().boxed()),
+        ("gelu_tanh", GELU::tanh().boxed()),
+        ("silu", SiLU.boxed()),
+        ("mish", Mish.boxed()),
+        ("softplus", Softplus::default().boxed()),
+        ("hardswish", Hardswish.boxed()),
+        ("hardsigmoid", Hardsigmoid.boxed()),
+        ("hardtanh", Hardtanh::default().boxed()),
+    ];
+    for (name, layer) in activations {
+        check(&file, &format!("act_{name}"), layer.build(0).unwrap(), &[], 2e-6);
+    }
+}
+
+#[test]
+fn every_pooling_of_the_fixtures() {
+    let file = fixtures("pool2d");
+    let cases: Vec<String> = file.names().filter_map(|n| n.strip_suffix(".gy")).map(String::from).collect();
+    assert_eq!(cases.len(), 19);
+    for case in cases {
+        let json: serde_json::Value = serde_json::from_str(file.metadata(&case).unwrap()).unwrap();
+        let pair = |key: &str| -> [usize; 2] {
+            [0, 1].map(|i| json[key][i].as_u64().unwrap_or_else(|| panic!("{case} has no {key}")) as usize)
+        };
+        let ceil = json["ceil_mode"].as_bool() == Some(true);
+        let layer = match json["kind"].as_str().unwrap() {
+            "max" => {
+                let pool = MaxPool2d::new(pair("kernel")).stride(pair("stride")).padding(pair("padding"));
+                pool.dilation(pair("dilation")).ceil_mode(ceil).boxed()
+            }
+            "avg" => {
+                let pool = AvgPool2d::new(pair("kernel")).stride(pair("stride")).padding(pair("padding"));
+                pool.ceil_mode(ceil).count_include_pad(json["count_include_pad"].as_bool().unwrap()).boxed()
+            }
+            _ => AdaptiveAvgPool2d::new(pair("output")).boxed(),
+        };
+        check(&file, &case, layer.build(0).unwrap(), &[], 1e-6);
+    }
+}
+
+/// Blocked activations reach pools and activations that no convolution takes along, with channels that do not fill a
+/// block: the identity convolution before them must not show.
+#[test]
+fn layers_give_the_same_behind_a_convolution() {
+    for channels in [1, 5, 16, 37] {
+        let mut identity = Tensor::zeros([channels, channels, 1, 1]).unwrap();
+        (0..channels).for_each(|c| identity.as_mut_slice()[c * channels + c] = 1.0);
+        let x: Vec<f32> = (0..2 * channels * 7 * 6).map(|i| (i as f32 * 0.7).sin() * 4.0).collect();
+        let x = Tensor::new([2, channels, 7, 6], &x).unwrap();
+        let layers: Vec<fn() -> Box<dyn Module>> = vec![
+            || Sigmoid.boxed(),
+            || Softplus::default().boxed(),
+            || Hardtanh::new(0.5, 2.0).boxed(),
+            || Sequential::new((Hardsigmoid, MaxPool2d::new(3).stride(2).padding(1))).boxed(),
+            || MaxPool2d::new([3, 2]).stride([1, 2]).dilation([2, 1]).ceil_mode(true).boxed(),
+            || AvgPool2d::new(3).stride(2).padding(1).ceil_mode(true).boxed(),
+            || AvgPool2d::new(3).stride(2).padding(1).count_include_pad(false).boxed(),
+            || AvgPool2d::new(2).divisor_override(3).boxed(),
+            || AdaptiveAvgPool2d::new([3, 5]).boxed(),
+            || Sequential::new((AdaptiveAvgPool2d::new(1), Flatten)).boxed(),
+            || Flatten.boxed(),
+            || Softmax::new(1).boxed(),
+            || Sequential::new((Softmax::new(-3), ReLU)).boxed(),
+            || Identity.boxed(),
+        ];
+        for (i, layer) in layers.iter().enumerate() {
+            let alone = layer().build(0).unwrap().compile(x.dims()).unwrap().run(&x).unwrap().clone();
+            let conv = Conv2d::new(channels, channels, 1).bias(false).named("conv");
+            let mut model = Sequential::new((conv, layer())).build(0).unwrap();
+            model.set_parameter("conv.weight", &identity).unwrap();
+            let behind = model.compile(x.dims()).unwrap().run(&x).unwrap().clone();
+            assert_eq!(alone, behind, "layer {i} with {channels} channels");
+        }
+    }
+}
+
+#[test]
+fn parameters_have_the_names_of_pytorch() {
+    let model = Sequential::new((
+        Conv2d::new(3, 8, 3),
+        ReLU,
+        Sequential::new((Conv2d::new(8, 8, [1, 3]).groups(4).bias(false), Linear::new(4, 2).named("head"))),
+        Conv2d::new(8, 8, 1).named("last"),
+    ));
+    let model = model.build(0).unwrap();
+    assert_eq!(
+        names(&model),
+        [
+            "0.weight [8, 3, 3, 3]",
+            "0.bias [8]",
+            "2.0.weight [8, 2, 1, 3]",
+            "2.head.weight [2, 4]",
+            "2.head.bias [2]",
+            "last.weight [8, 8, 1, 1]",
+            "last.bias [8]"
+        ]
+    );
+    assert_eq!(model.parameter_count(), 8 * 27 + 8 + 48 + 8 + 2 + 64 + 8);
+    let e = model.parameter("2.head.wieght").unwrap_err().to_string();
+    assert!(e.starts_with("the model has no tensor `2.head.wieght`; it has: `0.weight`, `0.bias`"), "{e}");
+}
+
+#[test]
+fn one_layer_called_twice_shares_and_two_under_one_name_are_refused() {
+    let conv = Conv2d::new(4, 4, 1).named("conv");
+    let shared = (|x: &Value| conv.call(&conv.call(x)?)).build(0).unwrap();
+    assert_eq!(names(&shared), ["conv.weight [4, 4, 1, 1]", "conv.bias [4]"]);
+    let (a, b) = (Conv2d::new(4, 4, 1), Conv2d::new(4, 4, 1));
+    let e = (|x: &Value| b.call(&a.call(x)?)).build(0).unwrap_err();
+    assert!(matches!(&e, Error::DuplicateParameter { name } if name == "weight"), "{e}");
+    let copy = conv.clone();
+    assert!((|x: &Value| copy.call(&conv.call(x)?)).build(0).is_err(), "a clone is another layer");
+}
+
+#[test]
+fn initial_values_are_uniform_and_depend_on_the_seed_alone() {
+    let model = |seed| Sequential::new((Conv2d::new(64, 64, 3), Linear::new(500, 300))).build(seed).unwrap();
+    let m = model(1);
+    let values = |m: &Model| -> Vec<Vec<f32>> { m.parameters().map(|(_, t)| t.as_slice().to_vec()).collect() };
+    assert_eq!(values(&m), values(&model(1)));
+    for ((name, a), (_, b)) in m.parameters().zip(model(2).parameters()) {
+        assert_ne!(a, b, "{name}");
+    }
+    for (name, fan_in) in [("0.weight", 576.0f64), ("0.bias", 576.0), ("1.weight", 500.0), ("1.bias", 500.0)] {
+        let bound = 1.0 / fan_in.sqrt();
+        let v: Vec<f64> = m.parameter(name).unwrap().as_slice().iter().map(|&v| f64::from(v) / bound).collect();
+        let n = v.len() as f64;
+        let (mean, square) = (v.iter().sum::<f64>() / n, v.iter().map(|v| v * v).sum::<f64>() / n);
+        assert!(v.iter().all(|v| v.abs() <= 1.0 + 1e-6), "{name}");
+        // Of a uniform variable in +-1 the mean is 0 +- sqrt(1/3n), that of the square 1/3 +- sqrt(4/45n).
+        assert!(mean.abs() < 4.0 * (1.0 / 3.0 / n).sqrt(), "{name} has mean {mean}");
+        assert!((square - 1.0 / 3.0).abs() < 4.0 * (4.0 / 45.0 / n).sqrt(), "{name} has mean square {square}");
+    }
+    // A seed means the same values for ever.
+    let first = Linear::new(4, 1).build(42).unwrap();
+    let bits: Vec<u32> = first.parameter("weight").unwrap().as_slice().iter().map(|v| v.to_bits()).collect();
+    assert_eq!(bits, INITIAL_BITS);
+}
+
+const INITIAL_BITS: [u32; 4] = [3165507776, 1046154484, 3204150298, 3192381188];
+
+#[test]
+fn same_pads_as_pytorch_does() {
+    for (kernel, dilation) in [([3, 3], 1), ([4, 2], 1), ([3, 4], 2), ([1, 5], 3)] {
+        let conv = Conv2d::new(2, 3, kernel).padding(Conv2dPadding::Same).dilation(dilation).build(0).unwrap();
+        assert_eq!(conv.output_dims([1, 2, 17, 18]).unwrap(), [1, 3, 17, 18], "{kernel:?} {dilation}");
+    }
+    // The odd pixel is at the right: a kernel of two taps that sees (x[i], x[i + 1]).
+    let mut conv = Conv2d::new(1, 1, [1, 2]).padding(Conv2dPadding::Same).bias(false).build(0).unwrap();
+    conv.set_parameter("weight", &Tensor::new([1, 1, 1, 2], &[1.0, 10.0]).unwrap()).unwrap();
+    let mut session = conv.compile([1, 1, 1, 3]).unwrap();
+    assert_eq!(session.run(&[1.0, 2.0, 3.0]).unwrap().as_slice(), [21.0, 32.0, 3.0]);
+}
+
+#[test]
+fn contradictions_are_errors_with_both_numbers() {
+    let text = |m: Box<dyn Module>| m.build(0).unwrap_err().to_string();
+    assert_eq!(text(Conv2d::new(6, 8, 3).groups(4).boxed()), "4 groups do not divide 6 input channels");
+    assert_eq!(text(Conv2d::new(8, 6, 3).groups(4).boxed()), "4 groups do not divide 6 output channels");
+    assert!(text(Conv2d::new(8, 6, [3, 0]).boxed()).contains("kernel width is zero"));
+    assert!(text(Linear::new(0, 3).boxed()).contains("input features is zero"));
+    let nested = Sequential::new((ReLU, Sequential::new((Conv2d::new(8, 8, 3).stride(0),)).named("block")));
+    assert_eq!(text(nested.boxed()), "layer `block.0`: the vertical stride is zero; it must be at least 1");
+
+    let compiled = |m: Box<dyn Module>, dims: &[usize]| m.build(0).unwrap().compile(dims).unwrap_err().to_string();
+    let conv = || Conv2d::new(8, 8, 3);
+    assert!(compiled(conv().boxed(), &[1, 7, 9, 9]).contains("7 channels, but the weights expect 8"));
+    assert!(compiled(conv().boxed(), &[1, 8, 2, 9]).contains("spans 3, but the padded input only 2"));
+    assert!(compiled(conv().boxed(), &[1, 8]).contains("takes [n, c, h, w], gets the shape [1, 8]"));
+    assert!(compiled(Linear::new(8, 2).boxed(), &[1, 8, 1, 1]).contains("Flatten"));
+    assert!(compiled(MaxPool2d::new(2).padding(2).boxed(), &[1, 8, 9, 9]).contains("allows at most 1"));
+    assert!(compiled(AvgPool2d::new(2).divisor_override(0).boxed(), &[1, 8, 9, 9]).contains("zero"));
+    assert!(compiled(AdaptiveAvgPool2d::new(0).boxed(), &[1, 8, 9, 9]).contains("output height of"));
+    assert!(compiled(Softmax::new(2).boxed(), &[1, 8, 9, 9]).contains("only dimension 1"));
+    assert!(
+        compiled(conv().padding(9).padding_mode(PaddingMode::Reflect).boxed(), &[1, 8, 9, 9]).contains("at most 8")
+    );
+    assert!(compiled(ReLU.boxed(), &[1, 0, 3, 3]).contains("[1, 0, 3, 3]"));
+    assert!(compiled(ReLU.boxed(), &[]).contains("[]"));
+    assert!(compiled(ReLU.boxed(), &[2, usize::MAX]).contains("more than"));
+}
+
+#[test]
+fn values_of_two_models_do_not_mix() {
+    let other = std::cell::RefCell::new(None);
+    (|x: &Value| -> Result<Value> {
+        *other.borrow_mut() = Some(x.clone());
+        Ok(x.clone())
+    })
+    .build(0)
+    .unwrap();
+    let foreign = other.borrow().clone().unwrap();
+    let e = (|x: &Value| Ok((x + &foreign).relu())).build(0).unwrap_err();
+    assert_eq!(e.to_string(), "Add combines values of two different models");
+    assert!((|_: &Value| Ok(foreign.clone())).build(0).is_err());
+}

@@ -1,0 +1,165 @@
+//! Weights files: round trips, strict loading, and damaged files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use swath::nn::*;
+use swath::{Error, Model, Strictness, Tensor, WeightsFile};
+
+/// A folder of its own for every test, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("swath-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn model(seed: u64) -> Model {
+    Sequential::new((Conv2d::new(2, 3, 3).named("conv"), Flatten, Linear::new(12, 4).named("fc"))).build(seed).unwrap()
+}
+
+fn values(m: &Model) -> Vec<Tensor> {
+    m.parameters().map(|(_, t)| t.clone()).collect()
+}
+
+fn saved(m: &Model) -> Vec<u8> {
+    let folder = Folder::new(&format!("saved-{:?}", std::thread::current().id()));
+    m.save_safetensors(folder.file("m.safetensors")).unwrap();
+    fs::read(folder.file("m.safetensors")).unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded() {
+    let folder = Folder::new("round-trip");
+    let path = folder.file("model.safetensors");
+    let (a, mut b) = (model(1), model(2));
+    assert_ne!(values(&a), values(&b));
+    let metadata = HashMap::from([("epoch".to_string(), "3".to_string())]);
+    a.save_safetensors_with(&path, &metadata).unwrap();
+    b.load_safetensors(&path).unwrap();
+    assert_eq!(values(&a), values(&b));
+    let file = WeightsFile::open(&path).unwrap();
+    assert_eq!((file.metadata("epoch"), file.metadata("loss")), (Some("3"), None));
+    assert_eq!(file.names().collect::<Vec<_>>(), ["conv.bias", "conv.weight", "fc.bias", "fc.weight"]);
+    assert_eq!(file.dims("fc.weight").unwrap(), [4, 12]);
+    // Saving again replaces the file, and nothing else is left in the folder.
+    model(3).save_safetensors(&path).unwrap();
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    b.load_safetensors(&path).unwrap();
+    assert_eq!(values(&b), values(&model(3)));
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
+    let file = |m: Model| WeightsFile::from_bytes(saved(&m)).unwrap();
+    let other = |fc: usize| {
+        Sequential::new((Conv2d::new(2, 3, 3).named("conv"), Flatten, Linear::new(12, fc).named("fc")))
+            .build(5)
+            .unwrap()
+    };
+    let mut m = model(1);
+    let e = m.load_weights(&file(other(7)), Strictness::Strict).unwrap_err();
+    assert_eq!(e.to_string(), "tensor `fc.weight` has the shape [7, 12], but the model's parameter has [4, 12]");
+    let renamed =
+        Sequential::new((Conv2d::new(2, 3, 3).named("conv"), Linear::new(12, 4).named("head"))).build(5).unwrap();
+    let e = m.load_weights(&file(renamed.clone()), Strictness::Strict).unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "the safetensors data does not fit the model: missing `fc.weight`, `fc.bias`; unexpected `head.bias`, `head.weight`"
+    );
+    assert!(m.load_weights(&file(renamed.clone()), Strictness::IgnoreUnexpected).is_err());
+    assert_eq!(values(&m), values(&model(1)));
+    m.load_weights(&file(renamed.clone()), Strictness::Lenient).unwrap();
+    assert_eq!(m.parameter("conv.weight").unwrap(), renamed.parameter("conv.weight").unwrap());
+    assert_eq!(m.parameter("fc.weight").unwrap(), model(1).parameter("fc.weight").unwrap());
+    let larger = Sequential::new((
+        Conv2d::new(2, 3, 3).named("conv"),
+        Linear::new(12, 4).named("fc"),
+        Linear::new(4, 4).named("more"),
+    ));
+    let larger = file(larger.build(9).unwrap());
+    assert!(
+        m.load_weights(&larger, Strictness::Strict).unwrap_err().to_string().contains("missing none; unexpected `more")
+    );
+    m.load_weights(&larger, Strictness::IgnoreUnexpected).unwrap();
+}
+
+#[test]
+fn every_truncation_is_one_clear_error() {
+    let bytes = saved(&model(1));
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for len in 0..bytes.len() {
+        let e = WeightsFile::from_bytes(bytes[..len].to_vec()).unwrap_err().to_string();
+        assert_eq!(e.lines().count(), 1, "{len}: {e}");
+        match len {
+            0..8 => assert!(e.contains(&format!("it has {len} bytes")), "{e}"),
+            _ if len < header => assert!(e.contains("truncated: its header"), "{len}: {e}"),
+            _ => assert!(e.contains("truncated: tensor `"), "{len}: {e}"),
+        }
+    }
+    let e = WeightsFile::from_bytes(bytes[..bytes.len() - 1].to_vec()).unwrap_err().to_string();
+    assert!(
+        e.ends_with("truncated: tensor `fc.weight` of shape [4, 12] is bytes 244..436 of the data, which has only 435"),
+        "{e}"
+    );
+    assert!(WeightsFile::from_bytes([bytes.as_slice(), &[0]].concat()).is_err(), "too long");
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    let bytes = saved(&model(1));
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for i in 0..header {
+        for value in [0, b'9', b'"', b'}', 255] {
+            let mut damaged = bytes.clone();
+            damaged[i] = value;
+            if let Ok(file) = WeightsFile::from_bytes(damaged) {
+                let _ = model(1).load_weights(&file, Strictness::Strict);
+            }
+        }
+    }
+    for foreign in [&b""[..], b"PK\x03\x04 not this", b"\x93NUMPY\x01\x00..................", &[255; 64]] {
+        let e = WeightsFile::from_bytes(foreign.to_vec()).unwrap_err().to_string();
+        assert!(e.starts_with("the safetensors data: "), "{e}");
+    }
+}
+
+#[test]
+fn other_element_types_and_missing_files_are_named() {
+    let path = format!("{}/tests/fixtures/layers.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let file = WeightsFile::open(&path).unwrap();
+    let e = file.tensor("cross_entropy_ls0.0.target").unwrap_err().to_string();
+    assert!(e.contains("tensor `cross_entropy_ls0.0.target` of") && e.contains("I64; only F32"), "{e}");
+    let e = file.tensor("nothing").unwrap_err().to_string();
+    assert!(e.contains("has no tensor `nothing`") && e.contains("more"), "{e}");
+    let e = WeightsFile::open("/nonexistent/m.safetensors").unwrap_err();
+    assert!(matches!(&e, Error::Io { action: "read", .. }));
+    assert!(e.to_string().starts_with("cannot read /nonexistent/m.safetensors: "), "{e}");
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_file() {
+    let folder = Folder::new("failed-save");
+    assert!(matches!(model(1).save_safetensors(folder.file("no/such/folder")), Err(Error::Io { action: "write", .. })));
+    // A folder cannot be replaced by a file, and the temporary file goes away.
+    let occupied = folder.file("occupied");
+    fs::create_dir(&occupied).unwrap();
+    fs::write(occupied.join("kept"), "x").unwrap();
+    assert!(model(1).save_safetensors(&occupied).is_err());
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    assert!(model(1).save_safetensors("/").is_err());
+}
