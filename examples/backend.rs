@@ -17,12 +17,12 @@ fn main() -> Result<()> {
 
     let weights = plan.pack(&w)?;
     let mut scratch = Scratch::default();
-    let epilogue = Epilogue { bias: Some(&bias), activation: swath::Activation::Relu, ..Epilogue::default() };
-    plan.forward(&x, &weights, epilogue, &mut y, &mut scratch)?;
+    plan.forward(&x, &weights, Epilogue::bias(&bias).relu(), &mut y, &mut scratch)?;
 
     println!("{:?} with weights {:?} gives {:?}", shape.input(), shape.weights(), shape.output());
-    println!("{} multiply-adds, {} bytes of scratch", shape.macs(), plan.scratch_len() * size_of::<f32>());
-    println!("y[..4] = {:?}", &y[..4]);
+    println!("{} multiply-adds, {} bytes of scratch", shape.macs(), plan.scratch_len(1) * size_of::<f32>());
+    println!("y[..4] = {:?}\n", &y[..4]);
+    println!("{}\n", plan.explain());
 
     // What does not fit is an error with both numbers, never a panic.
     let mistake = plan.forward(&x[1..], &weights, Epilogue::default(), &mut y, &mut scratch);

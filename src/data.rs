@@ -91,7 +91,8 @@ impl LabelledImages {
         let (images_file, labels_file) = (images.as_ref(), labels.as_ref());
         let (images, labels) = (Idx::open(images_file)?, Idx::open(labels_file)?);
         let &[n, h, w] = images.dims() else {
-            return Err(Error::Rank { what: "a file of images", takes: "[n, h, w]", gets: images.dims });
+            let problem = format!("images have extents [n, h, w], this file has {:?}", images.dims);
+            return Err(Error::Format { file: images_file.display().to_string(), problem });
         };
         if labels.dims() != [n] {
             let problem = format!(

@@ -175,7 +175,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Says in which layer the error arose; the outermost call of several wins nothing, the innermost name stays.
+    /// Says in which layer the error arose. The innermost layer speaks first, and its name stays.
     pub(crate) fn in_layer(self, layer: &str) -> Self {
         match self {
             e @ Error::Layer { .. } => e,

@@ -34,7 +34,7 @@ pub struct SessionOptions {
     pub input: Layout,
     /// Layout of the output, if it has four extents.
     pub output: Layout,
-    /// Level to take kernels from; `None` is the machine's.
+    /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
 }
 
