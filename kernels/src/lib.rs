@@ -45,6 +45,7 @@ pub mod act;
 pub mod direct;
 pub mod epilogue;
 pub mod exec;
+pub mod gemm;
 pub mod isa;
 pub mod layout;
 pub mod reference;

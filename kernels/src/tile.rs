@@ -110,7 +110,7 @@ pub struct TileArgs {
     pub y_px: usize,
     /// From output-channel block to output-channel block.
     pub y_block: usize,
-    /// From output channel to output channel within a block; other than 1, `accumulate` must not be set.
+    /// From output channel to output channel within a block; other than 1 (NCHW), tiles go through a buffer.
     pub y_channel: usize,
     /// Output channels of this tile that exist.
     pub cols: usize,
@@ -177,8 +177,16 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                     for i in 0..MR {
                         for v in 0..NV {
                             let n = a.cols.saturating_sub(v * I::LANES).min(I::LANES);
-                            let part = s.load_partial(a.y.add(i * a.y_px + at(v, a.y_block)), n);
-                            s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), part);
+                            let channel = v * I::LANES / BLOCK * a.y_block + v * I::LANES % BLOCK * a.y_channel;
+                            let y = a.y.wrapping_add(i * a.y_px + channel);
+                            let slot = buffer.as_mut_ptr().add((i * NV + v) * I::LANES);
+                            if a.y_channel == 1 {
+                                s.store(slot, s.load_partial(y, n));
+                            } else {
+                                for c in 0..n {
+                                    slot.add(c).write(y.add(c * a.y_channel).read());
+                                }
+                            }
                         }
                     }
                     for i in 0..MR {
@@ -354,10 +362,10 @@ impl<I: Isa> Kernel<I> for Drain {
                         let slot = d.buffer.add((i * d.nv + v) * I::LANES);
                         let mut sum = s.load(slot);
                         if !f.bias.is_null() {
-                            sum = s.add(sum, s.load_partial(f.bias.add(v * I::LANES), valid(v)));
+                            sum = s.add(sum, s.load_partial(f.bias.wrapping_add(v * I::LANES), valid(v)));
                         }
                         if !f.residual.is_null() {
-                            let r = f.residual.add(i * a.y_px + at(v));
+                            let r = f.residual.wrapping_add(i * a.y_px + at(v));
                             let r = if a.y_channel == 1 { s.load_partial(r, valid(v)) } else { gather(r, valid(v)) };
                             sum = s.add(sum, r);
                         }
@@ -379,7 +387,7 @@ impl<I: Isa> Kernel<I> for Drain {
                     let n = valid(v);
                     let sum = d.buffer.add((i * d.nv + v) * I::LANES);
                     let out = s.load_partial(sum, n);
-                    let y = a.y.add(i * a.y_px + at(v));
+                    let y = a.y.wrapping_add(i * a.y_px + at(v));
                     if a.y_channel != 1 {
                         for c in 0..n {
                             y.add(c * a.y_channel).write(sum.add(c).read());

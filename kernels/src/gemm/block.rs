@@ -1,0 +1,100 @@
+//! One block of A times one block of B: the tiles that cover it.
+
+use crate::layout::BLOCK;
+use crate::tile::{Access, Finish, Loop, TileArgs, TileSet, pieces};
+
+/// Rows of A as the tile reads them.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    /// First row's first element.
+    pub(super) start: *const f32,
+    /// `None`: panels `[depth][mr]`, one after another. Else rows, this many floats apart.
+    pub(super) ld: Option<usize>,
+}
+
+/// The tiles for one form of A.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiles {
+    set: TileSet,
+    /// Blocks of columns in a tile.
+    pub(super) width: usize,
+    /// Most rows of a tile and of a panel.
+    pub(super) mr: usize,
+}
+
+impl Tiles {
+    /// The tiles that suit `m` rows and `blocks` blocks of columns.
+    pub(super) fn new(level: crate::isa::Level, access: Access, m: usize, blocks: usize) -> Self {
+        let set = TileSet::new(level, access);
+        // Beyond these extents the remainders no longer matter: 12 blocks are whole tiles of every width.
+        let width = set.best_width(m.clamp(1, 84), blocks.clamp(1, 12));
+        Self { set, width, mr: set.max_mr(width) }
+    }
+
+    /// Name of the tile that covers most of `m` rows: what `explain` prints.
+    pub(super) fn name(&self, m: usize) -> &'static str {
+        let mr = pieces(m.max(1), self.mr).next().map_or(1, |(_, mr)| mr);
+        self.set.get(mr, self.width).name
+    }
+}
+
+/// A block of A, a block of B, and where their product goes.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) tiles: &'a Tiles,
+    pub(super) left: Left,
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    /// First weight; blocks of 16 columns are `w_block` apart.
+    pub(super) w: *const f32,
+    pub(super) w_block: usize,
+    pub(super) blocks: usize,
+    pub(super) y: *mut f32,
+    pub(super) y_px: usize,
+    pub(super) y_block: usize,
+    pub(super) y_channel: usize,
+    pub(super) cols: usize,
+    pub(super) pad_cols: bool,
+    pub(super) accumulate: bool,
+    /// At the block's first row and column.
+    pub(super) finish: Option<Finish>,
+}
+
+impl Block<'_> {
+    /// Columns outermost: a tile's weights, `depth x 16 width`, stay in L1 or L2 while the rows pass.
+    ///
+    /// # Safety
+    /// * `left` is readable for `rows` rows of `depth` elements, in panels of `pieces(rows, tiles.mr)` or `ld` apart;
+    /// * `w` is readable for `depth x 16` floats in each of `blocks` blocks;
+    /// * `y`, and the residual if there is one, are valid for `rows` rows of `cols` columns (whole blocks with
+    ///   `pad_cols`), the bias for `cols` floats, and no other thread uses these outputs;
+    /// * the level of `tiles` and of `finish` is available.
+    pub(super) unsafe fn multiply(&self) {
+        for (b0, nb) in pieces(self.blocks, self.tiles.width) {
+            for (r0, mr) in pieces(self.rows, self.tiles.mr) {
+                let y_at = b0 * self.y_block + r0 * self.y_px;
+                let args = TileArgs {
+                    x: self.left.start.wrapping_add(r0 * self.left.ld.unwrap_or(self.depth)),
+                    w: self.w.wrapping_add(b0 * self.w_block),
+                    y: self.y.wrapping_add(y_at),
+                    loops: [Loop::ONCE; 3],
+                    depth: self.depth,
+                    head: 0,
+                    tail: self.depth,
+                    px: self.left.ld.unwrap_or(0),
+                    w_block: self.w_block,
+                    y_px: self.y_px,
+                    y_block: self.y_block,
+                    y_channel: self.y_channel,
+                    cols: self.cols - b0 * BLOCK,
+                    pad_cols: self.pad_cols,
+                    accumulate: self.accumulate,
+                    finish: self.finish.map(|f| f.at(b0 * BLOCK, y_at)),
+                };
+                // SAFETY: the tile's rows and columns are a part of the block's, for which the caller answers; a
+                // panel that starts with row r0 comes after r0 * depth floats of earlier panels.
+                unsafe { (self.tiles.set.get(mr, nb).run)(&args) };
+            }
+        }
+    }
+}
