@@ -24,9 +24,9 @@ fn shape() -> impl Strategy<Value = ConvShape> {
         channels,
         [1..9usize, 1..12usize],
         [1..4usize, 1..4usize],
-        [1..4usize; 2],
-        [1..4usize; 2],
-        [0..4usize; 4],
+        [1..4usize, 1..4usize],
+        [1..4usize, 1..4usize],
+        [0..4usize, 0..4usize, 0..4usize, 0..4usize],
     )
         .prop_filter_map("kernel larger than the input", |(n, (g, icg, ocg), [ih, iw], [kh, kw], st, di, pad)| {
             ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, kh, kw])
