@@ -15,6 +15,9 @@ use crate::layout::{BLOCK, Strides};
 use crate::shape::ConvShape;
 use crate::tile::{MAX_MR, pieces};
 
+/// An offset that no slice has, for what lies outside the image.
+const OUTSIDE: usize = usize::MAX;
+
 /// The patches of one image and group.
 pub(super) struct Patches<'a> {
     pub(super) shape: &'a ConvShape,
@@ -25,14 +28,84 @@ pub(super) struct Patches<'a> {
     pub(super) channel: usize,
 }
 
-impl Patches<'_> {
-    /// Offset in the image of output pixel `p`'s tap `t`, at channel 0; `None` outside the image.
+/// Walks over output pixels and yields where their windows start, which may be before the image: both coordinates wrap.
+#[derive(Clone)]
+struct Origins<'a> {
+    shape: &'a ConvShape,
+    oy: usize,
+    ox: usize,
+}
+
+impl Iterator for Origins<'_> {
+    type Item = (usize, usize);
+
     #[inline]
-    fn tap(&self, (oy, ox): (usize, usize), (ky, kx): (usize, usize)) -> Option<usize> {
+    fn next(&mut self) -> Option<(usize, usize)> {
         let s = self.shape;
-        let iy = (oy * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
-        let ix = (ox * s.sw + kx * s.dw).wrapping_sub(s.pad.left);
-        (iy < s.ih && ix < s.iw).then(|| iy * self.xs.row + ix * self.xs.px)
+        let origin = ((self.oy * s.sh).wrapping_sub(s.pad.top), (self.ox * s.sw).wrapping_sub(s.pad.left));
+        self.ox += 1;
+        if self.ox == s.ow {
+            (self.oy, self.ox) = (self.oy + 1, 0);
+        }
+        Some(origin)
+    }
+}
+
+/// A tap and a range of the group's channels.
+struct Step {
+    /// Distance of the tap from the window's start.
+    dy: usize,
+    dx: usize,
+    channels: Range<usize>,
+}
+
+/// The steps of a range of the reduction. A counter instead of divisions: it runs for every pixel.
+#[derive(Clone)]
+struct Steps<'a> {
+    shape: &'a ConvShape,
+    ky: usize,
+    kx: usize,
+    channel: usize,
+    left: usize,
+}
+
+impl Iterator for Steps<'_> {
+    type Item = Step;
+
+    #[inline]
+    fn next(&mut self) -> Option<Step> {
+        if self.left == 0 {
+            return None;
+        }
+        let s = self.shape;
+        let end = s.icg().min(self.channel + self.left);
+        let step = Step { dy: self.ky * s.dh, dx: self.kx * s.dw, channels: self.channel..end };
+        self.left -= end - self.channel;
+        self.channel = 0;
+        self.kx += 1;
+        if self.kx == s.kw {
+            (self.ky, self.kx) = (self.ky + 1, 0);
+        }
+        Some(step)
+    }
+}
+
+impl<'a> Patches<'a> {
+    fn origins(&self, first: usize) -> Origins<'a> {
+        Origins { shape: self.shape, oy: first / self.shape.ow, ox: first % self.shape.ow }
+    }
+
+    fn steps(&self, ks: &Range<usize>) -> Steps<'a> {
+        let (tap, channel) = (ks.start / self.shape.icg(), ks.start % self.shape.icg());
+        let (ky, kx) = (tap / self.shape.kw, tap % self.shape.kw);
+        Steps { shape: self.shape, ky, kx, channel, left: ks.len() }
+    }
+
+    /// Offset in the image of a tap's channel 0; `None` outside the image.
+    #[inline]
+    fn tap(&self, (y, x): (usize, usize), step: &Step) -> Option<usize> {
+        let (iy, ix) = (y.wrapping_add(step.dy), x.wrapping_add(step.dx));
+        (iy < self.shape.ih && ix < self.shape.iw).then(|| iy * self.xs.row + ix * self.xs.px)
     }
 
     #[inline]
@@ -40,31 +113,20 @@ impl Patches<'_> {
         c / BLOCK * self.xs.block + c % BLOCK * self.xs.channel
     }
 
-    /// The taps that the range `ks` of the reduction touches: `(ky, kx)` and the group's channels of each.
-    fn taps(&self, ks: &Range<usize>) -> impl Iterator<Item = ((usize, usize), Range<usize>)> + use<> {
-        let (icg, kw) = (self.shape.icg(), self.shape.kw);
-        let ks = ks.clone();
-        (ks.start / icg..ks.end.div_ceil(icg)).map(move |t| {
-            let (first, last) = (ks.start.max(t * icg), ks.end.min((t + 1) * icg));
-            ((t / kw, t % kw), first - t * icg..last - t * icg)
-        })
-    }
-
     /// Pixels `ps`, each in a row `ld` floats from the one before.
     pub(super) fn rows(&self, ps: Range<usize>, ks: &Range<usize>, ld: usize, packed: &mut [f32]) {
         assert!(ks.len() <= ld && packed.len() / ld >= ps.len());
-        let (mut oy, mut ox) = (ps.start / self.shape.ow, ps.start % self.shape.ow);
-        for row in packed.chunks_mut(ld).take(ps.len()) {
+        let steps = self.steps(ks);
+        for (row, origin) in packed.chunks_mut(ld).zip(self.origins(ps.start)).take(ps.len()) {
             let mut k = 0;
-            for (tap, channels) in self.taps(ks) {
-                let to = &mut row[k..k + channels.len()];
-                k += channels.len();
-                match self.tap((oy, ox), tap) {
-                    Some(at) => self.runs(at, channels, to),
+            for step in steps.clone() {
+                let to = &mut row[k..k + step.channels.len()];
+                k += step.channels.len();
+                match self.tap(origin, &step) {
+                    Some(at) => self.runs(at, step.channels, to),
                     None => to.fill(0.0),
                 }
             }
-            (oy, ox) = if ox + 1 == self.shape.ow { (oy + 1, 0) } else { (oy, ox + 1) };
         }
     }
 
@@ -92,40 +154,39 @@ impl Patches<'_> {
 
     /// Pixels `ps` in panels of at most `mr`.
     pub(super) fn panels(&self, ps: Range<usize>, ks: &Range<usize>, mr: usize, packed: &mut [f32]) {
-        let (mut oy, mut ox) = (ps.start / self.shape.ow, ps.start % self.shape.ow);
+        let mut all = self.origins(ps.start);
         for (p0, pixels) in pieces(ps.len(), mr) {
-            let mut at = [(0, 0); MAX_MR];
-            for slot in &mut at[..pixels] {
-                *slot = (oy, ox);
-                (oy, ox) = if ox + 1 == self.shape.ow { (oy + 1, 0) } else { (oy, ox + 1) };
-            }
+            let mut origins = [(0, 0); MAX_MR];
+            origins[..pixels].iter_mut().zip(&mut all).for_each(|(slot, origin)| *slot = origin);
             let panel = &mut packed[p0 * ks.len()..][..pixels * ks.len()];
-            self.panel(&at[..pixels], ks, panel);
+            self.panel(&origins[..pixels], ks, panel);
         }
     }
 
     /// One panel `[k][pixels]`.
-    fn panel(&self, pixels: &[(usize, usize)], ks: &Range<usize>, panel: &mut [f32]) {
-        let n = pixels.len();
+    fn panel(&self, origins: &[(usize, usize)], ks: &Range<usize>, panel: &mut [f32]) {
+        let n = origins.len();
         let mut rest = panel;
-        for (tap, channels) in self.taps(ks) {
-            let (part, after) = rest.split_at_mut(channels.len() * n);
+        for step in self.steps(ks) {
+            let (part, after) = rest.split_at_mut(step.channels.len() * n);
             rest = after;
-            let mut at = [None; MAX_MR];
-            for (slot, &p) in at.iter_mut().zip(pixels) {
-                *slot = self.tap(p, tap);
+            let mut at = [OUTSIDE; MAX_MR];
+            let mut inside = true;
+            for (slot, &origin) in at.iter_mut().zip(origins) {
+                *slot = self.tap(origin, &step).unwrap_or(OUTSIDE);
+                inside &= *slot != OUTSIDE;
             }
             let at = &at[..n];
-            let first = at[0];
-            let line = at.iter().enumerate().all(|(i, a)| a.is_some() && *a == first.map(|f| f + i));
-            for (to, c) in part.chunks_exact_mut(n).zip(channels) {
+            let line = inside && at.windows(2).all(|w| w[0] + 1 == w[1]);
+            for (to, c) in part.chunks_exact_mut(n).zip(step.channels) {
                 let plane = &self.image[self.channel_at(self.channel + c)..];
-                if let (true, Some(first)) = (line, first) {
-                    to.copy_from_slice(&plane[first..first + n]);
+                if line {
+                    to.iter_mut().zip(&plane[at[0]..][..n]).for_each(|(t, f)| *t = *f);
+                } else if inside {
+                    to.iter_mut().zip(at).for_each(|(t, &a)| *t = plane[a]);
                 } else {
-                    for (to, a) in to.iter_mut().zip(at) {
-                        *to = a.map_or(0.0, |a| plane[a]);
-                    }
+                    // What is outside lies beyond the end of any slice.
+                    to.iter_mut().zip(at).for_each(|(t, a)| *t = plane.get(*a).copied().unwrap_or(0.0));
                 }
             }
         }
