@@ -24,9 +24,10 @@
 //! A block of B is `[nc/16][kc][16]`. A row-major A is copied in its own order, rows `kc` apart, and read by the tiles
 //! with a row stride; where each of its elements is read only once or twice (a few rows, as in a linear layer on one
 //! image, or a few columns) it is not copied at all. A transposed A is packed into panels `[kc][mr]`, which its rows
-//! lie ready for. So nothing is ever shuffled element by element, except a transposed B, which is why weights are
-//! packed beforehand ([`pack_b`]). A product with one row is bound by the memory that B streams from, at 4 bytes per
-//! multiply-add, whatever the tile.
+//! lie ready for. So nothing is ever shuffled element by element, except a transposed B; weights are best packed
+//! beforehand ([`pack_b`]). A product with one row is bound by the memory that B streams from, at 4 bytes per
+//! multiply-add, whatever the tile: packed weights stream at four times the speed of packing them on the way, and for one
+//! tile of rows a row-major B is read as it lies.
 //!
 //! Register budget: the tile's, see [`crate::tile`]. On AVX-512 strided tiles are at most 6x64, packed ones 14x32; both
 //! reach the FMA peak.
@@ -52,7 +53,7 @@ use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, blocks};
 use crate::tile::{Access, Finish, pieces};
-use block::{Block, Left, Tiles};
+use block::{Block, Left, Tiles, Weights};
 
 /// Cache blocking. Any values give the same bits; [`Gemm::new`] and [`Im2col::new`] choose good ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,36 +330,50 @@ impl Run<'_> {
             self.scale(&rows, &cols);
         }
         let (a_scratch, b_scratch) = scratch.split_at_mut(mc * row_len(kc));
-        let nc = if matches!(self.o.b, Right::Packed(_)) { cols.len() } else { nc };
-        for n0 in cols.clone().step_by(nc) {
-            let ns = n0..(n0 + nc).min(cols.end);
+        // One tile of rows: a row-major B is read once, as it lies (twice the speed of packing; from 16 rows on packing
+        // wins again). Only its last columns are packed, where they do not fill a block.
+        let tiles = if self.o.a.transposed { &self.g.panels } else { &self.g.rows };
+        let direct = match &self.o.b {
+            Right::Matrix(b) if !b.transposed && rows.len() <= tiles.mr => cols.len() / BLOCK * BLOCK,
+            _ => 0,
+        };
+        let (nc, mut n0) = (if matches!(self.o.b, Right::Packed(_)) { cols.len() } else { nc }, cols.start);
+        while n0 < cols.end {
+            let (n1, direct) = match direct {
+                0 => ((n0 + nc).min(cols.end), false),
+                _ if n0 == cols.start => (n0 + direct, true),
+                _ => (cols.end, false),
+            };
+            let ns = n0..n1;
+            n0 = n1;
             // One chunk without terms where the sum has none: it stores what the epilogue makes of C.
             for k0 in (0..self.k.max(1)).step_by(kc) {
                 let ks = k0..(k0 + kc).min(self.k);
-                let (w, w_block) = match &self.o.b {
-                    Right::Packed(b) => (b[n0 * self.g.k + ks.start * BLOCK..].as_ptr(), self.g.k * BLOCK),
+                let weights = match &self.o.b {
+                    _ if ks.is_empty() => Weights { start: b_scratch.as_ptr(), block: 0, step: BLOCK },
+                    Right::Packed(b) => {
+                        let start = b[ns.start * self.g.k + ks.start * BLOCK..].as_ptr();
+                        Weights { start, block: self.g.k * BLOCK, step: BLOCK }
+                    }
+                    Right::Matrix(b) if direct => {
+                        let start = b.data[ks.start * b.ld + ns.start..].as_ptr();
+                        Weights { start, block: BLOCK, step: b.ld }
+                    }
                     Right::Matrix(b) => {
                         pack::pack_b_block(b, ks.clone(), ns.clone(), b_scratch);
-                        (b_scratch.as_ptr(), ks.len() * BLOCK)
+                        Weights { start: b_scratch.as_ptr(), block: ks.len() * BLOCK, step: BLOCK }
                     }
                 };
                 for i0 in rows.clone().step_by(mc) {
                     let is = i0..(i0 + mc).min(rows.end);
-                    self.block(is, &ns, &ks, (w, w_block), a_scratch);
+                    self.block(is, &ns, &ks, weights, a_scratch);
                 }
             }
         }
     }
 
     /// One block of A times one block of B.
-    fn block(
-        &self,
-        is: Range<usize>,
-        ns: &Range<usize>,
-        ks: &Range<usize>,
-        (w, w_block): (*const f32, usize),
-        scratch: &mut [f32],
-    ) {
+    fn block(&self, is: Range<usize>, ns: &Range<usize>, ks: &Range<usize>, weights: Weights, scratch: &mut [f32]) {
         let (a, alpha) = (&self.o.a, self.o.alpha);
         let tiles = if a.transposed { &self.g.panels } else { &self.g.rows };
         let ld = row_len(ks.len());
@@ -382,8 +397,7 @@ impl Run<'_> {
             left,
             rows: is.len(),
             depth: ks.len(),
-            w,
-            w_block,
+            weights,
             blocks: blocks(ns.len()),
             y: self.c.at(c_at),
             y_px: self.ldc,
@@ -396,7 +410,8 @@ impl Run<'_> {
         };
         // SAFETY:
         // * A's rows are those of the operand (extents asserted in `run`) or were packed just now with this depth;
-        // * B's blocks likewise: `blocks(ns.len())` blocks from column `ns.start`, which is a multiple of 16, on;
+        // * B's blocks likewise: `blocks(ns.len())` blocks from column `ns.start`, which is a multiple of 16, on, packed
+        //   or, where they are whole blocks only, as they lie;
         // * C and residual hold the rows and columns (asserted), the bias has `n` floats; parts of a run have disjoint
         //   rows or columns, so no two threads write the same output;
         // * the level is available (asserted).

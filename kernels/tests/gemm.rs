@@ -161,10 +161,12 @@ proptest! {
     }
 }
 
-/// Large enough to be cut for threads: 1.3 million multiply-adds.
-fn large(packed: bool, transposed: bool) -> Case {
+/// Large enough to be cut for threads: 1.3 million multiply-adds in many rows, and in one tile of them.
+const LARGE: [[usize; 3]; 2] = [[131, 147, 70], [2, 1501, 450]];
+
+fn large(extents: [usize; 3], packed: bool, transposed: bool) -> Case {
     Case {
-        extents: [131, 147, 70],
+        extents,
         transposed: [transposed; 2],
         packed,
         alpha: 0.5,
@@ -179,7 +181,11 @@ fn large(packed: bool, transposed: bool) -> Case {
 
 #[test]
 fn threads_blocking_and_packing_never_change_a_bit() {
-    let [m, n, k] = large(false, false).extents;
+    LARGE.into_iter().for_each(never_change_a_bit);
+}
+
+fn never_change_a_bit(extents: [usize; 3]) {
+    let [m, n, k] = extents;
     let (a, b, c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
     let (bias, residual) = (random(n, 4), random(m * n, 5));
     for &level in Level::available() {
@@ -189,7 +195,7 @@ fn threads_blocking_and_packing_never_change_a_bit() {
             assert!(first.get_or_insert_with(|| y.clone()) == &y, "{level}, {what}");
         };
         for (packed, transposed) in [(false, false), (true, false), (false, true), (true, true)] {
-            let mut case = large(packed, transposed);
+            let mut case = large(extents, packed, transposed);
             for threads in [1, 2, 3, 8] {
                 let y = run(level, &case, &a, &b, &c, &bias, &residual, &Threads(threads), threads);
                 same(y, &format!("{threads} threads, packed {packed}, transposed {transposed}"));
@@ -215,8 +221,15 @@ fn random_data_stay_within_the_bound() {
         let abs = |v: &[f32]| v.iter().map(|x| x.abs()).collect::<Vec<_>>();
         let want = reference::gemm(extents, 1.0, &a, &b, 0.0, &[]);
         let sums = reference::gemm(extents, 1.0, &abs(&a), &abs(&b), 0.0, &[]);
-        let case =
-            Case { extents, alpha: 1.0, beta: 0.0, bias: false, residual: false, relu: false, ..large(false, true) };
+        let case = Case {
+            extents,
+            alpha: 1.0,
+            beta: 0.0,
+            bias: false,
+            residual: false,
+            relu: false,
+            ..large(extents, false, true)
+        };
         for &level in Level::available() {
             let got = run(level, &case, &a, &b, &[], &[], &[], &Inline, 1);
             for ((got, want), sum) in got.iter().zip(&want).zip(&sums) {

@@ -12,6 +12,18 @@ pub(super) struct Left {
     pub(super) ld: Option<usize>,
 }
 
+/// Blocks of 16 columns of B as the tile reads them.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    /// First block's first row.
+    pub(super) start: *const f32,
+    /// From block to block.
+    pub(super) block: usize,
+    /// From row to row: 16 where packed. With another step the reduction runs in the tile's outer loop, which costs a
+    /// few cycles per step, but saves a copy.
+    pub(super) step: usize,
+}
+
 /// The tiles for one form of A.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
@@ -45,9 +57,7 @@ pub(super) struct Block<'a> {
     pub(super) left: Left,
     pub(super) rows: usize,
     pub(super) depth: usize,
-    /// First weight; blocks of 16 columns are `w_block` apart.
-    pub(super) w: *const f32,
-    pub(super) w_block: usize,
+    pub(super) weights: Weights,
     pub(super) blocks: usize,
     pub(super) y: *mut f32,
     pub(super) y_px: usize,
@@ -65,24 +75,31 @@ impl Block<'_> {
     ///
     /// # Safety
     /// * `left` is readable for `rows` rows of `depth` elements, in panels of `pieces(rows, tiles.mr)` or `ld` apart;
-    /// * `w` is readable for `depth x 16` floats in each of `blocks` blocks;
+    /// * `weights` are readable for `depth` rows of 16 floats in each of `blocks` blocks;
     /// * `y`, and the residual if there is one, are valid for `rows` rows of `cols` columns (whole blocks with
     ///   `pad_cols`), the bias for `cols` floats, and no other thread uses these outputs;
     /// * the level of `tiles` and of `finish` is available.
     pub(super) unsafe fn multiply(&self) {
+        let w = &self.weights;
         for (b0, nb) in pieces(self.blocks, self.tiles.width) {
             for (r0, mr) in pieces(self.rows, self.tiles.mr) {
                 let y_at = b0 * self.y_block + r0 * self.y_px;
+                let (loops, depth) = if w.step == BLOCK {
+                    ([Loop::ONCE; 3], self.depth)
+                } else {
+                    let x = if self.left.ld.is_some() { 1 } else { mr };
+                    ([Loop { n: self.depth, x, w: w.step }, Loop::ONCE, Loop::ONCE], 1)
+                };
                 let args = TileArgs {
                     x: self.left.start.wrapping_add(r0 * self.left.ld.unwrap_or(self.depth)),
-                    w: self.w.wrapping_add(b0 * self.w_block),
+                    w: w.start.wrapping_add(b0 * w.block),
                     y: self.y.wrapping_add(y_at),
-                    loops: [Loop::ONCE; 3],
-                    depth: self.depth,
+                    loops,
+                    depth,
                     head: 0,
-                    tail: self.depth,
+                    tail: depth,
                     px: self.left.ld.unwrap_or(0),
-                    w_block: self.w_block,
+                    w_block: w.block,
                     y_px: self.y_px,
                     y_block: self.y_block,
                     y_channel: self.y_channel,

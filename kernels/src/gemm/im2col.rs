@@ -30,7 +30,7 @@
 
 use core::ops::Range;
 
-use super::block::{Block, Left, Tiles};
+use super::block::{Block, Left, Tiles, Weights};
 use super::gather::Patches;
 use super::{A_FLOATS, ALIGN, Blocking, KC, aligned, row_len};
 use crate::epilogue::Epilogue;
@@ -332,8 +332,11 @@ impl Run<'_> {
             left,
             rows: pixels.len(),
             depth: ks.len(),
-            w: self.w[((g * d.span + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
-            w_block: d.k * BLOCK,
+            weights: Weights {
+                start: self.w[((g * d.span + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
+                block: d.k * BLOCK,
+                step: BLOCK,
+            },
             blocks: js.len(),
             y: self.y.at(y_at),
             y_px: ys.px,
