@@ -380,15 +380,15 @@ impl Run<'_> {
         // A tile reads every element of A once per `width` blocks of columns, and B's block once per `mr` rows.
         let once = ns.len() <= tiles.width * BLOCK || is.len() <= tiles.mr;
         let left = if ks.is_empty() {
-            Left { start: scratch.as_ptr(), ld: Some(0) }
+            Left::whole(scratch.as_ptr(), Some(0), 0)
         } else if a.transposed {
             pack::pack_a_panels(a, alpha, is.clone(), ks.clone(), tiles.mr, scratch);
-            Left { start: scratch.as_ptr(), ld: None }
+            Left::whole(scratch.as_ptr(), None, ks.len())
         } else if alpha == 1.0 && once {
-            Left { start: a.data[is.start * a.ld + ks.start..].as_ptr(), ld: Some(a.ld) }
+            Left::whole(a.data[is.start * a.ld + ks.start..].as_ptr(), Some(a.ld), ks.len())
         } else {
             pack::pack_a_rows(a, alpha, is.clone(), ks.clone(), ld, scratch);
-            Left { start: scratch.as_ptr(), ld: Some(ld) }
+            Left::whole(scratch.as_ptr(), Some(ld), ks.len())
         };
         let c_at = is.start * self.ldc + ns.start;
         let finish = (ks.end == self.k).then(|| Finish::new(&self.o.epilogue, self.g.level).at(ns.start, c_at));

@@ -8,8 +8,23 @@ use crate::tile::{Access, Finish, Loop, TileArgs, TileSet, pieces};
 pub(super) struct Left {
     /// First row's first element.
     pub(super) start: *const f32,
-    /// `None`: panels `[depth][mr]`, one after another. Else rows, this many floats apart.
+    /// `None`: panels `[len][mr]`, one after another. Else rows, this many floats apart.
     pub(super) ld: Option<usize>,
+    /// Elements of a row.
+    pub(super) len: usize,
+    /// Element that the reduction starts with.
+    pub(super) first: usize,
+    /// Stretches of `depth` elements each that it takes.
+    pub(super) taps: usize,
+    /// From one stretch to the next.
+    pub(super) tap: usize,
+}
+
+impl Left {
+    /// A reduction over all of each row.
+    pub(super) fn whole(start: *const f32, ld: Option<usize>, len: usize) -> Self {
+        Self { start, ld, len, first: 0, taps: 1, tap: 0 }
+    }
 }
 
 /// Blocks of 16 columns of B as the tile reads them.
@@ -74,31 +89,34 @@ impl Block<'_> {
     /// Columns outermost: a tile's weights, `depth x 16 width`, stay in L1 or L2 while the rows pass.
     ///
     /// # Safety
-    /// * `left` is readable for `rows` rows of `depth` elements, in panels of `pieces(rows, tiles.mr)` or `ld` apart;
-    /// * `weights` are readable for `depth` rows of 16 floats in each of `blocks` blocks;
+    /// * `left` is readable for `rows` rows of `len` elements, in panels of `pieces(rows, tiles.mr)` or `ld` apart, and all
+    ///   stretches end by `len`;
+    /// * `weights` are readable for `taps * depth` rows of 16 floats in each of `blocks` blocks;
     /// * `y`, and the residual if there is one, are valid for `rows` rows of `cols` columns (whole blocks with
     ///   `pad_cols`), the bias for `cols` floats, and no other thread uses these outputs;
     /// * the level of `tiles` and of `finish` is available.
     pub(super) unsafe fn multiply(&self) {
-        let w = &self.weights;
+        let (left, w) = (&self.left, &self.weights);
         for (b0, nb) in pieces(self.blocks, self.tiles.width) {
             for (r0, mr) in pieces(self.rows, self.tiles.mr) {
                 let y_at = b0 * self.y_block + r0 * self.y_px;
+                // From element to element of a row, and from row to row.
+                let (next, row) = left.ld.map_or((mr, left.len), |ld| (1, ld));
+                let taps = Loop { n: left.taps, x: left.tap * next, w: self.depth * w.step };
                 let (loops, depth) = if w.step == BLOCK {
-                    ([Loop::ONCE; 3], self.depth)
+                    ([Loop::ONCE, Loop::ONCE, taps], self.depth)
                 } else {
-                    let x = if self.left.ld.is_some() { 1 } else { mr };
-                    ([Loop { n: self.depth, x, w: w.step }, Loop::ONCE, Loop::ONCE], 1)
+                    ([Loop::ONCE, taps, Loop { n: self.depth, x: next, w: w.step }], 1)
                 };
                 let args = TileArgs {
-                    x: self.left.start.wrapping_add(r0 * self.left.ld.unwrap_or(self.depth)),
+                    x: left.start.wrapping_add(r0 * row + left.first * next),
                     w: w.start.wrapping_add(b0 * w.block),
                     y: self.y.wrapping_add(y_at),
                     loops,
                     depth,
                     head: 0,
                     tail: depth,
-                    px: self.left.ld.unwrap_or(0),
+                    px: row,
                     w_block: w.block,
                     y_px: self.y_px,
                     y_block: self.y_block,
@@ -109,7 +127,7 @@ impl Block<'_> {
                     finish: self.finish.map(|f| f.at(b0 * BLOCK, y_at)),
                 };
                 // SAFETY: the tile's rows and columns are a part of the block's, for which the caller answers; a
-                // panel that starts with row r0 comes after r0 * depth floats of earlier panels.
+                // panel that starts with row r0 comes after r0 * len floats of earlier panels.
                 unsafe { (self.tiles.set.get(mr, nb).run)(&args) };
             }
         }

@@ -1,9 +1,9 @@
 //! im2col as a way of packing: the taps of some output pixels, for a range of the reduction, gathered into a block of A.
 //!
 //! ```text
-//! k = (ky * kw + kx) * icg + ic        channels innermost, so that NHWC and blocked input are copied in runs
+//! k = (ky * kw + kx) * ics + ic        ics channels, innermost, so that NHWC and blocked input are copied in runs
 //!
-//! rows     [pixels][ld]     NHWC, blocked: each pixel's taps are runs of 1 to icg contiguous channels
+//! rows     [pixels][ld]     NHWC, blocked: each pixel's taps are runs of 1 to ics contiguous channels
 //! panels   [p/mr][k][mr]    NCHW: for one tap and channel, pixels of a row are `sw` apart
 //! ```
 //!
@@ -18,14 +18,16 @@ use crate::tile::{MAX_MR, pieces};
 /// An offset that no slice has, for what lies outside the image.
 const OUTSIDE: usize = usize::MAX;
 
-/// The patches of one image and group.
+/// The patches of one image and some neighbouring groups.
 pub(super) struct Patches<'a> {
     pub(super) shape: &'a ConvShape,
     pub(super) xs: &'a Strides,
     /// One image.
     pub(super) image: &'a [f32],
-    /// First input channel of the group.
+    /// First input channel.
     pub(super) channel: usize,
+    /// Input channels.
+    pub(super) channels: usize,
 }
 
 /// Walks over output pixels and yields where their windows start, which may be before the image: both coordinates wrap.
@@ -51,7 +53,7 @@ impl Iterator for Origins<'_> {
     }
 }
 
-/// A tap and a range of the group's channels.
+/// A tap and a range of the channels.
 struct Step {
     /// Distance of the tap from the window's start.
     dy: usize,
@@ -63,6 +65,7 @@ struct Step {
 #[derive(Clone)]
 struct Steps<'a> {
     shape: &'a ConvShape,
+    channels: usize,
     ky: usize,
     kx: usize,
     channel: usize,
@@ -78,7 +81,7 @@ impl Iterator for Steps<'_> {
             return None;
         }
         let s = self.shape;
-        let end = s.icg().min(self.channel + self.left);
+        let end = self.channels.min(self.channel + self.left);
         let step = Step { dy: self.ky * s.dh, dx: self.kx * s.dw, channels: self.channel..end };
         self.left -= end - self.channel;
         self.channel = 0;
@@ -96,9 +99,9 @@ impl<'a> Patches<'a> {
     }
 
     fn steps(&self, ks: &Range<usize>) -> Steps<'a> {
-        let (tap, channel) = (ks.start / self.shape.icg(), ks.start % self.shape.icg());
+        let (tap, channel) = (ks.start / self.channels, ks.start % self.channels);
         let (ky, kx) = (tap / self.shape.kw, tap % self.shape.kw);
-        Steps { shape: self.shape, ky, kx, channel, left: ks.len() }
+        Steps { shape: self.shape, channels: self.channels, ky, kx, channel, left: ks.len() }
     }
 
     /// Offset in the image of a tap's channel 0; `None` outside the image.
@@ -130,7 +133,7 @@ impl<'a> Patches<'a> {
         }
     }
 
-    /// The group's `channels` of one input pixel, in contiguous runs.
+    /// The `channels` of one input pixel, in contiguous runs.
     #[inline]
     fn runs(&self, at: usize, channels: Range<usize>, to: &mut [f32]) {
         let (mut c, mut done) = (self.channel + channels.start, 0);

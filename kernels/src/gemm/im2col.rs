@@ -12,7 +12,8 @@
 //! No column matrix exists; the scratch is one block of it. Any layout of input and output will do: where channels of
 //! the input are contiguous the patches are gathered in rows, from NCHW in panels; see `gather.rs`.
 //!
-//! **Groups.** Each group is a product of its own, so that no group's infinities and NaNs reach another. The columns of a
+//! **Groups.** Each group is a product of its own, so that no group's infinities and NaNs reach another; only their
+//! patches are gathered together, for as many groups as fit into `kc`. The columns of a
 //! group are cut into blocks of 16, from its first channel on. Only in blocked output, where a group may start inside a
 //! block, they are cut at the blocks of the output, and each piece is stored into its part of the block:
 //!
@@ -105,12 +106,13 @@ impl Im2col {
         let k = s.icg() * s.kh * s.kw;
         let b = blocking.unwrap_or_else(|| {
             let longest = if output == Layout::Nchw { KC_SCATTERED } else { KC };
-            let kc = pieces(k, longest).next().map_or(1, |(_, n)| n);
+            // Small groups are gathered together while they fit.
+            let kc = if k < KC { k * (KC / k).min(s.groups) } else { pieces(k, longest).next().map_or(1, |(_, n)| n) };
             let mc = (A_FLOATS / row_len(kc)).max(tiles.mr);
             let mc = pieces(pixels, mc).next().map_or(1, |(_, n)| n).next_multiple_of(tiles.mr).min(mc);
             Blocking { mc, kc, nc: span * BLOCK }
         });
-        let blocking = Blocking { mc: b.mc.clamp(1, pixels), kc: b.kc.clamp(1, k), nc: span * BLOCK };
+        let blocking = Blocking { mc: b.mc.clamp(1, pixels), kc: b.kc.clamp(1, k * s.groups), nc: span * BLOCK };
         Self {
             shape: s,
             level,
@@ -286,30 +288,51 @@ impl Run<'_> {
     fn part(&self, part: &Part, scratch: &mut [f32]) {
         let d = self.d;
         let image = &self.x[part.n * d.xs.n..][..d.xs.n];
-        for g in part.groups.clone() {
-            let patches = Patches { shape: &d.shape, xs: &d.xs, image, channel: g * d.shape.icg() };
-            for p0 in part.pixels.clone().step_by(d.blocking.mc) {
-                let pixels = p0..(p0 + d.blocking.mc).min(part.pixels.end);
-                for k0 in (0..d.k).step_by(d.blocking.kc) {
-                    let ks = k0..(k0 + d.blocking.kc).min(d.k);
-                    let ld = if d.panels {
-                        patches.panels(pixels.clone(), &ks, d.tiles.mr, scratch);
-                        None
-                    } else {
-                        let ld = row_len(ks.len());
-                        patches.rows(pixels.clone(), &ks, ld, scratch);
-                        Some(ld)
-                    };
-                    let left = Left { start: scratch.as_ptr(), ld };
-                    if d.ragged {
-                        for j in part.columns.clone() {
-                            self.block(left, part.n, &pixels, &ks, g, j..j + 1);
-                        }
-                    } else {
-                        self.block(left, part.n, &pixels, &ks, g, part.columns.clone());
+        let Blocking { mc, kc, .. } = d.blocking;
+        let (icg, together) = (d.shape.icg(), (kc / d.k).max(1));
+        for g0 in part.groups.clone().step_by(together) {
+            let groups = g0..(g0 + together).min(part.groups.end);
+            let channels = groups.len() * icg;
+            let patches = Patches { shape: &d.shape, xs: &d.xs, image, channel: g0 * icg, channels };
+            for p0 in part.pixels.clone().step_by(mc) {
+                let pixels = p0..(p0 + mc).min(part.pixels.end);
+                if groups.len() == 1 {
+                    for k0 in (0..d.k).step_by(kc) {
+                        let ks = k0..(k0 + kc).min(d.k);
+                        let left = self.gather(&patches, &pixels, &ks, scratch);
+                        self.group(left, part, &pixels, &ks, g0);
                     }
+                    continue;
+                }
+                let all = self.gather(&patches, &pixels, &(0..groups.len() * d.k), scratch);
+                for g in groups.clone() {
+                    let left = Left { first: (g - g0) * icg, taps: d.shape.kh * d.shape.kw, tap: channels, ..all };
+                    self.group(left, part, &pixels, &(0..d.k), g);
                 }
             }
+        }
+    }
+
+    /// The patches of some pixels, for a range of the reduction.
+    fn gather(&self, patches: &Patches<'_>, pixels: &Range<usize>, ks: &Range<usize>, scratch: &mut [f32]) -> Left {
+        if self.d.panels {
+            patches.panels(pixels.clone(), ks, self.d.tiles.mr, scratch);
+            Left::whole(scratch.as_ptr(), None, ks.len())
+        } else {
+            let ld = row_len(ks.len());
+            patches.rows(pixels.clone(), ks, ld, scratch);
+            Left::whole(scratch.as_ptr(), Some(ld), ks.len())
+        }
+    }
+
+    /// Gathered patches times a part's columns of a group.
+    fn group(&self, left: Left, part: &Part, pixels: &Range<usize>, ks: &Range<usize>, g: usize) {
+        if self.d.ragged {
+            for j in part.columns.clone() {
+                self.block(left, part.n, pixels, ks, g, j..j + 1);
+            }
+        } else {
+            self.block(left, part.n, pixels, ks, g, part.columns.clone());
         }
     }
 
@@ -331,7 +354,7 @@ impl Run<'_> {
             tiles: &d.tiles,
             left,
             rows: pixels.len(),
-            depth: ks.len(),
+            depth: ks.len() / left.taps,
             weights: Weights {
                 start: self.w[((g * d.span + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
                 block: d.k * BLOCK,
@@ -348,7 +371,7 @@ impl Run<'_> {
             finish: last.then(|| Finish::new(self.epilogue, d.level).at(oc, y_at)),
         };
         // SAFETY:
-        // * the rows or panels at `left` were gathered just now for these pixels and this depth;
+        // * the rows or panels at `left` were gathered just now for these pixels, and hold this part of the reduction;
         // * the weights of `js` lie in `packed` (length asserted in `forward`), from step `ks.start` on;
         // * rows of all output layouts follow each other without gaps, so pixels are `ys.px` apart within an image,
         //   and outputs are inside the tensor (length asserted); `pad_cols` is set only where the last block is whole;
