@@ -40,13 +40,13 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
-    pub(crate) fn new(layout: Layout, [n, c, h, w]: [usize; 4]) -> Self {
-        let (planes, inner) = match layout {
-            Layout::Nchw => (n * c, 1),
-            Layout::Nhwc => (n, c),
-            Layout::Blocked => (n * blocks(c), BLOCK),
+    pub(crate) fn new(layout: Layout, [_, c, h, w]: [usize; 4]) -> Self {
+        let inner = match layout {
+            Layout::Nchw => 1,
+            Layout::Nhwc => c,
+            Layout::Blocked => BLOCK,
         };
-        Self { planes, h, w, inner }
+        Self { h, w, inner }
     }
 }
 
