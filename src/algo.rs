@@ -10,6 +10,7 @@ use swath_kernels::depthwise::Depthwise;
 use swath_kernels::direct::Direct;
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
+use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
@@ -50,6 +51,11 @@ pub static ALGOS: &[Algo] = &[
     },
     Algo { name: "direct", summary: "register tiles over channel blocks, no copy of the input", plan: direct },
     Algo { name: "stem", summary: "register tiles straight from NCHW: few input channels", plan: stem },
+    Algo {
+        name: "gemm",
+        summary: "packed matrix product, im2col as its packing: every geometry and layout",
+        plan: gemm,
+    },
 ];
 
 /// The row of that name.
@@ -58,10 +64,7 @@ pub fn find(name: &str) -> Option<&'static Algo> {
 }
 
 fn depthwise(r: &Request<'_>) -> Result<Kernel, String> {
-    if r.input != Layout::Blocked {
-        return Err(format!("reads blocked input, not {}", r.input.name()));
-    }
-    Ok(Kernel::Depthwise(Depthwise::new(r.shape, r.level, r.output)?))
+    Ok(Kernel::Depthwise(Box::new(Depthwise::new(r.shape, r.level, r.input, r.output)?)))
 }
 
 fn direct(r: &Request<'_>) -> Result<Kernel, String> {
@@ -78,13 +81,19 @@ fn stem(r: &Request<'_>) -> Result<Kernel, String> {
     Ok(Kernel::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output))))
 }
 
+fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
+    Ok(Kernel::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output))))
+}
+
 /// A planned algorithm.
 #[derive(Clone, Debug)]
 pub enum Kernel {
     /// Rows `direct` and `stem`.
     Direct(Box<Direct>),
     /// Row `depthwise`.
-    Depthwise(Depthwise),
+    Depthwise(Box<Depthwise>),
+    /// Row `gemm`.
+    Gemm(Box<Im2col>),
 }
 
 impl Kernel {
@@ -93,6 +102,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.kernel(),
             Kernel::Depthwise(k) => k.kernel(),
+            Kernel::Gemm(k) => k.kernel(),
         }
     }
 
@@ -101,14 +111,18 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.packed_len(),
             Kernel::Depthwise(k) => k.packed_len(),
+            Kernel::Gemm(k) => k.packed_len(),
         }
     }
 
     /// Floats of scratch for a number of threads.
-    pub fn scratch_len(&self, _threads: usize) -> usize {
-        match self {
-            Kernel::Direct(_) | Kernel::Depthwise(_) => 0,
-        }
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        let per_thread = match self {
+            Kernel::Direct(_) => 0,
+            Kernel::Depthwise(k) => k.scratch_len(),
+            Kernel::Gemm(k) => k.scratch_len(),
+        };
+        per_thread * threads
     }
 
     /// Multiply-adds done per multiply-add of the shape that has its tap inside the image.
@@ -116,6 +130,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.waste(),
             Kernel::Depthwise(_) => 1.0,
+            Kernel::Gemm(k) => k.waste(),
         }
     }
 
@@ -123,6 +138,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.pack(w, packed),
             Kernel::Depthwise(k) => k.pack(w, packed),
+            Kernel::Gemm(k) => k.pack(w, packed),
         }
     }
 
@@ -132,12 +148,13 @@ impl Kernel {
         packed: &[f32],
         epilogue: &Epilogue<'_>,
         y: &mut [f32],
-        _scratch: &mut [f32],
+        scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
         match self {
             Kernel::Direct(k) => k.forward(x, packed, epilogue, y, executor),
-            Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, executor),
+            Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Kernel::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
         }
     }
 }

@@ -15,10 +15,14 @@
 //! Register budget: `MR` sums, `KW` weights, one input, one permutation. Bound: with MR = 14 and a 3x3 kernel, 19
 //! loads and 42 multiply-adds a row of taps, so the FMA unit is the limit as long as the data is in L1.
 //!
+//! Input in NCHW or NHWC is blocked strip by strip in scratch memory, at most 1 MiB for each thread.
+//!
 //! Borders are peeled as in [`direct`](crate::direct). Order of the sum: `(j, ky, kx)`. Error: as for the register tile.
 
+use core::ops::Range;
+
 use crate::epilogue::Epilogue;
-use crate::exec::{Executor, Shared, for_each_part};
+use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::{Axis, Segment};
@@ -228,7 +232,10 @@ impl Runs {
     }
 }
 
-/// A depthwise or small-group convolution on blocked input, planned. Holds no tensor.
+/// Floats of scratch for the input of a strip.
+const STRIP: usize = 1 << 18;
+
+/// A depthwise or small-group convolution, planned. Holds no tensor.
 #[derive(Clone, Debug)]
 pub struct Depthwise {
     shape: ConvShape,
@@ -237,7 +244,10 @@ pub struct Depthwise {
     x: Axis,
     xs: Strides,
     ys: Strides,
+    input: Layout,
     output: Layout,
+    /// Output rows of a strip: all, or as many as have their input in scratch.
+    strip: usize,
     /// For pixels with all taps of a row, where the level has kernels for them.
     unrolled: Option<Runs>,
     any: Runs,
@@ -248,7 +258,7 @@ impl Depthwise {
     ///
     /// # Errors
     /// A reason, when some output vector's lanes would draw from more than one input vector.
-    pub fn new(shape: &ConvShape, level: Level, output: Layout) -> Result<Self, &'static str> {
+    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if s.groups == 1 {
@@ -265,6 +275,13 @@ impl Depthwise {
                 return Err("groups straddle vectors");
             }
         }
+        // Input rows that fit scratch, less the halo of a strip.
+        let halo = (s.kh - 1) * s.dh + 1;
+        let strip = match (STRIP / (s.iw * BLOCK)).checked_sub(halo) {
+            _ if input == Layout::Blocked => s.oh,
+            Some(more) => (more / s.sh + 1).min(s.oh),
+            None => return Err("the input of one row of outputs exceeds the scratch"),
+        };
         let permute = (s.icg(), s.ocg()) != (1, 1);
         let unrolled = Some(Runs::new(level, s.kw, s.sw, permute)).filter(|r| s.dw == 1 && s.kw > 1 && r.max > 0);
         Ok(Self {
@@ -274,7 +291,9 @@ impl Depthwise {
             x: Axis::x(&s),
             xs: Layout::Blocked.strides(s.input()),
             ys: output.strides(s.output()),
+            input,
             output,
+            strip,
             unrolled,
             any: Runs::new(level, 1, 1, permute),
         })
@@ -309,14 +328,35 @@ impl Depthwise {
         }
     }
 
-    /// Runs the convolution on the executor's threads. `x` is blocked, `y` in the layout given to [`Depthwise::new`].
+    /// Floats of scratch for one thread.
+    pub fn scratch_len(&self) -> usize {
+        let s = &self.shape;
+        if self.input == Layout::Blocked { 0 } else { self.input_rows(self.strip) * s.iw * BLOCK }
+    }
+
+    /// Input rows that a strip of `rows` output rows can meet.
+    fn input_rows(&self, rows: usize) -> usize {
+        let s = &self.shape;
+        ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih)
+    }
+
+    /// Runs the convolution on the executor's threads. `scratch` holds [`Depthwise::scratch_len`] floats for each thread
+    /// that is to take part, at least for one.
     ///
     /// # Panics
     /// If a slice's length is not what the shape, the layouts and [`Depthwise::packed_len`] say.
-    pub fn forward(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &mut [f32], executor: &dyn Executor) {
+    pub fn forward(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
         let s = &self.shape;
         let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), Layout::Blocked.len(s.input()), "input length");
+        assert_eq!(x.len(), self.input.len(s.input()), "input length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert_eq!(y.len(), y_len, "output length");
         assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
@@ -327,22 +367,66 @@ impl Depthwise {
         let planes = s.n * blocks(s.oc);
         let wanted = (executor.threads() * 4).min((s.macs() / 50_000) as usize).max(1);
         let strips = if executor.threads() == 1 { 1 } else { wanted.div_ceil(planes.max(1)).min(s.oh) };
-        for_each_part(executor, planes * strips, |part| {
+        let strips = strips.max(s.oh.div_ceil(self.strip));
+        for_each_part_with(executor, planes * strips, scratch, self.scratch_len(), |part, scratch| {
             let (plane, strip) = (part / strips, part % strips);
             let (n, ocb) = (plane / blocks(s.oc), plane % blocks(s.oc));
             let rows = s.oh * strip / strips..s.oh * (strip + 1) / strips;
+            let x = self.block_input(x, scratch, n, ocb, &rows);
             let run = Run { d: self, x, w: packed, y: &y, finish: &finish, n, ocb };
             for y in self.y.segments(rows) {
                 run.strip(&y);
             }
         });
     }
+
+    /// The blocked input that output rows of one plane read: the whole tensor, or their rows copied to scratch.
+    fn block_input<'a>(
+        &self,
+        x: &'a [f32],
+        scratch: &'a mut [f32],
+        n: usize,
+        ocb: usize,
+        rows: &Range<usize>,
+    ) -> Input<'a> {
+        let s = &self.shape;
+        if self.input == Layout::Blocked {
+            return Input { x, image: n, row: 0, block: 0 };
+        }
+        let block = ocb * BLOCK / s.ocg() * s.icg() / BLOCK;
+        let first = (rows.start * s.sh).saturating_sub(s.pad.top).min(s.ih);
+        let last = (rows.end * s.sh + (s.kh - 1) * s.dh).saturating_sub(s.pad.top + s.sh - 1).clamp(first, s.ih);
+        let from = self.input.strides(s.input());
+        let channels = BLOCK.min(s.ic - block * BLOCK);
+        assert!(scratch.len() >= (last - first) * s.iw * BLOCK, "scratch holds the rows of a strip");
+        for (line, iy) in scratch.chunks_exact_mut(s.iw * BLOCK).zip(first..last) {
+            let at = n * from.n + block * from.block + iy * from.row;
+            for (px, lanes) in line.chunks_exact_mut(BLOCK).enumerate() {
+                for c in 0..channels {
+                    lanes[c] = x[at + px * from.px + c * from.channel];
+                }
+                lanes[channels..].fill(0.0);
+            }
+        }
+        Input { x: scratch, image: 0, row: first, block }
+    }
+}
+
+/// Blocked input: which image, row and channel block its start stands for.
+struct Input<'a> {
+    x: &'a [f32],
+    /// Number of images before the wanted one.
+    image: usize,
+    /// First row.
+    row: usize,
+    /// First block.
+    block: usize,
 }
 
 /// One output plane of one run.
 struct Run<'a> {
     d: &'a Depthwise,
-    x: &'a [f32],
+    x: Input<'a>,
     w: &'a [f32],
     y: &'a Shared<'a>,
     finish: &'a SyncFinish,
@@ -410,12 +494,14 @@ impl Run<'_> {
         let d = self.d;
         let s = &d.shape;
         let (iy, ix) = (d.y.first_input(oy, &y.taps), d.x.first_input(ox, &x.taps));
-        let channel = v.source / BLOCK * d.xs.block + v.source % BLOCK;
+        let block = (v.source / BLOCK - self.x.block) * d.xs.block + v.source % BLOCK;
+        // An output that meets nothing but padding has no first tap; its input row is then not used.
+        let iy = iy.max(self.x.row) - self.x.row;
         let w = self.ocb * s.icg() * s.kh * s.kw + y.taps.start * s.kw + x.taps.start;
         let y_at =
             self.n * d.ys.n + self.ocb * d.ys.block + v.first % BLOCK * d.ys.channel + oy * d.ys.row + ox * d.ys.px;
         let args = LaneArgs {
-            x: self.x.as_ptr().wrapping_add(self.n * d.xs.n + channel + iy * d.xs.row + ix * d.xs.px),
+            x: self.x.x.as_ptr().wrapping_add(self.x.image * d.xs.n + block + iy * d.xs.row + ix * d.xs.px),
             w: self.w.as_ptr().wrapping_add(w * BLOCK + v.first % BLOCK),
             groups: s.icg(),
             index: v.index.as_ptr(),
@@ -438,7 +524,8 @@ impl Run<'_> {
         };
         // SAFETY:
         // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
-        // * the pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input;
+        // * the pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input, and
+        //   `block_input` has copied all rows that the strip's taps meet;
         // * `source + lane` stays inside one vector of the input, by the check in `new`;
         // * parts of a run have disjoint planes or rows, so no two threads write the same output.
         unsafe { (row.run)(&args) };

@@ -92,6 +92,7 @@ impl Im2col {
         output: Layout,
         blocking: Option<Blocking>,
     ) -> Self {
+        shape.assert_consistent();
         let s = *shape;
         let panels = input == Layout::Nchw;
         let ragged = output == Layout::Blocked && s.groups > 1 && !s.ocg().is_multiple_of(BLOCK);

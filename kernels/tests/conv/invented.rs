@@ -54,10 +54,10 @@ proptest! {
     }
 
     #[test]
-    fn depthwise(shape in shapes(), output in layouts(), seed in 0u64..1000) {
+    fn depthwise(shape in shapes(), input in layouts(), output in layouts(), seed in 0u64..1000) {
         let problem = Problem::new(shape, seed);
         for level in Level::available() {
-            problem.depthwise(*level, output);
+            problem.depthwise(*level, input, output);
         }
     }
 }
@@ -92,10 +92,8 @@ fn named_shapes() {
             for input in Layout::ALL {
                 for output in Layout::ALL {
                     problem.direct(*level, input, output, None);
+                    problem.depthwise(*level, input, output);
                 }
-            }
-            for output in Layout::ALL {
-                problem.depthwise(*level, output);
             }
         }
     }

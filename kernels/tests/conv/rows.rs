@@ -106,7 +106,7 @@ fn every_lane_kernel_against_the_oracle() {
                 .unwrap();
             let problem = Problem::new(shape, 5);
             for output in Layout::ALL {
-                let d = problem.depthwise(*level, output).expect("groups of 1 and 2 are supported");
+                let d = problem.depthwise(*level, Layout::Blocked, output).expect("groups of 1 and 2 are supported");
                 assert_eq!(d.kernel(), row.name);
             }
         }

@@ -116,13 +116,14 @@ impl Problem {
     }
 
     /// Depthwise convolution likewise, where it supports the shape.
-    pub fn depthwise(&self, level: Level, output: Layout) -> Option<Depthwise> {
-        let d = Depthwise::new(&self.shape, level, output).ok()?;
+    pub fn depthwise(&self, level: Level, input: Layout, output: Layout) -> Option<Depthwise> {
+        let d = Depthwise::new(&self.shape, level, input, output).ok()?;
         let mut packed = vec![f32::NAN; d.packed_len()];
         d.pack(&self.w, &mut packed);
-        let x = self.input(Layout::Blocked);
-        self.both(output, &format!("depthwise {level} to {output:?}"), |e, y, threads| {
-            d.forward(&x, &packed, e, y, threads);
+        let x = self.input(input);
+        self.both(output, &format!("depthwise {level} {input:?} to {output:?}"), |e, y, threads| {
+            let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
+            d.forward(&x, &packed, e, y, &mut scratch, threads);
         });
         Some(d)
     }
