@@ -30,8 +30,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Outcome<()> {
     let problems = args.problems.read()?;
     let request = Request { level: swath::cpu()?.level, algo: args.algo.clone(), threads: args.threads.into() };
-    let mut out = stdout().lock();
     plan::with_threads(request.threads, || {
+        let mut out = stdout().lock();
         for (i, p) in problems.iter().enumerate() {
             let s = &p.shape;
             if i > 0 {

@@ -1,11 +1,10 @@
-//! ADAPTER: everything that the program takes from swath's plans stands here, and nowhere else in `tools/`.
-//!
-//! What is marked TODO(plan) works on what `swath::conv` has today and is to be replaced by the real thing.
+//! Everything that the program takes from swath's plans, and the layouts and data it runs them on.
 
+use swath::algo::{self, ALGOS};
 use swath::benchdnn::Problem;
-use swath::{ConvPlan, ConvShape, Epilogue, Layout, Level, Options, PackedWeights, Scratch};
+use swath::{ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 
 /// What the user asked of the plan.
 #[derive(Clone, Debug)]
@@ -19,18 +18,15 @@ pub struct Request {
 }
 
 /// Runs `f` where plans use `threads` threads.
-pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> Outcome<R>) -> Outcome<R> {
-    // TODO(plan): enter a pool of `threads` threads of `swath::par` and run `f` in it.
-    if threads != 1 {
-        return Err(Failure::new(format!("{threads} threads are not possible yet; --threads 1 is")));
-    }
-    f()
+pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> Outcome<R> + Send) -> Outcome<R> {
+    swath::par::with_threads(threads, f)?
 }
 
-/// Names of the algorithms that support a shape, in the order in which a plan tries them.
-pub fn algos(_shape: &ConvShape, _level: Level) -> Vec<String> {
-    // TODO(plan): the names of `swath::algo::ALGOS` whose `supports` holds.
-    vec!["reference".into()]
+/// Names of the algorithms that support a shape, in the order of the table.
+pub fn algos(shape: &ConvShape, level: Level) -> Vec<String> {
+    let options = Options::inside_model(shape);
+    let request = algo::Request { shape, level, input: options.input, output: options.output };
+    ALGOS.iter().filter(|a| (a.plan)(&request).is_ok()).map(|a| a.name.to_string()).collect()
 }
 
 /// A row of the kernel table.
@@ -43,30 +39,35 @@ pub struct KernelRow {
     pub level: Level,
 }
 
-/// All kernels of this build.
+/// All kernels of this build that this machine can run.
 pub fn kernels() -> Vec<KernelRow> {
-    // TODO(plan): the rows of the tables of `swath_kernels`.
-    Vec::new()
+    use swath_kernels::{act, depthwise, pool, tile};
+    let mut rows = Vec::new();
+    for &level in Level::available() {
+        let mut add = |family: &str, names: Vec<&str>| {
+            rows.extend(names.into_iter().map(|name| KernelRow { name: name.into(), family: family.into(), level }));
+        };
+        add("tile", tile::rows(level).iter().map(|r| r.name).collect());
+        add("depthwise", depthwise::rows(level).iter().map(|r| r.name).collect());
+        add("pool", pool::table(level).iter().map(|r| r.name).collect());
+        add("activation", act::table(level).iter().map(|r| r.name).collect());
+        add("softmax", act::softmax_table(level).iter().map(|r| r.name).collect());
+    }
+    rows
 }
 
 /// A planned convolution with packed weights, an input and an output.
 pub struct Conv {
     plan: ConvPlan,
     weights: Vec<PackedWeights>,
-    x: Vec<f32>,
-    y: Vec<f32>,
+    x: Tensor,
+    y: Tensor,
     scratch: Scratch,
     turn: usize,
 }
 
-/// Layers with fewer input channels than this read NCHW; the block has as many.
-const BLOCKED_FROM: usize = 16;
-
 fn plan(shape: &ConvShape, request: &Request) -> Outcome<ConvPlan> {
-    let mut options = Options::blocked();
-    if shape.ic < BLOCKED_FROM {
-        options.input = Layout::Nchw;
-    }
+    let mut options = Options::inside_model(shape);
     options.level = Some(request.level);
     options.algo.clone_from(&request.algo);
     Ok(ConvPlan::new(shape, &options)?)
@@ -77,48 +78,34 @@ impl Conv {
     /// copies of the weights that together they have at least that size, and each run takes the next.
     pub fn new(problem: &Problem, request: &Request, evict: Option<usize>) -> Outcome<Self> {
         let shape = &problem.shape;
-        let input = if shape.ic < BLOCKED_FROM { Layout::Nchw } else { Layout::Blocked };
         let plan = plan(shape, request)?;
         let mut random = Random(1);
         let w: Vec<f32> = random.fill(shape.weights().iter().product());
         let packed = plan.pack(&w)?;
         let bytes = (w.len() * size_of::<f32>()).max(64);
         let copies = evict.map_or(1, |evict| evict.div_ceil(bytes).max(1));
-        let mut nchw = random.fill(Layout::Nchw.len(shape.input()));
-        if input != Layout::Nchw {
-            let mut x = vec![0.0; input.len(shape.input())];
-            swath_kernels::layout::reorder(Layout::Nchw, &nchw, input, &mut x, shape.input());
-            nchw = x;
-        }
-        Ok(Conv {
-            plan,
-            weights: vec![packed; copies],
-            x: nchw,
-            y: vec![0.0; Layout::Blocked.len(shape.output())],
-            scratch: Scratch::default(),
-            turn: 0,
-        })
+        let x = Tensor::new(shape.input(), &random.fill(shape.input().iter().product()))?;
+        let x = x.to_layout(plan.options().input)?;
+        let y = Tensor::zeros_in(shape.output(), plan.options().output)?;
+        Ok(Conv { plan, weights: vec![packed; copies], x, y, scratch: Scratch::default(), turn: 0 })
     }
 
     /// One forward pass.
     pub fn run(&mut self) -> Outcome<()> {
         self.turn = (self.turn + 1) % self.weights.len();
         let weights = &self.weights[self.turn];
-        Ok(self.plan.forward(&self.x, weights, Epilogue::default(), &mut self.y, &mut self.scratch)?)
+        Ok(self.plan.forward(self.x.as_slice(), weights, Epilogue::none(), self.y.as_mut_slice(), &mut self.scratch)?)
     }
 
     /// Name of the algorithm that the plan chose.
     pub fn algo(&self) -> String {
-        // TODO(plan): self.plan.algo().to_string()
-        "reference".into()
+        self.plan.algo().to_string()
     }
 }
 
 /// What the plan says of its choice.
 pub fn explain(problem: &Problem, request: &Request) -> Outcome<String> {
-    let _plan = plan(&problem.shape, request)?;
-    // TODO(plan): Ok(_plan.explain().to_string())
-    Ok(format!("algorithm   reference, at level {}: the only one so far", request.level))
+    Ok(plan(&problem.shape, request)?.explain().to_string())
 }
 
 /// Numbers uniform in -1..1: a multiplicative congruential generator is random enough for timing, and needs no crate.
