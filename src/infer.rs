@@ -10,11 +10,12 @@ use std::sync::Arc;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 
+use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::{Error, Result, check_len};
 use crate::graph::forward::Operands;
 use crate::graph::{Graph, Parameters};
-use crate::buffer::Buffer;
+use crate::par;
 use crate::tensor::Tensor;
 
 mod explain;
@@ -158,7 +159,8 @@ impl Session {
         }
         check_len("the input", input.floats().len(), program.lens[0])?;
         // One region around all steps: a thread pool is entered here, once.
-        program.execute(input.floats(), &mut self.slots, &mut self.output.data, &mut self.scratch);
+        let (x, slots, y, scratch) = (input.floats(), &mut self.slots, &mut self.output.data, &mut self.scratch);
+        par::enter(|| program.execute(x, slots, y, scratch));
         Ok(&self.output)
     }
 
@@ -177,7 +179,7 @@ impl Program {
                 Place::Slot(s) => mem::take(&mut slots[s]),
                 Place::Output | Place::Input => mem::take(output),
             };
-            let floats = &mut y.as_mut_slice()[..self.lens[step.output]];
+            let floats = &mut y[..self.lens[step.output]];
             if cfg!(debug_assertions) && !in_place {
                 // Whatever a step leaves unwritten shows.
                 floats.fill(f32::NAN);
@@ -186,8 +188,8 @@ impl Program {
                 let buffer = step.inputs[i];
                 match self.memory.places[buffer] {
                     Place::Input => input,
-                    Place::Slot(s) => &slots[s].as_slice()[..self.lens[buffer]],
-                    Place::Output => output.as_slice(),
+                    Place::Slot(s) => &slots[s][..self.lens[buffer]],
+                    Place::Output => &output[..],
                 }
             };
             step.forward.run(&Operands(&operand), floats, in_place, scratch);

@@ -12,7 +12,6 @@ pub mod graph;
 pub mod infer;
 mod model;
 pub mod nn;
-mod ops_pending;
 pub mod par;
 mod tensor;
 mod weights;

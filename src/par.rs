@@ -4,6 +4,9 @@
 //! `ThreadPool::install` or a parallel loop it uses that pool, elsewhere rayon's global one. Nested parallelism is
 //! work-stealing within one pool, so it neither deadlocks nor starts more threads than the pool has.
 
+use core::ops::Range;
+
+use rayon::prelude::*;
 use swath_kernels::exec::{Executor, Inline};
 
 /// Work below this many multiply-adds runs on the calling thread: waking another one costs about as much.
@@ -34,6 +37,32 @@ impl Executor for Pool {
 pub(crate) fn executor(limit: Option<usize>, macs: u64) -> Box<dyn Executor> {
     let threads = limit.unwrap_or(usize::MAX).min(if limit == Some(1) { 1 } else { rayon::current_num_threads() });
     if threads <= 1 || macs < INLINE_MACS { Box::new(Inline) } else { Box::new(Pool { threads }) }
+}
+
+/// Cuts `y` into pieces of whole units (such as rows) and calls `f` with the units' numbers and each piece. `work` is
+/// roughly what one float of it costs, in multiply-adds. Every element must depend on its position alone, not on the cut.
+pub(crate) fn for_each_piece(y: &mut [f32], unit: usize, work: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let units = y.len().checked_div(unit).unwrap_or(0);
+    let threads = rayon::current_num_threads();
+    if threads == 1 || ((y.len() * work) as u64) < INLINE_MACS {
+        // A last piece shorter than a unit belongs to the last unit.
+        return f(0..units, y);
+    }
+    // A few pieces for each thread even out what the machine does besides.
+    let per_piece = units.div_ceil(threads * 4).max(1);
+    y.par_chunks_mut(per_piece * unit).enumerate().for_each(|(i, piece)| {
+        let first = i * per_piece;
+        f(first..first + piece.len() / unit, piece);
+    });
+}
+
+/// Runs `f` on a thread of the current pool, so that the parallel work inside need not be handed over step by step.
+pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if rayon::current_num_threads() == 1 || rayon::current_thread_index().is_some() {
+        f()
+    } else {
+        rayon::scope(|_| f())
+    }
 }
 
 /// Runs `f` in a pool of its own with `threads` threads: for programs and tests that fix the number.

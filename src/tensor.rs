@@ -80,12 +80,12 @@ impl Tensor {
 
     /// The elements as they lie in memory.
     pub fn as_slice(&self) -> &[f32] {
-        self.data.as_slice()
+        &self.data
     }
 
     /// The elements as they lie in memory.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        self.data.as_mut_slice()
+        &mut self.data
     }
 
     /// A copy in another layout.

@@ -8,7 +8,7 @@ use swath_kernels::act;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape, Part};
+use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
 use swath_kernels::shape::PoolShape;
 
 /// f32 against f64 rounded to f32: a few roundings.
@@ -71,7 +71,13 @@ fn pooling() {
                     let s = window(&params, dims(&x_shape));
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
                     let include = params["count_include_pad"].as_bool().expect("count_include_pad");
-                    pool::average(&Part::whole(level, layout, s.output()), &s, x, y, include);
+                    pool::average(
+                        &Part::whole(level, layout, s.output()),
+                        &s,
+                        x,
+                        y,
+                        if include { Divisor::Padded } else { Divisor::Inside },
+                    );
                 }
                 Some("adaptive_avg") => {
                     let s = AdaptiveShape::new(dims(&x_shape), numbers(&params, "output")).expect("a shape");

@@ -50,6 +50,60 @@ pub fn for_each_part(executor: &dyn Executor, parts: usize, f: impl Fn(usize) + 
     work(); // what an executor that called too seldom has left
 }
 
+/// Calls `f` once for every part `0..parts`, on the executor's threads, each call with `per_thread` floats of scratch that
+/// no other running call has. At most `scratch.len() / per_thread` threads take part.
+///
+/// # Panics
+/// If `scratch` holds less than `per_thread` floats.
+///
+/// ```
+/// use core::sync::atomic::{AtomicUsize, Ordering};
+/// use swath_kernels::exec::{Inline, for_each_part_with};
+/// let (sum, mut scratch) = (AtomicUsize::new(0), [0.0; 8]);
+/// for_each_part_with(&Inline, 3, &mut scratch, 4, |part, scratch| {
+///     assert_eq!(scratch.len(), 4);
+///     sum.fetch_add(part, Ordering::Relaxed);
+/// });
+/// assert_eq!(sum.into_inner(), 3);
+/// ```
+pub fn for_each_part_with(
+    executor: &dyn Executor,
+    parts: usize,
+    scratch: &mut [f32],
+    per_thread: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    assert!(scratch.len() >= per_thread, "scratch holds {} floats, one thread needs {per_thread}", scratch.len());
+    if parts <= 1 || executor.threads() == 1 {
+        return (0..parts).for_each(|part| f(part, &mut scratch[..per_thread]));
+    }
+    let slots = scratch.len().checked_div(per_thread).unwrap_or(usize::MAX);
+    let shared = Shared::new(scratch);
+    let (next, slot) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        // Relaxed, as in `for_each_part`: numbers are handed out, nothing is published.
+        let mine = slot.fetch_add(1, Ordering::Relaxed);
+        if mine >= slots {
+            return; // an executor that calls too often
+        }
+        // SAFETY: slots lie inside the slice and are disjoint; the counter gives each to one call, and the slice
+        // stays borrowed until after `spread`.
+        let scratch = unsafe { core::slice::from_raw_parts_mut(shared.at(mine * per_thread), per_thread) };
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return;
+            }
+            f(part, scratch);
+        }
+    };
+    executor.spread(&work);
+    // What an executor that called too seldom has left. `spread` has returned, and `work` was only lent to it, so that
+    // no call runs any more and the first slot is free again.
+    slot.store(0, Ordering::Relaxed);
+    work();
+}
+
 /// A mutable slice that parts of the work write disjoint elements of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shared<'a> {

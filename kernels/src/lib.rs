@@ -46,6 +46,7 @@ pub mod depthwise;
 pub mod direct;
 pub mod epilogue;
 pub mod exec;
+pub mod gemm;
 pub mod isa;
 pub mod layout;
 pub mod pool;

@@ -61,6 +61,18 @@ pub enum Op {
     Adaptive,
 }
 
+/// What average pooling divides a window's sum by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divisor {
+    /// The window's elements inside the input.
+    Inside,
+    /// Also those in the padding, but not those that ceil mode lets hang over the padding's edge (PyTorch's
+    /// `count_include_pad`).
+    Padded,
+    /// A given number, the same for all windows (PyTorch's `divisor_override`).
+    Fixed(usize),
+}
+
 /// What a pooling kernel's entry point takes; [`PoolRow::run`] has its contract.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -93,8 +105,8 @@ pub struct PoolArgs {
     pub dilation: [usize; 2],
     /// Padding of the four sides.
     pub pad: Padding,
-    /// Whether averages count the padding.
-    pub count_include_pad: bool,
+    /// What averages divide by.
+    pub divisor: Divisor,
 }
 
 /// One pooling kernel at one level.
@@ -221,7 +233,7 @@ impl PoolArgs {
             stride: [s.sh, s.sw],
             dilation: [s.dh, s.dw],
             pad: s.pad,
-            count_include_pad: false,
+            divisor: Divisor::Inside,
         }
     }
 
@@ -259,7 +271,7 @@ impl PoolArgs {
             stride: [1; 2],
             dilation: [1; 2],
             pad: Padding::default(),
-            count_include_pad: false,
+            divisor: Divisor::Inside,
         }
     }
 }
@@ -340,17 +352,16 @@ pub fn max(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], indices: Op
 
 /// Average pooling of the output rows of `part` (see the [module](self)).
 ///
-/// `x` is the whole input, `y` the piece of the output that the part covers. The divisor counts the window's elements inside the
-/// input; with `count_include_pad` also those in the padding, but not those that ceil mode lets hang over
-/// the padding's edge (PyTorch's rule). Channels that pad the last block must be zero in `x` and are zero in `y`.
+/// `x` is the whole input, `y` the piece of the output that the part covers. Channels that pad the last block must be zero
+/// in `x` and are zero in `y`.
 ///
 /// # Panics
 /// If the shape is dilated, a length is not what shape and part say, the rows end beyond [`rows`], or the machine does
 /// not have the level.
-pub fn average(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], count_include_pad: bool) {
+pub fn average(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], divisor: Divisor) {
     shape.assert_consistent();
     assert_eq!([shape.dh, shape.dw], [1, 1], "average pooling has no dilation");
-    let args = PoolArgs { count_include_pad, ..PoolArgs::window(shape, part.layout) };
+    let args = PoolArgs { divisor, ..PoolArgs::window(shape, part.layout) };
     run(part, Op::Average, [shape.input(), shape.output()], x, y, args);
 }
 

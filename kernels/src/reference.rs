@@ -2,8 +2,10 @@
 
 mod act;
 mod conv;
+mod gemm;
 mod pool;
 
 pub use act::{activation, erf, erfc, log_softmax, softmax};
 pub use conv::conv2d;
+pub use gemm::gemm;
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};

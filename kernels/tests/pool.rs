@@ -5,7 +5,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape, NO_INDEX, Op, Part, PoolArgs, PoolRow};
+use swath_kernels::pool::{self, AdaptiveShape, Divisor, NO_INDEX, Op, Part, PoolArgs, PoolRow};
 use swath_kernels::reference;
 use swath_kernels::shape::{PoolShape, ShapeError};
 
@@ -220,7 +220,8 @@ fn check_average(case: &Case) {
     let x = integers(Layout::Nchw.len(s.input()), case.seed);
     for count_include_pad in [false, true] {
         let want = reference::avg_pool2d(&s, count_include_pad, &x);
-        let args = |layout| PoolArgs { count_include_pad, ..PoolArgs::window(&s, layout) };
+        let divisor = if count_include_pad { Divisor::Padded } else { Divisor::Inside };
+        let args = |layout| PoolArgs { divisor, ..PoolArgs::window(&s, layout) };
         every_row(Op::Average, args, &x, (s.input(), s.output()), &case.cuts, |row, layout, y, _| {
             for (i, (&y, &want)) in y.iter().zip(&want).enumerate() {
                 assert_eq!(y, want as f32, "{} {layout:?} {s:?} count {count_include_pad} [{i}]", row.name);
@@ -267,7 +268,7 @@ fn averages_keep_their_bound() {
     let want_global = reference::adaptive_avg_pool2d(s.input(), [1, 1], &x);
     for &level in Level::available() {
         let mut y = vec![f32::NAN; want.len()];
-        pool::average(&Part::whole(level, Layout::Nchw, s.output()), &s, &x, &mut y, false);
+        pool::average(&Part::whole(level, Layout::Nchw, s.output()), &s, &x, &mut y, Divisor::Inside);
         let bound = |elements: usize| (elements + 1) as f64 * 2f64.powi(-24) * f64::from(largest);
         assert!(y.iter().zip(&want).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(9)));
         let mut y = vec![f32::NAN; want_global.len()];
@@ -309,13 +310,13 @@ fn rules_of_pytorch() {
         assert!(y[0] == 5.0 && y[1].is_nan());
         // avg_pool2d(ones(1, 1, 1, 4), (1, 3), (1, 3), ceil_mode=True): the second window has one element.
         let c = PoolShape::builder([1, 1, 1, 4], [1, 3]).ceil_mode(true).build().unwrap();
-        pool::average(&part, &c, &[1.0; 4], &mut y, true);
+        pool::average(&part, &c, &[1.0; 4], &mut y, Divisor::Padded);
         assert_eq!(y, [1.0, 1.0]);
         // With padding (0, 1) the first window counts it: 2 / 3.
         let p = PoolShape::builder([1, 1, 1, 4], [1, 3]).padding([0, 1]).ceil_mode(true).build().unwrap();
-        pool::average(&part, &p, &[1.0; 4], &mut y, true);
+        pool::average(&part, &p, &[1.0; 4], &mut y, Divisor::Padded);
         assert_eq!(y, [2.0 / 3.0, 2.0 / 3.0]);
-        pool::average(&part, &p, &[1.0; 4], &mut y, false);
+        pool::average(&part, &p, &[1.0; 4], &mut y, Divisor::Inside);
         assert_eq!(y, [1.0, 1.0]);
     }
 }

@@ -1,14 +1,15 @@
 //! Elementwise activations.
 
+use swath_kernels::act;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{BLOCK, Layout};
 
 use super::Operator;
 use super::forward::{Forward, Operands, clear_padding};
 use crate::conv::Scratch;
 use crate::error::Result;
-use crate::ops_pending::act;
+use crate::par;
 
 impl Operator for Activation {
     fn name(&self) -> &'static str {
@@ -60,11 +61,17 @@ impl Activate {
 
 impl Forward for Activate {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, _: &mut Scratch) {
-        if in_place {
-            act::apply_inplace(self.level, self.activation, y);
-        } else {
-            act::apply(self.level, self.activation, x.get(0), y);
-        }
+        let source = if in_place { &[] } else { x.get(0) };
+        // A line of floats as the unit: where a piece ends has no influence on any element.
+        let work = if self.keeps_zero() { 1 } else { 8 };
+        par::for_each_piece(y, BLOCK.min(y.len().max(1)), work, |lines, y| {
+            if in_place {
+                act::apply_inplace(self.level, self.activation, y);
+            } else {
+                let start = lines.start * BLOCK;
+                act::apply(self.level, self.activation, &source[start..start + y.len()], y);
+            }
+        });
         if !self.keeps_zero() {
             clear_padding(self.layout, self.dims, y);
         }

@@ -77,13 +77,13 @@ impl ConvForward {
 
     /// Floats of scratch.
     pub(crate) fn scratch_len(&self) -> usize {
-        self.plan.scratch_len(rayon_threads())
+        self.plan.scratch_len(rayon::current_num_threads())
     }
 
     /// `3x3/2 + bias + residual + ReLU`, and the algorithm.
     pub(crate) fn describe_as(&self, name: &str) -> String {
         let mut s = name.to_string();
-        s.push_str(&crate::ops_pending::algorithm(&self.plan));
+        s = s + " " + self.plan.algo();
         for (part, on) in [(" + bias", self.bias.is_some()), (" + residual", self.residual)] {
             s.push_str(if on { part } else { "" });
         }

@@ -1,6 +1,6 @@
 //! What an operator becomes when shapes, layouts and weights are fixed: something that can only run.
 
-use swath_kernels::isa::{Cpu, Level};
+use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks, reorder};
 
 use crate::conv::Scratch;
@@ -34,20 +34,19 @@ pub(crate) trait Forward: Send + Sync {
 /// blocked, all channels in NHWC.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
-    pub(crate) planes: usize,
     pub(crate) h: usize,
     pub(crate) w: usize,
     pub(crate) inner: usize,
 }
 
 impl Planes {
-    pub(crate) fn new(layout: Layout, [n, c, h, w]: [usize; 4]) -> Self {
-        let (planes, inner) = match layout {
-            Layout::Nchw => (n * c, 1),
-            Layout::Nhwc => (n, c),
-            Layout::Blocked => (n * blocks(c), BLOCK),
+    pub(crate) fn new(layout: Layout, [_, c, h, w]: [usize; 4]) -> Self {
+        let inner = match layout {
+            Layout::Nchw => 1,
+            Layout::Nhwc => c,
+            Layout::Blocked => BLOCK,
         };
-        Self { planes, h, w, inner }
+        Self { h, w, inner }
     }
 }
 
@@ -68,7 +67,7 @@ pub(crate) fn clear_padding(layout: Layout, dims: [usize; 4], y: &mut [f32]) {
 
 /// The level that steps without a plan of their own take their kernels from.
 pub(crate) fn level(asked: Option<Level>) -> Result<Level> {
-    let cpu = Cpu::detect();
+    let cpu = crate::cpu()?;
     Ok(asked.map_or(Ok(cpu), |l| cpu.lowered(l))?.level)
 }
 

@@ -1,6 +1,8 @@
 //! Max, average and adaptive average pooling.
 
+use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
 use swath_kernels::shape::{Padding, Pair, PoolShape, ShapeError, checked_elements};
 
 use super::Operator;
@@ -8,7 +10,7 @@ use super::conv::four;
 use super::forward::{Forward, Operands};
 use crate::conv::Scratch;
 use crate::error::Result;
-use crate::ops_pending::pool;
+use crate::par;
 
 /// Options that both sliding windows share.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +82,8 @@ impl MaxPool2d {
         self
     }
 
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout) -> Result<Pooling> {
-        Ok(Pooling { kind: Kind::Max(self.0.shape("MaxPool2d", input)?), layout })
+    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
+        Ok(Pooling { kind: Kind::Max(self.0.shape("MaxPool2d", input)?), layout, level })
     }
 }
 
@@ -104,17 +106,6 @@ impl Operator for MaxPool2d {
 pub struct AvgPool2d {
     window: Window,
     divisor: Divisor,
-}
-
-/// What the sum of a window is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Divisor {
-    /// Elements of the window that lie in the input or its padding.
-    Padded,
-    /// Elements of the window that lie in the input.
-    Inside,
-    /// A given number.
-    Fixed(usize),
 }
 
 impl AvgPool2d {
@@ -161,8 +152,8 @@ impl AvgPool2d {
         self.window.shape("AvgPool2d", input)
     }
 
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout) -> Result<Pooling> {
-        Ok(Pooling { kind: Kind::Avg(self.shape(input)?, self.divisor), layout })
+    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
+        Ok(Pooling { kind: Kind::Avg(self.shape(input)?, self.divisor), layout, level })
     }
 }
 
@@ -190,8 +181,9 @@ impl AdaptiveAvgPool2d {
         Self { output: output.into() }
     }
 
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout) -> Result<Pooling> {
-        Ok(Pooling { kind: Kind::AdaptiveAvg(four(self.name(), input)?, self.output.0), layout })
+    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
+        let shape = AdaptiveShape::new(four(self.name(), input)?, self.output.0)?;
+        Ok(Pooling { kind: Kind::AdaptiveAvg(shape), layout, level })
     }
 }
 
@@ -219,29 +211,40 @@ impl Operator for AdaptiveAvgPool2d {
 enum Kind {
     Max(PoolShape),
     Avg(PoolShape, Divisor),
-    AdaptiveAvg([usize; 4], [usize; 2]),
+    AdaptiveAvg(AdaptiveShape),
 }
 
 /// A pooling with its geometry; input and output have one layout.
 pub(crate) struct Pooling {
     kind: Kind,
     layout: Layout,
+    level: Level,
 }
 
 impl Forward for Pooling {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        match &self.kind {
-            Kind::Max(shape) => pool::max(shape, self.layout, x.get(0), y),
-            Kind::Avg(shape, divisor) => pool::avg(shape, *divisor, self.layout, x.get(0), y),
-            Kind::AdaptiveAvg(dims, output) => pool::adaptive_avg(*dims, *output, self.layout, x.get(0), y),
-        }
+        let (output, taps) = match &self.kind {
+            Kind::Max(s) | Kind::Avg(s, _) => (s.output(), s.kh * s.kw),
+            Kind::AdaptiveAvg(s) => (s.output(), (s.ih * s.iw).div_ceil(s.oh * s.ow)),
+        };
+        let x = x.get(0);
+        // Rows of the output are contiguous, so pieces of it are whole rows.
+        let row = pool::row_len(self.layout, output);
+        par::for_each_piece(y, row, taps, |rows, y| {
+            let part = Part { level: self.level, layout: self.layout, rows };
+            match &self.kind {
+                Kind::Max(s) => pool::max(&part, s, x, y, None),
+                Kind::Avg(s, divisor) => pool::average(&part, s, x, y, *divisor),
+                Kind::AdaptiveAvg(s) => pool::adaptive_average(&part, s, x, y),
+            }
+        });
     }
 
     fn describe(&self) -> String {
         match &self.kind {
             Kind::Max(s) => format!("MaxPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
             Kind::Avg(s, _) => format!("AvgPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
-            Kind::AdaptiveAvg(_, [h, w]) => format!("AdaptiveAvgPool2d to {h}x{w}"),
+            Kind::AdaptiveAvg(s) => format!("AdaptiveAvgPool2d to {}x{}", s.oh, s.ow),
         }
     }
 }

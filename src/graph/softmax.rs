@@ -1,12 +1,12 @@
 //! Softmax and log-softmax over the channels (dimension 1).
 
+use swath_kernels::act;
 use swath_kernels::isa::Level;
 
 use super::Operator;
 use super::forward::{Forward, Operands};
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
-use crate::ops_pending::act;
 
 /// Softmax over dimension 1 of `[n, c]` or `[n, c, h, w]`.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,6 @@
 use swath_kernels::epilogue::Activation;
 
 use crate::graph::{Graph, NodeId, Op};
-use crate::ops_pending::conv_fuses;
 
 /// Nodes that run as one operator.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +59,6 @@ fn extend(graph: &Graph, users: &[Vec<NodeId>], swallowed: &mut [bool], node: No
     }
     if let Some((act, user)) = only_user(group.value)
         && let Op::Activation(activation) = user.op
-        && conv_fuses(activation)
     {
         group.activation = activation;
         group.value = act;

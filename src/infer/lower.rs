@@ -162,9 +162,9 @@ impl Lowering<'_> {
         let Place { buffer, layout } = self.native(x)?;
         let dims = &self.dims[x];
         let forward: Box<dyn Forward> = match op {
-            Op::MaxPool2d(op) => Box::new(op.forward(dims, layout)?),
-            Op::AvgPool2d(op) => Box::new(op.forward(dims, layout)?),
-            Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(dims, layout)?),
+            Op::MaxPool2d(op) => Box::new(op.forward(dims, layout, self.level)?),
+            Op::AvgPool2d(op) => Box::new(op.forward(dims, layout, self.level)?),
+            Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(dims, layout, self.level)?),
             Op::Pad(op) => Box::new(op.forward(four("Pad", dims)?, layout)),
             Op::Activation(activation) => {
                 Box::new(Activate { activation: *activation, layout, dims: extents4(dims), level: self.level })

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::{NO_INDEX, PoolArgs};
+use super::{Divisor, NO_INDEX, PoolArgs};
 use crate::isa::{Isa, Kernel};
 use crate::shape::taps_inside;
 
@@ -249,7 +249,11 @@ impl Line {
 #[inline(always)]
 fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> usize {
     let start = o * a.stride[axis];
-    if a.count_include_pad { (start + a.kernel[axis]).min(padded).saturating_sub(start) } else { taps }
+    match a.divisor {
+        Divisor::Inside => taps,
+        Divisor::Padded => (start + a.kernel[axis]).min(padded).saturating_sub(start),
+        Divisor::Fixed(d) => [d, 1][axis],
+    }
 }
 
 /// Windows whose taps are all inside the input's width.

@@ -63,7 +63,7 @@ pub struct Output {
     pub px: usize,
     /// From output-channel block to output-channel block.
     pub block: usize,
-    /// From output channel to output channel within a block; other than 1, tiles cannot continue a sum.
+    /// From output channel to output channel within a block; other than 1 (NCHW), tiles go through a buffer.
     pub channel: usize,
     /// Output channels from the first on that exist.
     pub cols: usize,
@@ -92,24 +92,28 @@ impl Output {
     /// The partial sums that the output holds.
     ///
     /// # Safety
-    /// `y` is readable for `MR` pixels of `min(cols, NV * LANES)` channels, and `channel` is 1.
+    /// `y` is readable for `MR` pixels of `min(cols, NV * LANES)` channels.
     #[inline(always)]
     pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I) -> [[I::V; NV]; MR] {
+        const { assert!(MR * NV * I::LANES <= BUFFER) };
         let mut acc = [[s.zero(); NV]; MR];
-        if self.cols >= NV * I::LANES {
+        if self.cols >= NV * I::LANES && self.channel == 1 {
             for i in 0..MR {
                 for v in 0..NV {
                     // SAFETY: all channels of the tile exist.
                     acc[i][v] = unsafe { s.load(self.y.add(i * self.px + self.at::<I>(v))) };
                 }
             }
-        } else {
-            for i in 0..MR {
-                for v in 0..NV {
-                    // SAFETY: only channels that exist are read.
-                    acc[i][v] =
-                        unsafe { s.load_partial(self.y.add(i * self.px + self.at::<I>(v)), self.valid::<I>(v)) };
-                }
+            return acc;
+        }
+        let mut buffer = [0.0f32; BUFFER];
+        let fill = BufferArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
+        // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
+        unsafe { s.call::<Fill>(&fill) };
+        for i in 0..MR {
+            for v in 0..NV {
+                // SAFETY: as above.
+                acc[i][v] = unsafe { s.load(buffer.as_ptr().add((i * NV + v) * I::LANES)) };
             }
         }
         acc
@@ -177,30 +181,56 @@ impl Output {
                 unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
             }
         }
-        let drain = DrainArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
+        let drain = BufferArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
         // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
         unsafe { s.call::<Drain>(&drain) };
     }
 }
 
-/// What [`Drain`] works on.
-struct DrainArgs {
+/// What [`Fill`] and [`Drain`] work on.
+struct BufferArgs {
     out: *const Output,
     buffer: *mut f32,
     mr: usize,
     nv: usize,
 }
 
+/// The first half of [`Output::load`] where it is not simple, with run-time extents as [`Drain`].
+struct Fill;
+
+impl<I: Isa> Kernel<I> for Fill {
+    type Args = BufferArgs;
+
+    /// # Safety
+    /// As for [`Output::load`]; `buffer` holds `mr * nv` vectors.
+    #[inline(always)]
+    unsafe fn run(s: I, d: &BufferArgs) {
+        // SAFETY: load hands in a live reference.
+        let out = unsafe { &*d.out };
+        for i in 0..d.mr {
+            for v in 0..d.nv {
+                // A pointer to channels that do not exist may lie outside the output; nothing is read through it.
+                let y = out.y.wrapping_add(i * out.px + out.at::<I>(v));
+                // SAFETY: only channels that exist are read; the buffer holds the tile.
+                unsafe {
+                    let sum = load_channels(s, y, out.channel, out.valid::<I>(v));
+                    s.store(d.buffer.add((i * d.nv + v) * I::LANES), sum);
+                }
+            }
+        }
+    }
+}
+
 /// The second half of [`Output::store_by_buffer`], with run-time extents, so that all tiles of a level share its code.
 struct Drain;
 
 impl<I: Isa> Kernel<I> for Drain {
-    type Args = DrainArgs;
+    type Args = BufferArgs;
 
     /// # Safety
     /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
     #[inline(always)]
-    unsafe fn run(s: I, d: &DrainArgs) {
+    unsafe fn run(s: I, d: &BufferArgs) {
         // SAFETY: store_by_buffer hands in a live reference.
         let out = unsafe { &*d.out };
         let slot = |i: usize, v: usize| d.buffer.wrapping_add((i * d.nv + v) * I::LANES);
@@ -213,10 +243,10 @@ impl<I: Isa> Kernel<I> for Drain {
                 unsafe {
                     let mut sum = s.load(slot(i, v));
                     if !f.bias.is_null() {
-                        sum = s.add(sum, s.load_partial(f.bias.add(v * I::LANES), n));
+                        sum = s.add(sum, s.load_partial(f.bias.wrapping_add(v * I::LANES), n));
                     }
                     if !f.residual.is_null() {
-                        let r = f.residual.add(i * out.px + out.at::<I>(v));
+                        let r = f.residual.wrapping_add(i * out.px + out.at::<I>(v));
                         sum = s.add(sum, load_channels(s, r, out.channel, n));
                     }
                     s.store(slot(i, v), s.min(hi, s.max(lo, sum)));
@@ -233,7 +263,7 @@ impl<I: Isa> Kernel<I> for Drain {
             // SAFETY: load_partial makes lanes beyond the channels zero; whole vectors are stored only where the output
             // has whole blocks.
             unsafe {
-                let y = out.y.add(i * out.px + out.at::<I>(v));
+                let y = out.y.wrapping_add(i * out.px + out.at::<I>(v));
                 let sum = s.load_partial(slot(i, v), n);
                 if out.channel != 1 {
                     for c in 0..n {

@@ -12,17 +12,21 @@ use crate::support::Problem;
 fn shapes() -> impl Strategy<Value = ConvShape> {
     let channels = (prop_oneof![3 => Just(1usize), 1 => 2usize..5, 1 => 5usize..20], 1usize..20, 1usize..40);
     let image = (0usize..3, 1usize..19, 1usize..33);
-    let window = ([1usize..6, 1usize..6], [1usize..4, 1usize..5], [1usize..4, 1usize..4], prop::array::uniform4(0usize..4));
-    (channels, image, window).prop_filter_map("kernel beyond the input", |((g, icg, ocg), (n, ih, iw), (k, s, d, p))| {
-        let (icg, ocg) = if g > 4 { (icg % 5 + 1, ocg % 6 + 1) } else { (icg, ocg) };
-        ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]])
-            .stride(s)
-            .dilation(d)
-            .padding(p)
-            .groups(g)
-            .build()
-            .ok()
-    })
+    let window =
+        ([1usize..6, 1usize..6], [1usize..4, 1usize..5], [1usize..4, 1usize..4], prop::array::uniform4(0usize..4));
+    (channels, image, window).prop_filter_map(
+        "kernel beyond the input",
+        |((g, icg, ocg), (n, ih, iw), (k, s, d, p))| {
+            let (icg, ocg) = if g > 4 { (icg % 5 + 1, ocg % 6 + 1) } else { (icg, ocg) };
+            ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]])
+                .stride(s)
+                .dilation(d)
+                .padding(p)
+                .groups(g)
+                .build()
+                .ok()
+        },
+    )
 }
 
 fn layouts() -> impl Strategy<Value = Layout> {

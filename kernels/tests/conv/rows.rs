@@ -63,15 +63,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             px,
             w_block,
             accumulate,
-            out: Output {
-                y: y.as_mut_ptr(),
-                px: y_px,
-                block: BLOCK,
-                channel: 1,
-                cols,
-                pad_cols: false,
-                finish: None,
-            },
+            out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
         unsafe { (row.run)(&args) };

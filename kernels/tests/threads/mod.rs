@@ -1,0 +1,84 @@
+//! Executors for tests: real threads, and ones that call too often or never; and outputs between canaries.
+#![allow(dead_code)] // not every test binary uses all of it
+
+use swath_kernels::exec::Executor;
+
+/// So many threads, started for each job.
+pub struct Threads(pub usize);
+
+impl Executor for Threads {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn spread(&self, job: &(dyn Fn() + Sync)) {
+        std::thread::scope(|s| (0..self.0).for_each(|_| drop(s.spawn(job))));
+    }
+}
+
+/// Claims to have some threads, and calls as often as the second number says.
+pub struct Odd(pub usize, pub usize);
+
+impl Executor for Odd {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn spread(&self, job: &(dyn Fn() + Sync)) {
+        Threads(self.1).spread(job);
+    }
+}
+
+/// What surrounds an output; no kernel computes it.
+pub const CANARY: f32 = -123_456.78;
+const MARGIN: usize = 32;
+
+/// A slice between canaries.
+pub struct Guarded {
+    all: Vec<f32>,
+}
+
+impl Guarded {
+    pub fn new(inner: &[f32]) -> Self {
+        let mut all = vec![CANARY; inner.len() + 2 * MARGIN];
+        all[MARGIN..][..inner.len()].copy_from_slice(inner);
+        Self { all }
+    }
+
+    pub fn nan(len: usize) -> Self {
+        Self::new(&vec![f32::NAN; len])
+    }
+
+    pub fn slice(&mut self) -> &mut [f32] {
+        let len = self.all.len() - MARGIN;
+        &mut self.all[MARGIN..len]
+    }
+
+    /// The slice, after a look at the canaries.
+    pub fn check(self) -> Vec<f32> {
+        let (inner, end) = (self.all.len() - 2 * MARGIN, self.all.len() - MARGIN);
+        assert!(self.all[..MARGIN].iter().chain(&self.all[end..]).all(|&v| v == CANARY), "stray write");
+        self.all[MARGIN..][..inner].to_vec()
+    }
+}
+
+/// Small integers, the same for the same seed.
+pub fn integers(len: usize, seed: u64) -> Vec<f32> {
+    random(len, seed).into_iter().map(|v| (v * 4.0).round()).collect()
+}
+
+/// Uniform in -1..1.
+pub fn random(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+pub fn bits(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|x| x.to_bits()).collect()
+}
