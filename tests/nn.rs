@@ -32,7 +32,7 @@ fn padding_modes_are_those_of_pytorch() {
         [("reflect", PaddingMode::Reflect), ("replicate", PaddingMode::Replicate), ("circular", PaddingMode::Circular)];
     for (case, mode) in modes {
         let conv = Conv2d::new(5, 6, 3).padding([2, 1, 1, 2]).padding_mode(mode);
-        check(&file, case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], 2e-5);
+        check(&file, case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], 1e-5);
     }
 }
 
@@ -56,7 +56,10 @@ fn every_convolution_of_the_fixtures() {
             .padding(<[usize; 4]>::try_from(list("pad_tlbr")).unwrap())
             .dilation(pair("dilation"))
             .groups(int(&json["groups"]));
-        check(&file, &case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], 2e-5);
+        // Rounding errors of N(0, 1) products grow with the root of their number; the scalar level rounds twice a tap.
+        let taps = int(&json["ic"]) / int(&json["groups"]) * int(&json["kh"]) * int(&json["kw"]);
+        let tolerance = 4e-6 * (taps as f32).sqrt();
+        check(&file, &case, conv.build(0).unwrap(), &[("weight", "w"), ("bias", "b")], tolerance);
     }
 }
 

@@ -124,6 +124,17 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                     for kx in 0..lx.n {
                         let x = a.x.add(b * lb.x + ky * ly.x + kx * lx.x);
                         let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
+                        let next = if KS != 1 {
+                            w.wrapping_add(BLOCK * BLOCK)
+                        } else if kx + 1 < lx.n {
+                            w.wrapping_add(lx.w)
+                        } else if ky + 1 < ly.n {
+                            a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
+                        } else if b + 1 < lb.n {
+                            a.w.wrapping_add((b + 1) * lb.w)
+                        } else {
+                            a.w
+                        };
                         let mut k = k0;
                         // With lane FMA, A_LANES elements of each pixel come in with one load.
                         if I::A_LANES > 1 && KS == 1 {
@@ -147,6 +158,9 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                             }
                         }
                         while k < k1 {
+                            for line in (0..NV).step_by(BLOCK / I::LANES) {
+                                s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
+                            }
                             let mut wv = [s.zero(); NV];
                             for v in 0..NV {
                                 wv[v] = s.load(w.add(k * BLOCK + at(v)));
