@@ -10,6 +10,8 @@
 //! kernel with padding 1: the first, all inner ones, the last). A region is the product of two segments; inside it
 //! every tile has the same tap range, so taps that fall into the padding are never computed and nothing is copied. A region that is
 //! narrower than it is tall is covered by tiles that run down its columns, so that border columns run at full speed too.
+//! Where only one pixel on each side lacks taps, as in most 3x3 layers, rows are not cut: edge tiles let their first and
+//! last pixel sit out the taps that those lack, which saves the small tiles of corners and columns.
 //!
 //! **1x1 convolutions are GEMMs without a copy:** with stride 1 and no padding, the pixels of an image are one long row.
 //!
@@ -31,7 +33,7 @@ use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::{Axis, Segment};
 use crate::shape::ConvShape;
-use crate::tile::{Access, Finish, Loop, Output, SyncFinish, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, Output, SyncFinish, Taps, TileArgs, TileSet, pieces};
 
 /// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct Direct {
     x: Axis,
     rows: TileSet,
     columns: TileSet,
+    /// Tiles whose first and last pixel may lack taps, where the level has them for this stride.
+    edges: Option<TileSet>,
     blocking: Blocking,
     /// Input-channel blocks (NCHW: channels) of a packed panel.
     span: usize,
@@ -89,6 +93,14 @@ impl Direct {
         let plain = input == Layout::Nchw;
         let flat = (s.kh, s.kw, s.sh, s.sw) == (1, 1, 1, 1) && s.pad == Default::default();
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
+        let edge_access = match (input, s.sw) {
+            (Layout::Blocked, 1) => Some(Access::Blocked1Edge),
+            (Layout::Blocked, 2) => Some(Access::Blocked2Edge),
+            _ => None,
+        };
+        // All inner outputs have all taps, and at most one on each side has fewer.
+        let inner = x.interior();
+        let single = inner.len() > 1 && inner.start <= 1 && inner.end + 1 >= x.output && inner.len() < x.output;
         let access = match (input, s.sw) {
             (Layout::Blocked, 1) => Access::Blocked1,
             (Layout::Blocked, 2) => Access::Blocked2,
@@ -108,6 +120,7 @@ impl Direct {
             x,
             rows: TileSet::new(level, access),
             columns: TileSet::new(level, Access::Strided),
+            edges: edge_access.filter(|_| single).map(|a| TileSet::new(level, a)),
             blocking: Blocking { rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
@@ -352,17 +365,21 @@ impl Run<'_> {
                     let total = d.steps(&channels).len();
                     for s0 in (0..total).step_by(b.chunk.min(total)) {
                         let steps = s0..(s0 + b.chunk).min(total);
+                        // With edge tiles a row is one segment: its border pixels sit out the taps that they lack.
+                        let whole = d.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
                         for y in d.y.segments(ys.clone()) {
-                            for x in d.x.segments(xs.clone()) {
-                                self.region(&Region {
-                                    y: y.clone(),
-                                    x,
-                                    n: part.n,
-                                    ocb: first,
-                                    blocks: b.panel.min(ocb - first),
-                                    steps: steps.clone(),
-                                    channels: channels.clone(),
-                                });
+                            let region = |x| Region {
+                                y: y.clone(),
+                                x,
+                                n: part.n,
+                                ocb: first,
+                                blocks: b.panel.min(ocb - first),
+                                steps: steps.clone(),
+                                channels: channels.clone(),
+                            };
+                            match &whole {
+                                Some(row) => self.region(&region(row.clone())),
+                                None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
                             }
                         }
                     }
@@ -375,8 +392,9 @@ impl Run<'_> {
         let d = self.d;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         let rows_width = d.rows.best_width(w.min(64), r.blocks);
+        let inner = d.x.interior();
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        let by_column = w < d.rows.max_mr(rows_width).min(4) && h > w;
+        let by_column = d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w;
         if by_column {
             let width = d.columns.best_width(h.min(64), r.blocks);
             for (b0, nb) in pieces(r.blocks, width) {
@@ -390,7 +408,12 @@ impl Run<'_> {
             for (b0, nb) in pieces(r.blocks, rows_width) {
                 for y in r.y.out.clone() {
                     for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
-                        self.tile(r, &d.rows, (b0, nb), (y, r.x.out.start + x0), mr, false);
+                        let x = r.x.out.start + x0;
+                        let set = match &d.edges {
+                            Some(edges) if !(inner.contains(&x) && inner.contains(&(x + mr - 1))) => edges,
+                            _ => &d.rows,
+                        };
+                        self.tile(r, set, (b0, nb), (y, x), mr, false);
                     }
                 }
             }
@@ -412,7 +435,14 @@ impl Run<'_> {
         let (ky, kx) = (&r.y.taps, &r.x.taps);
         let oc = (r.ocb + b0) * BLOCK;
         // First input pixel: row and column of the first valid tap of the first output.
-        let (iy, ix) = (d.y.first_input(oy, ky), d.x.first_input(ox, kx));
+        let iy = d.y.first_input(oy, ky);
+        let (ix, edge) = if d.edges.is_some() {
+            // The first tap's column may lie outside: a pixel that meets it there sits out that tap.
+            let ix = (ox * d.x.stride) as isize - d.x.before as isize;
+            (ix, [d.x.taps(ox), d.x.taps(ox + mr - 1)].map(|t| Taps { start: t.start, end: t.end }))
+        } else {
+            (d.x.first_input(ox, kx) as isize, [Taps::ALL; 2])
+        };
         let first = d.steps(&r.channels).start + r.steps.start;
         let total = d.steps(&r.channels).len();
         let step = d.step_len();
@@ -443,7 +473,11 @@ impl Run<'_> {
         let w_at = ((r.ocb + b0) * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
         let y_at = r.n * d.ys.n + (r.ocb + b0) * d.ys.block + oy * d.ys.row + ox * d.ys.px;
         let args = TileArgs {
-            x: self.x.as_ptr().wrapping_add(r.n * d.xs.n + x_first + iy * d.xs.row + ix * d.xs.px),
+            x: self
+                .x
+                .as_ptr()
+                .wrapping_add(r.n * d.xs.n + x_first + iy * d.xs.row)
+                .wrapping_offset(ix * d.xs.px as isize),
             w: self.w.as_ptr().wrapping_add(w_at),
             loops,
             depth,
@@ -452,6 +486,7 @@ impl Run<'_> {
             px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
             w_block: d.span * step,
             accumulate: r.steps.start > 0,
+            edge,
             out: Output {
                 y: self.y.at(y_at),
                 px: if down { d.ys.row } else { d.ys.px },
@@ -464,7 +499,8 @@ impl Run<'_> {
         };
         // SAFETY:
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input, and
+        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge tiles:
+        //   inner pixels have all taps, and the first and the last sit out those that they lack), and
         //   channels stay below the input's (blocked: below its whole blocks);
         // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
         // * outputs are `mr` pixels of the image and `nb` blocks of which `cols` channels exist; parts of a run have

@@ -266,6 +266,8 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// `p` is valid for reading one float.
     unsafe fn load_splat(self, p: *const f32) -> Self::V;
 
+    /// A broadcast source of zeros.
+    fn zero_a(self) -> Self::A;
     /// Broadcast source for [`Isa::fma_a`].
     /// # Safety
     /// `p` is valid for reading `A_LANES` floats.

@@ -49,6 +49,12 @@ impl Axis {
         lo.min(hi)..hi
     }
 
+    /// Taps of output `o` that lie inside the input.
+    #[inline]
+    pub fn taps(&self, o: usize) -> Range<usize> {
+        taps_inside(o, self.stride, self.dilation, self.before, self.kernel, self.input)
+    }
+
     /// Input position of the first valid tap of the first output of a segment that has any.
     #[inline]
     pub fn first_input(&self, out: usize, taps: &Range<usize>) -> usize {
@@ -63,10 +69,9 @@ impl Axis {
             if at >= range.end {
                 return None;
             }
-            let taps = |o| taps_inside(o, self.stride, self.dilation, self.before, self.kernel, self.input);
-            let (start, valid) = (at, taps(at));
+            let (start, valid) = (at, self.taps(at));
             at = if inner.contains(&at) { inner.end.min(range.end) } else { at + 1 };
-            while at < range.end && !inner.contains(&at) && taps(at) == valid {
+            while at < range.end && !inner.contains(&at) && self.taps(at) == valid {
                 at += 1;
             }
             Some(Segment { out: start..at, taps: valid })

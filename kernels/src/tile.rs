@@ -14,6 +14,7 @@
 //! | access | pixel stride `PS` | step `KS` | user |
 //! |---|---|---|---|
 //! | `Blocked1`, `Blocked2` | 16, 32 | 1 | direct convolution of stride 1 and 2, 1x1 over flattened pixels; `k` runs over a block's channels |
+//! | `Blocked1Edge`, `Blocked2Edge` | 16, 32 | 1 | the same where the first or last pixel lacks some taps |
 //! | `Strided` | run time | 1 | any other stride, tiles that run down a column, NHWC, row-major matrices |
 //! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4 | 1 | the stem, straight from NCHW; `k` runs over `kx` |
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
@@ -70,8 +71,29 @@ pub struct TileArgs {
     pub w_block: usize,
     /// Whether the sum continues what the output holds.
     pub accumulate: bool,
+    /// For edge tiles: the iterations of the innermost loop that the first and the last pixel take part in.
+    pub edge: [Taps; 2],
     /// Where the sums go.
     pub out: Output,
+}
+
+/// A range of iterations.
+#[derive(Clone, Copy, Debug)]
+pub struct Taps {
+    /// The first.
+    pub start: usize,
+    /// One beyond the last.
+    pub end: usize,
+}
+
+impl Taps {
+    /// All iterations.
+    pub const ALL: Taps = Taps { start: 0, end: usize::MAX };
+
+    #[inline(always)]
+    fn contains(&self, i: usize) -> bool {
+        self.start <= i && i < self.end
+    }
 }
 
 /// Where the pixels and the reduction's elements of a tile lie.
@@ -81,6 +103,10 @@ pub enum Access {
     Blocked1,
     /// Blocked input, every other pixel.
     Blocked2,
+    /// Blocked input, adjacent pixels, of which the first and the last may lack taps.
+    Blocked1Edge,
+    /// Blocked input, every other pixel, likewise.
+    Blocked2Edge,
     /// Any pixel stride, given at run time.
     Strided,
     /// Pixels are adjacent floats.
@@ -93,14 +119,18 @@ pub enum Access {
     Packed,
 }
 
-/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` (0: run time) and element step `KS`.
-pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize>;
+/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` (0: run time) and element step `KS`; with `EDGE`, the first and
+/// the last pixel sit out the iterations of the innermost loop that [`TileArgs::edge`] does not name.
+pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
 
-impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize> Kernel<I> for Tile<MR, NV, PS, KS> {
+impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Kernel<I>
+    for Tile<MR, NV, PS, KS, EDGE>
+{
     type Args = TileArgs;
 
     /// # Safety
-    /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels;
+    /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels (with
+    ///   `EDGE`, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
     /// * `out` is as [`Output::store`] asks for `MR` pixels and `NV` vectors.
     #[inline(always)]
@@ -122,8 +152,12 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                 let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
                 for ky in 0..ly.n {
                     for kx in 0..lx.n {
-                        let x = a.x.add(b * lb.x + ky * ly.x + kx * lx.x);
+                        // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
+                        // arithmetic.
+                        let x = a.x.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
                         let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
+                        // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
+                        // last tap the next tile starts with these weights again; a packed panel just goes on.
                         let next = if KS != 1 {
                             w.wrapping_add(BLOCK * BLOCK)
                         } else if kx + 1 < lx.n {
@@ -135,13 +169,17 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                         } else {
                             a.w
                         };
+                        let first = !EDGE || a.edge[0].contains(kx);
+                        let last = !EDGE || a.edge[1].contains(kx);
                         let mut k = k0;
                         // With lane FMA, A_LANES elements of each pixel come in with one load.
                         if I::A_LANES > 1 && KS == 1 {
                             while k + I::A_LANES <= k1 {
-                                let mut source = [s.load_a(x.add(k)); MR];
-                                for i in 1..MR {
-                                    source[i] = s.load_a(x.add(i * px + k));
+                                let mut source = [s.zero_a(); MR];
+                                for i in 0..MR {
+                                    if (i > 0 || first) && (i + 1 < MR || last) {
+                                        source[i] = s.load_a(x.wrapping_add(i * px + k));
+                                    }
                                 }
                                 for lane in 0..I::A_LANES {
                                     let mut wv = [s.zero(); NV];
@@ -149,8 +187,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                                         wv[v] = s.load(w.add((k + lane) * BLOCK + at(v)));
                                     }
                                     for i in 0..MR {
-                                        for v in 0..NV {
-                                            acc[i][v] = s.fma_a(acc[i][v], wv[v], source[i], lane);
+                                        if (i > 0 || first) && (i + 1 < MR || last) {
+                                            for v in 0..NV {
+                                                acc[i][v] = s.fma_a(acc[i][v], wv[v], source[i], lane);
+                                            }
                                         }
                                     }
                                 }
@@ -166,9 +206,11 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize>
                                 wv[v] = s.load(w.add(k * BLOCK + at(v)));
                             }
                             for i in 0..MR {
-                                let xv = s.load_splat(x.add(i * px + k * KS));
-                                for v in 0..NV {
-                                    acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+                                if (i > 0 || first) && (i + 1 < MR || last) {
+                                    let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
+                                    for v in 0..NV {
+                                        acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+                                    }
                                 }
                             }
                             k += 1;
@@ -205,27 +247,29 @@ macro_rules! rows {
      $($blocks:literal $cols:literal: [$($mr:literal)*] strided [$($smr:literal)*];)*) => {
         &[$(
             $(
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked1, "conv", 16, 1),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked2, "conv_s2", 32, 1),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain1, "stem_s1", 1, 1),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain2, "stem_s2", 2, 1),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain4, "stem_s4", 4, 1),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Packed, "gemm", 1, $mr),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked1, "conv", 16, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked2, "conv_s2", 32, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked1Edge, "conv_edge", 16, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked2Edge, "conv_s2_edge", 32, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain1, "stem_s1", 1, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain2, "stem_s2", 2, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain4, "stem_s4", 4, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Packed, "gemm", 1, $mr, false),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $smr, Strided, "conv_any", 0, 1),
+                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $smr, Strided, "conv_any", 0, 1, false),
             )*
         )*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $blocks:literal, $cols:literal, $mr:literal,
-     $access:ident, $prefix:literal, $ps:expr, $ks:expr) => {
+     $access:ident, $prefix:literal, $ps:expr, $ks:expr, $edge:literal) => {
         Row {
             name: concat!($prefix, "_f32_", $mr, "x", $cols, "_", $name),
             level: Level::$level,
             access: Access::$access,
             mr: $mr,
             blocks: $blocks,
-            run: isa::entry::$entry::<Tile<{ $mr }, { $blocks * BLOCK / $lanes }, { $ps }, { $ks }>>,
+            run: isa::entry::$entry::<Tile<{ $mr }, { $blocks * BLOCK / $lanes }, { $ps }, { $ks }, { $edge }>>,
         }
     };
 }

@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Finish, Loop, Output, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, Output, Taps, TileArgs, TileSet, pieces};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -118,6 +118,7 @@ impl Block<'_> {
                     px: row,
                     w_block: w.block,
                     accumulate: self.accumulate,
+                    edge: [Taps::ALL; 2],
                     out: Output {
                         y: self.y.wrapping_add(y_at),
                         px: self.y_px,

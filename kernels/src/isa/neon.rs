@@ -103,6 +103,7 @@ impl Isa for Neon {
     }
     ops! {
         zero() -> float32x4_t { vdupq_n_f32(0.0) }
+        zero_a() -> float32x4_t { vdupq_n_f32(0.0) }
         splat(v: f32) -> float32x4_t { vdupq_n_f32(v) }
         fma_a(acc: float32x4_t, w: float32x4_t, a: float32x4_t, lane: usize) -> float32x4_t {
             match lane {

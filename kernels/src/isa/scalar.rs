@@ -54,6 +54,10 @@ impl Isa for Scalar {
         F32x4([0.0; 4])
     }
     #[inline(always)]
+    fn zero_a(self) -> F32x4 {
+        self.zero()
+    }
+    #[inline(always)]
     fn splat(self, v: f32) -> F32x4 {
         F32x4([v; 4])
     }

@@ -123,6 +123,7 @@ impl Isa for Avx2 {
     }
     ops! {
         zero() -> __m256 { _mm256_setzero_ps() }
+        zero_a() -> __m256 { _mm256_setzero_ps() }
         splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
         fma_a(acc: __m256, w: __m256, a: __m256, _lane: usize) -> __m256 { _mm256_fmadd_ps(w, a, acc) }
         fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
@@ -215,6 +216,7 @@ impl Isa for Avx512 {
     }
     ops! {
         zero() -> __m512 { _mm512_setzero_ps() }
+        zero_a() -> __m512 { _mm512_setzero_ps() }
         splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
         fma_a(acc: __m512, w: __m512, a: __m512, _lane: usize) -> __m512 { _mm512_fmadd_ps(w, a, acc) }
         fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }

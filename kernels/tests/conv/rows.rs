@@ -4,7 +4,7 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
 
 use crate::support::{Problem, guarded, integers};
 
@@ -28,14 +28,18 @@ fn every_tile_against_its_formula() {
 
 fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize, accumulate: bool) {
     let (px, step) = match row.access {
-        Access::Blocked1 => (16, 1),
-        Access::Blocked2 => (32, 1),
+        Access::Blocked1 | Access::Blocked1Edge => (16, 1),
+        Access::Blocked2 | Access::Blocked2Edge => (32, 1),
         Access::Strided => (23, 1),
         Access::Plain1 => (1, 1),
         Access::Plain2 => (2, 1),
         Access::Plain4 => (4, 1),
         Access::Packed => (1, row.mr),
     };
+    // The first pixel of an edge tile sits out the first iterations, the last one the last.
+    let is_edge = matches!(row.access, Access::Blocked1Edge | Access::Blocked2Edge);
+    let edge = if is_edge { [Taps { start: 1, end: 9 }, Taps { start: 0, end: 1 }] } else { [Taps::ALL; 2] };
+    let sits_out = |i: usize, kx: usize| is_edge && ((i == 0 && kx < 1) || (i + 1 == row.mr && kx >= 1));
     // A packed panel has no outer loops.
     let [nb, ny, nx] = if row.access == Access::Packed { [1, 1, 1] } else { [nb, ny, nx] };
     let (head, tail) = if nb == 1 { (0, depth) } else { (depth / 3, depth.div_ceil(2)) };
@@ -63,6 +67,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             px,
             w_block,
             accumulate,
+            edge,
             out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
@@ -75,6 +80,9 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
                 let k0 = if b == 0 { head } else { 0 };
                 let k1 = if b + 1 == nb { tail } else { depth };
                 for (ky, kx) in (0..ny).flat_map(|ky| (0..nx).map(move |kx| (ky, kx))) {
+                    if sits_out(i, kx) {
+                        continue;
+                    }
                     for k in k0..k1 {
                         let xv = x[b * xb + ky * xy + kx * xx + i * px + k * step];
                         let wv = w[o / BLOCK * w_block + b * wb + ky * wy + kx * wx + k * BLOCK + o % BLOCK];
