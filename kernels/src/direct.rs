@@ -1,7 +1,7 @@
 //! Direct convolution: regions, blocking and loops around the register tile.
 //!
 //! ```text
-//! for each image, block of rows (or pixels), panel of output channels, chunk of input channels:
+//! for each block of images or rows (or pixels), panel of output channels, chunk of input channels:
 //!   for each region of output pixels that share their valid taps:
 //!     for each tile of the region: sum over (icb, ky, kx, 16 channels) in registers, one store
 //! ```
@@ -25,32 +25,23 @@
 //! input channels continue it through the output tensor, which keeps f32 partial sums exactly, so blocking and threads
 //! never change a bit.
 
+mod blocking;
+mod run;
+
+pub use blocking::Blocking;
+
 use core::ops::Range;
+
+use blocking::Grid;
+use run::Run;
 
 use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, for_each_part};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
-use crate::region::{Axis, Segment};
+use crate::region::Axis;
 use crate::shape::ConvShape;
-use crate::tile::{Access, Finish, Loop, Output, SyncFinish, Taps, TileArgs, TileSet, pieces};
-
-/// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocking {
-    /// Output rows that go through all panels before the next rows.
-    pub rows: usize,
-    /// Output columns likewise; less than a row only where an image is one long row.
-    pub cols: usize,
-    /// Output-channel blocks of a panel, 1 to 4.
-    pub panel: usize,
-    /// Input-channel blocks (NCHW: channels) that are summed before the next panel or rows.
-    pub chunk: usize,
-}
-
-/// Bytes of level-2 cache that blocking assumes it can keep for itself: half of the 1 MiB of Zen 4; other current
-/// cores have between 512 KiB and 2 MiB.
-const L2: usize = 512 << 10;
+use crate::tile::{Access, Finish, SyncFinish, TileSet, pieces};
 
 /// A direct convolution, planned: geometry, tiles and blocking. Small and `Copy`; holds no tensor.
 #[derive(Clone, Debug)]
@@ -121,7 +112,7 @@ impl Direct {
             rows: TileSet::new(level, access),
             columns: TileSet::new(level, Access::Strided),
             edges: edge_access.filter(|_| single).map(|a| TileSet::new(level, a)),
-            blocking: Blocking { rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
+            blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
         this.blocking.panel = this.widest_panel();
@@ -130,11 +121,12 @@ impl Direct {
             .map(|b| this.steps(&this.channels(b)).len())
             .max()
             .unwrap_or(1);
-        this.blocking = this.default_blocking(flat);
+        this.blocking = Blocking::choose(&this, flat);
         if let Some(b) = blocking {
             let panel = b.panel.clamp(1, this.blocking.panel);
             let cols = if flat { b.cols.max(1) } else { x.output };
-            this.blocking = Blocking { rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };
+            let images = if b.rows >= y.output && cols >= x.output { b.images.max(1) } else { 1 };
+            this.blocking = Blocking { images, rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };
         }
         if output == Layout::Nchw {
             this.blocking.chunk = this.span; // partial sums cannot be continued through scattered channels
@@ -170,30 +162,6 @@ impl Direct {
     /// Floats of packed weights per step of the outermost reduction loop, for one output-channel block.
     fn step_len(&self) -> usize {
         self.shape.kh * self.shape.kw * BLOCK * if self.plain { 1 } else { BLOCK }
-    }
-
-    fn default_blocking(&self, flat: bool) -> Blocking {
-        let s = &self.shape;
-        let panel = self.blocking.panel;
-        // A panel's weights should stay in L2 with room for the input: at most 3/4 of the budget.
-        let panel_bytes = self.step_len() * 4 * panel;
-        let chunk = pieces(self.span, (L2 * 3 / 4 / panel_bytes).max(1)).next().map_or(1, |(_, n)| n);
-        // Rows of input that one block of output rows needs should stay in L2 while the panels pass over them.
-        let channels = self.channels(0).len().next_multiple_of(if self.plain { 1 } else { BLOCK });
-        let row_bytes = s.iw * channels * 4;
-        let halo = (s.kh - 1) * s.dh;
-        let all_weights = panel_bytes * self.span * blocks(s.oc).div_ceil(panel);
-        // Weights that do not stay in L2 either are streamed again for every block of rows: make it tall.
-        let budget = if all_weights > L2 { L2 * 3 / 2 } else { L2 / 2 };
-        if flat {
-            let px_bytes = channels * 4;
-            let tile = self.rows.max_mr(self.rows.max_blocks.min(2));
-            let cols = (budget / px_bytes / tile).max(4) * tile;
-            return Blocking { rows: 1, cols: pieces(self.x.output, cols).next().map_or(1, |(_, n)| n), panel, chunk };
-        }
-        let fit = (budget / row_bytes.max(1)).saturating_sub(halo) / s.sh;
-        let rows = pieces(self.y.output, fit.max(1)).next().map_or(1, |(_, n)| n);
-        Blocking { rows, cols: self.x.output, panel, chunk }
     }
 
     /// The blocking in use.
@@ -269,242 +237,7 @@ impl Direct {
         assert!(self.level.is_available());
         let run =
             Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };
-        let grid = self.grid(executor.threads());
+        let grid = Grid::new(self, executor.threads());
         for_each_part(executor, grid.len(), |i| run.part(&grid.part(self, i)));
-    }
-
-    /// How the work is cut for a number of threads.
-    fn grid(&self, threads: usize) -> Grid {
-        let s = &self.shape;
-        let panels = blocks(s.oc).div_ceil(self.blocking.panel);
-        if threads == 1 {
-            return Grid { n: s.n, strips: 1, panels: 1 };
-        }
-        // A few parts for each thread even out what the machine does besides, but each should be worth its start.
-        let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
-        let per_image = wanted.div_ceil(s.n.max(1));
-        let tile = self.rows.max_mr(self.rows.max_blocks.min(2));
-        let strips = if self.y.output == 1 { self.x.output.div_ceil(2 * tile) } else { self.y.output.div_ceil(3) };
-        let weights = self.packed_len() * 4;
-        // Threads that share the weights' panels instead of the rows read each weight once between them.
-        let (strips, panels) = if weights > L2 && panels >= per_image.min(threads) {
-            let p = panels.min(per_image);
-            (strips.min(per_image / p).max(1), p)
-        } else {
-            let r = strips.min(per_image).max(1);
-            (r, panels.min(per_image / r).max(1))
-        };
-        Grid { n: s.n, strips, panels }
-    }
-}
-
-/// Number of pieces along each axis that is cut for threads.
-struct Grid {
-    n: usize,
-    strips: usize,
-    panels: usize,
-}
-
-/// What one part computes.
-struct Part {
-    n: usize,
-    y: Range<usize>,
-    x: Range<usize>,
-    panels: Range<usize>,
-}
-
-impl Grid {
-    fn len(&self) -> usize {
-        self.n * self.strips * self.panels
-    }
-
-    fn part(&self, d: &Direct, i: usize) -> Part {
-        let cut = |total: usize, pieces: usize, i: usize| total * i / pieces..total * (i + 1) / pieces;
-        let (panel, strip, n) = (i % self.panels, i / self.panels % self.strips, i / self.panels / self.strips);
-        let panels = cut(blocks(d.shape.oc).div_ceil(d.blocking.panel), self.panels, panel);
-        let (y, x) = if d.y.output == 1 {
-            (0..1, cut(d.x.output, self.strips, strip))
-        } else {
-            (cut(d.y.output, self.strips, strip), 0..d.x.output)
-        };
-        Part { n, y, x, panels }
-    }
-}
-
-/// One run: the plan and its tensors.
-struct Run<'a> {
-    d: &'a Direct,
-    x: &'a [f32],
-    w: &'a [f32],
-    y: Shared<'a>,
-    finish: SyncFinish,
-}
-
-/// A region of one panel and chunk: what its tiles have in common.
-struct Region {
-    y: Segment,
-    x: Segment,
-    n: usize,
-    ocb: usize,
-    blocks: usize,
-    /// Steps of the outermost reduction loop, relative to the panel's first.
-    steps: Range<usize>,
-    channels: Range<usize>,
-}
-
-impl Run<'_> {
-    fn part(&self, part: &Part) {
-        let (d, b) = (self.d, self.d.blocking);
-        let ocb = blocks(d.shape.oc);
-        for y0 in part.y.clone().step_by(b.rows) {
-            for x0 in part.x.clone().step_by(b.cols) {
-                let (ys, xs) = (y0..(y0 + b.rows).min(part.y.end), x0..(x0 + b.cols).min(part.x.end));
-                for panel in part.panels.clone() {
-                    let first = panel * b.panel;
-                    let channels = d.channels(first);
-                    let total = d.steps(&channels).len();
-                    for s0 in (0..total).step_by(b.chunk.min(total)) {
-                        let steps = s0..(s0 + b.chunk).min(total);
-                        // With edge tiles a row is one segment: its border pixels sit out the taps that they lack.
-                        let whole = d.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
-                        for y in d.y.segments(ys.clone()) {
-                            let region = |x| Region {
-                                y: y.clone(),
-                                x,
-                                n: part.n,
-                                ocb: first,
-                                blocks: b.panel.min(ocb - first),
-                                steps: steps.clone(),
-                                channels: channels.clone(),
-                            };
-                            match &whole {
-                                Some(row) => self.region(&region(row.clone())),
-                                None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn region(&self, r: &Region) {
-        let d = self.d;
-        let (w, h) = (r.x.out.len(), r.y.out.len());
-        let rows_width = d.rows.best_width(w.min(64), r.blocks);
-        let inner = d.x.interior();
-        // Down the columns where that fills tiles better: border columns of a few pixels.
-        let by_column = d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w;
-        if by_column {
-            let width = d.columns.best_width(h.min(64), r.blocks);
-            for (b0, nb) in pieces(r.blocks, width) {
-                for x in r.x.out.clone() {
-                    for (y0, mr) in pieces(h, d.columns.max_mr(nb)) {
-                        self.tile(r, &d.columns, (b0, nb), (r.y.out.start + y0, x), mr, true);
-                    }
-                }
-            }
-        } else {
-            for (b0, nb) in pieces(r.blocks, rows_width) {
-                for y in r.y.out.clone() {
-                    for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
-                        let x = r.x.out.start + x0;
-                        let set = match &d.edges {
-                            Some(edges) if !(inner.contains(&x) && inner.contains(&(x + mr - 1))) => edges,
-                            _ => &d.rows,
-                        };
-                        self.tile(r, set, (b0, nb), (y, x), mr, false);
-                    }
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn tile(
-        &self,
-        r: &Region,
-        set: &TileSet,
-        (b0, nb): (usize, usize),
-        (oy, ox): (usize, usize),
-        mr: usize,
-        down: bool,
-    ) {
-        let d = self.d;
-        let s = &d.shape;
-        let (ky, kx) = (&r.y.taps, &r.x.taps);
-        let oc = (r.ocb + b0) * BLOCK;
-        // First input pixel: row and column of the first valid tap of the first output.
-        let iy = d.y.first_input(oy, ky);
-        let (ix, edge) = if d.edges.is_some() {
-            // The first tap's column may lie outside: a pixel that meets it there sits out that tap.
-            let ix = (ox * d.x.stride) as isize - d.x.before as isize;
-            (ix, [d.x.taps(ox), d.x.taps(ox + mr - 1)].map(|t| Taps { start: t.start, end: t.end }))
-        } else {
-            (d.x.first_input(ox, kx) as isize, [Taps::ALL; 2])
-        };
-        let first = d.steps(&r.channels).start + r.steps.start;
-        let total = d.steps(&r.channels).len();
-        let step = d.step_len();
-        let (loops, depth, head, tail, x_step, x_first);
-        if d.plain {
-            x_step = d.xs.channel;
-            x_first = first * d.xs.channel;
-            let taps_x = if s.dw == 1 { Loop::ONCE } else { Loop { n: kx.len(), x: s.dw, w: BLOCK } };
-            depth = if s.dw == 1 { kx.len() } else { 1 };
-            loops = [
-                Loop { n: r.steps.len(), x: x_step, w: step },
-                Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK },
-                taps_x,
-            ];
-            (head, tail) = (0, depth);
-        } else {
-            x_first = first * d.xs.block;
-            depth = BLOCK;
-            loops = [
-                Loop { n: r.steps.len(), x: d.xs.block, w: step },
-                Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK * BLOCK },
-                Loop { n: kx.len(), x: s.dw * d.xs.px, w: BLOCK * BLOCK },
-            ];
-            head = if r.steps.start == 0 { r.channels.start % BLOCK } else { 0 };
-            tail = if r.steps.end == total { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
-        }
-        let tap_len = BLOCK * if d.plain { 1 } else { BLOCK };
-        let w_at = ((r.ocb + b0) * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
-        let y_at = r.n * d.ys.n + (r.ocb + b0) * d.ys.block + oy * d.ys.row + ox * d.ys.px;
-        let args = TileArgs {
-            x: self
-                .x
-                .as_ptr()
-                .wrapping_add(r.n * d.xs.n + x_first + iy * d.xs.row)
-                .wrapping_offset(ix * d.xs.px as isize),
-            w: self.w.as_ptr().wrapping_add(w_at),
-            loops,
-            depth,
-            head,
-            tail,
-            px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
-            w_block: d.span * step,
-            accumulate: r.steps.start > 0,
-            edge,
-            out: Output {
-                y: self.y.at(y_at),
-                px: if down { d.ys.row } else { d.ys.px },
-                block: d.ys.block,
-                channel: d.ys.channel,
-                cols: s.oc - oc,
-                pad_cols: d.output == Layout::Blocked,
-                finish: (r.steps.end == total).then(|| self.finish.0.at(oc, y_at)),
-            },
-        };
-        // SAFETY:
-        // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge tiles:
-        //   inner pixels have all taps, and the first and the last sit out those that they lack), and
-        //   channels stay below the input's (blocked: below its whole blocks);
-        // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
-        // * outputs are `mr` pixels of the image and `nb` blocks of which `cols` channels exist; parts of a run have
-        //   disjoint images, rows, columns or panels, so no two threads write the same one.
-        unsafe { (set.get(mr, nb).run)(&args) };
     }
 }

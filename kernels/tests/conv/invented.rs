@@ -34,12 +34,10 @@ fn layouts() -> impl Strategy<Value = Layout> {
 }
 
 fn blockings() -> impl Strategy<Value = Option<Blocking>> {
-    prop::option::of((1usize..6, 1usize..40, 1usize..5, 1usize..4).prop_map(|(rows, cols, panel, chunk)| Blocking {
-        rows,
-        cols,
-        panel,
-        chunk,
-    }))
+    prop::option::of(
+        (1usize..4, prop_oneof![1usize..6, Just(99)], 1usize..40, 1usize..5, 1usize..4)
+            .prop_map(|(images, rows, cols, panel, chunk)| Blocking { images, rows, cols, panel, chunk }),
+    )
 }
 
 proptest! {

@@ -1,0 +1,195 @@
+//! How the loops of a direct convolution are cut: for caches, and for threads.
+
+use core::ops::Range;
+
+use super::Direct;
+use crate::layout::{BLOCK, blocks};
+
+/// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Images that go through a panel's chunk before the next chunk; more than one only with whole images.
+    pub images: usize,
+    /// Output rows that go through all panels before the next rows.
+    pub rows: usize,
+    /// Output columns likewise; less than a row only where an image is one long row.
+    pub cols: usize,
+    /// Output-channel blocks of a panel, 1 to 4.
+    pub panel: usize,
+    /// Input-channel blocks (NCHW: channels) that are summed before the next rows of a panel.
+    pub chunk: usize,
+}
+
+/// Bytes of level-2 cache that blocking plans for: three quarters of the 1 MiB of Zen 4. Other current cores have between 512 KiB
+/// and 2 MiB.
+const L2: usize = 768 << 10;
+
+/// Bytes of packed weights from which on threads share out panels instead of rows.
+const HEAVY_WEIGHTS: usize = 512 << 10;
+
+impl Blocking {
+    /// The blocking that moves the fewest bytes into L2, by a model of one level of cache:
+    ///
+    /// * weights come in once if all of them stay, else once for each block of pixels;
+    /// * the input of a block comes in once if it stays beside a panel's chunk, else once for each panel;
+    /// * partial sums move within L2, at a quarter of the cost, if they stay.
+    pub(super) fn choose(d: &Direct, flat: bool) -> Self {
+        let s = &d.shape;
+        let panel = d.blocking.panel;
+        let panels = blocks(s.oc).div_ceil(panel);
+        let channel_step = if d.plain { 1 } else { BLOCK };
+        let weights = 4 * d.packed_len();
+        let tile = d.rows.max_mr(d.rows.max_blocks.min(2));
+        let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel, chunk: d.span };
+        let traffic = |b: &Self| -> usize {
+            let rows_in = if flat { 1 } else { ((b.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih) };
+            let pixels_in = b.images * rows_in * if flat { b.cols } else { s.iw };
+            let channels =
+                |steps: usize| (steps * channel_step).min(d.channels(0).len().next_multiple_of(channel_step));
+            let input = |steps: usize| 4 * pixels_in * channels(steps);
+            let output = 64 * panel * b.images * b.rows * b.cols;
+            let chunk_weights = 4 * d.step_len() * panel * b.chunk;
+            let used = |input: usize, weights: usize| input + weights + output;
+            let n = s.n.max(1).div_ceil(b.images) * d.y.output.div_ceil(b.rows) * d.x.output.div_ceil(b.cols);
+            let weights_in = if used(input(d.span), weights) <= L2 { weights.div_ceil(n) } else { weights };
+            let input_in = input(d.span) * if used(input(d.span), chunk_weights) <= L2 { 1 } else { panels };
+            let sums = 2 * output * panels * (d.span.div_ceil(b.chunk) - 1);
+            let sums_in = if used(input(b.chunk), chunk_weights) <= L2 { sums / 4 } else { sums };
+            // What does not fit at all is streamed again by every tile of rows.
+            let spill = if used(input(b.chunk), chunk_weights) <= L2 { 0 } else { chunk_weights * b.rows * panels };
+            n * (weights_in + input_in + sums_in + spill)
+        };
+        let mut best = (usize::MAX, whole);
+        let mut consider = |b: Self| {
+            let t = traffic(&b);
+            if t < best.0 {
+                best = (t, b);
+            }
+        };
+        for chunk in halvings(d.span) {
+            if flat {
+                for cols in halvings(d.x.output) {
+                    let cols = cols.next_multiple_of(tile).min(d.x.output);
+                    consider(Self { cols, chunk, ..whole });
+                }
+            } else {
+                for rows in halvings(d.y.output) {
+                    consider(Self { rows, chunk, ..whole });
+                }
+            }
+            for images in halvings(s.n.max(1)) {
+                consider(Self { images, chunk, ..whole });
+            }
+        }
+        best.1
+    }
+}
+
+/// `n`, and `n` cut into 2, 3, 4, 6, 8, 12, ... pieces that are as equal as possible.
+fn halvings(n: usize) -> impl Iterator<Item = usize> {
+    let cuts = (0..).flat_map(|i| [2 << i, 3 << i]).take_while(move |&c| c <= n);
+    core::iter::once(n).chain(cuts.map(move |c| n.div_ceil(c)))
+}
+
+/// Number of pieces along each axis that is cut for threads.
+pub(super) struct Grid {
+    images: usize,
+    strips: usize,
+    panels: usize,
+}
+
+/// What one part computes.
+pub(super) struct Part {
+    pub n: Range<usize>,
+    pub y: Range<usize>,
+    pub x: Range<usize>,
+    pub panels: Range<usize>,
+}
+
+impl Grid {
+    /// How the work of `d` is cut for a number of threads.
+    pub fn new(d: &Direct, threads: usize) -> Self {
+        let s = &d.shape;
+        if threads == 1 || s.n == 0 {
+            return Self { images: s.n.min(1), strips: 1, panels: 1 };
+        }
+        let panels = blocks(s.oc).div_ceil(d.blocking.panel);
+        // A few parts for each thread even out what the machine does besides, but each should be worth its start.
+        let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
+        let tile = d.rows.max_mr(d.rows.max_blocks.min(2));
+        let strips = if d.y.output == 1 { d.x.output.div_ceil(2 * tile) } else { d.y.output.div_ceil(3) };
+        let take = |available: usize, wanted: usize| available.min(wanted).max(1);
+        // Threads that share out the panels instead of the pixels read each weight once between them.
+        let by_panels = if 4 * d.packed_len() > HEAVY_WEIGHTS { take(panels, wanted) } else { 1 };
+        let images = take(s.n.div_ceil(d.blocking.images), wanted.div_ceil(by_panels));
+        let strips = take(strips, wanted.div_ceil(by_panels * images));
+        let panels = take(panels, wanted.div_ceil(images * strips));
+        Self { images, strips, panels }
+    }
+
+    /// Number of parts.
+    pub fn len(&self) -> usize {
+        self.images * self.strips * self.panels
+    }
+
+    /// Part `i`. Parts with the same panels follow each other, so that a thread keeps its weights.
+    pub fn part(&self, d: &Direct, i: usize) -> Part {
+        let cut = |total: usize, pieces: usize, i: usize| total * i / pieces..total * (i + 1) / pieces;
+        let (strip, image, panel) = (i % self.strips, i / self.strips % self.images, i / self.strips / self.images);
+        let panels = cut(blocks(d.shape.oc).div_ceil(d.blocking.panel), self.panels, panel);
+        let n = cut(d.shape.n, self.images, image);
+        let (y, x) = if d.y.output == 1 {
+            (0..1, cut(d.x.output, self.strips, strip))
+        } else {
+            (cut(d.y.output, self.strips, strip), 0..d.x.output)
+        };
+        Part { n, y, x, panels }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Level;
+    use crate::layout::Layout;
+    use crate::shape::ConvShape;
+
+    fn plan(n: usize, ic: usize, size: usize, oc: usize, k: usize) -> Direct {
+        let shape = ConvShape::builder([n, ic, size, size], [oc, ic, k, k]).padding(k / 2).build().unwrap();
+        Direct::new(&shape, Level::Scalar, Layout::Blocked, Layout::Blocked)
+    }
+
+    #[test]
+    fn small_layers_stay_whole_and_large_ones_are_cut() {
+        let b = plan(1, 64, 14, 64, 3).blocking();
+        assert_eq!((b.rows, b.chunk), (14, 4));
+        let b = plan(1, 64, 224, 64, 3).blocking();
+        assert!(b.rows < 60, "{b:?}: the input of all rows would leave L2 between panels");
+        let b = plan(16, 512, 7, 512, 3).blocking();
+        assert!(b.images > 1 && b.chunk < 32, "{b:?}: the weights would be streamed for every image");
+    }
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (threads, d) in [(2, plan(3, 20, 9, 70, 3)), (8, plan(1, 16, 30, 16, 1)), (3, plan(2, 512, 5, 300, 3))] {
+            let grid = Grid::new(&d, threads);
+            let mut seen = std::collections::HashSet::new();
+            for i in 0..grid.len() {
+                let p = grid.part(&d, i);
+                for n in p.n {
+                    for (y, x) in p.y.clone().flat_map(|y| p.x.clone().map(move |x| (y, x))) {
+                        assert!(p.panels.clone().all(|panel| seen.insert((n, y, x, panel))));
+                    }
+                }
+            }
+            let panels = blocks(d.shape.oc).div_ceil(d.blocking.panel);
+            assert_eq!(seen.len(), d.shape.n * d.y.output * d.x.output * panels);
+        }
+    }
+
+    #[test]
+    fn halvings_are_sorted() {
+        assert_eq!(halvings(14).collect::<Vec<_>>(), [14, 7, 5, 4, 3, 2, 2]);
+        assert_eq!(halvings(1).collect::<Vec<_>>(), [1]);
+    }
+}
