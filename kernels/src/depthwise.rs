@@ -461,27 +461,21 @@ impl Run<'_> {
                 }
             }
             for x in d.x.segments(0..s.ow) {
-                match &d.unrolled {
-                    Some(runs) if x.taps.len() == s.kw => {
-                        for oy in y.out.clone() {
-                            for (ox, mr) in pieces(x.out.len(), runs.max) {
-                                self.pixels(&v, y, &x, (oy, x.out.start + ox), runs.get(mr), false);
-                            }
+                let unrolled = d.unrolled.as_ref().filter(|_| x.taps.len() == s.kw);
+                // Border columns are taller than wide: runs go down.
+                let down = unrolled.is_none() && x.out.len() < y.out.len().min(4);
+                let runs = unrolled.unwrap_or(&d.any);
+                let mut pixels = self.pixels(&v, y, &x, down);
+                if down {
+                    for ox in x.out.clone() {
+                        for (oy, mr) in pieces(y.out.len(), runs.max) {
+                            pixels.run(self, runs.get(mr), (y.out.start + oy, ox));
                         }
                     }
-                    // Border columns are taller than wide: runs go down.
-                    _ if x.out.len() < y.out.len().min(4) => {
-                        for ox in x.out.clone() {
-                            for (oy, mr) in pieces(y.out.len(), d.any.max) {
-                                self.pixels(&v, y, &x, (y.out.start + oy, ox), d.any.get(mr), true);
-                            }
-                        }
-                    }
-                    _ => {
-                        for oy in y.out.clone() {
-                            for (ox, mr) in pieces(x.out.len(), d.any.max) {
-                                self.pixels(&v, y, &x, (oy, x.out.start + ox), d.any.get(mr), false);
-                            }
+                } else {
+                    for oy in y.out.clone() {
+                        for (ox, mr) in pieces(x.out.len(), runs.max) {
+                            pixels.run(self, runs.get(mr), (oy, x.out.start + ox));
                         }
                     }
                 }
@@ -489,19 +483,18 @@ impl Run<'_> {
         }
     }
 
-    #[inline]
-    fn pixels(&self, v: &Vector, y: &Segment, x: &Segment, (oy, ox): (usize, usize), row: &Row, down: bool) {
+    /// What the runs of a vector that share their taps have in common.
+    fn pixels(&self, v: &Vector, y: &Segment, x: &Segment, down: bool) -> Pixels {
         let d = self.d;
         let s = &d.shape;
-        let (iy, ix) = (d.y.first_input(oy, &y.taps), d.x.first_input(ox, &x.taps));
         let block = (v.source / BLOCK - self.x.block) * d.xs.block + v.source % BLOCK;
-        // An output that meets nothing but padding has no first tap; its input row is then not used.
-        let iy = iy.max(self.x.row) - self.x.row;
         let w = self.ocb * s.icg() * s.kh * s.kw + y.taps.start * s.kw + x.taps.start;
-        let y_at =
-            self.n * d.ys.n + self.ocb * d.ys.block + v.first % BLOCK * d.ys.channel + oy * d.ys.row + ox * d.ys.px;
+        // The first tap of output (0, 0), which may lie outside of the input.
+        let x_at = (self.x.image * d.xs.n + block) as isize
+            + ((y.taps.start * s.dh) as isize - (s.pad.top + self.x.row) as isize) * d.xs.row as isize
+            + ((x.taps.start * s.dw) as isize - s.pad.left as isize) * d.xs.px as isize;
         let args = LaneArgs {
-            x: self.x.x.as_ptr().wrapping_add(self.x.image * d.xs.n + block + iy * d.xs.row + ix * d.xs.px),
+            x: self.x.x.as_ptr().wrapping_offset(x_at),
             w: self.w.as_ptr().wrapping_add(w * BLOCK + v.first % BLOCK),
             groups: s.icg(),
             index: v.index.as_ptr(),
@@ -513,21 +506,48 @@ impl Run<'_> {
             x_tap: s.dw * d.xs.px,
             px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
             out: Output {
-                y: self.y.at(y_at),
+                y: self.y.at(0),
                 px: if down { d.ys.row } else { d.ys.px },
                 block: d.ys.block,
                 channel: d.ys.channel,
                 cols: s.oc.saturating_sub(v.first),
                 pad_cols: d.output == Layout::Blocked,
-                finish: Some(self.finish.0.at(v.first, y_at)),
+                finish: Some(self.finish.0.at(v.first, 0)),
             },
         };
+        let y_at = self.n * d.ys.n + self.ocb * d.ys.block + v.first % BLOCK * d.ys.channel;
+        Pixels { args, first: args, y_at }
+    }
+}
+
+/// Runs that differ in their output position alone; setting one up costs about as much as running it, so only what
+/// differs is set from run to run.
+struct Pixels {
+    args: LaneArgs,
+    /// The arguments for output (0, 0), but for the output itself, which is `y_at` floats from the tensor's start.
+    first: LaneArgs,
+    y_at: usize,
+}
+
+impl Pixels {
+    #[inline]
+    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize)) {
+        let d = run.d;
+        let s = &d.shape;
+        let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
+        self.args.x = self.first.x.wrapping_add(oy * s.sh * d.xs.row + ox * s.sw * d.xs.px);
+        self.args.out.y = run.y.at(y_at);
+        if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
+            && !first.residual.is_null()
+        {
+            f.residual = first.residual.wrapping_add(y_at);
+        }
         // SAFETY:
         // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
         // * the pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input, and
         //   `block_input` has copied all rows that the strip's taps meet;
         // * `source + lane` stays inside one vector of the input, by the check in `new`;
         // * parts of a run have disjoint planes or rows, so no two threads write the same output.
-        unsafe { (row.run)(&args) };
+        unsafe { (row.run)(&self.args) };
     }
 }

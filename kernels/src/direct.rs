@@ -177,7 +177,7 @@ impl Direct {
     /// Name of the tile that covers the inner region: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
         let inner = self.x.interior().len().max(1);
-        let blocks = self.rows.best_width(inner.min(64), self.blocking.panel);
+        let blocks = self.rows.best_width(inner, self.blocking.panel);
         let mr = pieces(inner, self.rows.max_mr(blocks)).next().map_or(1, |(_, n)| n);
         self.rows.get(mr, blocks).name
     }

@@ -317,6 +317,9 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// Asks for the cache line at `p`. Never faults.
     fn prefetch(self, p: *const f32);
 
+    /// Asks for the cache line at `p`, to write it. Never faults.
+    fn prefetch_write(self, p: *mut f32);
+
     /// Calls another kernel of this level without inlining it: for cold parts that many tiles share.
     /// # Safety
     /// As `K` states.

@@ -143,6 +143,8 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             let mut acc = [[s.zero(); NV]; MR];
             if a.accumulate {
                 acc = a.out.load(s);
+            } else {
+                a.out.prefetch::<I, MR, NV>(s);
             }
 
             let px = if PS == 0 { a.px } else { PS };
@@ -326,6 +328,9 @@ pub const MAX_BLOCKS: usize = 4;
 /// Most pixels in a tile, on any level.
 pub const MAX_MR: usize = 14;
 
+/// Runs of more pixels than this are cut like runs of this many: edge waste no longer depends on the length.
+const MANY: usize = 56;
+
 /// The tiles of one level and access, by size.
 #[derive(Clone, Copy, Debug)]
 pub struct TileSet {
@@ -333,18 +338,30 @@ pub struct TileSet {
     max_mr: [usize; MAX_BLOCKS + 1],
     /// Widest tile, in blocks of output channels.
     pub max_blocks: usize,
+    /// The best width for each number of blocks and pixels.
+    widths: [[u8; MANY + 1]; MAX_BLOCKS + 1],
     level: Level,
 }
 
 impl TileSet {
     /// The tiles that `level` has for `access`.
     pub fn new(level: Level, access: Access) -> Self {
-        let mut set =
-            Self { rows: [[None; MAX_MR + 1]; MAX_BLOCKS + 1], max_mr: [0; MAX_BLOCKS + 1], max_blocks: 0, level };
+        let mut set = Self {
+            rows: [[None; MAX_MR + 1]; MAX_BLOCKS + 1],
+            max_mr: [0; MAX_BLOCKS + 1],
+            max_blocks: 0,
+            widths: [[1; MANY + 1]; MAX_BLOCKS + 1],
+            level,
+        };
         for row in rows(level).iter().filter(|r| r.access == access) {
             set.rows[row.blocks][row.mr] = Some(row);
             set.max_mr[row.blocks] = set.max_mr[row.blocks].max(row.mr);
             set.max_blocks = set.max_blocks.max(row.blocks);
+        }
+        for blocks in 1..=MAX_BLOCKS {
+            for pixels in 1..=MANY {
+                set.widths[blocks][pixels] = set.find_width(pixels, blocks) as u8;
+            }
         }
         set
     }
@@ -360,10 +377,15 @@ impl TileSet {
         self.rows[blocks][mr].expect("tile sizes are contiguous up to the largest")
     }
 
-    /// How wide tiles should be that cover `blocks` output-channel blocks and runs of `pixels` pixels: the width with
-    /// the fewest cycles per step of the reduction, counting a tile's multiply-adds against its loads and latency;
-    /// between equals, the one that streams fewer weights, then the one with fewer loads.
+    /// How wide tiles should be that cover `blocks` output-channel blocks, at most [`MAX_BLOCKS`], and runs of `pixels`
+    /// pixels: the width with the fewest cycles per step of the reduction, counting a tile's multiply-adds against its
+    /// loads and latency; between equals, the one that streams fewer weights, then the one with fewer loads.
+    #[inline]
     pub fn best_width(&self, pixels: usize, blocks: usize) -> usize {
+        self.widths[blocks][pixels.min(MANY)].into()
+    }
+
+    fn find_width(&self, pixels: usize, blocks: usize) -> usize {
         let cost = |width: usize| {
             let (mut cycles, mut weights, mut loads) = (0, 0, 0);
             for (_, nb) in pieces(blocks, width) {

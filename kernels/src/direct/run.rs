@@ -7,7 +7,7 @@ use super::blocking::Part;
 use crate::exec::Shared;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, SyncFinish, Taps, TileArgs, TileSet, pieces};
+use crate::tile::{Loop, Output, Row, SyncFinish, Taps, TileArgs, pieces};
 
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
@@ -81,93 +81,70 @@ impl Run<'_> {
     fn region(&self, r: &Region) {
         let d = self.d;
         let (w, h) = (r.x.out.len(), r.y.out.len());
-        let rows_width = d.rows.best_width(w.min(64), r.blocks);
-        let inner = d.x.interior();
+        let rows_width = d.rows.best_width(w, r.blocks);
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        let by_column = d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w;
-        if by_column {
-            let width = d.columns.best_width(h.min(64), r.blocks);
+        if d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w {
+            let width = d.columns.best_width(h, r.blocks);
             for (b0, nb) in pieces(r.blocks, width) {
+                let mut tiles = self.tiles(r, b0, true);
                 for x in r.x.out.clone() {
                     for (y0, mr) in pieces(h, d.columns.max_mr(nb)) {
-                        self.tile(r, &d.columns, (b0, nb), (r.y.out.start + y0, x), mr, true);
+                        tiles.run(self, d.columns.get(mr, nb), (r.y.out.start + y0, x));
                     }
                 }
             }
-        } else {
-            for (b0, nb) in pieces(r.blocks, rows_width) {
-                for y in r.y.out.clone() {
-                    for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
-                        let x = r.x.out.start + x0;
-                        let set = match &d.edges {
-                            Some(edges) if !(inner.contains(&x) && inner.contains(&(x + mr - 1))) => edges,
-                            _ => &d.rows,
-                        };
-                        self.tile(r, set, (b0, nb), (y, x), mr, false);
+            return;
+        }
+        let inner = d.x.interior();
+        for (b0, nb) in pieces(r.blocks, rows_width) {
+            let mut tiles = self.tiles(r, b0, false);
+            for y in r.y.out.clone() {
+                for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
+                    let x = r.x.out.start + x0;
+                    match &d.edges {
+                        Some(edges) if x < inner.start || x + mr > inner.end => {
+                            let taps = |x| d.x.taps(x);
+                            tiles.args.edge = [taps(x), taps(x + mr - 1)].map(|t| Taps { start: t.start, end: t.end });
+                            tiles.run(self, edges.get(mr, nb), (y, x));
+                        }
+                        _ => tiles.run(self, d.rows.get(mr, nb), (y, x)),
                     }
                 }
             }
         }
     }
 
-    #[inline]
-    fn tile(
-        &self,
-        r: &Region,
-        set: &TileSet,
-        (b0, nb): (usize, usize),
-        (oy, ox): (usize, usize),
-        mr: usize,
-        down: bool,
-    ) {
+    /// What the tiles of a region that start at its output block `b0` have in common.
+    fn tiles(&self, r: &Region, b0: usize, down: bool) -> Tiles {
         let d = self.d;
         let s = &d.shape;
         let (ky, kx) = (&r.y.taps, &r.x.taps);
-        let oc = (r.ocb + b0) * BLOCK;
-        // First input pixel: row and column of the first valid tap of the first output.
-        let iy = d.y.first_input(oy, ky);
-        let (ix, edge) = if d.edges.is_some() {
-            // The first tap's column may lie outside: a pixel that meets it there sits out that tap.
-            let ix = (ox * d.x.stride) as isize - d.x.before as isize;
-            (ix, [d.x.taps(ox), d.x.taps(ox + mr - 1)].map(|t| Taps { start: t.start, end: t.end }))
-        } else {
-            (d.x.first_input(ox, kx) as isize, [Taps::ALL; 2])
-        };
-        let first = d.steps(&r.channels).start + r.steps.start;
-        let total = d.steps(&r.channels).len();
+        let ocb = r.ocb + b0;
+        let all = d.steps(&r.channels);
+        let last = r.steps.end == all.len();
         let step = d.step_len();
-        let (loops, depth, head, tail, x_step, x_first);
-        if d.plain {
-            x_step = d.xs.channel;
-            x_first = first * d.xs.channel;
-            let taps_x = if s.dw == 1 { Loop::ONCE } else { Loop { n: kx.len(), x: s.dw, w: BLOCK } };
-            depth = if s.dw == 1 { kx.len() } else { 1 };
-            loops = [
-                Loop { n: r.steps.len(), x: x_step, w: step },
-                Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK },
-                taps_x,
-            ];
-            (head, tail) = (0, depth);
+        let steps = |x: usize| Loop { n: r.steps.len(), x, w: step };
+        let (first, loops, depth, head, tail) = if d.plain {
+            // The inner loop runs over adjacent columns.
+            let columns = if s.dw == 1 { Loop::ONCE } else { Loop { n: kx.len(), x: s.dw, w: BLOCK } };
+            let depth = if s.dw == 1 { kx.len() } else { 1 };
+            let rows = Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK };
+            (d.xs.channel, [steps(d.xs.channel), rows, columns], depth, 0, depth)
         } else {
-            x_first = first * d.xs.block;
-            depth = BLOCK;
-            loops = [
-                Loop { n: r.steps.len(), x: d.xs.block, w: step },
-                Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK * BLOCK },
-                Loop { n: kx.len(), x: s.dw * d.xs.px, w: BLOCK * BLOCK },
-            ];
-            head = if r.steps.start == 0 { r.channels.start % BLOCK } else { 0 };
-            tail = if r.steps.end == total { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
-        }
-        let tap_len = BLOCK * if d.plain { 1 } else { BLOCK };
-        let w_at = ((r.ocb + b0) * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
-        let y_at = r.n * d.ys.n + (r.ocb + b0) * d.ys.block + oy * d.ys.row + ox * d.ys.px;
+            let rows = Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK * BLOCK };
+            let columns = Loop { n: kx.len(), x: s.dw * d.xs.px, w: BLOCK * BLOCK };
+            let head = if r.steps.start == 0 { r.channels.start % BLOCK } else { 0 };
+            let tail = if last { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
+            (d.xs.block, [steps(d.xs.block), rows, columns], BLOCK, head, tail)
+        };
+        let tap_len = if d.plain { BLOCK } else { BLOCK * BLOCK };
+        let w_at = (ocb * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
+        // The first tap of output (0, 0), which may lie outside of the input.
+        let x_at = (r.n * d.xs.n + (all.start + r.steps.start) * first) as isize
+            + ((ky.start * s.dh) as isize - d.y.before as isize) * d.xs.row as isize
+            + ((kx.start * s.dw) as isize - d.x.before as isize) * d.xs.px as isize;
         let args = TileArgs {
-            x: self
-                .x
-                .as_ptr()
-                .wrapping_add(r.n * d.xs.n + x_first + iy * d.xs.row)
-                .wrapping_offset(ix * d.xs.px as isize),
+            x: self.x.as_ptr().wrapping_offset(x_at),
             w: self.w.as_ptr().wrapping_add(w_at),
             loops,
             depth,
@@ -176,25 +153,50 @@ impl Run<'_> {
             px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
             w_block: d.span * step,
             accumulate: r.steps.start > 0,
-            edge,
+            edge: [Taps::ALL; 2],
             out: Output {
-                y: self.y.at(y_at),
+                y: self.y.at(0),
                 px: if down { d.ys.row } else { d.ys.px },
                 block: d.ys.block,
                 channel: d.ys.channel,
-                cols: s.oc - oc,
+                cols: s.oc - ocb * BLOCK,
                 pad_cols: d.output == Layout::Blocked,
-                finish: (r.steps.end == total).then(|| self.finish.0.at(oc, y_at)),
+                finish: last.then(|| self.finish.0.at(ocb * BLOCK, 0)),
             },
         };
+        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block }
+    }
+}
+
+/// Tiles that differ in their output position alone. Setting one up costs about as much as a hundred multiply-adds, so
+/// only what differs is set from tile to tile.
+struct Tiles {
+    args: TileArgs,
+    /// The arguments for output (0, 0), but for the output itself, which is `y_at` floats from the tensor's start.
+    first: TileArgs,
+    y_at: usize,
+}
+
+impl Tiles {
+    #[inline]
+    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize)) {
+        let d = run.d;
+        let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
+        self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
+        self.args.out.y = run.y.at(y_at);
+        if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
+            && !first.residual.is_null()
+        {
+            f.residual = first.residual.wrapping_add(y_at);
+        }
         // SAFETY:
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge tiles:
-        //   inner pixels have all taps, and the first and the last sit out those that they lack), and
-        //   channels stay below the input's (blocked: below its whole blocks);
+        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
+        //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
+        //   stay below the input's (blocked: below its whole blocks);
         // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
-        // * outputs are `mr` pixels of the image and `nb` blocks of which `cols` channels exist; parts of a run have
+        // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
         //   disjoint images, rows, columns or panels, so no two threads write the same one.
-        unsafe { (set.get(mr, nb).run)(&args) };
+        unsafe { (row.run)(&self.args) };
     }
 }

@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Finish, Loop, Output, Taps, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Taps, TileArgs, TileSet, pieces};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ impl Tiles {
     pub(super) fn new(level: crate::isa::Level, access: Access, m: usize, blocks: usize) -> Self {
         let set = TileSet::new(level, access);
         // Beyond these extents the remainders no longer matter: 12 blocks are whole tiles of every width.
-        let width = set.best_width(m.clamp(1, 84), blocks.clamp(1, 12));
+        let width = set.best_width(m.max(1), blocks.clamp(1, MAX_BLOCKS));
         Self { set, width, mr: set.max_mr(width) }
     }
 

@@ -119,6 +119,16 @@ impl Output {
         acc
     }
 
+    /// Asks for the tile's lines early, so that its stores do not wait for them to come from L3.
+    #[inline(always)]
+    pub(crate) fn prefetch<I: Isa, const MR: usize, const NV: usize>(&self, s: I) {
+        for i in 0..MR {
+            for v in (0..NV).step_by(BLOCK / I::LANES) {
+                s.prefetch_write(self.y.wrapping_add(i * self.px + self.at::<I>(v)));
+            }
+        }
+    }
+
     /// Applies bias, residual and activation, if this is the last chunk, and stores the tile.
     ///
     /// # Safety
