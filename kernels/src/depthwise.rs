@@ -51,43 +51,62 @@ pub struct LaneArgs {
     taps: usize,
     x_tap: usize,
     px: usize,
+    /// Number of runs below each other, and the steps of input and output between them.
+    lines: usize,
+    x_line: usize,
+    y_line: usize,
+    /// For edge kernels: whether the run starts (ends) with the row, so that its first (last) pixels lack taps.
+    left: bool,
+    right: bool,
     out: Output,
 }
 
 /// The body for `MR` pixels, `KW` taps at once, stride `S`; `PERM` permutes lanes.
 ///
 /// With `KW = 1` it takes the taps of a row one by one, for kernels of any width, stride and dilation, for pixels at the
-/// border that lack some taps, and for runs down a column.
-pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const PERM: bool>;
+/// border that lack some taps, and for runs down a column. With `EDGE`, the windows hang over the row's ends by half of
+/// their width, and pixels leave out the taps that lie outside.
+pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const PERM: bool, const EDGE: bool>;
 
-impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool> Kernel<I> for Lanes<MR, KW, S, PERM> {
+impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool, const EDGE: bool> Kernel<I>
+    for Lanes<MR, KW, S, PERM, EDGE>
+{
     type Args = LaneArgs;
 
     /// # Safety
     /// * the inputs and weights of the sum are readable, and with `PERM` 16 lane numbers per step of `j`;
-    /// * `out` is as [`Output::store`] asks for `MR` pixels of one vector.
+    /// * `out` is as [`Output::store`] asks for `MR` pixels of one vector, in each line.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + KW + 2 <= I::REGISTERS) };
-        // SAFETY: all pointers stay inside what the contract above grants.
-        unsafe {
+        let mut out = a.out;
+        for line in 0..a.lines {
+            let first = a.x.wrapping_add(line * a.x_line);
             let mut acc = [[s.zero(); 1]; MR];
             for j in 0..a.groups {
-                let index = if PERM { Some(s.load_index(a.index.add(j * BLOCK))) } else { None };
+                // SAFETY: with PERM there are lane numbers for each j.
+                let index = if PERM { Some(unsafe { s.load_index(a.index.add(j * BLOCK)) }) } else { None };
                 for ky in 0..a.rows {
                     for kx in 0..if KW == 1 { a.taps } else { 1 } {
-                        let x = a.x.add(ky * a.x_row + kx * a.x_tap);
-                        let w = a.w.add(j * a.w_group + ky * a.w_row + kx * BLOCK);
+                        // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
+                        let x = first.wrapping_add(ky * a.x_row + kx * a.x_tap);
                         let mut wv = [s.zero(); KW];
                         for t in 0..KW {
-                            wv[t] = s.load(w.add(t * BLOCK));
+                            // SAFETY: weights of all taps are readable.
+                            wv[t] = unsafe { s.load(a.w.add(j * a.w_group + ky * a.w_row + (kx + t) * BLOCK)) };
                         }
                         // An input that serves several pixels is written as several loads of one address, which the
                         // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
                         for i in 0..MR {
                             for t in 0..KW {
+                                let outside_left = EDGE && i * S + t < KW / 2;
+                                let outside_right = EDGE && (MR - 1 - i) * S + (KW - 1 - t) < KW / 2;
+                                if (outside_left && a.left) || (outside_right && a.right) {
+                                    continue;
+                                }
                                 let at = if KW == 1 { i * a.px } else { (i * S + t) * BLOCK };
-                                let mut v = s.load(x.add(at));
+                                // SAFETY: this tap of this pixel is inside the input.
+                                let mut v = unsafe { s.load(x.wrapping_add(at)) };
                                 if let Some(index) = index {
                                     v = s.permute(v, index);
                                 }
@@ -97,7 +116,9 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool>
                     }
                 }
             }
-            a.out.store(s, acc);
+            // SAFETY: the contract covers the outputs of every line.
+            unsafe { out.store(s, acc) };
+            out.advance(a.y_line);
         }
     }
 }
@@ -118,6 +139,8 @@ pub struct Row {
     pub stride: usize,
     /// Whether lanes are permuted.
     pub permute: bool,
+    /// Whether pixels at the ends of a row leave out taps.
+    pub edge: bool,
     /// The kernel; see [`Lanes`] for its contract.
     pub run: Entry<LaneArgs>,
 }
@@ -125,68 +148,75 @@ pub struct Row {
 /// Rows of one level: for each number of taps and stride, the numbers of pixels.
 macro_rules! rows {
     ($level:ident, $entry:ident, $lanes:literal, $name:literal;
-     $($taps:literal = $kw:literal $s:literal: [$($mr:literal)*];)*) => {
-        &[$($(
-            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "dw", false),
-            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "group", true),
+     $($taps:literal = $kw:literal $s:literal: [$($mr:literal)*] edge [$($emr:literal)*];)* any: [$($amr:literal)*]) => {
+        &[$(
+            rows!(@row $level, $entry, $lanes, $name, "any", 1, 1, $amr, "dw", false, "", false),
+            rows!(@row $level, $entry, $lanes, $name, "any", 1, 1, $amr, "group", true, "", false),
+        )* $($(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "dw", false, "", false),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $mr, "group", true, "", false),
+        )* $(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $emr, "dw", false, "_edge", true),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $emr, "group", true, "_edge", true),
         )*)*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $taps:literal, $kw:literal, $s:literal,
-     $mr:literal, $family:literal, $permute:literal) => {
+     $mr:literal, $family:literal, $permute:literal, $suffix:literal, $edge:literal) => {
         Row {
-            name: concat!($family, $taps, "_f32_", $mr, "x", $lanes, "_", $name),
+            name: concat!($family, $taps, $suffix, "_f32_", $mr, "x", $lanes, "_", $name),
             level: Level::$level,
             mr: $mr,
             kw: $kw,
             stride: $s,
             permute: $permute,
-            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $permute }>>,
+            edge: $edge,
+            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $permute }, { $edge }>>,
         }
     };
 }
 
 static SCALAR: &[Row] = rows! {
     Scalar, scalar, 4, "scalar";
-    "3s1" = 3 1: [1 2 3 4];
-    "3s2" = 3 2: [1 2 3 4];
-    "any" = 1 1: [1 2 3 4];
+    "3s1" = 3 1: [1 2] edge [2];
+    "3s2" = 3 2: [1 2] edge [2];
+    any: [1 2 3 4]
 };
 
 /// 16 registers.
 #[cfg(target_arch = "x86_64")]
 static AVX2: &[Row] = rows! {
     Avx2, avx2, 8, "avx2";
-    "3s1" = 3 1: [1 2 3 4 5 6 7];
-    "3s2" = 3 2: [1 2 3 4 5 6 7];
-    "5s1" = 5 1: [1 2 3 4 5 6 7];
-    "5s2" = 5 2: [1 2 3 4 5 6 7];
-    "7s1" = 7 1: [1 2 3 4];
-    "7s2" = 7 2: [1 2 3 4];
-    "any" = 1 1: [1 2 3 4 5 6 7];
+    "3s1" = 3 1: [1 2 3 4 5 6 7] edge [2 3 4 5 6 7];
+    "3s2" = 3 2: [1 2 3 4 5 6 7] edge [2 3 4 5 6 7];
+    "5s1" = 5 1: [1 2 3 4 5] edge [2 3 4 5];
+    "5s2" = 5 2: [1 2 3 4 5] edge [2 3 4 5];
+    "7s1" = 7 1: [1 2 3 4] edge [2 3];
+    "7s2" = 7 2: [1 2 3 4] edge [2 3];
+    any: [1 2 3 4 5 6 7]
 };
 
-/// 32 registers; fourteen divides 14, 28, 56, 112 and 224. Beyond 12 x 7 multiply-adds the compiler stops unrolling.
+/// 32 registers; fourteen divides 14, 28, 56, 112 and 224. Beyond these sizes the compiler stops unrolling, or spills.
 #[cfg(target_arch = "x86_64")]
 static AVX512: &[Row] = rows! {
     Avx512, avx512, 16, "avx512";
-    "3s1" = 3 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-    "3s2" = 3 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-    "5s1" = 5 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-    "5s2" = 5 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-    "7s1" = 7 1: [1 2 3 4 5 6 7 8 9 10 11 12];
-    "7s2" = 7 2: [1 2 3 4 5 6 7 8 9 10 11 12];
-    "any" = 1 1: [1 2 3 4 5 6 7];
+    "3s1" = 3 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] edge [2 3 4 5 6 7 8 9 10];
+    "3s2" = 3 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] edge [2 3 4 5 6 7 8 9 10];
+    "5s1" = 5 1: [1 2 3 4 5 6 7 8 9 10 11 12 13] edge [2 3 4 5 6 7 8 9 10];
+    "5s2" = 5 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] edge [2 3 4 5 6 7 8 9 10];
+    "7s1" = 7 1: [1 2 3 4 5 6 7 8 9 10] edge [2 3 4 5 6 7 8];
+    "7s2" = 7 2: [1 2 3 4 5 6 7 8 9 10] edge [2 3 4 5 6 7 8];
+    any: [1 2 3 4 5 6 7]
 };
 
 /// 32 registers.
 #[cfg(target_arch = "aarch64")]
 static NEON: &[Row] = rows! {
     Neon, neon, 4, "neon";
-    "3s1" = 3 1: [1 2 3 4 5 6 7 8];
-    "3s2" = 3 2: [1 2 3 4 5 6 7 8];
-    "5s1" = 5 1: [1 2 3 4 5 6 7 8];
-    "5s2" = 5 2: [1 2 3 4 5 6 7 8];
-    "any" = 1 1: [1 2 3 4 5 6 7];
+    "3s1" = 3 1: [1 2 3 4 5 6 7 8] edge [2 3 4 5 6 7 8];
+    "3s2" = 3 2: [1 2 3 4 5 6 7 8] edge [2 3 4 5 6 7 8];
+    "5s1" = 5 1: [1 2 3 4 5 6 7 8] edge [2 3 4 5 6 7 8];
+    "5s2" = 5 2: [1 2 3 4 5 6 7 8] edge [2 3 4 5 6 7 8];
+    any: [1 2 3 4 5 6 7]
 };
 
 /// All kernels of this family at a level; none for a level of another architecture.
@@ -218,9 +248,9 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(level: Level, kw: usize, stride: usize, permute: bool) -> Self {
+    fn new(level: Level, kw: usize, stride: usize, permute: bool, edge: bool) -> Self {
         let mut runs = Self { rows: [None; MAX_MR + 1], max: 0 };
-        for row in rows(level).iter().filter(|r| (r.kw, r.stride, r.permute) == (kw, stride, permute)) {
+        for row in rows(level).iter().filter(|r| (r.kw, r.stride, r.permute, r.edge) == (kw, stride, permute, edge)) {
             runs.rows[row.mr] = Some(row);
             runs.max = runs.max.max(row.mr);
         }
@@ -250,6 +280,8 @@ pub struct Depthwise {
     strip: usize,
     /// For pixels with all taps of a row, where the level has kernels for them.
     unrolled: Option<Runs>,
+    /// For whole rows whose ends hang over the border by half of the window.
+    edges: Option<Runs>,
     any: Runs,
 }
 
@@ -283,7 +315,18 @@ impl Depthwise {
             None => return Err("the input of one row of outputs exceeds the scratch"),
         };
         let permute = (s.icg(), s.ocg()) != (1, 1);
-        let unrolled = Some(Runs::new(level, s.kw, s.sw, permute)).filter(|r| s.dw == 1 && s.kw > 1 && r.max > 0);
+        let runs =
+            |edge| Some(Runs::new(level, s.kw, s.sw, permute, edge)).filter(|r| s.dw == 1 && s.kw > 1 && r.max > 0);
+        let unrolled = runs(false);
+        // What hangs over on the right. All pixels that lack taps must be in the first and the last run.
+        let right = ((s.ow - 1) * s.sw + s.kw).saturating_sub(s.pad.left + s.iw);
+        let halves = |overhang: usize| overhang == 0 || overhang == s.kw / 2;
+        let edges = runs(true).filter(|r| {
+            let ends = halves(s.pad.left) && halves(right) && s.pad.left + right > 0;
+            // Longer rows of narrow kernels have so few border pixels that longer runs in between win.
+            let pays = s.kw > 3 || s.ow <= r.max;
+            ends && pays && pieces(s.ow, r.max).all(|(_, mr)| mr >= (s.kw / 2).max(2))
+        });
         Ok(Self {
             shape: s,
             level,
@@ -295,14 +338,16 @@ impl Depthwise {
             output,
             strip,
             unrolled,
-            any: Runs::new(level, 1, 1, permute),
+            edges,
+            any: Runs::new(level, 1, 1, permute, false),
         })
     }
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        let runs = self.unrolled.unwrap_or(self.any);
-        runs.get(pieces(self.x.interior().len().max(1), runs.max).next().map_or(1, |(_, mr)| mr)).name
+        let runs = self.edges.or(self.unrolled).unwrap_or(self.any);
+        let width = if self.edges.is_some() { self.shape.ow } else { self.x.interior().len().max(1) };
+        runs.get(pieces(width, runs.max).next().map_or(1, |(_, mr)| mr)).name
     }
 
     /// Floats of packed weights: `[ocb][j][kh][kw][16]`.
@@ -460,6 +505,14 @@ impl Run<'_> {
                     v.index[j * BLOCK + lane] = (channel(lane) / s.ocg() * s.icg() + j - source) as u32;
                 }
             }
+            if let (Some(edges), Some(inner)) = (&d.edges, &d.unrolled) {
+                let x = Segment { out: 0..s.ow, taps: 0..s.kw };
+                self.rows(&mut self.pixels(&v, y, &x, false), y, &x, edges.max, |ox, mr| {
+                    let (left, right) = (d.x.taps(ox).start > 0, d.x.taps(ox + mr - 1).end < s.kw);
+                    (if left || right { edges } else { inner }.get(mr), left, right)
+                });
+                continue;
+            }
             for x in d.x.segments(0..s.ow) {
                 let unrolled = d.unrolled.as_ref().filter(|_| x.taps.len() == s.kw);
                 // Border columns are taller than wide: runs go down.
@@ -473,12 +526,30 @@ impl Run<'_> {
                         }
                     }
                 } else {
-                    for oy in y.out.clone() {
-                        for (ox, mr) in pieces(x.out.len(), runs.max) {
-                            pixels.run(self, runs.get(mr), (oy, x.out.start + ox));
-                        }
-                    }
+                    self.rows(&mut pixels, y, &x, runs.max, |_, mr| (runs.get(mr), false, false));
                 }
+            }
+        }
+    }
+
+    /// Runs along rows, each with the kernel (and its edges) that `choose` names for a run's start and length.
+    fn rows(
+        &self,
+        pixels: &mut Pixels,
+        y: &Segment,
+        x: &Segment,
+        max: usize,
+        choose: impl Fn(usize, usize) -> (&'static Row, bool, bool),
+    ) {
+        // Rows of one run each go to one call; longer rows are walked along, as memory lies.
+        let lines = if x.out.len() <= max { y.out.len() } else { 1 };
+        pixels.args.lines = lines;
+        for oy in y.out.clone().step_by(lines) {
+            for (start, mr) in pieces(x.out.len(), max) {
+                let ox = x.out.start + start;
+                let (row, left, right) = choose(ox, mr);
+                (pixels.args.left, pixels.args.right) = (left, right);
+                pixels.run(self, row, (oy, ox));
             }
         }
     }
@@ -505,6 +576,11 @@ impl Run<'_> {
             taps: x.taps.len(),
             x_tap: s.dw * d.xs.px,
             px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
+            lines: 1,
+            x_line: s.sh * d.xs.row,
+            y_line: d.ys.row,
+            left: false,
+            right: false,
             out: Output {
                 y: self.y.at(0),
                 px: if down { d.ys.row } else { d.ys.px },

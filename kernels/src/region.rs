@@ -55,12 +55,6 @@ impl Axis {
         taps_inside(o, self.stride, self.dilation, self.before, self.kernel, self.input)
     }
 
-    /// Input position of the first valid tap of the first output of a segment that has any.
-    #[inline]
-    pub fn first_input(&self, out: usize, taps: &Range<usize>) -> usize {
-        if taps.is_empty() { 0 } else { out * self.stride + taps.start * self.dilation - self.before }
-    }
-
     /// Cuts `range` of the outputs into segments.
     pub fn segments(self, range: Range<usize>) -> impl Iterator<Item = Segment> + Clone {
         let inner = self.interior();

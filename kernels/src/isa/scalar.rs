@@ -169,7 +169,13 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn permute(self, v: F32x4, idx: [u32; 4]) -> F32x4 {
-        F32x4(idx.map(|i| v.0[i as usize & 3]))
+        // Selections, not an index: that would send the vector through memory.
+        let [a, b, c, d] = v.0;
+        let pick = |i: u32| {
+            let (low, high) = (if i & 1 == 0 { a } else { b }, if i & 1 == 0 { c } else { d });
+            if i & 2 == 0 { low } else { high }
+        };
+        F32x4([pick(idx[0]), pick(idx[1]), pick(idx[2]), pick(idx[3])])
     }
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}

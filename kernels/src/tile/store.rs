@@ -77,6 +77,17 @@ pub struct Output {
 const BUFFER: usize = 448;
 
 impl Output {
+    /// Moves on by `y` floats, in the output and in the residual.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, y: usize) {
+        self.y = self.y.wrapping_add(y);
+        if let Some(f) = &mut self.finish
+            && !f.residual.is_null()
+        {
+            f.residual = f.residual.wrapping_add(y);
+        }
+    }
+
     /// Offset of vector `v` from the first.
     #[inline(always)]
     fn at<I: Isa>(&self, v: usize) -> usize {

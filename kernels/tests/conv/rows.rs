@@ -101,14 +101,19 @@ fn every_lane_kernel_against_the_oracle() {
     for level in Level::available() {
         assert!(!depthwise::rows(*level).is_empty());
         for row in depthwise::rows(*level) {
+            if row.edge && row.mr < row.kw / 2 {
+                continue; // rows this short are not run by edge kernels
+            }
             // Dilation makes kernels that take taps at once impossible, so that the others are used.
             let (k, dilation, stride) = if row.kw == 1 { (3, 2, 1) } else { (row.kw, 1, row.stride) };
             let reach = (k - 1) * dilation + 1;
-            let (ih, iw) = (reach + stride, (row.mr - 1) * stride + reach);
+            let pad = if row.edge { k / 2 } else { 0 };
+            let (ih, iw) = (reach + stride, (row.mr - 1) * stride + reach - 2 * pad);
             let (groups, icg, ocg) = if row.permute { (10, 2, 4) } else { (37, 1, 1) };
             let shape = ConvShape::builder([2, groups * icg, ih, iw], [groups * ocg, icg, k, k])
                 .stride(stride)
                 .dilation(dilation)
+                .padding([0, pad])
                 .groups(groups)
                 .build()
                 .unwrap();
