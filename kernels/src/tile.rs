@@ -371,6 +371,11 @@ impl TileSet {
         self.max_mr[blocks]
     }
 
+    /// Most pixels of any tile.
+    pub fn longest(&self) -> usize {
+        self.max_mr.into_iter().max().unwrap_or(1)
+    }
+
     /// The tile of `mr` pixels and `blocks` blocks, which must not exceed `max_mr(blocks)`.
     #[inline]
     pub fn get(&self, mr: usize, blocks: usize) -> &'static Row {
