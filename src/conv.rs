@@ -119,6 +119,8 @@ pub struct ConvPlan {
     level: Level,
     algo: &'static str,
     kernel: Kernel,
+    /// Milliseconds on one thread, by the cost model.
+    predicted: f64,
     candidates: Vec<Candidate>,
     reason: &'static str,
 }
@@ -147,13 +149,13 @@ impl ConvPlan {
             }
             candidates.push(Candidate { algo: algo.name, predicted });
         }
-        let Some((_, algo, kernel)) = best else {
+        let Some((predicted, algo, kernel)) = best else {
             let name = options.algo.clone().unwrap_or_default();
             let why = candidates.iter().find(|c| c.algo == name).and_then(|c| c.predicted.clone().err());
             return Err(Error::Algo { name, why: why.unwrap_or_else(|| format!("unknown; there are {}", names())) });
         };
         let reason = if options.algo.is_some() { "asked for" } else { "the cost model predicts it to be fastest" };
-        Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, candidates, reason })
+        Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
     }
 
     /// The geometry.
@@ -239,7 +241,7 @@ impl ConvPlan {
                 expected: format!("{:?}", self.pack_key()),
             });
         }
-        let executor = par::executor(o.threads, s.macs());
+        let executor = par::executor(o.threads, self.predicted);
         let scratch = scratch.take(self.kernel.scratch_len(executor.threads()));
         self.kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);
         Ok(())

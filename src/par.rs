@@ -9,8 +9,12 @@ use core::ops::Range;
 use rayon::prelude::*;
 use swath_kernels::exec::{Executor, Inline};
 
-/// Work below this many multiply-adds runs on the calling thread: waking another one costs about as much.
-pub(crate) const INLINE_MACS: u64 = 1 << 20;
+/// Convolutions predicted to take less than this many milliseconds run on the calling thread: handing work over costs
+/// several microseconds.
+const INLINE_MS: f64 = 0.012;
+
+/// Elementwise work below this many multiply-adds runs on the calling thread.
+const INLINE_MACS: u64 = 1 << 18;
 
 /// An executor over the current rayon pool, using at most a given number of its threads.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +37,10 @@ impl Executor for Pool {
     }
 }
 
-/// The executor for `macs` multiply-adds on at most `limit` threads.
-pub(crate) fn executor(limit: Option<usize>, macs: u64) -> Box<dyn Executor> {
+/// The executor for work of that many milliseconds on one thread, on at most `limit` threads.
+pub(crate) fn executor(limit: Option<usize>, ms: f64) -> Box<dyn Executor> {
     let threads = limit.unwrap_or(usize::MAX).min(if limit == Some(1) { 1 } else { rayon::current_num_threads() });
-    if threads <= 1 || macs < INLINE_MACS { Box::new(Inline) } else { Box::new(Pool { threads }) }
+    if threads <= 1 || ms < INLINE_MS { Box::new(Inline) } else { Box::new(Pool { threads }) }
 }
 
 /// Cuts `y` into pieces of whole units (such as rows) and calls `f` with the units' numbers and each piece. `work` is

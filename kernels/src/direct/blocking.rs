@@ -123,6 +123,8 @@ impl Grid {
         let by_panels = if 4 * d.packed_len() > HEAVY_WEIGHTS { take(panels, wanted) } else { 1 };
         let images = take(s.n.div_ceil(d.blocking.images), wanted.div_ceil(by_panels));
         let strips = take(strips, wanted.div_ceil(by_panels * images));
+        // As many parts for each thread: 7 equal parts would keep two threads busy for the time of 8.
+        let strips = if strips > threads { strips - strips % threads } else { strips };
         let panels = take(panels, wanted.div_ceil(images * strips));
         Self { images, strips, panels }
     }
