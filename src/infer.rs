@@ -15,7 +15,7 @@ use crate::conv::Scratch;
 use crate::error::{Error, Result, check_len};
 use crate::graph::forward::Operands;
 use crate::graph::{Graph, Parameters};
-use crate::par;
+use crate::par::Team;
 use crate::tensor::Tensor;
 
 mod explain;
@@ -28,7 +28,6 @@ use memory::{Memory, Place};
 
 /// How a session is compiled. `SessionOptions::default()` takes and gives NCHW, on the machine's level.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct SessionOptions {
     /// Layout of images that [`Session::run`] takes.
     pub input: Layout,
@@ -36,6 +35,9 @@ pub struct SessionOptions {
     pub output: Layout,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
+    /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
+    /// the rayon pool that [`Session::run`] is called from. The results are the same bits in any case.
+    pub threads: Option<usize>,
 }
 
 /// What a run takes: a [`Tensor`], whose shape and layout are checked, or plain floats, whose number is.
@@ -109,6 +111,7 @@ pub struct Session {
     slots: Vec<Buffer>,
     output: Tensor,
     scratch: Scratch,
+    team: Team,
 }
 
 impl Session {
@@ -123,12 +126,12 @@ impl Session {
         let Lowered { steps, lens, output_dims, output_layout, .. } = lowered;
         let output = Tensor::zeros_in(output_dims, output_layout)?;
         let program = Program { steps, memory, lens, dims: input.to_vec(), layout: options.input };
-        Ok(Self::with_own_memory(Arc::new(program), output))
+        Ok(Self::with_own_memory(Arc::new(program), output, Team::new(options.threads)?))
     }
 
-    fn with_own_memory(program: Arc<Program>, output: Tensor) -> Self {
+    fn with_own_memory(program: Arc<Program>, output: Tensor, team: Team) -> Self {
         let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect();
-        Self { program, slots, output, scratch: Scratch::default() }
+        Self { program, slots, output, scratch: Scratch::default(), team }
     }
 
     /// Extents of the input.
@@ -160,7 +163,7 @@ impl Session {
         check_len("the input", input.floats().len(), program.lens[0])?;
         // One region around all steps: a thread pool is entered here, once.
         let (x, slots, y, scratch) = (input.floats(), &mut self.slots, &mut self.output.data, &mut self.scratch);
-        par::enter(|| program.execute(x, slots, y, scratch));
+        self.team.run(|| program.execute(x, slots, y, scratch));
         Ok(&self.output)
     }
 
@@ -203,7 +206,7 @@ impl Program {
 
 impl Clone for Session {
     fn clone(&self) -> Self {
-        Self::with_own_memory(self.program.clone(), self.output.clone())
+        Self::with_own_memory(self.program.clone(), self.output.clone(), self.team.clone())
     }
 }
 

@@ -1,13 +1,17 @@
 //! Threads: the only file that names rayon.
 //!
-//! Kernels ask an [`Executor`] for threads. [`Pool`] is one over rayon, and honours wherever it is called from: inside
+//! Kernels ask an [`Executor`] for threads. `Pool` is one over rayon, and honours wherever it is called from: inside
 //! `ThreadPool::install` or a parallel loop it uses that pool, elsewhere rayon's global one. Nested parallelism is
 //! work-stealing within one pool, so it neither deadlocks nor starts more threads than the pool has.
 
 use core::ops::Range;
+use std::sync::Arc;
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use swath_kernels::exec::{Executor, Inline};
+
+use crate::error::{Error, Result};
 
 /// Convolutions predicted to take less than this many milliseconds run on the calling thread: handing work over costs
 /// several microseconds.
@@ -60,23 +64,40 @@ pub(crate) fn for_each_piece(y: &mut [f32], unit: usize, work: usize, f: impl Fn
     });
 }
 
-/// Runs `f` on a thread of the current pool, so that the parallel work inside need not be handed over step by step.
-pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    if rayon::current_num_threads() == 1 || rayon::current_thread_index().is_some() {
-        f()
-    } else {
-        rayon::scope(|_| f())
+/// Who runs a session: a pool of its own, or whatever pool it is called from.
+#[derive(Clone, Debug)]
+pub(crate) struct Team(Option<Arc<ThreadPool>>);
+
+impl Team {
+    /// A pool of `threads` threads; `None` is the caller's.
+    pub(crate) fn new(threads: Option<usize>) -> Result<Self> {
+        Ok(Self(threads.map(pool).transpose()?.map(Arc::new)))
     }
+
+    /// Runs `f` on a thread of the pool, so that the parallel work inside need not be handed over step by step.
+    pub(crate) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            Some(pool) => pool.install(f),
+            None if rayon::current_num_threads() == 1 || rayon::current_thread_index().is_some() => f(),
+            None => rayon::scope(|_| f()),
+        }
+    }
+}
+
+fn pool(threads: usize) -> Result<ThreadPool> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
+    builder.build().map_err(|e| Error::Threads { reason: e.to_string() })
 }
 
 /// Runs `f` in a pool of its own with `threads` threads: for programs and tests that fix the number.
 ///
 /// # Errors
 /// If the threads cannot be started.
-pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> crate::Result<R> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| crate::Error::Threads { reason: e.to_string() })?;
-    Ok(pool.install(f))
+///
+/// ```
+/// assert_eq!(swath::par::with_threads(2, || 6 * 7)?, 42);
+/// # Ok::<(), swath::Error>(())
+/// ```
+pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
+    Ok(pool(threads)?.install(f))
 }
