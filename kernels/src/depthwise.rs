@@ -75,7 +75,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool,
 
     /// # Safety
     /// * the inputs and weights of the sum are readable, and with `PERM` 16 lane numbers per step of `j`;
-    /// * `out` is as [`Output::store`] asks for `MR` pixels of one vector, in each line.
+    /// * `out` is as `Output::store` asks for `MR` pixels of one vector, in each line.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + KW + 2 <= I::REGISTERS) };

@@ -132,7 +132,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
     /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels (with
     ///   `EDGE`, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `out` is as [`Output::store`] asks for `MR` pixels and `NV` vectors.
+    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
