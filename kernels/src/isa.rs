@@ -226,12 +226,8 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     const LANES: usize;
     /// Vector registers.
     const REGISTERS: usize;
-    /// Floats that one [`Isa::load_a`] brings in for [`Isa::fma_a`]: 4 where FMA takes a lane, else 1.
-    const A_LANES: usize;
     /// A vector of [`Isa::LANES`] floats.
     type V: Copy;
-    /// A register that [`Isa::fma_a`] broadcasts from.
-    type A: Copy;
     /// Lane numbers for [`Isa::permute`].
     type Index: Copy;
 
@@ -265,15 +261,6 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// # Safety
     /// `p` is valid for reading one float.
     unsafe fn load_splat(self, p: *const f32) -> Self::V;
-
-    /// A broadcast source of zeros.
-    fn zero_a(self) -> Self::A;
-    /// Broadcast source for [`Isa::fma_a`].
-    /// # Safety
-    /// `p` is valid for reading `A_LANES` floats.
-    unsafe fn load_a(self, p: *const f32) -> Self::A;
-    /// `acc + w * a[lane]`, with `lane < A_LANES`. Fused where the level fuses ([`Isa::fma`]).
-    fn fma_a(self, acc: Self::V, w: Self::V, a: Self::A, lane: usize) -> Self::V;
 
     /// `a * b + c`, with one rounding on every level but the scalar one, which rounds twice.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;

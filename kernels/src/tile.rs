@@ -174,31 +174,6 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                         let first = !EDGE || a.edge[0].contains(kx);
                         let last = !EDGE || a.edge[1].contains(kx);
                         let mut k = k0;
-                        // With lane FMA, A_LANES elements of each pixel come in with one load.
-                        if I::A_LANES > 1 && KS == 1 {
-                            while k + I::A_LANES <= k1 {
-                                let mut source = [s.zero_a(); MR];
-                                for i in 0..MR {
-                                    if (i > 0 || first) && (i + 1 < MR || last) {
-                                        source[i] = s.load_a(x.wrapping_add(i * px + k));
-                                    }
-                                }
-                                for lane in 0..I::A_LANES {
-                                    let mut wv = [s.zero(); NV];
-                                    for v in 0..NV {
-                                        wv[v] = s.load(w.add((k + lane) * BLOCK + at(v)));
-                                    }
-                                    for i in 0..MR {
-                                        if (i > 0 || first) && (i + 1 < MR || last) {
-                                            for v in 0..NV {
-                                                acc[i][v] = s.fma_a(acc[i][v], wv[v], source[i], lane);
-                                            }
-                                        }
-                                    }
-                                }
-                                k += I::A_LANES;
-                            }
-                        }
                         while k < k1 {
                             for line in (0..NV).step_by(BLOCK / I::LANES) {
                                 s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
@@ -300,7 +275,8 @@ static AVX512: &[Row] = rows! {
     4 "64": [1 2 3 4 5 6] strided [1 2 3 4];
 };
 
-/// 32 registers, lane FMA: 5x16 takes 29 of them; 6x16 would spill.
+/// 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
+/// the compiler spill.
 #[cfg(target_arch = "aarch64")]
 static NEON: &[Row] = rows! {
     Neon, neon, 4, "neon";

@@ -1,4 +1,4 @@
-//! AArch64 Advanced SIMD. FMA takes a lane, so one load of four input channels feeds four multiply-adds.
+//! AArch64 Advanced SIMD.
 
 use core::arch::aarch64::*;
 
@@ -42,9 +42,7 @@ impl Isa for Neon {
     const LEVEL: Level = Level::Neon;
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
-    const A_LANES: usize = 4;
     type V = float32x4_t;
-    type A = float32x4_t;
     type Index = uint8x16_t;
 
     #[inline(always)]
@@ -88,11 +86,6 @@ impl Isa for Neon {
         unsafe { vld1q_dup_f32(p) }
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const f32) -> float32x4_t {
-        // SAFETY: the caller vouches for 4 readable floats.
-        unsafe { vld1q_f32(p) }
-    }
-    #[inline(always)]
     unsafe fn load_index(self, idx: *const u32) -> uint8x16_t {
         // Byte numbers 4 * i + 0..4 of each lane i.
         // SAFETY: the caller vouches for 4 readable integers; the token proves NEON.
@@ -103,16 +96,7 @@ impl Isa for Neon {
     }
     ops! {
         zero() -> float32x4_t { vdupq_n_f32(0.0) }
-        zero_a() -> float32x4_t { vdupq_n_f32(0.0) }
         splat(v: f32) -> float32x4_t { vdupq_n_f32(v) }
-        fma_a(acc: float32x4_t, w: float32x4_t, a: float32x4_t, lane: usize) -> float32x4_t {
-            match lane {
-                0 => vfmaq_laneq_f32::<0>(acc, w, a),
-                1 => vfmaq_laneq_f32::<1>(acc, w, a),
-                2 => vfmaq_laneq_f32::<2>(acc, w, a),
-                _ => vfmaq_laneq_f32::<3>(acc, w, a),
-            }
-        }
         fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
         add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
         sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }

@@ -40,9 +40,7 @@ impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const LANES: usize = 4;
     const REGISTERS: usize = 16;
-    const A_LANES: usize = 1;
     type V = F32x4;
-    type A = F32x4;
     type Index = [u32; 4];
 
     #[inline(always)]
@@ -52,10 +50,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn zero(self) -> F32x4 {
         F32x4([0.0; 4])
-    }
-    #[inline(always)]
-    fn zero_a(self) -> F32x4 {
-        self.zero()
     }
     #[inline(always)]
     fn splat(self, v: f32) -> F32x4 {
@@ -91,15 +85,6 @@ impl Isa for Scalar {
     unsafe fn load_splat(self, p: *const f32) -> F32x4 {
         // SAFETY: the caller vouches for one readable float.
         self.splat(unsafe { p.read() })
-    }
-    #[inline(always)]
-    unsafe fn load_a(self, p: *const f32) -> F32x4 {
-        // SAFETY: as for load_splat.
-        unsafe { self.load_splat(p) }
-    }
-    #[inline(always)]
-    fn fma_a(self, acc: F32x4, w: F32x4, a: F32x4, _lane: usize) -> F32x4 {
-        self.fma(w, a, acc)
     }
     #[inline(always)]
     fn fma(self, a: F32x4, b: F32x4, c: F32x4) -> F32x4 {

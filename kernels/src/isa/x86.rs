@@ -76,9 +76,7 @@ impl Isa for Avx2 {
     const LEVEL: Level = Level::Avx2;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
-    const A_LANES: usize = 1;
     type V = __m256;
-    type A = __m256;
     type Index = __m256i;
 
     #[inline(always)]
@@ -112,20 +110,13 @@ impl Isa for Avx2 {
         unsafe { _mm256_set1_ps(p.read()) }
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const f32) -> __m256 {
-        // SAFETY: as for load_splat.
-        unsafe { self.load_splat(p) }
-    }
-    #[inline(always)]
     unsafe fn load_index(self, idx: *const u32) -> __m256i {
         // SAFETY: the caller vouches for 8 readable integers.
         unsafe { _mm256_loadu_si256(idx.cast()) }
     }
     ops! {
         zero() -> __m256 { _mm256_setzero_ps() }
-        zero_a() -> __m256 { _mm256_setzero_ps() }
         splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
-        fma_a(acc: __m256, w: __m256, a: __m256, _lane: usize) -> __m256 { _mm256_fmadd_ps(w, a, acc) }
         fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
@@ -170,9 +161,7 @@ impl Isa for Avx512 {
     const LEVEL: Level = Level::Avx512;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
-    const A_LANES: usize = 1;
     type V = __m512;
-    type A = __m512;
     type Index = __m512i;
 
     #[inline(always)]
@@ -206,20 +195,13 @@ impl Isa for Avx512 {
         unsafe { _mm512_set1_ps(p.read()) }
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const f32) -> __m512 {
-        // SAFETY: as for load_splat.
-        unsafe { self.load_splat(p) }
-    }
-    #[inline(always)]
     unsafe fn load_index(self, idx: *const u32) -> __m512i {
         // SAFETY: the caller vouches for 16 readable integers.
         unsafe { _mm512_loadu_si512(idx.cast()) }
     }
     ops! {
         zero() -> __m512 { _mm512_setzero_ps() }
-        zero_a() -> __m512 { _mm512_setzero_ps() }
         splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
-        fma_a(acc: __m512, w: __m512, a: __m512, _lane: usize) -> __m512 { _mm512_fmadd_ps(w, a, acc) }
         fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
