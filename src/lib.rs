@@ -1,4 +1,65 @@
-//! swath
+//! Convolutional networks on CPUs: hand-written SIMD kernels, plans that pick and explain them, and PyTorch-shaped
+//! layers.
+//!
+//! There are two ways in. [`ConvPlan`] is for whoever has slices and wants a convolution: plan once, run often.
+//! [`nn`] is for whoever has a network: layers make a [`Model`], which compiles to a [`Session`] for one input shape.
+//!
+//! # A convolution
+//!
+//! ```
+//! use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+//!
+//! let shape = ConvShape::builder([1, 3, 32, 32], [16, 3, 3, 3]).padding(1).build()?;
+//! let plan = ConvPlan::new(&shape, &Options::default())?;
+//! let weights = plan.pack(&vec![0.1; 16 * 3 * 3 * 3])?;
+//!
+//! let (x, bias) = (vec![1.0; 3 * 32 * 32], vec![-1.0; 16]);
+//! let mut y = vec![0.0; 16 * 32 * 32];
+//! plan.forward(&x, &weights, Epilogue::bias(&bias).relu(), &mut y, &mut Scratch::default())?;
+//! assert!((y[33] - 1.7).abs() < 1e-5); // 27 taps of 0.1, minus 1
+//! println!("{}", plan.explain());
+//! # Ok::<(), swath::Error>(())
+//! ```
+//!
+//! # A network
+//!
+//! ```
+//! use swath::{Tensor, nn::*};
+//!
+//! let model = Sequential::new((
+//!     Conv2d::new(3, 16, 3).padding(1), ReLU, MaxPool2d::new(2),
+//!     Flatten, Linear::new(16 * 4 * 4, 10),
+//! )).build(7)?;
+//! let mut session = model.compile([1, 3, 8, 8])?;
+//! let logits = session.run(&Tensor::zeros([1, 3, 8, 8])?)?;
+//! assert_eq!(logits.dims(), [1, 10]);
+//! # Ok::<(), swath::Error>(())
+//! ```
+//!
+//! # Map, imports point upwards only
+//!
+//! | floor | module | what it holds |
+//! |---|---|---|
+//! | 0-4 | [`swath_kernels`] | the crate with all `unsafe` code: shapes, layouts, levels, kernels |
+//! | 5 | [`Error`], [`Tensor`] | the one error enum; owned, 64-byte aligned floats with their layout |
+//! | 5 | [`cpu()`] | the CPU, held to the level that `SWATH_LEVEL` names |
+//! | 5 | [`benchdnn`] | convolution problems in benchdnn's notation |
+//! | 5 | [`par`] | threads: the only module that names rayon |
+//! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
+//! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
+//! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
+//! | 8 | [`infer`] | [`Session`]: fusion, layouts, memory plan |
+//! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
+//! | 9 | [`nn`] | PyTorch-shaped layers |
+//! | 9 | [`data`] | data sets |
+//!
+//! # What holds everywhere
+//!
+//! * Bad input is an [`Error`] at construction, with both numbers that disagree. A valid plan or session refuses only
+//!   arguments of the wrong length, shape or layout, and weights that were packed for another plan.
+//! * Results are the same bits for any number of threads. Levels may differ in their last bits.
+//! * Lengths are in `f32` elements, extents are `[n, c, h, w]` whatever the layout, and PyTorch's names mean what they mean
+//!   there.
 #![forbid(unsafe_code)]
 
 pub mod algo;
