@@ -99,6 +99,8 @@ struct PackKey {
     algo: &'static str,
     weights: [usize; 4],
     groups: usize,
+    level: Level,
+    layouts: [Layout; 2],
     len: usize,
 }
 
@@ -200,7 +202,9 @@ impl ConvPlan {
 
     fn pack_key(&self) -> PackKey {
         let len = self.kernel.packed_len();
-        PackKey { algo: self.algo, weights: self.shape.weights(), groups: self.shape.groups, len }
+        let layouts = [self.options.input, self.options.output];
+        let (weights, groups) = (self.shape.weights(), self.shape.groups);
+        PackKey { algo: self.algo, weights, groups, level: self.level, layouts, len }
     }
 
     /// Packs weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.

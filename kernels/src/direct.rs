@@ -9,7 +9,7 @@
 //! **Borders are peeled.** Along each axis the outputs whose windows hang over the same edge taps form a segment (for a 3x3
 //! kernel with padding 1: the first, all inner ones, the last). A region is the product of two segments; inside it
 //! every tile has the same tap range, so taps that fall into the padding are never computed and nothing is copied. A region that is
-//! narrower than it is tall is covered by tiles that run down its columns, so that border columns run at full speed too.
+//! narrower than it is tall is covered by tiles that run down its columns.
 //! Where only one pixel on each side lacks taps, as in most 3x3 layers, rows are not cut: edge tiles let their first and
 //! last pixel sit out the taps that those lack, which saves the small tiles of corners and columns.
 //!

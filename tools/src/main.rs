@@ -3,6 +3,7 @@
 mod bench;
 mod explain;
 mod failure;
+mod fit;
 mod info;
 mod machine;
 mod measure;
@@ -47,6 +48,8 @@ enum Command {
     BenchConv(bench::Args),
     /// Say which algorithm a convolution gets, and why.
     Explain(explain::Args),
+    /// Fit the cost model's coefficients to measurements.
+    FitCost(fit::Args),
 }
 
 fn run(args: Args) -> Outcome<()> {
@@ -58,6 +61,7 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::FitCost(args)) => fit::run(&args),
     }
 }
 
