@@ -5,16 +5,24 @@
 //! cargo bench --bench kernels -- avx2          those of one level
 //! ```
 //!
-//! A row is benched under its own name, the one that tests, logs and tuning files use. So far there are the two probes
-//! of the machine, whose figures are what the others are held against; TODO(lead): the rows of the tables of tiles,
-//! pooling and activations go to [`rows`].
+//! A row is benched under its own name, the one that tests and logs use. The two probes of the machine come first: their
+//! figures are what the others are held against. Throughput is in floating-point operations for probes, tiles and lanes,
+//! in bytes read for activations and pooling.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use swath_kernels::act::{self, ActArgs};
+use swath_kernels::depthwise::{self, Depthwise};
+use swath_kernels::epilogue::Epilogue;
+use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
+use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
+use swath_kernels::shape::{ConvShape, PoolShape};
+use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
 
 /// A kernel and how much one run of it does.
 struct Row {
@@ -30,6 +38,15 @@ struct Row {
 const ITERATIONS: u64 = 1 << 12;
 
 fn rows(level: Level) -> Vec<Row> {
+    let mut rows = probes(level);
+    rows.extend(tile::rows(level).iter().map(tile_row));
+    rows.extend(depthwise::rows(level).iter().filter(|r| !r.edge || r.mr >= r.kw).map(lane_row));
+    rows.extend(act::table(level).iter().map(act_row));
+    rows.extend(pools(level));
+    rows
+}
+
+fn probes(level: Level) -> Vec<Row> {
     let flop = probe::fma_flops(level, ITERATIONS).expect("the level is available");
     let data = vec![1.0f32; 4096];
     let bytes = probe::read_bytes(level, &data, 1).expect("the level is available");
@@ -49,6 +66,124 @@ fn rows(level: Level) -> Vec<Row> {
             }),
         },
     ]
+}
+
+/// A tile over a reduction of 16 blocks of 16, as a 1x1 convolution of 256 channels or a packed panel has it.
+fn tile_row(row: &'static tile::Row) -> Row {
+    const STEPS: usize = 16;
+    let (px, step) = match row.access {
+        Access::Blocked1 | Access::Blocked1Edge => (16, 1),
+        Access::Blocked2 | Access::Blocked2Edge => (32, 1),
+        Access::Strided => (48, 1),
+        Access::Plain1 => (1, 1),
+        Access::Plain2 => (2, 1),
+        Access::Plain4 => (4, 1),
+        Access::Packed => (1, row.mr),
+    };
+    let packed = row.access == Access::Packed;
+    let block = row.mr * px + BLOCK * step;
+    let w_block = STEPS * BLOCK * BLOCK;
+    let x = vec![0.5f32; STEPS * block + row.mr * STEPS * BLOCK];
+    let w = vec![0.5f32; row.blocks * w_block];
+    let mut y = vec![0.0f32; row.mr * row.blocks * BLOCK];
+    let depth = if packed { STEPS * BLOCK } else { BLOCK };
+    let steps = Loop { n: if packed { 1 } else { STEPS }, x: block, w: BLOCK * BLOCK };
+    let run = move || {
+        let args = TileArgs {
+            x: x.as_ptr(),
+            w: w.as_ptr(),
+            loops: [steps, Loop::ONCE, Loop::ONCE],
+            depth,
+            head: 0,
+            tail: depth,
+            px,
+            w_block,
+            accumulate: false,
+            edge: [Taps::ALL; 2],
+            out: Output {
+                y: y.as_mut_ptr(),
+                px: row.blocks * BLOCK,
+                block: BLOCK,
+                channel: 1,
+                cols: row.blocks * BLOCK,
+                pad_cols: false,
+                finish: None,
+            },
+        };
+        // SAFETY: the level is one of `available`; x, w and y cover the loops: each step reads (mr - 1) * px + 16 floats
+        // of its block (a panel: 256 * mr in all), 256 * 16 weights a block, and writes mr rows of the blocks.
+        unsafe { (row.run)(&args) };
+        black_box(&mut y);
+    };
+    let flop = 2 * STEPS * BLOCK * row.mr * row.blocks * BLOCK;
+    Row { name: row.name.into(), throughput: Throughput::Elements(flop as u64), run: Box::new(run) }
+}
+
+/// A depthwise (or grouped) convolution whose rows the kernel covers with one run each.
+fn lane_row(row: &'static depthwise::Row) -> Row {
+    let (k, dilation) = if row.kw == 1 { (3, 2) } else { (row.kw, 1) };
+    let pad = if row.edge { k / 2 } else { 0 };
+    let reach = (k - 1) * dilation + 1;
+    let (groups, icg) = if row.permute { (8, 2) } else { (16, 1) };
+    let shape = ConvShape::builder([1, 16, reach + 15, (row.mr - 1) * row.stride + reach - 2 * pad], [16, icg, k, k])
+        .stride([1, row.stride])
+        .dilation(dilation)
+        .padding([0, pad])
+        .groups(groups)
+        .build()
+        .expect("a valid shape");
+    let plan =
+        Depthwise::new(&shape, row.level, Layout::Blocked, Layout::Blocked).expect("groups of 1 and 2 are supported");
+    let x = vec![0.5; Layout::Blocked.len(shape.input())];
+    let mut packed = vec![0.0; plan.packed_len()];
+    plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
+    let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
+    let flop = 2 * shape.macs();
+    let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut [], &Inline);
+    Row { name: row.name.into(), throughput: Throughput::Elements(flop), run: Box::new(run) }
+}
+
+fn act_row(row: &'static act::Row) -> Row {
+    let x: Vec<f32> = (0..1024).map(|i| i as f32 / 128.0 - 4.0).collect();
+    let mut y = vec![0.0f32; x.len()];
+    let bytes = size_of_val(&x[..]) as u64;
+    let run = move || {
+        let args = ActArgs { src: x.as_ptr(), dst: y.as_mut_ptr(), len: x.len(), p: [0.5, 20.0] };
+        // SAFETY: the level is one of `available`; both slices hold `len` floats.
+        unsafe { (row.run)(&args) };
+        black_box(&mut y);
+    };
+    Row { name: row.name.into(), throughput: Throughput::Bytes(bytes), run: Box::new(run) }
+}
+
+/// Pooling chooses its row by the window, so windows are benched: one for each unrolled kernel and one for the rest.
+fn pools(level: Level) -> Vec<Row> {
+    [(2, 2), (3, 2), (5, 1)]
+        .into_iter()
+        .flat_map(|(k, stride)| {
+            let shape = PoolShape::builder([1, 16, 20, 20], k).stride(stride).build().expect("a valid window");
+            let part = Part::whole(level, Layout::Blocked, shape.output());
+            let x = vec![0.5f32; Layout::Blocked.len(shape.input())];
+            let y = vec![0.0f32; Layout::Blocked.len(shape.output())];
+            let throughput = Throughput::Bytes(size_of_val(&x[..]) as u64);
+            let (part2, x2, mut y2) = (part.clone(), x.clone(), y.clone());
+            let mut y = y;
+            [
+                Row {
+                    name: format!("maxpool_{k}x{k}s{stride}_{level}"),
+                    throughput: throughput.clone(),
+                    run: Box::new(move || pool::max(&part, &shape, black_box(&x), &mut y, None)),
+                },
+                Row {
+                    name: format!("avgpool_{k}x{k}s{stride}_{level}"),
+                    throughput,
+                    run: Box::new(move || {
+                        pool::average(&part2, &shape, black_box(&x2), &mut y2, pool::Divisor::Inside);
+                    }),
+                },
+            ]
+        })
+        .collect()
 }
 
 fn kernels(c: &mut Criterion) {
