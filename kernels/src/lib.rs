@@ -4,20 +4,24 @@
 //! environment, starts no thread and allocates nothing: callers hand in slices and scratch. Most users want the
 //! crate `swath`, which plans, tunes and threads these kernels; framework authors may link this one directly.
 //!
-//! # Map, imports point upwards only
+//! # Map, imports point to lower floors only
 //!
 //! | floor | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
 //! | 0 | [`layout`] | the channel block, packed weights, reorders between NCHW, NHWC and blocked |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
+//! | 0 | [`exec`] | how work reaches threads that this crate does not start |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
-//! | 2 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
-//! | 2 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
-//! | 2 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
-//! | 2 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
-//! | 2 | [`pool`], [`act`] | pooling; activations over slices |
+//! | 1 | `region` | the axes of a window, cut into segments of equal taps |
+//! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
+//! | 2 | [`act`] | activations, softmax and log-softmax over slices |
+//! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
+//! | 4 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
+//! | 4 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
+//! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
+//! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
 //! # Glossary

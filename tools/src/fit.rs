@@ -41,6 +41,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     for path in &args.files {
         let part = std::fs::read_to_string(path);
         text += &part.map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+        text.push('\n'); // a file may end without one
     }
     if args.files.is_empty() {
         std::io::stdin().read_to_string(&mut text).map_err(|e| Failure::new(format_args!("cannot read stdin: {e}")))?;

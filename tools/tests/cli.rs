@@ -102,8 +102,13 @@ fn lists_tables_and_json() {
 fn measurements_can_be_fitted() {
     let measured = good(&["bench-conv", "--brief", "--algo", "all", "--format", "csv", LAYER, "ic16ih9oc32kh3nb"]);
     let csv = file("measured.csv", &measured);
-    let rows = good(&["fit-cost", csv.to_str().unwrap()]);
+    let fitted = swath(&["fit-cost", csv.to_str().unwrap()]);
+    let (rows, report) = (String::from_utf8_lossy(&fitted.stdout), String::from_utf8_lossy(&fitted.stderr));
+    assert!(fitted.status.success(), "{report}");
     assert!(rows.contains("\"direct\"") && rows.contains("\"gemm\"") && rows.contains("];"), "{rows}");
+    assert!(report.contains("within 7 %"), "{report}");
+    let malformed = file("malformed.csv", "no,measurement\n");
+    assert!(refusal(&swath(&["fit-cost", malformed.to_str().unwrap()])).contains("line 1"));
 }
 
 #[test]
