@@ -8,31 +8,17 @@
 //!
 //! An element of the throughput is a floating-point operation: `Gelem/s` are GFLOP/s.
 
-use std::fs;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use swath::benchdnn::Problem;
+use swath::benchdnn::{Problem, STANDARD_SETS};
 use swath::{ConvPlan, Epilogue, Layout, Options, Scratch};
-
-/// The lists, in the order of their names.
-fn lists() -> Vec<(String, Vec<Problem>)> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/shapes");
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect(dir).map(|e| e.expect(dir).path()).collect();
-    paths.sort();
-    let read = |p: &PathBuf| {
-        let text = fs::read_to_string(p).unwrap_or_else(|e| panic!("{}: {e}", p.display()));
-        let name = p.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        (name, Problem::list(&text).unwrap_or_else(|e| panic!("{}: {e}", p.display())))
-    };
-    paths.iter().map(read).collect()
-}
 
 fn layers(c: &mut Criterion) {
     let cpu = swath::cpu().unwrap_or_else(|e| panic!("{e}"));
-    for (list, problems) in lists() {
+    for (list, text) in STANDARD_SETS {
+        let problems = Problem::list(text).unwrap_or_else(|e| panic!("{list}: {e}"));
         let mut group = c.benchmark_group(format!("{list}/{}", cpu.level));
         // A hundred layers have to be bearable: about a second each, where a run takes milliseconds.
         group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(600));
