@@ -32,6 +32,8 @@ pub struct ProductArgs {
     pub m_block: usize,
     /// Slices of `MR` tiles.
     pub slices: usize,
+    /// For each block of input channels, the rows of the next point's weights to fetch into L2.
+    pub ahead: usize,
 }
 
 /// The body for slices of `MR` tiles and `NV` vectors of output channels.
@@ -52,8 +54,21 @@ impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Product<MR, NV> {
             let mut acc = [[s.zero(); NV]; MR];
             let (mut v, mut u) = (a.v.wrapping_add(at), a.u);
             let mut left = a.ic;
+            // The rows of the next point's weights follow: each slice asks for its share of them, block by block.
+            let mut next = a.u.wrapping_add((a.ic + slice * a.ahead) * a.u_row);
             while left > 0 {
                 let depth = left.min(BLOCK);
+                if a.ahead > 0 {
+                    for i in 0..MR {
+                        s.prefetch(v.wrapping_add(a.v_block + i * BLOCK));
+                    }
+                    for row in 0..a.ahead {
+                        for line in (0..NV).step_by(BLOCK / I::LANES) {
+                            s.prefetch_l2(next.wrapping_add(row * a.u_row + line * I::LANES));
+                        }
+                    }
+                }
+                next = next.wrapping_add(BLOCK * a.u_row);
                 for k in 0..depth {
                     // A block of channels ahead, 16 * MR * NV cycles: far enough for L3. Behind the last channel lie
                     // the weights of the next point.

@@ -20,6 +20,12 @@ pub(super) struct Run<'a> {
 /// weights for each multiply-add as one of 14.
 const SHARED_BELOW: usize = 14;
 
+/// Tensors of more floats than this are not in L2 when they are needed, so that their lines are fetched ahead.
+const FAR: usize = 1 << 18;
+
+/// Rows of fewer floats than this (a page of 4 KiB) are fetched ahead by the hardware.
+const PAGE: usize = 1 << 10;
+
 impl Run<'_> {
     /// Computes everything, with scratch of at least [`Winograd::scratch_len`] floats.
     pub fn all(&self, scratch: &mut [f32], executor: &dyn Executor) {
@@ -78,12 +84,21 @@ impl Run<'_> {
         let s = &d.shape;
         let [n, ty, tx] = self.place(tile);
         let m = d.variant.tile();
+        let next = if self.x.len() > FAR && d.xs.row >= PAGE && tx + 1 < d.tiles[1] && (ty + 1) * m + 1 < s.ih && d.xs.px == BLOCK && d.xs.channel == 1 {
+            let at = n * d.xs.n + icb.start * d.xs.block;
+            let (row, col) = ((ty * m) as isize - s.pad.top as isize, ((tx + 1) * m) as isize - s.pad.left as isize);
+            let pixel = row * d.xs.row as isize + col * d.xs.px as isize;
+            self.x.as_ptr().wrapping_add(at).wrapping_offset(pixel)
+        } else {
+            std::ptr::null()
+        };
         let args = InputArgs {
             x: self.x.as_ptr().wrapping_add(n * d.xs.n + icb.start * d.xs.block),
             strides: d.xs,
             ic: (icb.end * BLOCK).min(s.ic) - icb.start * BLOCK,
             extent: [s.ih, s.iw],
             first: [(ty * m) as isize - s.pad.top as isize, (tx * m) as isize - s.pad.left as isize],
+            next,
             v: v.at(icb.start * d.block_step() + at * BLOCK),
             v_point: d.v_point(),
             v_block: d.block_step(),
@@ -113,6 +128,7 @@ impl Run<'_> {
                         m: m.at(point * d.m_point() + w0 * d.block_step() + at * BLOCK),
                         m_block: d.block_step(),
                         slices,
+                        ahead: if slices > 1 && d.packed_len() > (1 << 19) { BLOCK.div_ceil(slices) } else { 0 },
                     };
                     // SAFETY: the level is available; tiles `at..at + mr * slices` are in the chunk; the panel's weights
                     // start at `b0` blocks of all points; `m` has room for the widest panel.
@@ -139,6 +155,7 @@ impl Run<'_> {
             blocks: nb,
             valid: [(s.oh - ty * size).min(size), (s.ow - tx * size).min(size)],
             row: d.ys.row,
+            ahead: self.y.len() > FAR && d.ys.row >= PAGE,
             out: Output {
                 y: self.y.at(y_at),
                 px: d.ys.px,

@@ -141,7 +141,7 @@ fn every_product_against_its_formula() {
                 let m = guarded((row.blocks - 1) * m_block + tiles * BLOCK, |m| {
                     let (v, u, m) = (v.as_ptr(), u.as_ptr(), m.as_mut_ptr());
                     // SAFETY: the level is available; the operands have the extents of the arguments.
-                    unsafe { (row.run)(&ProductArgs { v, v_block, ic, u, u_row, m, m_block, slices }) };
+                    unsafe { (row.run)(&ProductArgs { v, v_block, ic, u, u_row, m, m_block, slices, ahead: slices - 1 }) };
                 });
                 for (t, o) in (0..tiles).flat_map(|t| (0..row.blocks * BLOCK).map(move |o| (t, o))) {
                     let at = |c: usize| v[c / BLOCK * v_block + t * BLOCK + c % BLOCK] * u[c * u_row + o];
