@@ -143,7 +143,7 @@ impl ConvPlan {
         for algo in ALGOS {
             let planned = (algo.plan)(&request);
             let predicted = match &planned {
-                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste(shape)))),
+                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k))),
                 Err(why) => Err(why.clone()),
             };
             let wanted = options.algo.as_deref().is_none_or(|name| name == algo.name);
