@@ -147,6 +147,3 @@ pub(crate) fn consult(
     }
     None
 }
-
-#[cfg(test)]
-mod tests;
