@@ -25,7 +25,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 
-use crate::algo::{self, ALGOS, Kernel, Request, Work};
+use crate::algo::{self, ALGOS, Accuracy, Kernel, Request, Work};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::par;
@@ -45,6 +45,8 @@ pub struct Options {
     pub level: Option<Level>,
     /// Name of the algorithm, from [`ALGOS`]; `None` lets the plan choose.
     pub algo: Option<String>,
+    /// How much rounding error is acceptable. A named algorithm that is less accurate is refused.
+    pub accuracy: Accuracy,
     /// Most threads of a run; `None` is all of the current rayon pool's, `Some(1)` the calling thread alone.
     pub threads: Option<usize>,
     /// Measurements to choose by; the default is the user's tuning file, then the table that ships with this crate.
@@ -140,13 +142,14 @@ impl ConvPlan {
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
         let level = crate::cpu()?.lowered(options.level.unwrap_or(crate::cpu()?.level))?.level;
-        let request = Request { shape, level, input: options.input, output: options.output };
+        let request =
+            Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
             let planned = (algo.plan)(&request);
             let predicted = match &planned {
-                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste()))),
+                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste(shape)))),
                 Err(why) => Err(why.clone()),
             };
             candidates.push(Candidate { algo: algo.name, predicted, measured: None });

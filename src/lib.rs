@@ -82,6 +82,7 @@ mod tensor;
 pub mod tune;
 mod weights;
 
+pub use algo::Accuracy;
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
