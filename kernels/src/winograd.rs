@@ -117,9 +117,9 @@ impl Variant {
     /// input channels.
     pub const fn typical(self) -> f64 {
         match self {
-            Variant::F2 => 2e-6,
-            Variant::F4 => 4e-6,
-            Variant::F6 => 2e-5,
+            Variant::F2 => 1e-6,
+            Variant::F4 => 3e-6,
+            Variant::F6 => 1.2e-5,
         }
     }
 }

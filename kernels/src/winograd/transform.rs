@@ -145,7 +145,7 @@ mod tests {
 
     /// The matrices `(A^T, B^T)`, column by column, from unit vectors.
     fn matrices<T: Transform<M, P>, const M: usize, const P: usize>() -> ([[f64; P]; M], [[f64; P]; P]) {
-        let s = Scalar::default();
+        let s = Scalar;
         let (mut at, mut bt) = ([[0.0; P]; M], [[0.0; P]; P]);
         for j in 0..P {
             let unit = core::array::from_fn(|i| s.splat(if i == j { 1.0 } else { 0.0 }));
