@@ -1,8 +1,8 @@
 //! Convolution plans: a shape, an algorithm, packed weights.
 //!
 //! Plan once, run often. A plan picks an algorithm from [`ALGOS`]: the one that the
-//! caller asks for, else the one that a tuning table measured as the fastest ([`tune`]), else the one that the cost model
-//! predicts to be fastest. It never times anything.
+//! caller asks for, else the one that a tuning table measured as the fastest ([`tune`]), else the one that the cost
+//! model predicts to be fastest. It never times anything.
 //!
 //! ```
 //! use swath::{Activation, ConvPlan, ConvShape, Epilogue, Options, Scratch};
@@ -33,8 +33,8 @@ use crate::tune::{self, Figures, Tuning};
 
 pub use swath_kernels::epilogue::Epilogue;
 
-/// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and all
-/// threads of the rayon pool that a run is called from.
+/// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
+/// all threads of the rayon pool that a run is called from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Layout of the input.

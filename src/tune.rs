@@ -3,13 +3,14 @@
 //! A [`Tuner`] times the candidates of the cost model on this machine; a [`TuningTable`] holds what it measured, and a
 //! [`TuningFile`] keeps that from run to run. Plans read tables and never time anything.
 //!
-//! A plan takes, in this order, what [`Options::algo`](crate::Options) asks for; the fastest candidate of its entry in a table
-//! ([`Options::tuning`](crate::Options)): the user's file, then the table that ships with this crate; the cost model's
-//! choice. An entry counts only for the same CPU, level, number of threads, set of kernels ([`kernel_set`]), geometry and
-//! layouts, and only if it has measured what the cost model would choose: then the tuned choice was the faster one when they met.
+//! A plan takes, in this order, what [`Options::algo`](crate::Options) asks for; the fastest candidate of its entry in
+//! a table ([`Options::tuning`](crate::Options)): the user's file, then the table that ships with this crate; the cost
+//! model's choice. An entry counts only for the same CPU, level, number of threads, set of kernels ([`kernel_set`]),
+//! geometry and layouts, and only if it has measured what the cost model would choose: then the tuned choice was the
+//! faster one when they met.
 //!
-//! One plan gives the same bits on any number of threads. Since tables are keyed by threads, two plans for different numbers of
-//! threads may get different algorithms from one, and so different roundings; [`Tuning::Off`] or a name in
+//! One plan gives the same bits on any number of threads. Since tables are keyed by threads, two plans for different
+//! numbers of threads may get different algorithms from one, and so different roundings; [`Tuning::Off`] or a name in
 //! [`Options::algo`](crate::Options) rules that out.
 
 mod campaign;
@@ -41,8 +42,8 @@ pub use tuner::{Effort, Tuned, Tuner};
 /// Which measurements a plan may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tuning {
-    /// The user's file ([`TuningFile::of_user`]), then the table that ships with this crate. The file is read once per process;
-    /// [`reload`] reads it again.
+    /// The user's file ([`TuningFile::of_user`]), then the table that ships with this crate. The file is read once per
+    /// process; [`reload`] reads it again.
     #[default]
     Auto,
     /// None: the cost model alone decides.
@@ -108,8 +109,8 @@ fn warn_once(message: String) {
     }
 }
 
-/// Asks the tables of a plan's options: notes in `candidates` what was measured of them, and returns the index of the fastest
-/// one that the plan supports, and why it is taken. `modelled` is the index of the cost model's choice.
+/// Asks the tables of a plan's options: notes in `candidates` what was measured of them, and returns the index of the
+/// fastest one that the plan supports, and why it is taken. `modelled` is the index of the cost model's choice.
 pub(crate) fn consult(
     shape: &ConvShape,
     level: Level,

@@ -1,7 +1,7 @@
 //! Threads never change a result, wherever the run is called from.
 //!
-//! That is a promise of every algorithm. Tuning tables may choose different ones for different numbers of threads, so they are
-//! off here.
+//! That is a promise of every algorithm. Tuning tables may choose different ones for different numbers of threads, so
+//! they are off here.
 
 use rayon::prelude::*;
 use swath::nn::*;

@@ -11,15 +11,15 @@ use swath::tune::{
     Conditions, Convolution, Entry, Event, Figures, Job, Measured, Outcome, Summary, Tuned, Tuner, TuningFile,
     TuningTable, kernel_set,
 };
-use swath::{ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, SessionOptions, Tensor, Tuning};
+use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, SessionOptions, Tensor, Tuning};
 
 fn shape() -> ConvShape {
     ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).padding(1).build().unwrap()
 }
 
-/// Blocked, on one thread.
+/// Blocked, on one thread, without Winograd.
 fn options() -> Options {
-    Options { threads: Some(1), ..Options::blocked() }
+    Options { threads: Some(1), accuracy: Accuracy::Exact, ..Options::blocked() }
 }
 
 fn here() -> Conditions {
@@ -151,9 +151,20 @@ fn identifiers_that_do_not_fit_fall_through_to_the_next() {
 }
 
 #[test]
+fn an_accuracy_that_forbids_the_fastest_gets_the_next() {
+    let times = [("winograd6", 0.1), ("winograd4", 0.2), ("gemm", 0.25), ("winograd2", 0.3), ("direct", 0.4)];
+    let algo = |accuracy| plan(table(here(), &times), Options { accuracy, ..options() }).algo();
+    let algos = [Accuracy::Fast, Accuracy::Default, Accuracy::Exact].map(algo);
+    assert_eq!(algos, ["winograd6", "winograd4", "gemm"]);
+}
+
+#[test]
 fn sessions_tune_on_their_own_number_of_threads() {
     use swath::nn::*;
     let model = Sequential::new((Conv2d::new(64, 64, 3).padding(1),)).build(1).unwrap();
+    // Sessions allow Winograd, so the model's choice may be any of these.
+    const EVERY: [(&str, f64); 5] =
+        [("gemm", 0.1), ("direct", 0.2), ("winograd2", 0.2), ("winograd4", 0.2), ("winograd6", 0.2)];
     let compiled = |threads, tuned: &TuningTable| {
         let tuning = Tuning::Table(Arc::new(tuned.clone()));
         let options = SessionOptions { threads: Some(threads), tuning, ..SessionOptions::default() };
@@ -161,9 +172,9 @@ fn sessions_tune_on_their_own_number_of_threads() {
         session.run(&Tensor::zeros([1, 64, 14, 14]).unwrap()).unwrap();
         session.explain()
     };
-    let three = table(Conditions { threads: 3, ..here() }, &[("gemm", 0.1), ("direct", 0.2)]);
+    let three = table(Conditions { threads: 3, ..here() }, &EVERY);
     assert!(compiled(3, &three).contains("gemm"), "{}", compiled(3, &three));
-    assert!(compiled(1, &three).contains("direct"), "{}", compiled(1, &three));
+    assert!(!compiled(1, &three).contains("gemm"), "{}", compiled(1, &three));
 }
 
 #[test]
@@ -339,7 +350,8 @@ fn the_tuner_measures_what_plans_then_take() {
     let table: Arc<TuningTable> = file.read().into();
     for t in &tuned {
         assert!(t.entry.figures(t.modelled).is_some(), "the modelled choice is always measured");
-        let options = Options { tuning: Tuning::Table(table.clone()), ..options() };
+        let tuning = Tuning::Table(table.clone());
+        let options = Options { tuning, accuracy: Accuracy::Fast, ..options() };
         let plan = ConvPlan::new(&t.convolution.shape, &options).unwrap();
         assert_eq!(plan.algo(), t.entry.winner().algo);
         assert!(plan.explain().to_string().contains(&*file.path().to_string_lossy()));

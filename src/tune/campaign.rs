@@ -7,7 +7,7 @@ use swath_kernels::shape::ConvShape;
 use super::Tuning;
 use super::file::TuningFile;
 use super::table::{Conditions, Convolution, Entry, TuningTable};
-use super::tuner::{Tuned, Tuner};
+use super::tuner::{ACCURACIES, Tuned, Tuner};
 use crate::conv::{ConvPlan, Options};
 use crate::error::Result;
 
@@ -58,7 +58,8 @@ impl Tuner {
     /// measured: a program that is killed loses at most the job at hand.
     ///
     /// # Errors
-    /// If the file cannot be written, which is tried before anything is measured, and for a level that this machine lacks.
+    /// If the file cannot be written, which is tried before anything is measured, and for a level that this machine
+    /// lacks.
     pub fn run(&self, jobs: &[Job], file: &TuningFile, mut tell: impl FnMut(Event<'_>)) -> Result<Summary> {
         let start = Instant::now();
         file.merge(&TuningTable::default())?;
@@ -67,7 +68,8 @@ impl Tuner {
         for (i, job) in jobs.iter().enumerate() {
             tell(Event::Begins(job));
             let (conditions, convolution, modelled) = identify(job)?;
-            let entry = known.get(&conditions, &convolution).filter(|e| e.figures(modelled).is_some());
+            let entry = known.get(&conditions, &convolution);
+            let entry = entry.filter(|e| modelled.iter().all(|algo| e.figures(algo).is_some()));
             if let Some(entry) = entry {
                 summary.known += 1;
                 tell(Event::Ends(job, Outcome::Known(entry)));
@@ -93,9 +95,14 @@ impl Tuner {
     }
 }
 
-/// A job's key, and the algorithm that its plan has untuned.
-fn identify(job: &Job) -> Result<(Conditions, Convolution, &'static str)> {
-    let plan = ConvPlan::new(&job.shape, &Options { algo: None, tuning: Tuning::Off, ..job.options.clone() })?;
+/// A job's key, and the algorithms that untuned plans have, one for each accuracy.
+fn identify(job: &Job) -> Result<(Conditions, Convolution, [&'static str; ACCURACIES.len()])> {
+    let untuned = Options { algo: None, tuning: Tuning::Off, ..job.options.clone() };
+    let plan = ConvPlan::new(&job.shape, &untuned)?;
+    let mut modelled = [plan.algo(); ACCURACIES.len()];
+    for (algo, accuracy) in modelled.iter_mut().zip(ACCURACIES) {
+        *algo = ConvPlan::new(&job.shape, &Options { accuracy, ..untuned.clone() })?.algo();
+    }
     let conditions = Conditions::of(plan.level(), &job.options);
-    Ok((conditions, Convolution::new(&job.shape, &job.options), plan.algo()))
+    Ok((conditions, Convolution::new(&job.shape, &job.options), modelled))
 }

@@ -18,9 +18,9 @@ pub const FILE_VARIABLE: &str = "SWATH_TUNE_FILE";
 
 /// A file that holds a [`TuningTable`].
 ///
-/// Readers see the file before or after a write, never in between, since a write makes a new file and renames it. Writers take
-/// turns by an advisory lock on `.NAME.lock` beside it, and merge what they have into what is there, so that two of them lose
-/// nothing. A program killed at any moment leaves the last whole file.
+/// Readers see the file before or after a write, never in between, since a write makes a new file and renames it.
+/// Writers take turns by an advisory lock on `.NAME.lock` beside it, and merge what they have into what is there, so
+/// that two of them lose nothing. A program killed at any moment leaves the last whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TuningFile {
     path: PathBuf,
@@ -42,8 +42,8 @@ impl TuningFile {
         Self { path: path.into() }
     }
 
-    /// The file that plans read: what `SWATH_TUNE_FILE` names, if it is set and not empty, else `swath/tuning/CPU.toml` in the
-    /// user's configuration folder (`$XDG_CONFIG_HOME` or `~/.config`, on Windows the roaming application data).
+    /// The file that plans read: what `SWATH_TUNE_FILE` names, if it is set and not empty, else `swath/tuning/CPU.toml`
+    /// in the user's configuration folder (`$XDG_CONFIG_HOME` or `~/.config`, on Windows the roaming application data).
     ///
     /// # Errors
     /// [`Error::TuningFolder`], where the variable is not set and the user has no home.
@@ -64,8 +64,8 @@ impl TuningFile {
     /// The table, and what is wrong with entries that cannot be read. An absent file is an empty table.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a tuning file of this version, or is damaged as
-    /// a whole.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a tuning file of this version, or is
+    /// damaged as a whole.
     pub fn load(&self) -> Result<Parsed> {
         match self.try_read() {
             Ok(parsed) => Ok(parsed),
@@ -97,7 +97,8 @@ impl TuningFile {
         }
     }
 
-    /// Merges a table into the file, as [`TuningTable::merge`] does, and makes the file and its folder if there are none.
+    /// Merges a table into the file, as [`TuningTable::merge`] does, and makes the file and its folder if there are
+    /// none.
     ///
     /// A file that is not a tuning file of this version, or is damaged, is set aside first (`NAME.aside`, with a
     /// warning), so nothing is lost by it.
@@ -163,8 +164,8 @@ impl TuningFile {
         write_atomically(&target.path, table.to_string().as_bytes()).map_err(failed)
     }
 
-    /// Waits for the lock. It lies beside the file, since the file itself is replaced by every write, and is not removed, since
-    /// another writer may be waiting for it. The system frees it when its holder dies.
+    /// Waits for the lock. It lies beside the file, since the file itself is replaced by every write, and is not
+    /// removed, since another writer may be waiting for it. The system frees it when its holder dies.
     fn lock(&self) -> std::io::Result<File> {
         let name = self.path.file_name().ok_or(ErrorKind::InvalidFilename)?.to_string_lossy();
         if let Some(folder) = self.path.parent() {

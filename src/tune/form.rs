@@ -19,8 +19,8 @@
 //! ]
 //! ```
 //!
-//! Problems are in benchdnn's notation, which has one padding for opposite sides. Where they differ, `padding = [top, left,
-//! bottom, right]` stands beside the problem, which then has the larger of each pair.
+//! Problems are in benchdnn's notation, which has one padding for opposite sides. Where they differ, `padding = [top,
+//! left, bottom, right]` stands beside the problem, which then has the larger of each pair.
 
 use std::fmt;
 
@@ -84,7 +84,8 @@ fn line(e: impl fmt::Display) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Reads a text; `source` is what the table will be called. What is wrong with the text as a whole is an error in one line.
+/// Reads a text; `source` is what the table will be called. What is wrong with the text as a whole is an error in one
+/// line.
 pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, String> {
     let mut top: toml::Table =
         text.parse().map_err(|e: toml::de::Error| format!("not TOML, or cut off: {}", line(e.message())))?;
@@ -161,7 +162,7 @@ fn written(shape: &ConvShape) -> (String, Option<[usize; 4]>) {
 /// The table as TOML, sorted, so that equal tables are equal files.
 impl fmt::Display for TuningTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{HEADER}format = {FORMAT}\n")?;
+        writeln!(f, "{HEADER}format = {FORMAT}")?;
         let mut items: Vec<_> = self.iter().map(|(c, v, e)| (c, written(&v.shape), v, e)).collect();
         items.sort_by_cached_key(|(c, written, v, _)| ((*c).clone(), written.clone(), v.input.name(), v.output.name()));
         let mut last = None;

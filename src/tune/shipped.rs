@@ -1,7 +1,8 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by `swath tune --export FILE` on such a CPU. They are stale as soon as the set of kernels changes, and then ignored
-//! without a warning, since users can do nothing about it; `swath info` says so, and so does the output of this module's test.
+//! Made by `swath tune --export FILE` on such a CPU. They are stale as soon as the set of kernels changes, and then
+//! ignored without a warning, since users can do nothing about it; `swath info` says so, and so does the output of this
+//! module's test.
 
 use std::sync::{Arc, LazyLock};
 

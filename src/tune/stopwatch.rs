@@ -73,8 +73,8 @@ impl Bench {
         plan.forward(x, &copies[weights], Epilogue::none(), y, &mut self.scratch)
     }
 
-    /// Milliseconds of a candidate's runs. Empties the caches before if `flush`, which the first candidate of a round asks for:
-    /// each has cold weights of its own, which nobody else brings into a cache.
+    /// Milliseconds of a candidate's runs. Empties the caches before if `flush`, which the first candidate of a round
+    /// asks for: each has cold weights of its own, which nobody else brings into a cache.
     pub(super) fn sample(&mut self, i: usize, flush: bool) -> Result<Sample> {
         if flush {
             // A line of 64 bytes holds eight.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
-use swath_kernels::{act, depthwise, pool, tile};
+use swath_kernels::{act, depthwise, pool, tile, winograd};
 
 use crate::algo::ALGOS;
 use crate::conv::Options;
@@ -46,8 +46,8 @@ impl Conditions {
 }
 
 /// Checksum of the kernels that this build can choose from: 64-bit FNV-1a over the crate's version, the names of the
-/// algorithms, and those of all kernels of all levels of the architecture, as 16 hexadecimal digits. Measurements of another set
-/// say nothing of this one.
+/// algorithms, and those of all kernels of all levels of the architecture, as 16 hexadecimal digits. Measurements of
+/// another set say nothing of this one.
 pub fn kernel_set() -> &'static str {
     static SET: OnceLock<String> = OnceLock::new();
     SET.get_or_init(|| {
@@ -56,6 +56,7 @@ pub fn kernel_set() -> &'static str {
         for level in Level::ALL {
             names.extend(tile::rows(level).iter().map(|r| r.name));
             names.extend(depthwise::rows(level).iter().map(|r| r.name));
+            names.extend(winograd::transforms(level).iter().map(|r| r.name));
             names.extend(pool::table(level).iter().map(|r| r.name));
             names.extend(act::table(level).iter().map(|r| r.name));
             names.extend(act::softmax_table(level).iter().map(|r| r.name));
@@ -101,8 +102,8 @@ pub struct Figures {
 impl Eq for Figures {}
 
 impl Figures {
-    /// Figures, rounded to nanoseconds: `ms` is what decides, `warm_ms` with weights in cache, `cold_ms` with weights from memory.
-    /// `None` unless all are positive and finite.
+    /// Figures, rounded to nanoseconds: `ms` is what decides, `warm_ms` with weights in cache, `cold_ms` with weights
+    /// from memory. `None` unless all are positive and finite.
     pub fn new(ms: f64, warm_ms: f64, cold_ms: f64) -> Option<Self> {
         let [ms, warm_ms, cold_ms] = [ms, warm_ms, cold_ms].map(|v| (v * 1e6).round() / 1e6);
         let valid = |v: f64| v > 0.0 && v.is_finite();
@@ -166,10 +167,10 @@ impl Entry {
 ///
 /// ```
 /// use swath::tune::{Conditions, Convolution, Entry, Figures, Measured, Tuning, TuningTable};
-/// use swath::{ConvPlan, ConvShape, Options};
+/// use swath::{Accuracy, ConvPlan, ConvShape, Options};
 ///
 /// let shape = ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).padding(1).build()?;
-/// let options = Options { threads: Some(1), ..Options::blocked() };
+/// let options = Options { threads: Some(1), accuracy: Accuracy::Exact, ..Options::blocked() };
 /// let measured = |algo: &str, ms| Measured { algo: algo.into(), figures: Figures::new(ms, ms, ms).unwrap() };
 /// let mut table = TuningTable::new("an example");
 /// table.insert(
@@ -217,8 +218,8 @@ impl TuningTable {
         self.entries.entry(conditions).or_default().insert(convolution, entry);
     }
 
-    /// Takes all entries of `other`, which win over those with the same key. Entries of this build's kernel set also displace
-    /// stale ones, which differ in the kernel set alone; whatever else the table holds stays.
+    /// Takes all entries of `other`, which win over those with the same key. Entries of this build's kernel set also
+    /// displace stale ones, which differ in the kernel set alone; whatever else the table holds stays.
     pub fn merge(&mut self, other: &TuningTable) {
         for (conditions, convolution, entry) in other.iter() {
             if conditions.kernels == kernel_set() {

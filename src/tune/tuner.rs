@@ -8,16 +8,17 @@ use super::Tuning;
 use super::race::{Rules, race};
 use super::stopwatch::Bench;
 use super::table::{Conditions, Convolution, Entry, Figures, Measured};
+use crate::algo::Accuracy;
 use crate::conv::{Candidate, ConvPlan, Options};
 use crate::error::{Error, Result};
 
 /// How hard a tuner tries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Candidates are timed that the cost model predicts to take at most so many times what the best one takes. Infinity
-    /// times all that support the shape.
+    /// Candidates are timed that the cost model predicts to take at most so many times what the best one takes.
+    /// Infinity times all that support the shape.
     pub factor: f64,
-    /// Of those, so many at most.
+    /// Of those, so many at most, for each accuracy that a plan may ask for.
     pub candidates: usize,
     /// Time of a candidate's warm runs in a round, and about that of its cold ones; a single run may take longer.
     pub slice: Duration,
@@ -58,13 +59,13 @@ pub struct Tuned {
 
 /// Times the leading candidates of convolutions, interleaved, with warm and with cold weights.
 ///
-/// In every round each candidate still in the race runs for a few milliseconds with its weights in cache, and about as long with
-/// copies of them that come from memory; medians over the rounds count. See [`Rules`] for who is out when.
+/// In every round each candidate still in the race runs for a few milliseconds with its weights in cache, and about as
+/// long with copies of them that come from memory; medians over the rounds count. See [`Rules`] for who is out when.
 ///
 /// ```
-/// use swath::{ConvPlan, ConvShape, Options, tune::{Tuner, Tuning, TuningTable}};
+/// use swath::{Accuracy, ConvPlan, ConvShape, Options, tune::{Tuner, Tuning, TuningTable}};
 /// let shape = ConvShape::builder([1, 16, 9, 9], [16, 16, 3, 3]).padding(1).build()?;
-/// let options = Options { threads: Some(1), ..Options::blocked() };
+/// let options = Options { threads: Some(1), accuracy: Accuracy::Fast, ..Options::blocked() };
 /// let tuned = Tuner::default().tune(&shape, &options, None)?;
 /// let winner = tuned.entry.winner().algo.clone();
 ///
@@ -85,19 +86,32 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// Times one convolution where plans with these options would run: on at most `options.threads` threads of the current
-    /// rayon pool. Their `algo` and `tuning` do not matter. No round begins after `until`, except the first.
+    /// Times one convolution where plans with these options would run: on at most `options.threads` threads of the
+    /// current rayon pool. Their `algo`, `tuning` and `accuracy` do not matter: the candidates of every accuracy are
+    /// timed, so that the entry serves all plans. No round begins after `until`, except the first.
     ///
     /// # Errors
     /// For a level that this machine lacks.
     pub fn tune(&self, shape: &ConvShape, options: &Options, until: Option<Instant>) -> Result<Tuned> {
         let options = Options { algo: None, tuning: Tuning::Off, ..options.clone() };
         let plan = ConvPlan::new(shape, &options)?;
-        let algos = leading(plan.candidates(), &self.effort);
+        let mut algos: Vec<&'static str> = Vec::new();
+        let mut leagues = Vec::new();
+        for (league, accuracy) in ACCURACIES.into_iter().enumerate() {
+            let plan = ConvPlan::new(shape, &Options { accuracy, ..options.clone() })?;
+            for algo in leading(plan.candidates(), &self.effort) {
+                // Strictest first: a candidate is in the league of the first accuracy that allows it.
+                if !algos.contains(&algo) {
+                    algos.push(algo);
+                    leagues.push(league);
+                }
+            }
+        }
+        let options = Options { accuracy: Accuracy::Fast, ..options };
         let mut bench = Bench::new(shape, &options, &algos, &self.effort)?;
         let rules = &self.effort.rules;
         let late = || until.is_some_and(|t| Instant::now() >= t);
-        let tracks = race(algos.len(), rules, late, |i, first| bench.sample(i, first))?;
+        let tracks = race(&leagues, rules, late, |i, first| bench.sample(i, first))?;
         let measured = algos.iter().zip(&tracks).filter_map(|(algo, track)| {
             let s = track.medians();
             let figures = Figures::new(rules.score(s), s.warm, s.cold)?;
@@ -115,6 +129,9 @@ impl Tuner {
         })
     }
 }
+
+/// What plans may ask for, the strictest first: each allows all that those before it allow.
+pub(super) const ACCURACIES: [Accuracy; 3] = [Accuracy::Exact, Accuracy::Default, Accuracy::Fast];
 
 /// Names of the candidates to time, the best predicted first, which is the plan's modelled choice.
 fn leading(candidates: &[Candidate], effort: &Effort) -> Vec<&'static str> {

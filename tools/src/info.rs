@@ -72,7 +72,8 @@ struct Info {
     tuning: Tuning,
 }
 
-/// The tuning tables, and how many of their entries apply: to this CPU, this level and this version, on any number of threads.
+/// The tuning tables, and how many of their entries apply: to this CPU, this level and this version, on any number of
+/// threads.
 #[derive(Serialize)]
 struct Tuning {
     kernel_set: &'static str,

@@ -12,7 +12,7 @@ use swath::tune::{
     Conditions, Convolution, Effort, Event, Job, Measured, Outcome as Ended, Summary, Tuner, TuningFile, TuningTable,
     kernel_set,
 };
-use swath::{Layout, Options, machine};
+use swath::{ConvPlan, Layout, Options, Tuning, machine};
 
 use crate::failure::{Failure, Outcome};
 use crate::measure::Progress;
@@ -53,8 +53,8 @@ pub struct Args {
     /// Measure again what the file knows already
     #[arg(long)]
     again: bool,
-    /// Layout of activations: as inside a model (blocked, but NCHW where there are fewer than 16 input channels), or one
-    /// for input and output
+    /// Layout of activations: as inside a model (blocked, but NCHW where there are fewer than 16 input channels), or
+    /// one for input and output
     #[arg(long, value_enum, default_value_t = Activations::Model)]
     layout: Activations,
     /// How to print
@@ -67,8 +67,8 @@ pub struct Args {
     /// given
     #[arg(long, value_name = "FILE")]
     import: Option<PathBuf>,
-    /// Write the entries that this machine and this version can use to a file, last of all; tunes nothing unless problems or
-    /// --again are given
+    /// Write the entries that this machine and this version can use to a file, last of all; tunes nothing unless
+    /// problems or --again are given
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
     /// Print the entries that this machine and this version can use; tunes nothing unless problems or --again are
@@ -113,6 +113,8 @@ struct Row {
     output: &'static str,
     level: String,
     threads: usize,
+    /// What plans take by default: of the candidates, the fastest that the default accuracy allows.
+    chosen: String,
     /// The fastest first.
     candidates: Vec<Candidate>,
     /// What plans take without tuning, where it was found out just now.
@@ -139,7 +141,9 @@ impl Row {
             warm_milliseconds: m.figures.warm_ms(),
             cold_milliseconds: m.figures.cold_ms(),
         };
+        let chosen = chosen(conditions, convolution, candidates);
         Row {
+            chosen: chosen.unwrap_or(&candidates[0]).algo.clone(),
             name: name.into(),
             problem,
             input: convolution.input.name(),
@@ -152,11 +156,24 @@ impl Row {
         }
     }
 
+    fn candidate(&self, algorithm: &str) -> Option<&Candidate> {
+        self.candidates.iter().find(|c| c.algorithm == algorithm)
+    }
+
     /// How much longer the untuned choice takes, where that was measured.
     fn gain(&self) -> Option<f64> {
-        let untuned = self.candidates.iter().find(|c| Some(c.algorithm.as_str()) == self.untuned)?;
-        Some(untuned.milliseconds / self.candidates[0].milliseconds)
+        Some(self.candidate(self.untuned?)?.milliseconds / self.candidate(&self.chosen)?.milliseconds)
     }
+}
+
+/// The fastest candidate that a plan takes by default; none where this machine lacks the level.
+fn chosen<'a>(conditions: &Conditions, convolution: &Convolution, candidates: &'a [Measured]) -> Option<&'a Measured> {
+    let Convolution { shape, input, output } = *convolution;
+    let level = Some(conditions.level.parse().ok()?);
+    let options = Options { input, output, level, tuning: Tuning::Off, ..Options::default() };
+    let plan = ConvPlan::new(&shape, &options).ok()?;
+    let allowed = |m: &&Measured| plan.candidates().iter().any(|c| c.algo == m.algo && c.predicted.is_ok());
+    candidates.iter().find(allowed)
 }
 
 /// Runs `swath tune`.
@@ -287,7 +304,7 @@ fn print(rows: &[Row]) -> Outcome<()> {
         ("in, out", Align::Left),
         ("level", Align::Left),
         ("threads", Align::Right),
-        ("fastest", Align::Left),
+        ("chosen", Align::Left),
         ("ms", Align::Right),
         ("warm", Align::Right),
         ("cold", Align::Right),
@@ -296,8 +313,12 @@ fn print(rows: &[Row]) -> Outcome<()> {
         ("others, ms", Align::Left),
     ]);
     for r in rows {
-        let best = &r.candidates[0];
-        let others = r.candidates[1..].iter().map(|c| format!("{} {:.4}", c.algorithm, c.milliseconds));
+        let Some(best) = r.candidate(&r.chosen) else { continue };
+        let others = r
+            .candidates
+            .iter()
+            .filter(|c| c.algorithm != r.chosen)
+            .map(|c| format!("{} {:.4}", c.algorithm, c.milliseconds));
         t.row(vec![
             if r.name == r.problem { String::new() } else { r.name.clone() },
             r.problem.clone(),

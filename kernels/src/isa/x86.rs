@@ -80,7 +80,8 @@ static AVX2_MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0,
 fn avx2_mask(n: usize) -> __m256i {
     debug_assert!(n <= 8);
     let n = n.min(8);
-    // SAFETY: the window starts at 8 - n in 0..=8 and is 8 long, inside the 16 words; the token of the callers proves AVX.
+    // SAFETY: the window starts at 8 - n in 0..=8 and is 8 long, inside the 16 words; the token of the callers proves
+    // AVX.
     unsafe { _mm256_loadu_si256(AVX2_MASK.as_ptr().add(8 - n).cast()) }
 }
 
