@@ -48,7 +48,7 @@ pub enum Tuning {
     Auto,
     /// None: the cost model alone decides.
     Off,
-    /// This table and no other.
+    /// This table and no other, such as `TuningFile::at(path).read()`.
     Table(Arc<TuningTable>),
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 
 use proptest::prelude::*;
+use swath::algo::ALGOS;
 use swath::tune::{
     Conditions, Convolution, Entry, Event, Figures, Job, Measured, Outcome, Summary, Tuned, Tuner, TuningFile,
     TuningTable, kernel_set,
@@ -109,6 +110,32 @@ fn a_tuned_plan_computes_what_the_algorithm_computes() {
     let tuned = run(plan(table(here(), &[("gemm", 0.1), ("direct", 0.2)]), options()));
     let asked = ConvPlan::new(&shape(), &Options { algo: Some("gemm".into()), ..options() }).unwrap();
     assert_eq!(tuned, run(asked));
+}
+
+#[test]
+fn tuned_plans_give_the_same_bits_for_any_number_of_threads() {
+    let w: Vec<f32> = (0..64 * 64 * 9).map(|i| (i * 37 % 101) as f32 / 101.0 - 0.5).collect();
+    let x: Vec<f32> = (0..64 * 14 * 14).map(|i| (i * 53 % 97) as f32 / 97.0 - 0.5).collect();
+    // What a plan with a table that prefers `algo` computes in a pool of so many threads.
+    let run = |algo: &str, threads| {
+        swath::par::with_threads(threads, || {
+            let times: Vec<(&str, f64)> =
+                ALGOS.iter().map(|a| (a.name, if a.name == algo { 0.1 } else { 0.2 })).collect();
+            let options = Options { threads: None, accuracy: Accuracy::Fast, ..options() };
+            let plan = plan(table(Conditions { threads, ..here() }, &times), options);
+            let (weights, mut y) = (plan.pack(&w).unwrap(), vec![f32::NAN; x.len()]);
+            plan.forward(&x, &weights, Epilogue::none(), &mut y, &mut Scratch::new()).unwrap();
+            (plan.algo(), y)
+        })
+        .unwrap()
+    };
+    for algo in ["direct", "gemm", "winograd2", "winograd4", "winograd6"] {
+        let one = run(algo, 1);
+        assert_eq!(one.0, algo);
+        for threads in [2, 3, 8] {
+            assert_eq!(run(algo, threads), one, "{algo} on {threads} threads");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 /// When a candidate is out, and when a race is over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    /// No candidate is out before so many rounds.
+    /// No candidate is out, and no race is over, before so many rounds.
     pub min_rounds: usize,
     /// The race is over after so many rounds.
     pub max_rounds: usize,
@@ -70,8 +70,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     (values[(n - 1) / 2] + values[n / 2]) / 2.0
 }
 
-/// Times candidates round by round until it is decided, or `late` says that time is over; the first round is always
-/// whole.
+/// Times candidates round by round until it is decided, or `late` says that time is over, but `min_rounds` rounds in any
+/// case: fewer could crown whom a slow moment of the machine spared.
 ///
 /// `leagues` has a number for each candidate. Candidates of higher leagues are not always allowed, so each league is
 /// decided for itself, among its candidates and those of the leagues below.
@@ -90,7 +90,7 @@ pub(super) fn race<E>(
         let first = round % running.len();
         running.rotate_left(first);
         for (turn, &i) in running.iter().enumerate() {
-            if round > 0 && late() {
+            if round >= rules.min_rounds.max(1) && late() {
                 return Ok(tracks);
             }
             let s = sample(i, turn == 0)?;
@@ -196,10 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn time_over_leaves_one_whole_round_at_least() {
+    fn time_over_leaves_the_least_number_of_rounds() {
         let sample = |i: usize, _| Ok::<_, Infallible>(Sample { warm: 1.0 + i as f64, cold: 1.0 });
-        let Ok(tracks) = race(&[0; 3], &Rules::default(), || true, sample);
-        assert_eq!(tracks.iter().map(Track::rounds).collect::<Vec<_>>(), [1; 3]);
+        // Too close to call: in time it would take all eleven rounds.
+        let rules = Rules { equal: 1.0, behind: 4.0, ..Rules::default() };
+        for (late, rounds) in [(true, 3), (false, 11)] {
+            let Ok(tracks) = race(&[0; 3], &rules, || late, sample);
+            assert_eq!(tracks.iter().map(Track::rounds).collect::<Vec<_>>(), [rounds; 3]);
+        }
     }
 
     #[test]

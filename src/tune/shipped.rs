@@ -1,13 +1,19 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by `swath tune --export FILE` on such a CPU. They are stale as soon as the set of kernels changes, and then
-//! ignored without a warning, since users can do nothing about it; `swath info` says so, and so does the output of this
-//! module's test.
+//! Made by this command, on such a CPU that does nothing else (with `SWATH_LEVEL=avx2` before it, once more for that
+//! level):
+//!
+//! ```text
+//! SWATH_TUNE_FILE=target/zen4.toml cargo run --release -- tune --again --export src/tune/shipped/zen4.toml
+//! ```
+//!
+//! They are stale as soon as the set of kernels changes ([`kernel_set`](super::kernel_set)), and then ignored without a
+//! warning, since users can do nothing about it; `swath info` says so, and so does the output of this module's test.
 
 use std::sync::{Arc, LazyLock};
 
 use super::form;
-use super::table::TuningTable;
+use super::table::{Census, TuningTable};
 
 /// Name and text of each table.
 static TEXTS: &[(&str, &str)] = &[("shipped with swath: zen4", include_str!("shipped/zen4.toml"))];
@@ -22,6 +28,8 @@ pub fn shipped() -> Arc<TuningTable> {
                 all.merge(&parsed.table);
             }
         }
+        let Census { current, stale, foreign } = all.census();
+        log::debug!("shipped tuning tables: {current} entries can be used here, {stale} are stale, {foreign} foreign");
         Arc::new(all)
     });
     SHIPPED.clone()
@@ -40,8 +48,8 @@ mod tests {
             let stale = parsed.table.filtered(|c| c.kernels != kernel_set()).len();
             if stale > 0 {
                 eprintln!(
-                    "{name}: {stale} of {} entries are STALE (this build's kernels: {}); make it anew with\n  \
-                     swath tune --again --export src/tune/shipped/zen4.toml",
+                    "{name}: {stale} of {} entries are STALE (this build's kernels: {}); src/tune/shipped.rs says how \
+                     to make it anew",
                     parsed.table.len(),
                     kernel_set()
                 );

@@ -56,13 +56,11 @@ impl Bench {
             let runs = effort.slice.div_duration_f64(once) as usize;
             let c = &mut bench.candidates[i];
             c.warm_runs = runs.clamp(1, 100_000);
-            // Weights larger than the last cache are never warm: no copies, and the two times are one.
+            // One at least, also of weights larger than the last cache, which may keep a part of those of the run before.
             let bytes = c.weights[0].bytes().max(1);
-            if bytes < last {
-                let copies = runs.clamp(1, MOST_COLD).min((effort.memory / algos.len() / bytes).max(1));
-                let packed = c.weights[0].clone();
-                c.weights.resize(1 + copies, packed);
-            }
+            let copies = runs.clamp(1, MOST_COLD).min((effort.memory / algos.len() / bytes).max(1));
+            let packed = c.weights[0].clone();
+            c.weights.resize(1 + copies, packed);
         }
         Ok(bench)
     }
@@ -85,7 +83,7 @@ impl Bench {
         let runs = self.candidates[i].warm_runs;
         let warm = self.time(i, (0..runs).map(|_| 0))?;
         let copies = self.candidates[i].weights.len();
-        let cold = if copies > 1 { self.time(i, 1..copies)? } else { warm };
+        let cold = self.time(i, 1..copies)?;
         Ok(Sample { warm, cold })
     }
 

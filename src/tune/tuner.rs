@@ -79,7 +79,8 @@ pub struct Tuned {
 pub struct Tuner {
     /// How hard it tries.
     pub effort: Effort,
-    /// Time for all convolutions of [`Tuner::run`] together; the last one begun still gets a whole round.
+    /// Time for all convolutions of [`Tuner::run`] together; the last one begun still gets
+    /// [`Rules::min_rounds`] rounds.
     pub budget: Option<Duration>,
     /// Whether [`Tuner::run`] measures again what the file knows.
     pub again: bool,
@@ -88,7 +89,7 @@ pub struct Tuner {
 impl Tuner {
     /// Times one convolution where plans with these options would run: on at most `options.threads` threads of the
     /// current rayon pool. Their `algo`, `tuning` and `accuracy` do not matter: the candidates of every accuracy are
-    /// timed, so that the entry serves all plans. No round begins after `until`, except the first.
+    /// timed, so that the entry serves all plans. No round begins after `until`, except the first [`Rules::min_rounds`].
     ///
     /// # Errors
     /// For a level that this machine lacks.

@@ -37,9 +37,10 @@ What is timed: the leading candidates of the cost model, in turns of a few milli
 weights from memory; the mean of the two medians decides. Plans then take the fastest by themselves. What the file knows
 already is not timed again, unless --again says so.
 
-The file is SWATH_TUNE_FILE, else swath/tuning/CPU.toml in the user's configuration folder. Every convolution is saved as soon as
-it is measured, so an interrupted run can be continued; several programs may tune at the same time (but
-disturb each other's times).")]
+The file is SWATH_TUNE_FILE, else swath/tuning/CPU.toml in the user's configuration folder. Every convolution is saved
+as soon as it is measured, so an interrupted run can be continued; several programs may tune at the same time (but
+disturb each other's times). Entries count for this CPU, level, number of threads and set of kernels alone, so tune
+again after an update of swath that says so in a warning.")]
 pub struct Args {
     /// Numbers of threads to tune for; the default is 1 and all that this machine has
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
@@ -47,7 +48,8 @@ pub struct Args {
     /// Seconds that it may take; convolutions that are not reached stay untuned
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     budget: Option<Duration>,
-    /// Time every candidate that supports a problem, not only those that the cost model expects near the best
+    /// Time every candidate that supports a problem, not only those that the cost model expects near the best; what the
+    /// file knows already only with --again
     #[arg(long)]
     all: bool,
     /// Measure again what the file knows already
@@ -244,19 +246,19 @@ fn tune(args: &Args, file: &TuningFile, problems: &[Problem]) -> Outcome<Vec<Row
         if args.threads.is_empty() { [1, all].into() } else { args.threads.iter().map(|&n| n.into()).collect() };
     let effort = if args.all { Effort::all() } else { Effort::default() };
     let start = std::time::Instant::now();
+    let jobs: Vec<(usize, Vec<Job>)> = threads.into_iter().map(|n| (n, jobs(args, problems, n))).collect();
+    let progress = Progress::new(jobs.iter().map(|(_, jobs)| jobs.len()).sum());
     let mut rows = Vec::new();
     let mut summary = Summary::default();
-    for (i, &n) in threads.iter().enumerate() {
+    for (i, (n, these)) in jobs.iter().enumerate() {
         // Each number of threads gets an equal share of the time that is left.
-        let share = |budget: Duration| budget.saturating_sub(start.elapsed()) / (threads.len() - i) as u32;
+        let share = |budget: Duration| budget.saturating_sub(start.elapsed()) / (jobs.len() - i) as u32;
         let tuner = Tuner { effort, budget: args.budget.map(share), again: args.again };
-        let jobs = jobs(args, problems, n);
-        let progress = Progress::new(jobs.len());
-        let done = plan::with_threads(n, || {
-            Ok(tuner.run(&jobs, file, |event| match event {
+        let done = plan::with_threads(*n, || {
+            Ok(tuner.run(these, file, |event| match event {
                 Event::Begins(job) => progress.at(&job.name),
                 Event::Ends(job, ended) => {
-                    rows.extend(row(job, n, &ended));
+                    rows.extend(row(job, *n, &ended));
                     progress.step();
                 }
             })?)
@@ -265,6 +267,7 @@ fn tune(args: &Args, file: &TuningFile, problems: &[Problem]) -> Outcome<Vec<Row
         summary.known += done.known;
         summary.skipped += done.skipped;
     }
+    drop(progress);
     if args.format == Format::Table {
         print(&rows)?;
         let Summary { tuned, known, skipped } = summary;
