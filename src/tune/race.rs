@@ -1,5 +1,7 @@
 //! The race: who is timed how often, and when it is decided. No clock in here, so that tests need none.
 
+use std::collections::BTreeSet;
+
 /// When a candidate is out, and when a race is over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
@@ -109,7 +111,7 @@ fn decided(tracks: &mut [Track], leagues: &[usize], rounds: usize, rules: &Rules
         return false;
     }
     let mut over = true;
-    for &league in leagues {
+    for &league in leagues.iter().collect::<BTreeSet<_>>() {
         let medians: Vec<(usize, f64)> = tracks
             .iter()
             .enumerate()

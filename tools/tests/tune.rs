@@ -85,7 +85,7 @@ fn preferring_gemm() -> TuningTable {
     table
 }
 
-fn shipped_file(file: &TuningFile, table: &TuningTable) {
+fn put(file: &TuningFile, table: &TuningTable) {
     fs::write(file.path(), table.to_string()).unwrap();
 }
 
@@ -140,7 +140,7 @@ fn plans_use_the_file_and_say_so() {
     let (_, file) = place("used");
     let untuned = good(&file, &["explain", LAYER]);
     assert!(!untuned.contains("chosen: gemm") && !untuned.contains("measured"), "{untuned}");
-    shipped_file(&file, &preferring_gemm());
+    put(&file, &preferring_gemm());
     let tuned = good(&file, &["explain", LAYER]);
     let path = file.path().display().to_string();
     for words in ["chosen: gemm", "measured fastest, 0.1250 ms on 1 thread", &path, "measured    0.5000 ms"] {
