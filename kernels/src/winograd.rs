@@ -5,7 +5,7 @@
 //!
 //! for each chunk of tiles, from all images:
 //!   for each tile and input block:      v[p * p][ic/16][tile][16] = B^T d B
-//!   for each panel of output channels:
+//!   for each piece of the output channels:
 //!     for each of the p * p points:     m[oc/16][tile][16] = v[point] * u[point]     (product.rs)
 //!     for each tile and output block:   y = activation(A^T m A + bias + residual)
 //! ```
@@ -18,10 +18,10 @@
 //! third of what direct convolution does. Covering the rest with smaller variants would need their weights as well, and products of
 //! a few tiles each.
 //!
-//! **Threads** take chunks of tiles. Where there are too few tiles for that, they share one chunk: first its tiles, then its
-//! panels.
+//! **Threads** take chunks of tiles. Where there are too few tiles for that, they share one chunk: first its tiles, then the
+//! pieces.
 //!
-//! Packed weights: `[panel of up to 4 blocks][point][ic][16 * blocks of the panel]`.
+//! Packed weights: `[oc/16][point][ic][16]`.
 //!
 //! # Error
 //!
@@ -49,7 +49,7 @@ pub use product::{ProductArgs, Row, rows};
 
 use input::InputTile;
 use output::OutputTile;
-use run::Run;
+use run::{Piece, Run};
 use transform::{F2, F4, F6, Transform};
 
 use crate::epilogue::Epilogue;
@@ -304,19 +304,21 @@ impl Winograd {
         self.shape.n * self.tiles[0] * self.tiles[1]
     }
 
-    /// Widest panel, in blocks.
+    /// Widest piece, in blocks.
     fn widest(&self) -> usize {
         blocks(self.shape.oc).min(MAX_BLOCKS)
     }
 
-    /// Panels of output channels: first block and number of blocks.
-    fn panels(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
-        pieces(blocks(self.shape.oc), MAX_BLOCKS)
+    /// How wide products are for so many tiles, in so many blocks of output channels.
+    fn width(&self, tiles: usize, blocks: usize) -> usize {
+        best_width(self.level, &self.max_mr, tiles, blocks)
     }
 
-    /// How wide products are for so many tiles in a panel of so many blocks.
-    fn width(&self, tiles: usize, panel: usize) -> usize {
-        best_width(self.level, &self.max_mr, tiles, panel)
+    /// What the output channels are cut into for so many tiles.
+    fn pieces(&self, tiles: usize) -> impl Iterator<Item = Piece> + '_ {
+        pieces(blocks(self.shape.oc), MAX_BLOCKS).flat_map(move |(b0, nb)| {
+            pieces(nb, self.width(tiles, nb)).map(move |(w0, blocks)| Piece { first: b0 + w0, blocks })
+        })
     }
 
     /// From channel block to channel block of the transformed inputs and products of a chunk.
@@ -401,20 +403,17 @@ impl Winograd {
 
     fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &[f32], packed: &mut [f32]) {
         let (ic, oc) = (self.shape.ic, self.shape.oc);
-        let mut rest = packed;
-        for (b0, nb) in self.panels() {
-            let cols = nb * BLOCK;
-            let panel = rest.split_off_mut(..P * P * ic * cols).expect("packed_len covers all panels");
+        for (b, block) in packed.chunks_exact_mut(P * P * ic * BLOCK).enumerate() {
             for c in 0..ic {
-                for o in 0..cols {
-                    let oc_at = b0 * BLOCK + o;
-                    let points = match w.get((oc_at * ic + c) * 9..(oc_at * ic + c) * 9 + 9) {
-                        Some(g) if oc_at < oc => weight_points::<T, M, P>(g),
-                        _ => [[0.0; P]; P],
-                    };
-                    for (point, u) in points.iter().flatten().enumerate() {
-                        panel[(point * ic + c) * cols + o] = *u;
+                let mut lines = [[[0.0; BLOCK]; P]; P];
+                for o in b * BLOCK..oc.min((b + 1) * BLOCK) {
+                    let points = weight_points::<T, M, P>(&w[(o * ic + c) * 9..][..9]);
+                    for (lines, points) in lines.as_flattened_mut().iter_mut().zip(points.as_flattened()) {
+                        lines[o % BLOCK] = *points;
                     }
+                }
+                for (point, line) in lines.as_flattened().iter().enumerate() {
+                    block[(point * ic + c) * BLOCK..][..BLOCK].copy_from_slice(line);
                 }
             }
         }

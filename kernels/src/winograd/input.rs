@@ -25,6 +25,8 @@ pub struct InputArgs {
     pub extent: [usize; 2],
     /// Row and column of the window's first pixel, which may lie outside.
     pub first: [isize; 2],
+    /// The first pixel of the window that comes next, to be fetched meanwhile; null for none.
+    pub next: *const f32,
     /// The tile at the first point and channel block.
     pub v: *mut f32,
     /// From point to point.
@@ -61,6 +63,14 @@ impl<I: Isa, T: Transform<M, P>, const M: usize, const P: usize> Kernel<I> for I
                 // SAFETY: only pixels inside the image are read.
                 unsafe { gather::<I, P>(s, a, b, &mut window) };
                 (src, row) = (window.as_ptr(), P * BLOCK);
+            }
+            if !a.next.is_null() {
+                // Its first two columns were this one's last two.
+                for y in 0..P {
+                    for x in 2..P {
+                        s.prefetch(a.next.wrapping_add(b * a.strides.block + y * a.strides.row + x * BLOCK));
+                    }
+                }
             }
             for part in (0..BLOCK).step_by(I::LANES) {
                 // SAFETY: the window is inside the image, or in the buffer; v has room for all points of the block.

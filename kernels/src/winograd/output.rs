@@ -26,6 +26,8 @@ pub struct OutputArgs {
     pub valid: [usize; 2],
     /// From row to row in the output.
     pub row: usize,
+    /// Whether to fetch the lines of the tile to the right meanwhile.
+    pub ahead: bool,
     /// The tile's first pixel and channel, and what happens to it.
     pub out: Output,
 }
@@ -50,6 +52,14 @@ impl<I: Isa, T: Transform<M, P>, const M: usize, const P: usize> Kernel<I> for O
         for b in 0..a.blocks {
             let m = a.m.wrapping_add(b * a.m_block);
             let simple = out.is_simple(BLOCK) && a.valid == [M, M];
+            if simple && a.ahead {
+                // The next tile is the right-hand neighbour, as a rule.
+                for y in 0..M {
+                    for x in M..2 * M {
+                        s.prefetch_write(out.y.wrapping_add(y * a.row + x * out.px));
+                    }
+                }
+            }
             for part in (0..BLOCK).step_by(I::LANES) {
                 // SAFETY: the products are readable; the output has all pixels and channels if simple, else the buffer does.
                 unsafe {

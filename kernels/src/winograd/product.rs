@@ -1,7 +1,7 @@
 //! The products between the transforms: for one point, tiles times input channels by input channels times output channels.
 //!
 //! ```text
-//! m[o][t] = sum over c of  v[c / 16][t][c % 16] * u[c][o]
+//! m[o][t] = sum over c of  v[c / 16][t][c % 16] * u[o / 16][c][o % 16]
 //!
 //! for each slice of MR tiles:  for each c:  NV vectors of u, MR broadcasts of v, MR * NV multiply-adds
 //! ```
@@ -22,16 +22,18 @@ pub struct ProductArgs {
     pub v_block: usize,
     /// Input channels.
     pub ic: usize,
-    /// Transformed weights of the first input channel and the first vector of output channels.
+    /// Transformed weights `[block][ic][16]`.
     pub u: *const f32,
-    /// From input channel to input channel in the weights.
-    pub u_row: usize,
+    /// From output-channel block to output-channel block in the weights.
+    pub u_block: usize,
     /// Products of the first tile, `[block][tile][16]`.
     pub m: *mut f32,
     /// From output-channel block to output-channel block.
     pub m_block: usize,
     /// Slices of `MR` tiles.
     pub slices: usize,
+    /// For each block of input channels, the rows of the next point's weights (behind this one's) to fetch into L2.
+    pub ahead: usize,
 }
 
 /// The body for slices of `MR` tiles and `NV` vectors of output channels.
@@ -42,28 +44,43 @@ impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Product<MR, NV> {
 
     /// # Safety
     /// * `v` is readable for `slices * MR` tiles of `ic` channels (in whole blocks `v_block` apart);
-    /// * `u` is readable for `ic` rows of `NV` vectors;
+    /// * `u` is readable for `ic` rows of the blocks that `NV` vectors fill;
     /// * `m` is writable for `slices * MR` tiles of `NV` vectors.
     #[inline(always)]
     unsafe fn run(s: I, a: &ProductArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
+        // Offset of vector o's weights from the first one's.
+        let u_at = |o: usize| o * I::LANES / BLOCK * a.u_block + o * I::LANES % BLOCK;
         for slice in 0..a.slices {
             let at = slice * MR * BLOCK;
             let mut acc = [[s.zero(); NV]; MR];
             let (mut v, mut u) = (a.v.wrapping_add(at), a.u);
             let mut left = a.ic;
+            // The rows of the next point's weights follow: each slice asks for its share of them, block by block.
+            let mut next = a.u.wrapping_add((a.ic + slice * a.ahead) * BLOCK);
             while left > 0 {
                 let depth = left.min(BLOCK);
+                if a.ahead > 0 {
+                    for i in 0..MR {
+                        s.prefetch(v.wrapping_add(a.v_block + i * BLOCK));
+                    }
+                    for row in 0..a.ahead {
+                        for line in (0..NV).step_by(BLOCK / I::LANES) {
+                            s.prefetch_l2(next.wrapping_add(row * BLOCK + u_at(line)));
+                        }
+                    }
+                }
+                next = next.wrapping_add(BLOCK * BLOCK);
                 for k in 0..depth {
                     // A block of channels ahead, 16 * MR * NV cycles: far enough for L3. Behind the last channel lie
                     // the weights of the next point.
                     for line in (0..NV).step_by(BLOCK / I::LANES) {
-                        s.prefetch(u.wrapping_add(BLOCK * a.u_row + line * I::LANES));
+                        s.prefetch(u.wrapping_add(BLOCK * BLOCK + u_at(line)));
                     }
                     let mut uv = [s.zero(); NV];
                     for o in 0..NV {
                         // SAFETY: channel c is below ic.
-                        uv[o] = unsafe { s.load(u.add(o * I::LANES)) };
+                        uv[o] = unsafe { s.load(u.add(u_at(o))) };
                     }
                     for i in 0..MR {
                         // SAFETY: tile i of the slice, channel k of the block.
@@ -72,7 +89,7 @@ impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Product<MR, NV> {
                             acc[i][o] = s.fma(uv[o], x, acc[i][o]);
                         }
                     }
-                    u = u.wrapping_add(a.u_row);
+                    u = u.wrapping_add(BLOCK);
                 }
                 v = v.wrapping_add(a.v_block);
                 left -= depth;

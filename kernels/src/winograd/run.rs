@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::{InputArgs, OutputArgs, ProductArgs, Winograd};
 use crate::exec::{Executor, Shared, for_each_part, for_each_part_with};
 use crate::layout::{BLOCK, Layout, blocks};
-use crate::tile::{Output, SyncFinish, pieces};
+use crate::tile::{Output, SyncFinish};
 
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
@@ -16,9 +16,23 @@ pub(super) struct Run<'a> {
     pub finish: SyncFinish,
 }
 
+/// Blocks of output channels that go through together.
+pub(super) struct Piece {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub blocks: usize,
+}
+
 /// Chunks of fewer tiles than this are shared by threads rather than cut for them: a product of 7 tiles reads twice as many
 /// weights for each multiply-add as one of 14.
 const SHARED_BELOW: usize = 14;
+
+/// What is longer than this, 1 MiB in floats, is not in L2 when it is needed, so that its lines are fetched ahead.
+const FAR: usize = 1 << 18;
+
+/// Rows of fewer floats than this (a page of 4 KiB) are fetched ahead by the hardware.
+const PAGE: usize = 1 << 10;
 
 impl Run<'_> {
     /// Computes everything, with scratch of at least [`Winograd::scratch_len`] floats.
@@ -38,9 +52,7 @@ impl Run<'_> {
             let (v, m) = scratch.split_at_mut(d.v_len());
             let (v, m) = (Shared::new(v), Shared::new(m));
             tiles.clone().enumerate().for_each(|(at, tile)| self.input(tile, &v, at, 0..blocks(d.shape.ic)));
-            for panel in d.panels() {
-                self.panel(&tiles, panel, &v, &m);
-            }
+            d.pieces(tiles.len()).for_each(|piece| self.piece(&tiles, &piece, &v, &m));
         });
     }
 
@@ -59,9 +71,9 @@ impl Run<'_> {
                 let cut = |i: usize| icb * i / pieces_of_blocks;
                 self.input(tiles.start + at, &v, at, cut(piece)..cut(piece + 1));
             });
-            for_each_part_with(executor, d.panels().count(), m, d.m_len(), |i, m| {
-                let panel = d.panels().nth(i).expect("there are as many parts as panels");
-                self.panel(&tiles, panel, &v, &Shared::new(m));
+            let pieces: Vec<Piece> = d.pieces(tiles.len()).collect();
+            for_each_part_with(executor, pieces.len(), m, d.m_len(), |i, m| {
+                self.piece(&tiles, &pieces[i], &v, &Shared::new(m));
             });
         }
     }
@@ -78,12 +90,27 @@ impl Run<'_> {
         let s = &d.shape;
         let [n, ty, tx] = self.place(tile);
         let m = d.variant.tile();
+        let next = if self.x.len() > FAR
+            && d.xs.row >= PAGE
+            && tx + 1 < d.tiles[1]
+            && (ty + 1) * m + 1 < s.ih
+            && d.xs.px == BLOCK
+            && d.xs.channel == 1
+        {
+            let at = n * d.xs.n + icb.start * d.xs.block;
+            let (row, col) = ((ty * m) as isize - s.pad.top as isize, ((tx + 1) * m) as isize - s.pad.left as isize);
+            let pixel = row * d.xs.row as isize + col * d.xs.px as isize;
+            self.x.as_ptr().wrapping_add(at).wrapping_offset(pixel)
+        } else {
+            std::ptr::null()
+        };
         let args = InputArgs {
             x: self.x.as_ptr().wrapping_add(n * d.xs.n + icb.start * d.xs.block),
             strides: d.xs,
             ic: (icb.end * BLOCK).min(s.ic) - icb.start * BLOCK,
             extent: [s.ih, s.iw],
             first: [(ty * m) as isize - s.pad.top as isize, (tx * m) as isize - s.pad.left as isize],
+            next,
             v: v.at(icb.start * d.block_step() + at * BLOCK),
             v_point: d.v_point(),
             v_block: d.block_step(),
@@ -93,36 +120,34 @@ impl Run<'_> {
         unsafe { (d.transform.input)(&args) };
     }
 
-    /// Products and output transforms of one panel (first block, blocks) for a chunk of tiles.
-    fn panel(&self, tiles: &Range<usize>, (b0, nb): (usize, usize), v: &Shared<'_>, m: &Shared<'_>) {
+    /// Products and output transforms of one piece for a chunk of tiles.
+    fn piece(&self, tiles: &Range<usize>, piece: &Piece, v: &Shared<'_>, m: &Shared<'_>) {
         let d = self.d;
-        let points = d.variant.points();
-        let cols = nb * BLOCK;
-        for (w0, width) in pieces(nb, d.width(tiles.len(), nb)) {
-            for point in 0..points {
-                let u_at = (b0 * points + point * nb) * BLOCK * d.shape.ic + w0 * BLOCK;
-                let mut at = 0;
-                // Equal slices go together: at most two lengths.
-                for (mr, slices) in runs(tiles.len(), d.max_mr[width]) {
-                    let args = ProductArgs {
-                        v: v.at(point * d.v_point() + at * BLOCK),
-                        v_block: d.block_step(),
-                        ic: d.shape.ic,
-                        u: self.u.as_ptr().wrapping_add(u_at),
-                        u_row: cols,
-                        m: m.at(point * d.m_point() + w0 * d.block_step() + at * BLOCK),
-                        m_block: d.block_step(),
-                        slices,
-                    };
-                    // SAFETY: the level is available; tiles `at..at + mr * slices` are in the chunk; the panel's weights
-                    // start at `b0` blocks of all points; `m` has room for the widest panel.
-                    unsafe { (d.product(mr, width).run)(&args) };
-                    at += mr * slices;
-                }
+        let (ic, points) = (d.shape.ic, d.variant.points());
+        for point in 0..points {
+            let u_at = (piece.first * points + point) * ic * BLOCK;
+            let mut at = 0;
+            // Equal slices go together: at most two lengths.
+            for (mr, slices) in runs(tiles.len(), d.max_mr[piece.blocks]) {
+                let args = ProductArgs {
+                    v: v.at(point * d.v_point() + at * BLOCK),
+                    v_block: d.block_step(),
+                    ic,
+                    u: self.u.as_ptr().wrapping_add(u_at),
+                    u_block: points * ic * BLOCK,
+                    m: m.at(point * d.m_point() + at * BLOCK),
+                    m_block: d.block_step(),
+                    slices,
+                    ahead: if slices > 1 && d.packed_len() > FAR { BLOCK.div_ceil(slices) } else { 0 },
+                };
+                // SAFETY: the level is available; tiles `at..at + mr * slices` are in the chunk; the piece's blocks are
+                // among those packed, each for all points; `m` has room for the widest piece.
+                unsafe { (d.product(mr, piece.blocks).run)(&args) };
+                at += mr * slices;
             }
         }
         for (at, tile) in tiles.clone().enumerate() {
-            self.output(tile, at, (b0, nb), m);
+            self.output(tile, at, (piece.first, piece.blocks), m);
         }
     }
 
@@ -139,6 +164,7 @@ impl Run<'_> {
             blocks: nb,
             valid: [(s.oh - ty * size).min(size), (s.ow - tx * size).min(size)],
             row: d.ys.row,
+            ahead: self.y.len() > FAR && d.ys.row >= PAGE,
             out: Output {
                 y: self.y.at(y_at),
                 px: d.ys.px,
