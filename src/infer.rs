@@ -10,6 +10,7 @@ use std::sync::Arc;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 
+use crate::algo::Accuracy;
 use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::{Error, Result, check_len};
@@ -37,8 +38,11 @@ pub struct SessionOptions {
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
     /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
-    /// the rayon pool that [`Session::run`] is called from. The results are the same bits in any case.
+    /// the rayon pool that [`Session::run`] is called from. Every algorithm gives the same bits for any number; a tuning
+    /// table may name others for another number, which [`Tuning::Off`] forbids.
     pub threads: Option<usize>,
+    /// How much rounding error convolutions accept; see [`Accuracy`].
+    pub accuracy: Accuracy,
     /// Measurements to choose convolution algorithms by.
     pub tuning: Tuning,
 }

@@ -82,7 +82,12 @@ pub(crate) fn lower(
         graph,
         parameters,
         level: level(options.level)?,
-        conv: Options { level: options.level, tuning: options.tuning.clone(), ..Options::blocked() },
+        conv: Options {
+            level: options.level,
+            accuracy: options.accuracy,
+            tuning: options.tuning.clone(),
+            ..Options::blocked()
+        },
         dims: graph.infer(input)?,
         places: vec![Vec::new(); graph.nodes.len()],
         steps: Vec::new(),
