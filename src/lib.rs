@@ -52,6 +52,7 @@
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 9 | [`data`] | data sets |
+//! | 10 | [`zoo`] | well-known networks as layer code |
 //!
 //! # What holds everywhere
 //!
@@ -76,6 +77,7 @@ pub mod nn;
 pub mod par;
 mod tensor;
 mod weights;
+pub mod zoo;
 
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
