@@ -47,6 +47,9 @@ pub use squeezenet::squeezenet;
 pub use unet::unet;
 pub use vgg::vgg16;
 
+/// Makes the layers for a number of classes.
+type Layers = fn(usize) -> Box<dyn Module>;
+
 /// A network of the zoo, as its paper has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
@@ -58,29 +61,33 @@ pub struct Network {
     pub image: [usize; 3],
     /// Classes that it tells apart.
     pub classes: usize,
-    layers: fn(usize) -> Sequential,
+    layers: Layers,
 }
 
 /// All networks.
 pub static ZOO: &[Network] = &[
-    imagenet("resnet18", "He et al. 2015, arXiv:1512.03385", resnet18),
-    imagenet("resnet34", "He et al. 2015, arXiv:1512.03385", resnet34),
-    imagenet("resnet50", "He et al. 2015, arXiv:1512.03385; stride in the 3x3 (v1.5)", resnet50),
-    imagenet("vgg16", "Simonyan and Zisserman 2014, arXiv:1409.1556; configuration D", vgg16),
-    imagenet("mobilenet_v1", "Howard et al. 2017, arXiv:1704.04861; width 1", mobilenet_v1),
-    imagenet("mobilenet_v2", "Sandler et al. 2018, arXiv:1801.04381; width 1", mobilenet_v2),
-    imagenet("squeezenet", "Iandola et al. 2016, arXiv:1602.07360; version 1.1", squeezenet),
+    imagenet("resnet18", "He et al. 2015, arXiv:1512.03385", |classes| resnet18(classes).boxed()),
+    imagenet("resnet34", "He et al. 2015, arXiv:1512.03385", |classes| resnet34(classes).boxed()),
+    imagenet("resnet50", "He et al. 2015, arXiv:1512.03385; stride in the 3x3 (v1.5)", |classes| {
+        resnet50(classes).boxed()
+    }),
+    imagenet("vgg16", "Simonyan and Zisserman 2014, arXiv:1409.1556; configuration D", |classes| {
+        vgg16(classes).boxed()
+    }),
+    imagenet("mobilenet_v1", "Howard et al. 2017, arXiv:1704.04861; width 1", |classes| mobilenet_v1(classes).boxed()),
+    imagenet("mobilenet_v2", "Sandler et al. 2018, arXiv:1801.04381; width 1", |classes| mobilenet_v2(classes).boxed()),
+    imagenet("squeezenet", "Iandola et al. 2016, arXiv:1602.07360; version 1.1", |classes| squeezenet(classes).boxed()),
     Network {
         name: "unet",
         paper: "Ronneberger et al. 2015, arXiv:1505.04597; 388x388 pixels out",
         image: [1, 572, 572],
         classes: 2,
-        layers: unet,
+        layers: |classes| unet(classes).boxed(),
     },
 ];
 
 /// A classifier of colour images of 224x224 into ImageNet's 1000 classes.
-const fn imagenet(name: &'static str, paper: &'static str, layers: fn(usize) -> Sequential) -> Network {
+const fn imagenet(name: &'static str, paper: &'static str, layers: Layers) -> Network {
     Network { name, paper, image: [3, 224, 224], classes: 1000, layers }
 }
 

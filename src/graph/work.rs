@@ -1,4 +1,4 @@
-//! What a graph has to do for an input: its convolutions, and its arithmetic.
+//! What a graph has to do for an input and what it takes: its convolutions, its arithmetic, its parameters.
 
 use super::{Graph, Op};
 use crate::benchdnn::Problem;
@@ -64,6 +64,12 @@ impl Graph {
             });
         }
         Ok(macs.saturating_mul(2))
+    }
+
+    /// Names and extents of everything that a model of this graph saves: parameters and running statistics, in the order
+    /// in which the layers declared them.
+    pub fn state(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.parameters.iter().map(|p| (p.name.as_str(), p.dims.as_slice()))
     }
 
     /// Floats in all parameters; running statistics do not count, as in PyTorch.

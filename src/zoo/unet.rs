@@ -20,9 +20,8 @@ const DEPTH: usize = 4;
 /// Height and width are 188 or more, in steps of 16, so that all 2x2 pools see even sizes; other sizes are refused when
 /// the concatenations do not fit. Parameters are called `down.L.*` and `bottom.*`, `up.L.*` and `merge.L.*` with `L` the
 /// level from the top, and `head.*`.
-pub fn unet(classes: usize) -> Sequential {
-    let head = Conv2d::new(WIDTH, classes, 1).kaiming().named("head");
-    Sequential::new((Levels::new(), head))
+pub fn unet(classes: usize) -> impl Module {
+    UNet::new(classes)
 }
 
 /// Two unpadded 3x3 convolutions.
@@ -31,16 +30,17 @@ fn double(inputs: usize, outputs: usize) -> Sequential {
     Sequential::new((conv(inputs), ReLU, conv(outputs), ReLU))
 }
 
-/// The contracting path, the bottom, and the expanding path.
-struct Levels {
+/// The contracting path, the bottom, the expanding path, and the convolution to classes.
+struct UNet {
     down: Vec<Named<Sequential>>,
     bottom: Named<Sequential>,
     up: Vec<Named<ConvTranspose2d>>,
     merge: Vec<Sequential>,
+    head: Named<Conv2d>,
 }
 
-impl Levels {
-    fn new() -> Self {
+impl UNet {
+    fn new(classes: usize) -> Self {
         let width = |level: usize| WIDTH << level;
         let down = |level: usize| {
             let layers = double(if level == 0 { 1 } else { width(level - 1) }, width(level));
@@ -55,6 +55,7 @@ impl Levels {
             bottom: double(width(DEPTH - 1), width(DEPTH)).push(Dropout::default()).named("bottom"),
             up: (0..DEPTH).map(up).collect(),
             merge: (0..DEPTH).map(merge).collect(),
+            head: Conv2d::new(WIDTH, classes, 1).kaiming().named("head"),
         }
     }
 }
@@ -66,7 +67,7 @@ fn margin(level: usize) -> usize {
     (level + 1..DEPTH).rev().fold(4, |below, _| 2 * (below + 4))
 }
 
-impl Module for Levels {
+impl Module for UNet {
     fn call(&self, x: &Value) -> Result<Value> {
         let (mut x, mut kept) = (x.clone(), Vec::new());
         for down in &self.down {
@@ -83,6 +84,6 @@ impl Module for Levels {
                 self.merge[level].call(&kept.concat(&[up]))
             })?;
         }
-        Ok(x)
+        self.head.call(&x)
     }
 }
