@@ -79,6 +79,7 @@ mod tensor;
 mod weights;
 pub mod zoo;
 
+pub use algo::Accuracy;
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
