@@ -4,7 +4,6 @@ use core::fmt;
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::benchdnn::Problem;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Parameters};
 use crate::infer::{Session, SessionOptions};
@@ -95,14 +94,6 @@ impl Model {
         self.graph.parameter_count()
     }
 
-    /// The convolutions that a run for an input of extents `input` does: [`Graph::convolutions`].
-    ///
-    /// # Errors
-    /// As [`Graph::convolutions`].
-    pub fn convolutions(&self, name: &str, input: impl AsRef<[usize]>) -> Result<Vec<Problem>> {
-        self.graph.convolutions(name, input.as_ref())
-    }
-
     /// The value of a parameter or running statistic.
     ///
     /// # Errors
@@ -183,7 +174,8 @@ impl Model {
         Ok(())
     }
 
-    /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old file or the new one.
+    /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old
+    /// file or the new one.
     ///
     /// # Errors
     /// If the file cannot be written; an old file is unchanged then.

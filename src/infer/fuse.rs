@@ -1,10 +1,10 @@
 //! Fusion: which normalisation, residual and activation a convolution takes along.
 //!
-//! A convolution (or Linear) whose value is used once, by a batch normalisation, takes that into its weights; if that value is
-//! used once, by an addition, it takes the other operand as its residual; if that value is used once, by an activation,
-//! it takes the activation too. Transposed convolutions take no residual, batch normalisations on their own only an
-//! activation. Dropout is gone before. The fused operator runs where the last of
-//! its nodes stood, so both operands of an addition are there. Of two convolutions that are added, the later one takes the
+//! A convolution or Linear whose value is used once, by a batch normalisation, takes that into its weights; if that
+//! value is used once, by an addition, it takes the other operand as its residual; if that value is used once, by an
+//! activation, it takes the activation too. Transposed convolutions take no residual, Linear no normalisation, batch
+//! normalisations on their own only an activation. Dropout is gone before. The fused operator runs where the last of its
+//! nodes stood, so both operands of an addition are there. Of two convolutions that are added, the later one takes the
 //! earlier one's value.
 
 use swath_kernels::epilogue::Activation;

@@ -7,7 +7,7 @@ use image::Image;
 use pieces::{Piece, conv, pieces};
 use proptest::prelude::*;
 use swath::nn::*;
-use swath::{Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
+use swath::{Accuracy, Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
 
 fn input(dims: [usize; 4], seed: u32) -> Tensor {
     let mut state = seed.wrapping_mul(2654435761) | 1;
@@ -211,6 +211,19 @@ fn a_level_that_the_machine_lacks_is_refused() {
         options.level = level;
         assert_eq!(ReLU.build(0).unwrap().compile_with([1, 4], &options).is_ok(), there);
     }
+}
+
+#[test]
+fn exact_sessions_leave_winograd_out() {
+    // A layer that Winograd wins by far, so that the default takes it.
+    let model = Conv2d::new(64, 64, 3).padding(1).build(0).unwrap();
+    let steps = |accuracy| {
+        let options = SessionOptions { accuracy, ..SessionOptions::default() };
+        model.compile_with([1, 64, 56, 56], &options).unwrap().explain()
+    };
+    let (default, exact) = (steps(Accuracy::Default), steps(Accuracy::Exact));
+    assert!(default.contains("winograd"), "{default}");
+    assert!(!exact.contains("winograd"), "{exact}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use swath::zoo::{self, Network};
 use crate::failure::{Failure, Outcome};
 use crate::measure::{self, Progress};
 use crate::models::thousands;
-use crate::plan;
+use crate::plan::{self, Precision};
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -20,7 +20,7 @@ Examples:
   swath bench-model resnet50
   swath bench-model mobilenet_v2 --threads 2 --batch 16
   swath bench-model unet --format json
-  swath bench-model resnet18 --explain
+  swath bench-model resnet18 --accuracy exact --explain
 
 What is timed: a run of the compiled network from a batch of images in NCHW to its output in NCHW, with random weights;
 not building and compiling it. After one run that warms up, it is run for --seconds, three times at least.
@@ -36,6 +36,9 @@ pub struct Args {
     /// Threads to run on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
+    /// How much rounding error is acceptable
+    #[arg(long, value_enum, default_value_t)]
+    accuracy: Precision,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -90,8 +93,10 @@ pub fn run(args: &Args) -> Outcome<()> {
     let (batch, threads) = (args.batch as usize, usize::from(args.threads));
     let level = swath::cpu()?.level;
     let dims = network.input(batch);
-    let flop = network.graph()?.flop(&dims)?;
-    let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+    let graph = network.graph()?;
+    let flop = graph.flop(&dims)?;
+    let options =
+        SessionOptions { threads: Some(threads), accuracy: args.accuracy.into(), ..SessionOptions::default() };
     let progress = Progress::new(3);
     progress.at("building");
     let model = network.build(1)?;
@@ -123,7 +128,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         runs: times.len(),
         gflop: flop as f64 / 1e9,
         gflops: flop as f64 / median / 1e9,
-        parameters: network.graph()?.parameter_count(),
+        parameters: graph.parameter_count(),
     };
     match args.format {
         Format::Json => {

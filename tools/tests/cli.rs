@@ -69,7 +69,7 @@ fn every_help_is_complete() {
                 "--batch",
             ],
         ),
-        ("bench-model", &["MODEL", "--batch", "--threads", "--format", "--seconds", "--explain", "json"]),
+        ("bench-model", &["MODEL", "--batch", "--threads", "--accuracy", "--format", "--seconds", "--explain", "json"]),
         ("models", &["--format", "GFLOP"]),
         ("explain", &["--threads", "--algo", "--file", "PROBLEM", "--set", "--model", "--batch"]),
     ] {
@@ -171,6 +171,8 @@ fn whole_networks_are_timed_as_the_peers_scripts_ask() {
     }
     let steps = good(&["bench-model", "mobilenet_v1", "--batch", "2", "--explain"]);
     assert!(steps.contains("input [2, 3, 224, 224] nchw") && steps.contains("+ bias + ReLU6"), "{steps}");
+    let exact = good(&["bench-model", "resnet18", "--accuracy", "exact", "--explain"]);
+    assert!(exact.contains("layer4.1.conv2") && !exact.contains("winograd"), "{exact}");
     for (model, words) in [
         ("some/where/resnet50_b1.onnx", "some/where/resnet50_b1.onnx: ONNX files cannot be read yet"),
         ("resnet51", "there is no network \"resnet51\"; there are resnet18"),
