@@ -37,12 +37,12 @@ pub struct SessionOptions {
     pub output: Layout,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
+    /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd.
+    pub accuracy: Accuracy,
     /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
     /// the rayon pool that [`Session::run`] is called from. Every algorithm gives the same bits for any number; a tuning
     /// table may name others for another number, which [`Tuning::Off`] forbids.
     pub threads: Option<usize>,
-    /// How much rounding error convolutions accept; see [`Accuracy`].
-    pub accuracy: Accuracy,
     /// Measurements to choose convolution algorithms by.
     pub tuning: Tuning,
 }
