@@ -22,7 +22,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
-use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
 
 /// A kernel and how much one run of it does.
 struct Row {
@@ -100,6 +100,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             w_block,
             accumulate: false,
             edge: [Taps::ALL; 2],
+            sweep: Sweep::ONE,
             out: Output {
                 y: y.as_mut_ptr(),
                 px: row.blocks * BLOCK,

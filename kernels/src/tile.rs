@@ -75,6 +75,25 @@ pub struct TileArgs {
     pub edge: [Taps; 2],
     /// Where the sums go.
     pub out: Output,
+    /// Tiles that follow each other.
+    pub sweep: Sweep,
+}
+
+/// How many tiles one call computes, and how far the input and the output move from one to the next, in floats. Calling and
+/// setting up a tile costs about as much as a hundred multiply-adds on vectors, a third of a tile over 16 channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// Number of tiles.
+    pub n: usize,
+    /// Step of `x`.
+    pub x: usize,
+    /// Step of `out.y`, and of the residual.
+    pub y: usize,
+}
+
+impl Sweep {
+    /// A single tile.
+    pub const ONE: Sweep = Sweep { n: 1, x: 0, y: 0 };
 }
 
 /// A range of iterations.
@@ -129,10 +148,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
     type Args = TileArgs;
 
     /// # Safety
-    /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels (with
+    /// * every `x[..]` of the sum above is readable, for all tiles, loops, `head..depth..tail` elements and `MR` pixels (with
     ///   `EDGE`, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors.
+    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors of every tile.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
@@ -140,63 +159,67 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
         let at = |v: usize| v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK;
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
-            let mut acc = [[s.zero(); NV]; MR];
-            if a.accumulate {
-                acc = a.out.load(s);
-            } else {
-                a.out.prefetch::<I, MR, NV>(s);
-            }
-
             let px = if PS == 0 { a.px } else { PS };
             let [lb, ly, lx] = a.loops;
-            for b in 0..lb.n {
-                let k0 = if b == 0 { a.head } else { 0 };
-                let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
-                for ky in 0..ly.n {
-                    for kx in 0..lx.n {
-                        // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
-                        // arithmetic.
-                        let x = a.x.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
-                        let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
-                        // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
-                        // last tap the next tile starts with these weights again; a packed panel just goes on.
-                        let next = if KS != 1 {
-                            w.wrapping_add(BLOCK * BLOCK)
-                        } else if kx + 1 < lx.n {
-                            w.wrapping_add(lx.w)
-                        } else if ky + 1 < ly.n {
-                            a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
-                        } else if b + 1 < lb.n {
-                            a.w.wrapping_add((b + 1) * lb.w)
-                        } else {
-                            a.w
-                        };
-                        let first = !EDGE || a.edge[0].contains(kx);
-                        let last = !EDGE || a.edge[1].contains(kx);
-                        let mut k = k0;
-                        while k < k1 {
-                            for line in (0..NV).step_by(BLOCK / I::LANES) {
-                                s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
-                            }
-                            let mut wv = [s.zero(); NV];
-                            for v in 0..NV {
-                                wv[v] = s.load(w.add(k * BLOCK + at(v)));
-                            }
-                            for i in 0..MR {
-                                if (i > 0 || first) && (i + 1 < MR || last) {
-                                    let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
-                                    for v in 0..NV {
-                                        acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+            for tile in 0..a.sweep.n {
+                let x0 = a.x.wrapping_add(tile * a.sweep.x);
+                let y0 = tile * a.sweep.y;
+                let mut acc = [[s.zero(); NV]; MR];
+                if a.accumulate {
+                    acc = a.out.load(s, y0);
+                } else {
+                    a.out.prefetch::<I, MR, NV>(s, y0);
+                }
+
+                for b in 0..lb.n {
+                    let k0 = if b == 0 { a.head } else { 0 };
+                    let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
+                    for ky in 0..ly.n {
+                        for kx in 0..lx.n {
+                            // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
+                            // arithmetic.
+                            let x = x0.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
+                            let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
+                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
+                            // last tap the next tile starts with these weights again; a packed panel just goes on.
+                            let next = if KS != 1 {
+                                w.wrapping_add(BLOCK * BLOCK)
+                            } else if kx + 1 < lx.n {
+                                w.wrapping_add(lx.w)
+                            } else if ky + 1 < ly.n {
+                                a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
+                            } else if b + 1 < lb.n {
+                                a.w.wrapping_add((b + 1) * lb.w)
+                            } else {
+                                a.w
+                            };
+                            let first = !EDGE || a.edge[0].contains(kx);
+                            let last = !EDGE || a.edge[1].contains(kx);
+                            let mut k = k0;
+                            while k < k1 {
+                                for line in (0..NV).step_by(BLOCK / I::LANES) {
+                                    s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
+                                }
+                                let mut wv = [s.zero(); NV];
+                                for v in 0..NV {
+                                    wv[v] = s.load(w.add(k * BLOCK + at(v)));
+                                }
+                                for i in 0..MR {
+                                    if (i > 0 || first) && (i + 1 < MR || last) {
+                                        let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
+                                        for v in 0..NV {
+                                            acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+                                        }
                                     }
                                 }
+                                k += 1;
                             }
-                            k += 1;
                         }
                     }
                 }
-            }
 
-            a.out.store(s, acc);
+                a.out.store(s, y0, acc);
+            }
         }
     }
 }
@@ -392,6 +415,15 @@ pub fn pieces(total: usize, max: usize) -> impl Iterator<Item = (usize, usize)> 
     (0..n).map(move |i| (i * base + i.min(longer), base + usize::from(i < longer)))
 }
 
+/// The same as at most two runs of equal pieces: `(start, length, number)`.
+#[inline]
+pub fn runs(total: usize, max: usize) -> impl Iterator<Item = (usize, usize, usize)> + Clone {
+    let n = total.div_ceil(max);
+    let (base, longer) = (total.checked_div(n).unwrap_or(0), total.checked_rem(n).unwrap_or(0));
+    let all = [(0, base + 1, longer), (longer * (base + 1), base, n - longer)];
+    all.into_iter().filter(|&(_, _, n)| n > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,6 +454,8 @@ mod tests {
                 end += len;
             }
             assert_eq!(end, total);
+            let one_by_one = runs(total, max).flat_map(|(start, len, n)| (0..n).map(move |i| (start + i * len, len)));
+            assert!(one_by_one.eq(pieces(total, max)));
         }
     }
 }

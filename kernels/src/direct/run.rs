@@ -7,7 +7,7 @@ use super::blocking::Part;
 use crate::exec::Shared;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, Row, SyncFinish, Taps, TileArgs, pieces};
+use crate::tile::{Loop, Output, Row, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
@@ -88,29 +88,42 @@ impl Run<'_> {
             for (b0, nb) in pieces(r.blocks, width) {
                 let mut tiles = self.tiles(r, b0, true);
                 for x in r.x.out.clone() {
-                    for (y0, mr) in pieces(h, d.columns.max_mr(nb)) {
-                        tiles.run(self, d.columns.get(mr, nb), (r.y.out.start + y0, x));
+                    for (y0, mr, n) in runs(h, d.columns.max_mr(nb)) {
+                        tiles.run(self, d.columns.get(mr, nb), (r.y.out.start + y0, x), n);
                     }
                 }
             }
             return;
         }
-        let inner = d.x.interior();
         for (b0, nb) in pieces(r.blocks, rows_width) {
             let mut tiles = self.tiles(r, b0, false);
             for y in r.y.out.clone() {
-                for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
-                    let x = r.x.out.start + x0;
-                    match &d.edges {
-                        Some(edges) if x < inner.start || x + mr > inner.end => {
-                            let taps = |x| d.x.taps(x);
-                            tiles.args.edge = [taps(x), taps(x + mr - 1)].map(|t| Taps { start: t.start, end: t.end });
-                            tiles.run(self, edges.get(mr, nb), (y, x));
-                        }
-                        _ => tiles.run(self, d.rows.get(mr, nb), (y, x)),
-                    }
+                for (x0, mr, n) in runs(w, d.rows.max_mr(nb)) {
+                    self.row(&mut tiles, (nb, mr, n), (y, r.x.out.start + x0));
                 }
             }
+        }
+    }
+
+    /// A run of `n` tiles of `mr` pixels and `nb` blocks: edge tiles for the first and the last of a row, if those lack taps.
+    fn row(&self, tiles: &mut Tiles, (nb, mr, n): (usize, usize, usize), (y, x): (usize, usize)) {
+        let d = self.d;
+        let Some(edges) = &d.edges else { return tiles.run(self, d.rows.get(mr, nb), (y, x), n) };
+        let inner = d.x.interior();
+        let first = usize::from(x < inner.start);
+        let last = usize::from(x + n * mr > inner.end).min(n - first);
+        let mut edge = |x: usize| {
+            tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
+            tiles.run(self, edges.get(mr, nb), (y, x), 1);
+        };
+        if first == 1 {
+            edge(x);
+        }
+        if last == 1 {
+            edge(x + (n - 1) * mr);
+        }
+        if n > first + last {
+            tiles.run(self, d.rows.get(mr, nb), (y, x + first * mr), n - first - last);
         }
     }
 
@@ -163,8 +176,10 @@ impl Run<'_> {
                 pad_cols: d.output == Layout::Blocked,
                 finish: last.then(|| self.finish.0.at(ocb * BLOCK, 0)),
             },
+            sweep: Sweep::ONE,
         };
-        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block }
+        let pixel = if down { (s.sh * d.xs.row, d.ys.row) } else { (s.sw * d.xs.px, d.ys.px) };
+        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel }
     }
 }
 
@@ -175,13 +190,17 @@ struct Tiles {
     /// The arguments for output (0, 0), but for the output itself, which is `y_at` floats from the tensor's start.
     first: TileArgs,
     y_at: usize,
+    /// From a tile's pixel to the next one, in the input and in the output.
+    pixel: (usize, usize),
 }
 
 impl Tiles {
+    /// Computes `n` tiles of `row`, one after the other from output (`oy`, `ox`) on.
     #[inline]
-    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize)) {
+    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize) {
         let d = run.d;
         let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
+        self.args.sweep = Sweep { n, x: row.mr * self.pixel.0, y: row.mr * self.pixel.1 };
         self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
         self.args.out.y = run.y.at(y_at);
         if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
@@ -191,7 +210,7 @@ impl Tiles {
         }
         // SAFETY:
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
+        // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
         //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
         //   stay below the input's (blocked: below its whole blocks);
         // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
