@@ -106,7 +106,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
                 px: row.blocks * BLOCK,
                 block: BLOCK,
                 channel: 1,
-                cols: row.blocks * BLOCK,
+                cols: row.cols,
                 pad_cols: false,
                 finish: None,
             },
@@ -116,7 +116,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
         unsafe { (row.run)(&args) };
         black_box(&mut y);
     };
-    let flop = 2 * STEPS * BLOCK * row.mr * row.blocks * BLOCK;
+    let flop = 2 * STEPS * BLOCK * row.mr * row.cols;
     Row { name: row.name.into(), throughput: Throughput::Elements(flop as u64), run: Box::new(run) }
 }
 

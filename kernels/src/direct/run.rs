@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::Direct;
 use super::blocking::Part;
 use crate::exec::Shared;
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Loop, Output, Row, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
@@ -24,7 +24,6 @@ struct Region {
     x: Segment,
     n: usize,
     ocb: usize,
-    blocks: usize,
     /// Steps of the outermost reduction loop, relative to the panel's first.
     steps: Range<usize>,
     channels: Range<usize>,
@@ -55,20 +54,13 @@ impl Run<'_> {
         let channels = d.channels(ocb);
         let total = d.steps(&channels).len();
         // With edge tiles a row is one segment: its border pixels sit out the taps that they lack.
-        let whole = d.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
+        let whole = d.tiles.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
         for s0 in (0..total).step_by(b.chunk.min(total)) {
             let steps = s0..(s0 + b.chunk).min(total);
             for n in n.clone() {
                 for y in d.y.segments(ys.clone()) {
-                    let region = |x| Region {
-                        y: y.clone(),
-                        x,
-                        n,
-                        ocb,
-                        blocks: b.panel.min(blocks(d.shape.oc) - ocb),
-                        steps: steps.clone(),
-                        channels: channels.clone(),
-                    };
+                    let region =
+                        |x| Region { y: y.clone(), x, n, ocb, steps: steps.clone(), channels: channels.clone() };
                     match &whole {
                         Some(row) => self.region(&region(row.clone())),
                         None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
@@ -79,51 +71,53 @@ impl Run<'_> {
     }
 
     fn region(&self, r: &Region) {
-        let d = self.d;
         let (w, h) = (r.x.out.len(), r.y.out.len());
-        let rows_width = d.rows.best_width(w, r.blocks);
-        // Down the columns where that fills tiles better: border columns of a few pixels.
-        if d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w {
-            let width = d.columns.best_width(h, r.blocks);
-            for (b0, nb) in pieces(r.blocks, width) {
-                let mut tiles = self.tiles(r, b0, true);
-                for x in r.x.out.clone() {
-                    for (y0, mr, n) in runs(h, d.columns.max_mr(nb)) {
-                        tiles.run(self, d.columns.get(mr, nb), (r.y.out.start + y0, x), n);
+        for (first, blocks, t) in self.d.covers(r.ocb) {
+            let width = t.width(&t.rows, w, blocks);
+            // Down the columns where that fills tiles better: border columns of a few pixels.
+            if t.edges.is_none() && w < t.rows.max_mr(width).min(4) && h > w {
+                let width = t.width(&t.columns, h, blocks);
+                for (b0, nb) in pieces(blocks, width) {
+                    let mut tiles = self.tiles(r, first + b0, true);
+                    for x in r.x.out.clone() {
+                        for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
+                            tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n);
+                        }
                     }
                 }
+                continue;
             }
-            return;
-        }
-        for (b0, nb) in pieces(r.blocks, rows_width) {
-            let mut tiles = self.tiles(r, b0, false);
-            for y in r.y.out.clone() {
-                for (x0, mr, n) in runs(w, d.rows.max_mr(nb)) {
-                    self.row(&mut tiles, (nb, mr, n), (y, r.x.out.start + x0));
+            for (b0, nb) in pieces(blocks, width) {
+                let mut tiles = self.tiles(r, first + b0, false);
+                for y in r.y.out.clone() {
+                    for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
+                        let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                        self.row(&mut tiles, (t.rows.get(mr, nb), edge), (y, r.x.out.start + x0), n);
+                    }
                 }
             }
         }
     }
 
-    /// A run of `n` tiles of `mr` pixels and `nb` blocks: edge tiles for the first and the last of a row, if those lack taps.
-    fn row(&self, tiles: &mut Tiles, (nb, mr, n): (usize, usize, usize), (y, x): (usize, usize)) {
+    /// A run of `n` tiles: edge tiles for the first and the last of a row, if those lack taps.
+    fn row(&self, tiles: &mut Tiles, (row, edge): (&Row, Option<&Row>), (y, x): (usize, usize), n: usize) {
         let d = self.d;
-        let Some(edges) = &d.edges else { return tiles.run(self, d.rows.get(mr, nb), (y, x), n) };
-        let inner = d.x.interior();
+        let Some(edge) = edge else { return tiles.run(self, row, (y, x), n) };
+        let (inner, mr) = (d.x.interior(), row.mr);
         let first = usize::from(x < inner.start);
         let last = usize::from(x + n * mr > inner.end).min(n - first);
-        let mut edge = |x: usize| {
+        let mut at_edge = |x: usize| {
             tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
-            tiles.run(self, edges.get(mr, nb), (y, x), 1);
+            tiles.run(self, edge, (y, x), 1);
         };
         if first == 1 {
-            edge(x);
+            at_edge(x);
         }
         if last == 1 {
-            edge(x + (n - 1) * mr);
+            at_edge(x + (n - 1) * mr);
         }
         if n > first + last {
-            tiles.run(self, d.rows.get(mr, nb), (y, x + first * mr), n - first - last);
+            tiles.run(self, row, (y, x + first * mr), n - first - last);
         }
     }
 

@@ -233,6 +233,24 @@ impl Output {
         }
     }
 
+    /// Pads what `NV` vectors leave of their last block with zeros, where the output has whole blocks, for the tile `at` floats
+    /// further on.
+    ///
+    /// # Safety
+    /// As for [`Output::store`].
+    #[inline(always)]
+    pub(crate) unsafe fn pad<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
+        if (NV * I::LANES).is_multiple_of(BLOCK) || !self.pad_cols {
+            return;
+        }
+        for v in NV..NV.next_multiple_of(BLOCK / I::LANES) {
+            for i in 0..MR {
+                // SAFETY: blocked output has whole blocks.
+                unsafe { s.store(self.y.add(at + i * self.px + self.at::<I>(v)), s.zero()) };
+            }
+        }
+    }
+
     /// By way of a buffer: for activations beyond a clamp, for tiles with fewer channels than columns, and for channels that
     /// are not adjacent.
     ///

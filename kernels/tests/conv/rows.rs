@@ -19,7 +19,7 @@ fn every_tile_against_its_formula() {
             for (loops, depth) in [([1, 1, 1], 1), ([2, 3, 2], 9), ([3, 1, 1], 16), ([1, 2, 3], 5)] {
                 for cut in [0, 3, BLOCK] {
                     for accumulate in [false, true] {
-                        one_tile(row, loops, depth, row.blocks * BLOCK - cut.min(row.blocks * BLOCK - 1), accumulate);
+                        one_tile(row, loops, depth, row.cols - cut.min(row.cols - 1), accumulate);
                     }
                 }
             }
