@@ -22,7 +22,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
-use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
 
 /// A kernel and how much one run of it does.
 struct Row {
@@ -100,12 +100,13 @@ fn tile_row(row: &'static tile::Row) -> Row {
             w_block,
             accumulate: false,
             edge: [Taps::ALL; 2],
+            sweep: Sweep::ONE,
             out: Output {
                 y: y.as_mut_ptr(),
                 px: row.blocks * BLOCK,
                 block: BLOCK,
                 channel: 1,
-                cols: row.blocks * BLOCK,
+                cols: row.cols,
                 pad_cols: false,
                 finish: None,
             },
@@ -115,7 +116,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
         unsafe { (row.run)(&args) };
         black_box(&mut y);
     };
-    let flop = 2 * STEPS * BLOCK * row.mr * row.blocks * BLOCK;
+    let flop = 2 * STEPS * BLOCK * row.mr * row.cols;
     Row { name: row.name.into(), throughput: Throughput::Elements(flop as u64), run: Box::new(run) }
 }
 

@@ -117,7 +117,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const PERM: bool,
                 }
             }
             // SAFETY: the contract covers the outputs of every line.
-            unsafe { out.store(s, acc) };
+            unsafe { out.store(s, 0, acc) };
             out.advance(a.y_line);
         }
     }

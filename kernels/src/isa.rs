@@ -351,7 +351,7 @@ pub mod entry {
     pub use super::neon::entry as neon;
     pub use super::scalar::entry as scalar;
     #[cfg(target_arch = "x86_64")]
-    pub use super::x86::{entry_avx2 as avx2, entry_avx512 as avx512};
+    pub use super::x86::{entry_avx2 as avx2, entry_avx512 as avx512, entry_avx512_half as avx512_half};
 }
 
 #[cfg(test)]

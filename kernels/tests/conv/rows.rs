@@ -4,7 +4,7 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
@@ -19,7 +19,7 @@ fn every_tile_against_its_formula() {
             for (loops, depth) in [([1, 1, 1], 1), ([2, 3, 2], 9), ([3, 1, 1], 16), ([1, 2, 3], 5)] {
                 for cut in [0, 3, BLOCK] {
                     for accumulate in [false, true] {
-                        one_tile(row, loops, depth, row.blocks * BLOCK - cut.min(row.blocks * BLOCK - 1), accumulate);
+                        one_tile(row, loops, depth, row.cols - cut.min(row.cols - 1), accumulate);
                     }
                 }
             }
@@ -69,6 +69,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             w_block,
             accumulate,
             edge,
+            sweep: Sweep::ONE,
             out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
