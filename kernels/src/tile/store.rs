@@ -40,7 +40,7 @@ impl Finish {
     }
 
     /// The same for a tile whose first output channel is `oc` and whose first output is `y` floats from the start.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, oc: usize, y: usize) -> Self {
         let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
         Self { bias: shift(self.bias, oc), residual: shift(self.residual, y), ..*self }
@@ -77,14 +77,15 @@ pub struct Output {
 const BUFFER: usize = 448;
 
 impl Output {
-    /// Moves on by `y` floats, in the output and in the residual.
+    /// The same for vector `v` alone, `y` floats further on.
     #[inline(always)]
-    pub(crate) fn advance(&mut self, y: usize) {
-        self.y = self.y.wrapping_add(y);
-        if let Some(f) = &mut self.finish
-            && !f.residual.is_null()
-        {
-            f.residual = f.residual.wrapping_add(y);
+    pub(crate) fn vector<I: Isa>(&self, v: usize, y: usize) -> Self {
+        let y = y + self.at::<I>(v);
+        Self {
+            y: self.y.wrapping_add(y),
+            cols: self.cols.saturating_sub(v * I::LANES),
+            finish: self.finish.map(|f| f.at(v * I::LANES, y)),
+            ..*self
         }
     }
 
@@ -172,8 +173,9 @@ impl Output {
                         }
                     }
                 }
+                let clamps = f.lo > f32::NEG_INFINITY || f.hi < f32::INFINITY;
                 let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-                for i in 0..MR {
+                for i in 0..if clamps { MR } else { 0 } {
                     for v in 0..NV {
                         // The clamp is the first operand, so that a NaN in the sum stays one.
                         acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
