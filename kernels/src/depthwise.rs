@@ -4,7 +4,7 @@
 //! y[oy][ox][o] = sum over (j, ky, kx)  x[oy * sh + ky * dh][ox * sw + kx * dw][source(o, j)] * w[j][ky][kx][o]
 //! source(o, j) = o / ocg * icg + j          j = 0..icg
 //!
-//! for each image and output block, in one call:
+//! for each image and output block, many of them in one call:
 //!   for each row, for each run of MR pixels, for each vector of the block:
 //!     for j: for ky: load KW weights; for each of the (MR - 1) * S + KW inputs: load, permute, up to KW multiply-adds
 //! ```
@@ -243,19 +243,28 @@ impl Depthwise {
         assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
         assert!(self.level.is_available());
         let (y, finish) = (Shared::new(y), SyncFinish(Finish::new(epilogue, self.level)));
-        // Planes are the natural parts; few of them are cut into strips of rows.
-        let planes = s.n * blocks(s.oc);
-        let wanted = (executor.threads() * 4).min((s.macs() / 50_000) as usize).max(1);
-        let strips = if executor.threads() == 1 { 1 } else { wanted.div_ceil(planes.max(1)).min(s.oh) };
+        // Planes are the natural parts; few of them are cut into strips of rows, many of them go together.
+        let (threads, ocb) = (executor.threads(), blocks(s.oc));
+        let wanted = (threads * 4).min((s.macs() / 50_000) as usize).max(1);
+        let strips = if threads == 1 { 1 } else { wanted.div_ceil((s.n * ocb).max(1)).min(s.oh) };
         let strips = strips.max(s.oh.div_ceil(self.strip));
-        for_each_part_with(executor, planes * strips, scratch, self.scratch_len(), |part, scratch| {
-            let (plane, strip) = (part / strips, part % strips);
-            let (n, ocb) = (plane / blocks(s.oc), plane % blocks(s.oc));
+        let together = if strips == 1 && self.alike() { (s.n * ocb / wanted).clamp(1, ocb) } else { 1 };
+        let batches = ocb.div_ceil(together);
+        for_each_part_with(executor, s.n * batches * strips, scratch, self.scratch_len(), |part, scratch| {
+            let (batch, strip) = (part / strips, part % strips);
+            let (n, first) = (batch / batches, batch % batches * together);
+            let planes = together.min(ocb - first);
             let rows = s.oh * strip / strips..s.oh * (strip + 1) / strips;
-            let x = self.block_input(x, scratch, n, ocb, &rows);
-            let run = Run { d: self, x, w: packed, y: &y, finish: &finish, n, ocb };
-            run.strip(rows);
+            let x = self.block_input(x, scratch, n, first, &rows);
+            Run { d: self, x, w: packed, y: &y, finish: &finish, n, ocb: first, planes }.strip(rows);
         });
+    }
+
+    /// Whether all planes draw their lanes from input blocks of their own number in the same way.
+    fn alike(&self) -> bool {
+        let s = &self.shape;
+        let own = s.icg() == s.ocg() && BLOCK.is_multiple_of(s.ocg());
+        own && self.input == Layout::Blocked && self.output == Layout::Blocked
     }
 
     /// The blocked input that output rows of one plane read: the whole tensor, or their rows copied to scratch.

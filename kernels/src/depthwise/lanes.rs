@@ -1,5 +1,7 @@
 //! The kernel body: it sweeps over a plane, borders and all, in one call.
 
+use core::hint::black_box;
+
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
 use crate::tile::Output;
@@ -55,10 +57,14 @@ pub struct LaneArgs {
     /// Whether the first (last) pixels of a line lack taps.
     pub(super) left: bool,
     pub(super) right: bool,
+    /// Planes, and from plane to plane in the input, the weights and the output.
+    pub(super) planes: usize,
+    pub(super) x_plane: usize,
+    pub(super) w_plane: usize,
     /// Vectors of output channels, and where each draws from.
     pub(super) vectors: usize,
     pub(super) x_vector: [usize; MAX_VECTORS],
-    /// Of pixel 0 of line 0 and vector 0.
+    /// Of pixel 0 of line 0 and vector 0 of plane 0.
     pub(super) out: Output,
 }
 
@@ -81,7 +87,7 @@ unsafe fn sum<I: Isa, const MR: usize, const KW: usize, const S: usize, const FR
     rows: usize,
 ) -> [[I::V; 1]; MR] {
     let mut acc = [[s.zero(); 1]; MR];
-    for j in 0..a.groups {
+    for j in 0..if FROM == OWN { 1 } else { a.groups } {
         // SAFETY: with a permutation there are lane numbers for each j.
         let index = if FROM == PERMUTED { Some(unsafe { s.load_index(index.wrapping_add(j * BLOCK)) }) } else { None };
         for ky in 0..rows {
@@ -122,37 +128,43 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
 
     /// # Safety
     /// * `width >= MR`, and `runs` runs of `MR` pixels cover it; `vectors <= MAX_VECTORS`;
-    /// * for every line, its rows of taps, its pixels and vectors, the input of every tap is readable, save those that hang over
+    /// * for every plane and line, its rows of taps, its pixels and vectors, the input of every tap is readable, save those that hang over
     ///   the line's ends: with `left`, `L` taps of pixel 0, with `right`, `R` of the last one, and correspondingly less of
     ///   their neighbours in the first and last run;
     /// * the weights of all those taps are readable, and with a permutation [`INDEX`] lane numbers for each vector;
-    /// * `out` is as `Output::store` asks for, at every pixel of every line and every vector.
+    /// * `out` is as `Output::store` asks for, at every pixel of every line of every plane and vector; planes are blocks of it.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
-        for line in a.first_line..a.end_line {
-            let top = line * a.step;
-            let end = (a.above + a.height).saturating_sub(top).min(a.rows);
-            let first = a.above.saturating_sub(top).min(end);
-            let x_line = a.x.wrapping_add(line * a.x_line + first * a.x_row);
-            let w_line = a.w.wrapping_add(first * a.w_row);
-            for run in 0..a.runs {
-                let px = (run * MR).min(a.width - MR);
-                let x_run = x_line.wrapping_add(px * if KW == 1 { a.px } else { S * BLOCK });
-                let (left, right) = (a.left && run == 0, a.right && run + 1 == a.runs);
-                // The vectors of a pixel share its cache line, so that they come one after the other.
-                for v in 0..a.vectors {
-                    let x = x_run.wrapping_add(a.x_vector[v & (MAX_VECTORS - 1)]);
-                    let from = (x, w_line.wrapping_add(v * I::LANES), a.index.wrapping_add(v * INDEX));
-                    // SAFETY: the contract covers every line, run and vector.
-                    unsafe {
-                        let acc = match (left && L > 0, right && R > 0) {
-                            (false, false) => sum::<I, MR, KW, S, FROM, 0, 0>(s, a, from, end - first),
-                            (true, false) => sum::<I, MR, KW, S, FROM, L, 0>(s, a, from, end - first),
-                            (false, true) => sum::<I, MR, KW, S, FROM, 0, R>(s, a, from, end - first),
-                            (true, true) => sum::<I, MR, KW, S, FROM, L, R>(s, a, from, end - first),
-                        };
-                        a.out.vector::<I>(v, line * a.y_line + px * a.out.px).store(s, acc);
+        for plane in 0..a.planes {
+            for line in a.first_line..a.end_line {
+                let top = line * a.step;
+                let end = (a.above + a.height).saturating_sub(top).min(a.rows);
+                let first = a.above.saturating_sub(top).min(end);
+                let x_line = a.x.wrapping_add(plane * a.x_plane + line * a.x_line + first * a.x_row);
+                let w_line = a.w.wrapping_add(plane * a.w_plane + first * a.w_row);
+                // Known here by their values alone: else the four bodies below each have their addresses worked out anew
+                // in every line, 100 instructions of it.
+                let (x_line, w_line, rows) = black_box((x_line, w_line, end - first));
+                for run in 0..a.runs {
+                    let px = (run * MR).min(a.width - MR);
+                    let x_run = x_line.wrapping_add(px * if KW == 1 { a.px } else { S * BLOCK });
+                    let (left, right) = (a.left && run == 0, a.right && run + 1 == a.runs);
+                    let y = line * a.y_line + px * a.out.px;
+                    // The vectors of a pixel share its cache line, so that they come one after the other.
+                    for v in 0..a.vectors {
+                        let x = x_run.wrapping_add(a.x_vector[v & (MAX_VECTORS - 1)]);
+                        let from = (x, w_line.wrapping_add(v * I::LANES), a.index.wrapping_add(v * INDEX));
+                        // SAFETY: the contract covers every plane, line, run and vector.
+                        unsafe {
+                            let acc = match (left && L > 0, right && R > 0) {
+                                (false, false) => sum::<I, MR, KW, S, FROM, 0, 0>(s, a, from, rows),
+                                (true, false) => sum::<I, MR, KW, S, FROM, L, 0>(s, a, from, rows),
+                                (false, true) => sum::<I, MR, KW, S, FROM, 0, R>(s, a, from, rows),
+                                (true, true) => sum::<I, MR, KW, S, FROM, L, R>(s, a, from, rows),
+                            };
+                            a.out.store_vector(s, plane, v, y, acc);
+                        }
                     }
                 }
             }

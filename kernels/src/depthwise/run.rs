@@ -10,7 +10,7 @@ use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Output, SyncFinish};
 
-/// One output plane of one run.
+/// Some output planes of one run: blocks of one image.
 pub(super) struct Run<'a> {
     pub d: &'a Depthwise,
     pub x: Input<'a>,
@@ -18,11 +18,14 @@ pub(super) struct Run<'a> {
     pub y: &'a Shared<'a>,
     pub finish: &'a SyncFinish,
     pub n: usize,
+    /// The first block.
     pub ocb: usize,
+    /// How many; other than one only with [`Depthwise::alike`].
+    pub planes: usize,
 }
 
 impl Run<'_> {
-    /// Computes some rows of the plane.
+    /// Computes some rows of the planes.
     pub fn strip(&self, rows: Range<usize>) {
         let d = self.d;
         // A permutation's lane numbers take as long to make as a small plane to compute.
@@ -102,7 +105,7 @@ impl Run<'_> {
         self.w.as_ptr().wrapping_add((self.ocb * s.icg() * s.kh * s.kw + tap) * BLOCK)
     }
 
-    /// What all sweeps of the plane have in common; the rest is set by `sweep` and `region`.
+    /// What all sweeps of the planes have in common; the rest is set by `sweep` and `region`.
     fn args(&self, index: *const u32) -> LaneArgs {
         let d = self.d;
         let s = &d.shape;
@@ -140,6 +143,9 @@ impl Run<'_> {
             runs: 0,
             left: false,
             right: false,
+            planes: self.planes,
+            x_plane: d.xs.block,
+            w_plane: s.icg() * s.kh * s.kw * BLOCK,
             vectors,
             x_vector,
             out: Output {
@@ -199,6 +205,7 @@ impl Run<'_> {
         // * `sweep`: lines skip the rows of taps above and below the input; its columns have all taps of a row inside, or they
         //   are the whole row, and what hangs over its ends is what the kernel leaves out there, in its first and last run
         //   alone (`Runs::choose`);
+        // * planes that go together draw from blocks of the same distance, and are blocks of one image;
         // * `region`: its pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input;
         // * `block_input` has copied all rows that the strip's taps meet;
         // * the lanes of a vector draw from one vector (or one channel) of the input, by the check in `new`;

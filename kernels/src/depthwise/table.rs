@@ -72,8 +72,8 @@ static SCALAR: &[Row] = rows! {
     Scalar, scalar, 4, "scalar";
     "any" = 1 1 hang 0 0: dw [1 2 3 4] group [1 2 3 4] splat [1 2 3 4];
     "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2];
-    "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
     "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2];
+    "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
 };
 
 /// 16 registers.
@@ -82,14 +82,14 @@ static AVX2: &[Row] = rows! {
     Avx2, avx2, 8, "avx2";
     "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
     "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8 9 10];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
     "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
     "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
     "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
     "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
     "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
 };
 
 /// 32 registers. Beyond these sizes the compiler stops unrolling, or spills.
@@ -98,14 +98,14 @@ static AVX512: &[Row] = rows! {
     Avx512, avx512, 16, "avx512";
     "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
     "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
     "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
     "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
     "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
     "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
     "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
 };
 
 /// 32 registers.
@@ -114,11 +114,11 @@ static NEON: &[Row] = rows! {
     Neon, neon, 4, "neon";
     "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
     "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
     "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
     "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
     "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
 };
 
 /// All kernels of this family at a level; none for a level of another architecture.
