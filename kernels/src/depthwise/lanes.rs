@@ -1,10 +1,8 @@
 //! The kernel body: it sweeps over a plane, borders and all, in one call.
 
-use core::hint::black_box;
-
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
-use crate::tile::Output;
+use crate::tile::{Output, Strand};
 
 use super::MAX_ICG;
 
@@ -39,6 +37,8 @@ pub struct LaneArgs {
     pub(super) end_line: usize,
     pub(super) x_line: usize,
     pub(super) y_line: usize,
+    /// Lines that all vectors sweep before the next ones.
+    pub(super) band: usize,
     /// Rows of taps, and from one to the next in the input and in the weights. Line `l` has the rows `r` with
     /// `above <= l * step + r < above + height`.
     pub(super) rows: usize,
@@ -75,50 +75,92 @@ pub struct LaneArgs {
 /// taps, and for lines that run down a column.
 pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>;
 
-/// The sum of one run, which starts (`LEFT`) and ends (`RIGHT`) with the line.
-///
-/// # Safety
-/// As for [`Lanes`]: the inputs and weights of `rows` rows of taps are readable.
-#[inline(always)]
-unsafe fn sum<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>(
-    s: I,
-    a: &LaneArgs,
-    (x, w, index): (*const f32, *const f32, *const u32),
+/// One line of one vector: where its taps lie and how many rows of them.
+#[derive(Clone, Copy)]
+struct Source {
+    x: *const f32,
+    w: *const f32,
+    index: *const u32,
     rows: usize,
-) -> [[I::V; 1]; MR] {
-    let mut acc = [[s.zero(); 1]; MR];
-    for j in 0..if FROM == OWN { 1 } else { a.groups } {
-        // SAFETY: with a permutation there are lane numbers for each j.
-        let index = if FROM == PERMUTED { Some(unsafe { s.load_index(index.wrapping_add(j * BLOCK)) }) } else { None };
-        for ky in 0..rows {
-            for kx in 0..if KW == 1 { a.taps } else { 1 } {
-                // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
-                let x = x.wrapping_add(j * a.x_group + ky * a.x_row + kx * a.x_tap);
-                let mut wv = [s.zero(); KW];
-                for t in 0..KW {
-                    // SAFETY: weights of all taps are readable.
-                    wv[t] = unsafe { s.load(w.wrapping_add(j * a.w_group + ky * a.w_row + (kx + t) * BLOCK)) };
-                }
-                // An input that serves several pixels is written as several loads of one address, which the
-                // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
-                for i in 0..MR {
+}
+
+impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
+    Lanes<MR, KW, S, FROM, L, R>
+{
+    /// The sum of the run from `pixel` on, whose windows hang over the start and the end of the line by `L` and `R` taps.
+    ///
+    /// # Safety
+    /// The inputs and weights of all other taps are readable.
+    #[inline(always)]
+    unsafe fn sum<I: Isa>(s: I, a: &LaneArgs, from: Source, pixel: usize) -> [I::V; MR] {
+        let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
+        let mut acc = [s.zero(); MR];
+        for j in 0..if FROM == OWN { 1 } else { a.groups } {
+            // SAFETY: with a permutation there are lane numbers for each j.
+            let index =
+                if FROM == PERMUTED { Some(unsafe { s.load_index(from.index.wrapping_add(j * BLOCK)) }) } else { None };
+            // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
+            let (mut x, mut w) = (run.wrapping_add(j * a.x_group), from.w.wrapping_add(j * a.w_group));
+            for _ in 0..from.rows {
+                for kx in 0..if KW == 1 { a.taps } else { 1 } {
+                    let x = x.wrapping_add(kx * a.x_tap);
+                    let mut wv = [s.zero(); KW];
                     for t in 0..KW {
-                        if i * S + t < L || (MR - 1 - i) * S + (KW - 1 - t) < R {
-                            continue;
+                        // SAFETY: weights of all taps are readable.
+                        wv[t] = unsafe { s.load(w.wrapping_add((kx + t) * BLOCK)) };
+                    }
+                    // An input that serves several pixels is written as several loads of one address, which the
+                    // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
+                    for i in 0..MR {
+                        for t in 0..KW {
+                            if i * S + t < L || (MR - 1 - i) * S + (KW - 1 - t) < R {
+                                continue;
+                            }
+                            let at = x.wrapping_add(if KW == 1 { i * a.px } else { (i * S + t) * BLOCK });
+                            // SAFETY: this tap of this pixel is inside the input.
+                            let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
+                            if let Some(index) = index {
+                                v = s.permute(v, index);
+                            }
+                            acc[i] = s.fma(wv[t], v, acc[i]);
                         }
-                        let at = x.wrapping_add(if KW == 1 { i * a.px } else { (i * S + t) * BLOCK });
-                        // SAFETY: this tap of this pixel is inside the input.
-                        let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
-                        if let Some(index) = index {
-                            v = s.permute(v, index);
-                        }
-                        acc[i][0] = s.fma(wv[t], v, acc[i][0]);
                     }
                 }
+                x = x.wrapping_add(a.x_row);
+                w = w.wrapping_add(a.w_row);
+            }
+        }
+        acc
+    }
+}
+
+impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
+    Lanes<MR, KW, S, FROM, L, R>
+{
+    /// All runs of a line: the first and the last have bodies of their own where windows hang over.
+    ///
+    /// # Safety
+    /// As for the kernel, for this line.
+    #[inline(always)]
+    unsafe fn line<I: Isa>(s: I, a: &LaneArgs, from: Source, to: &Strand, y: usize) {
+        let (left, right, last) = (a.left && L > 0, a.right && R > 0, a.width - MR);
+        // SAFETY: the kernel's contract covers every run.
+        unsafe {
+            if left && right && a.runs == 1 {
+                return to.store(s, y, Self::sum(s, a, from, 0));
+            }
+            if left {
+                to.store(s, y, Lanes::<MR, KW, S, FROM, L, 0>::sum(s, a, from, 0));
+            }
+            for run in usize::from(left)..a.runs - usize::from(right) {
+                let pixel = (run * MR).min(last);
+                to.store(s, y + pixel * a.out.px, Lanes::<MR, KW, S, FROM, 0, 0>::sum(s, a, from, pixel));
+            }
+            if right {
+                to.store(s, y + last * a.out.px, Lanes::<MR, KW, S, FROM, 0, R>::sum(s, a, from, last));
             }
         }
     }
-    acc
 }
 
 impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
@@ -137,34 +179,28 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
         for plane in 0..a.planes {
-            for line in a.first_line..a.end_line {
-                let top = line * a.step;
-                let end = (a.above + a.height).saturating_sub(top).min(a.rows);
-                let first = a.above.saturating_sub(top).min(end);
-                let x_line = a.x.wrapping_add(plane * a.x_plane + line * a.x_line + first * a.x_row);
-                let w_line = a.w.wrapping_add(plane * a.w_plane + first * a.w_row);
-                // Known here by their values alone: else the four bodies below each have their addresses worked out anew
-                // in every line, 100 instructions of it.
-                let (x_line, w_line, rows) = black_box((x_line, w_line, end - first));
-                for run in 0..a.runs {
-                    let px = (run * MR).min(a.width - MR);
-                    let x_run = x_line.wrapping_add(px * if KW == 1 { a.px } else { S * BLOCK });
-                    let (left, right) = (a.left && run == 0, a.right && run + 1 == a.runs);
-                    let y = line * a.y_line + px * a.out.px;
-                    // The vectors of a pixel share its cache line, so that they come one after the other.
-                    for v in 0..a.vectors {
-                        let x = x_run.wrapping_add(a.x_vector[v & (MAX_VECTORS - 1)]);
-                        let from = (x, w_line.wrapping_add(v * I::LANES), a.index.wrapping_add(v * INDEX));
-                        // SAFETY: the contract covers every plane, line, run and vector.
-                        unsafe {
-                            let acc = match (left && L > 0, right && R > 0) {
-                                (false, false) => sum::<I, MR, KW, S, FROM, 0, 0>(s, a, from, rows),
-                                (true, false) => sum::<I, MR, KW, S, FROM, L, 0>(s, a, from, rows),
-                                (false, true) => sum::<I, MR, KW, S, FROM, 0, R>(s, a, from, rows),
-                                (true, true) => sum::<I, MR, KW, S, FROM, L, R>(s, a, from, rows),
-                            };
-                            a.out.store_vector(s, plane, v, y, acc);
-                        }
+            // The vectors of a pixel share its cache line: they sweep a band of lines one after the other, while it is in L1.
+            let mut start = a.first_line;
+            while start < a.end_line {
+                let band = start..(start + a.band).min(a.end_line);
+                start = band.end;
+                for v in 0..a.vectors {
+                    let x = a.x.wrapping_add(plane * a.x_plane + a.x_vector[v & (MAX_VECTORS - 1)]);
+                    let w = a.w.wrapping_add(plane * a.w_plane + v * I::LANES);
+                    let index = a.index.wrapping_add(v * INDEX);
+                    let strand = a.out.strand::<I>(plane, v);
+                    for line in band.clone() {
+                        let top = line * a.step;
+                        let end = (a.above + a.height).saturating_sub(top).min(a.rows);
+                        let first = a.above.saturating_sub(top).min(end);
+                        let from = Source {
+                            x: x.wrapping_add(line * a.x_line + first * a.x_row),
+                            w: w.wrapping_add(first * a.w_row),
+                            index,
+                            rows: end - first,
+                        };
+                        // SAFETY: the contract covers every plane, line and vector.
+                        unsafe { Self::line(s, a, from, &strand, line * a.y_line) };
                     }
                 }
             }

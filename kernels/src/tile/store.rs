@@ -74,7 +74,7 @@ pub struct Output {
 }
 
 /// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
-const BUFFER: usize = 448;
+pub(super) const BUFFER: usize = 448;
 
 impl Output {
     /// Moves on by `y` floats, in the output and in the residual.
@@ -201,66 +201,6 @@ impl Output {
             for i in 0..MR {
                 for v in 0..NV {
                     s.store(self.y.add(i * self.px + self.at::<I>(v)), acc[i][v]);
-                }
-            }
-        }
-    }
-
-    /// [`Output::store`] for vector `v` of block `b` alone, `y` floats further on. What is rare is not set up where it is
-    /// not needed.
-    ///
-    /// # Safety
-    /// As for [`Output::store`].
-    #[inline(always)]
-    pub(crate) unsafe fn store_vector<I: Isa, const MR: usize>(
-        &self,
-        s: I,
-        b: usize,
-        v: usize,
-        y: usize,
-        mut acc: [[I::V; 1]; MR],
-    ) {
-        let (channel, y) = (b * BLOCK + v * I::LANES, y + b * self.block + self.at::<I>(v));
-        if !self.is_simple(channel + I::LANES) {
-            let out = Self {
-                y: self.y.wrapping_add(y),
-                cols: self.cols.saturating_sub(channel),
-                finish: self.finish.map(|f| f.at(channel, y)),
-                ..*self
-            };
-            // SAFETY: the same contract.
-            return unsafe { out.store_by_buffer(s, &acc) };
-        }
-        // SAFETY: all channels of the vector exist, in the output, the bias and the residual.
-        unsafe {
-            if let Some(f) = &self.finish {
-                if !f.bias.is_null() {
-                    let bias = s.load(f.bias.add(channel));
-                    for i in 0..MR {
-                        acc[i][0] = s.add(acc[i][0], bias);
-                    }
-                }
-                if !f.residual.is_null() {
-                    for i in 0..MR {
-                        acc[i][0] = s.add(acc[i][0], s.load(f.residual.add(y + i * self.px)));
-                    }
-                }
-                if f.lo > f32::NEG_INFINITY || f.hi < f32::INFINITY {
-                    let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-                    for i in 0..MR {
-                        // The clamp is the first operand, so that a NaN in the sum stays one.
-                        acc[i][0] = s.min(hi, s.max(lo, acc[i][0]));
-                    }
-                }
-            }
-            let y = self.y.add(y);
-            if self.px == BLOCK {
-                for i in 0..MR {
-                    s.store(y.add(i * BLOCK), acc[i][0]);
-                }
-            } else {
-                for i in 0..MR {
-                    s.store(y.add(i * self.px), acc[i][0]);
                 }
             }
         }
