@@ -344,6 +344,13 @@ pub trait Kernel<I: Isa> {
 /// Function pointer of a kernel at one level.
 pub type Entry<A> = unsafe fn(&A);
 
+/// The function, as a pointer that the compiler does not see through. Although entries are `#[inline(never)]`, LLVM inlined
+/// them where [`Isa::call`] has them called, and prepared their loops in the hot path before it.
+#[inline(always)]
+fn not_inlined<A>(entry: Entry<A>) -> Entry<A> {
+    core::hint::black_box(entry)
+}
+
 /// The outermost edges, one `#[target_feature]` function per level. `entry::avx512::<K>` is a function pointer that
 /// kernel tables hold.
 pub mod entry {

@@ -27,9 +27,11 @@
 //! Error: a plain sum in the order above, fused where the level fuses: `|err| <= (n + 2) * 2^-24 * sum |x * w|` for `n` terms.
 
 mod store;
+mod strand;
 
 pub use store::{Finish, Output};
 pub(crate) use store::{SyncFinish, load_channels};
+pub(crate) use strand::Strand;
 
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use pulp::x86::{V3, V4};
 
-use super::{Isa, Kernel, Level};
+use super::{Isa, Kernel, Level, not_inlined};
 
 /// Token of the AVX2 level: AVX2, FMA, BMI.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +191,7 @@ macro_rules! ymm {
             #[inline(always)]
             unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
                 // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
-                unsafe { $entry::<K>(args) }
+                unsafe { not_inlined($entry::<K>)(args) }
             }
         }
     )*};
@@ -286,6 +286,6 @@ impl Isa for Avx512 {
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
         // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
-        unsafe { entry_avx512::<K>(args) }
+        unsafe { not_inlined(entry_avx512::<K>)(args) }
     }
 }

@@ -40,7 +40,7 @@ impl Finish {
     }
 
     /// The same for a tile whose first output channel is `oc` and whose first output is `y` floats from the start.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, oc: usize, y: usize) -> Self {
         let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
         Self { bias: shift(self.bias, oc), residual: shift(self.residual, y), ..*self }
@@ -74,7 +74,7 @@ pub struct Output {
 }
 
 /// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
-const BUFFER: usize = 448;
+pub(super) const BUFFER: usize = 448;
 
 impl Output {
     /// Moves on by `y` floats, in the output and in the residual.
