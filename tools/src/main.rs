@@ -9,6 +9,7 @@ mod machine;
 mod measure;
 mod plan;
 mod problems;
+mod report;
 mod table;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ Examples:
   swath bench-conv ic64ih56oc64kh3ph1               time one convolution
   swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
+  swath report                                      every algorithm on the standard lists: report.html
 
 Environment:
   SWATH_LEVEL  holds swath to a lower instruction-set level: scalar, neon, avx2, avx512
@@ -48,6 +50,8 @@ enum Command {
     BenchConv(bench::Args),
     /// Say which algorithm a convolution gets, and why.
     Explain(explain::Args),
+    /// Measure problems with every algorithm, and write a page with pictures.
+    Report(report::Args),
     /// Fit the cost model's coefficients to measurements.
     FitCost(fit::Args),
 }
@@ -61,6 +65,7 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::FitCost(args)) => fit::run(&args),
     }
 }

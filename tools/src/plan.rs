@@ -29,6 +29,12 @@ pub fn algos(shape: &ConvShape, level: Level) -> Vec<String> {
     ALGOS.iter().filter(|a| (a.plan)(&request).is_ok()).map(|a| a.name.to_string()).collect()
 }
 
+/// Name of the algorithm that a plan chooses by itself: the cost model's choice.
+pub fn chosen(problem: &Problem, request: &Request) -> Outcome<Option<String>> {
+    let request = Request { algo: None, ..request.clone() };
+    Ok(Some(plan(&problem.shape, &request)?.algo().to_string()))
+}
+
 /// A row of the kernel table.
 pub struct KernelRow {
     /// `conv_f32_14x32_avx512`
