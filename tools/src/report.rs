@@ -168,7 +168,8 @@ fn job(args: &Args) -> Outcome<Job> {
 /// The command as one would type it in a shell.
 fn command_line(args: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:=@%+".contains(c);
-    let quoted = args.map(|a| if !a.is_empty() && a.chars().all(plain) { a } else { format!("'{}'", a.replace('\'', "'\\''")) });
+    let quoted =
+        args.map(|a| if !a.is_empty() && a.chars().all(plain) { a } else { format!("'{}'", a.replace('\'', "'\\''")) });
     std::iter::once("swath".to_string()).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
@@ -184,7 +185,12 @@ fn table(report: &Report) -> String {
         ("within 7 %", Align::Right),
     ];
     for _ in &peers {
-        columns.extend([("against", Align::Left), ("mean", Align::Right), ("total", Align::Right), ("slowest", Align::Right)]);
+        columns.extend([
+            ("against", Align::Left),
+            ("mean", Align::Right),
+            ("total", Align::Right),
+            ("slowest", Align::Right),
+        ]);
     }
     let mut t = Table::new(&columns);
     for set in &report.sets {
@@ -202,7 +208,12 @@ fn table(report: &Report) -> String {
             ];
             for peer in &peers {
                 match figures::versus(set, at, peer) {
-                    Some(v) => row.extend([peer.clone(), format!("{:.2}", v.mean), format!("{:.2}", v.total), format!("{:.2}", v.slowest.1)]),
+                    Some(v) => row.extend([
+                        peer.clone(),
+                        format!("{:.2}", v.mean),
+                        format!("{:.2}", v.total),
+                        format!("{:.2}", v.slowest.1),
+                    ]),
                     None => row.extend(vec![String::new(); 4]),
                 }
             }
@@ -210,7 +221,14 @@ fn table(report: &Report) -> String {
         }
     }
     let m = &report.machine;
-    format!("{}\n{}, level {}, peak {:.1} GFLOP/s a core, {}\n", t.render(""), m.cpu.as_deref().unwrap_or("unknown CPU"), m.level, m.peak, report.date)
+    format!(
+        "{}\n{}, level {}, peak {:.1} GFLOP/s a core, {}\n",
+        t.render(""),
+        m.cpu.as_deref().unwrap_or("unknown CPU"),
+        m.level,
+        m.peak,
+        report.date
+    )
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use theme::{Anchor, GRID, INK, MUTED, Mark, text_style};
 
 /// Width of every picture, in its own units.
 pub const WIDTH: u32 = 960;
+/// Room for the names of layers beside rows.
+pub const NAMES: i32 = 290;
 /// Size of the text of axes and labels.
 pub const SMALL: f64 = 12.0;
 
@@ -110,11 +112,14 @@ impl Axis {
         Axis { title: title.into(), from, to, log: false, ticks, label: number }
     }
 
-    /// Logarithmic; ticks at 1, 2 and 5 times powers of ten.
+    /// Logarithmic; ticks at 1, 2 and 5 times powers of ten, or at these alone where that is too many.
     pub fn log(title: &str, from: f64, to: f64) -> Self {
         let (low, high) = (from.log10().floor() as i32, to.log10().ceil() as i32);
         let ticks = (low..=high).flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)));
-        let ticks = ticks.filter(|t| (from..=to).contains(t)).collect();
+        let mut ticks: Vec<f64> = ticks.filter(|t| (from..=to).contains(t)).collect();
+        if ticks.len() > 10 {
+            ticks = (low..=high).map(|e| 10f64.powi(e)).filter(|t| (from..=to).contains(t)).collect();
+        }
         Axis { title: title.into(), from, to, log: true, ticks, label: number }
     }
 
@@ -142,7 +147,11 @@ impl Axis {
     }
 
     fn coordinates(&self) -> Coordinates {
-        Coordinates { from: self.at(self.from), to: self.at(self.to), ticks: self.ticks.iter().map(|t| self.at(*t)).collect() }
+        Coordinates {
+            from: self.at(self.from),
+            to: self.at(self.to),
+            ticks: self.ticks.iter().map(|t| self.at(*t)).collect(),
+        }
     }
 }
 
@@ -248,6 +257,12 @@ impl<'a> Plot<'a> {
     pub fn dashed(&self, from: (f64, f64), to: (f64, f64), style: ShapeStyle) -> Outcome<()> {
         let ends = [self.pixel(from.0, from.1), self.pixel(to.0, to.1)];
         dashed(&self.root, ends, style)
+    }
+
+    /// A thin line upwards from a value, to a label that stands so many pixels higher.
+    pub fn stem(&self, (x, y): (f64, f64), pixels: i32) -> Outcome<()> {
+        let (px, py) = self.pixel(x, y);
+        Ok(self.root.draw(&PathElement::new([(px, py), (px, py - pixels - 4)], MUTED.stroke_width(1)))?)
     }
 
     /// A bar between two values of x, over a part of the rows.

@@ -207,9 +207,7 @@ mod tests {
         let run = |a: f64, b: f64| Run {
             threads: 1,
             choices: vec![Choice { by: "cost model".into(), algorithm: "a".into() }],
-            algorithms: [("a", a), ("b", b)]
-                .map(|(n, ms)| Time { algorithm: n.into(), ms, median_ms: ms })
-                .to_vec(),
+            algorithms: [("a", a), ("b", b)].map(|(n, ms)| Time { algorithm: n.into(), ms, median_ms: ms }).to_vec(),
             peers: Vec::new(),
         };
         run_for(&mut l, 1);

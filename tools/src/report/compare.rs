@@ -227,7 +227,8 @@ mod tests {
         new.timing.cold = true;
         new.timing.brief = true;
         let text = Comparison::new(&old, &new, 0.07).text();
-        for words in ["the machine differs", "the level differs: avx512 then, avx2 now", "FMA peak", "cold now", "--brief"]
+        for words in
+            ["the machine differs", "the level differs: avx512 then, avx2 now", "FMA peak", "cold now", "--brief"]
         {
             assert!(text.contains(&format!("warning: {words}")) || text.contains(words), "{words} in {text}");
         }

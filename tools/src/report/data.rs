@@ -210,6 +210,12 @@ impl Layer {
         text
     }
 
+    /// Its label, and how often it occurs.
+    pub fn label_and_times(&self, set: &str) -> String {
+        let times = if self.times > 1 { format!("  \u{d7}{}", self.times) } else { String::new() };
+        self.label(set) + &times
+    }
+
     /// Name and geometry.
     pub fn label(&self, set: &str) -> String {
         let name = self.short_name(set);

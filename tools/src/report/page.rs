@@ -106,34 +106,14 @@ fn summary(report: &Report) -> Markup {
                 caption { "Every set: geometric mean of the layers, and the network's total" }
                 thead {
                     tr {
-                        th.l { "set" } th { "threads" } th { "layers" } th { "GFLOP/s, mean" } th { "total ms" }
-                        th { "GFLOP/s, total" } th { "of the peak" } th.l { "lowest share of the peak" }
-                        @for p in &peers { th { "vs " (p) ": mean" } th { "total" } th.l { "slowest layer" } }
+                        th.l { "set" } th { "threads" } th { "layers" }
+                        @for p in &peers { th { "vs " (p) ": mean" } th { "network total" } th.l { "slowest layer" } }
+                        th { "GFLOP/s, mean" } th { "total ms" } th { "of the peak" } th.l { "lowest share of the peak" }
                     }
                 }
                 tbody {
                     @for set in &report.sets {
-                        @for (at, &n) in report.threads.iter().enumerate() {
-                            @if let Some(f) = figures::figures(report, set, at) {
-                                @let speed = f.gflop / f.total_ms * 1e3;
-                                tr {
-                                    td.l { (set.name) } td { (n) } td { (set.layers.len()) } td { (format!("{:.1}", f.gflops)) }
-                                    td { (format!("{:.3}", f.total_ms)) } td { (format!("{speed:.1}")) }
-                                    td { (format!("{:.0} %", 100.0 * speed / report.machine.peak / n as f64)) }
-                                    td.l { (format!("{:.0} %: {}", 100.0 * f.slowest.1, f.slowest.0)) }
-                                    @for p in &peers {
-                                        @if let Some(v) = figures::versus(set, at, p) {
-                                            td class=(verdict(v.mean)) { (format!("{:.2}", v.mean)) }
-                                            td class=(verdict(v.total)) { (format!("{:.2}", v.total)) }
-                                            td.l {
-                                                (format!("{:.2}: {}", v.slowest.1, v.slowest.0))
-                                                @if v.layers < set.layers.len() { " (it has " (v.layers) " layers)" }
-                                            }
-                                        } @else { td {} td {} td.l {} }
-                                    }
-                                }
-                            }
-                        }
+                        @for (at, &n) in report.threads.iter().enumerate() { (figures_row(report, set, at, n, &peers)) }
                     }
                 }
             }
@@ -151,6 +131,32 @@ fn summary(report: &Report) -> Markup {
     }
 }
 
+fn figures_row(report: &Report, set: &Set, at: usize, threads: usize, peers: &[String]) -> Markup {
+    let Some(f) = figures::figures(report, set, at) else { return html! {} };
+    let share = f.gflop / f.total_ms * 1e3 / report.machine.peak / threads as f64;
+    html! {
+        tr {
+            td.l { (set.name) } td { (threads) } td { (set.layers.len()) }
+            @for p in peers {
+                @match figures::versus(set, at, p) {
+                    Some(v) => {
+                        td class=(verdict(v.mean)) { (format!("{:.2}", v.mean)) }
+                        td class=(verdict(v.total)) { (format!("{:.2}", v.total)) }
+                        td.l.wrap {
+                            (format!("{:.2}: {}", v.slowest.1, v.slowest.0))
+                            @if v.layers < set.layers.len() { " (it has " (v.layers) " layers)" }
+                        }
+                    }
+                    None => { td {} td {} td.l {} }
+                }
+            }
+            td { (format!("{:.1}", f.gflops)) } td { (format!("{:.3}", f.total_ms)) }
+            td { (format!("{:.0} %", 100.0 * share)) }
+            td.l.wrap { (format!("{:.0} %: {}", 100.0 * f.slowest.1, f.slowest.0)) }
+        }
+    }
+}
+
 /// The numbers that a reader wants first.
 fn tiles(report: &Report) -> Markup {
     let tile = |number: String, what: String| html! { div.tile { b { (number) } span { (what) } } };
@@ -161,8 +167,8 @@ fn tiles(report: &Report) -> Markup {
             @for (at, &n) in report.threads.iter().enumerate() {
                 @let all = report.layers().map(|(_, l)| l.gflops(l.runs[at].chosen().ms));
                 @if let Some(mean) = figures::geometric_mean(all) {
-                    (tile(format!("{mean:.1} GFLOP/s"), format!(
-                        "geometric mean of {count} layers on {}, {:.0} % of the peak", threads(n), 100.0 * mean / peak / n as f64
+                    (tile(format!("{mean:.1}"), format!(
+                        "GFLOP/s, geometric mean of {count} layers on {}, {:.0} % of the peak", threads(n), 100.0 * mean / peak / n as f64
                     )))
                 }
             }
@@ -184,7 +190,8 @@ fn tiles(report: &Report) -> Markup {
 }
 
 fn compared(c: &Comparison) -> Markup {
-    let marked: Vec<_> = c.slower().map(|c| ("slower", "bad", c)).chain(c.faster().map(|c| ("faster", "good", c))).collect();
+    let marked: Vec<_> =
+        c.slower().map(|c| ("slower", "bad", c)).chain(c.faster().map(|c| ("faster", "good", c))).collect();
     html! {
         section {
             h2 id="compared" { "Compared with an older report" }
@@ -202,7 +209,7 @@ fn compared(c: &Comparison) -> Markup {
                         tbody {
                             @for (word, class, change) in marked {
                                 tr {
-                                    td.l class=(format!("l {class}")) { (word) } td.l { (change.label) } td { (change.threads) }
+                                    td class=(format!("l {class}")) { (word) } td.l { (change.label) } td { (change.threads) }
                                     td { (format!("{:.4}", change.ms[0])) } td { (format!("{:.4}", change.ms[1])) }
                                     td { (format!("x{:.2}", 1.0 / change.ratio())) } td.l { (change.algorithms()) }
                                 }

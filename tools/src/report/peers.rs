@@ -178,7 +178,8 @@ mod tests {
         assert_eq!(assign("peer", &lines, 2, &mut report.sets[0].layers), 2);
         let times: Vec<_> = report.sets[0].layers.iter().map(|l| l.runs[1].peer("peer")).collect();
         assert_eq!(times, [Some(0.5), Some(1.0)]);
-        for bad in ["", "x,mb1,fwd,jit,1,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,0,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,NaN,1"]
+        for bad in
+            ["", "x,mb1,fwd,jit,1,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,0,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,NaN,1"]
         {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -22,8 +22,8 @@ const TITLES: &[(&str, &str)] = &[
 /// Rewrites the block between the markers of a file.
 pub fn update(path: &Path, report: &Report) -> Outcome<()> {
     let failed = |why: String| Failure::new(format_args!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
     let block = block(report).map_err(failed)?;
     files::write(path, &replaced(&text, &block).map_err(failed)?)
 }
@@ -48,7 +48,9 @@ fn replaced(text: &str, block: &str) -> Result<String, String> {
 /// What stands between the markers.
 fn block(report: &Report) -> Result<String, String> {
     let Some(peer) = report.peers().into_iter().next() else {
-        return Err("the table is against another library, and the report has none: see --peer-command and --peer".into());
+        return Err(
+            "the table is against another library, and the report has none: see --peer-command and --peer".into()
+        );
     };
     let m = &report.machine;
     let mut out = format!(

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::theme::{ALERT, Anchor, INK, MUTED, series, text_style};
-use super::{Axis, Figure, Legend, Margins, Plot, SMALL, Swatch, fitted};
+use super::{Axis, Figure, Legend, Margins, NAMES, Plot, SMALL, Swatch, fitted};
 use crate::failure::Outcome;
 use crate::report::data::{Report, Set};
 use crate::report::figures;
@@ -11,8 +11,6 @@ use crate::report::figures;
 /// Pixels of a bar with its gap, and between layers.
 const BAR: i32 = 14;
 const GAP: i32 = 8;
-/// Room for the names of layers.
-const NAMES: i32 = 250;
 
 /// Draws the bars of a set, on the smallest number of threads.
 pub fn draw(report: &Report, set: &Set) -> Outcome<Figure> {
@@ -31,31 +29,42 @@ pub fn draw(report: &Report, set: &Set) -> Outcome<Figure> {
     let svg = super::svg(&title, legend.height + rows + 52, |root| {
         legend.draw(root)?;
         let margins = Margins { top: legend.height, right: 150, bottom: 52, left: NAMES };
-        let plot = Plot::new(root, margins, Axis::linear("speed (GFLOP/s)", 0.0, limit, 8), Axis::rows(f64::from(rows)))?;
+        let plot =
+            Plot::new(root, margins, Axis::linear("speed (GFLOP/s)", 0.0, limit, 8), Axis::rows(f64::from(rows)))?;
+        let mut texts = Vec::new();
         let mut y = f64::from(GAP) / 2.0;
         for layer in &set.layers {
             let run = &layer.runs[0];
             let middle = y + f64::from(run.algorithms.len() as i32 * BAR) / 2.0;
-            let times = if layer.times > 1 { format!("  x{}", layer.times) } else { String::new() };
-            let name = fitted(&(layer.label(&set.name) + &times), NAMES - 16);
+            let name = fitted(&layer.label_and_times(&set.name), NAMES - 16);
             plot.text(&name, (0.0, middle), (-8, 0), text_style(SMALL, INK, Anchor::Right))?;
             for time in &run.algorithms {
                 let colour = series(names.iter().position(|n| *n == time.algorithm).unwrap_or(0));
                 let chosen = time.algorithm == run.chosen().algorithm;
                 let speed = layer.gflops(time.ms);
                 let style = if chosen { colour.filled() } else { colour.mix(0.45).filled() };
-                let bottom = y + f64::from(BAR) - 2.0;
-                plot.bar([0.0, speed], [y, bottom], style)?;
-                let text = format!("{speed:.1} {}{}", time.algorithm, if chosen { " \u{25c0} chosen" } else { "" });
-                let style = text_style(SMALL - 1.0, if chosen { INK } else { MUTED }, Anchor::Left);
-                plot.text(&text, (speed, (y + bottom) / 2.0), (5, 0), style)?;
+                plot.bar([0.0, speed], [y, y + f64::from(BAR) - 2.0], style)?;
+                texts.push(((speed, y + f64::from(BAR) / 2.0 - 1.0), &time.algorithm, chosen));
                 y += f64::from(BAR);
             }
             y += f64::from(GAP);
         }
-        plot.dashed((peak, 0.0), (peak, f64::from(rows)), ALERT.stroke_width(1))
+        // Texts come last, on top of the line.
+        plot.dashed((peak, 0.0), (peak, f64::from(rows)), ALERT.stroke_width(1))?;
+        for (at, algorithm, chosen) in texts {
+            let text = format!("{:.1} {algorithm}{}", at.0, if chosen { " \u{25c0} chosen" } else { "" });
+            let style = text_style(SMALL - 1.0, if chosen { INK } else { MUTED }, Anchor::Left);
+            plot.text(&text, at, (5, 0), style)?;
+        }
+        Ok(())
     })?;
     let caption = "Every algorithm that supports a layer, timed in turn with the others; the full-coloured bar with the arrow is \
                    the one that the plan takes. A longer bar next to it is speed that the choice leaves behind.";
-    Ok(Figure { set: Some(set.name.clone()), id: format!("algorithms-{}", super::id(&set.name)), title, svg, caption: caption.into() })
+    Ok(Figure {
+        set: Some(set.name.clone()),
+        id: format!("algorithms-{}", super::id(&set.name)),
+        title,
+        svg,
+        caption: caption.into(),
+    })
 }

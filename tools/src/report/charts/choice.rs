@@ -26,7 +26,7 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
     let worst = lines.iter().filter_map(|(q, _)| q.losses.last()).map(|l| l.0).fold(1.1, f64::max);
     let top = (worst * 1.05).min(LIMIT);
     let title = "Choices against the best candidate";
-    let svg = super::svg(title, legend.height + 360, |root| {
+    let svg = super::svg(title, legend.height + 320, |root| {
         legend.draw(root)?;
         let margins = Margins { top: legend.height, right: 24, bottom: 52, left: 70 };
         let x = Axis::linear("problems, sorted by their loss (%)", 0.0, 100.0, 10);

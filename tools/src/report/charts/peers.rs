@@ -3,13 +3,12 @@
 use plotters::prelude::*;
 
 use super::theme::{ALERT, Anchor, INK, MUTED, mark, series, text_style};
-use super::{Axis, Figure, Legend, Margins, Plot, SMALL, Swatch, fitted};
+use super::{Axis, Figure, Legend, Margins, NAMES, Plot, SMALL, Swatch, fitted};
 use crate::failure::Outcome;
 use crate::report::data::{Report, Set};
 use crate::report::figures;
 
 const ROW: i32 = 22;
-const NAMES: i32 = 250;
 
 /// Draws a set's ratios to every peer on every number of threads; nothing where no peer has a time.
 pub fn draw(report: &Report, set: &Set) -> Outcome<Option<Figure>> {
@@ -45,7 +44,8 @@ pub fn draw(report: &Report, set: &Set) -> Outcome<Option<Figure>> {
         legend.draw(root)?;
         let margins = Margins { top: legend.height, right: 60, bottom: 52, left: NAMES };
         let x = Axis::log("peer's time over swath's (logarithmic): above 1, swath is faster", low, high);
-        let candidates = [0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+        let candidates =
+            [0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0];
         let x = x.ticks(candidates.into_iter().filter(|t| (low..=high).contains(t)));
         let plot = Plot::new(root, margins, x, Axis::rows(rows as f64))?;
         plot.line([(1.0, 0.0), (1.0, rows as f64)], INK.stroke_width(2))?;
@@ -69,5 +69,11 @@ pub fn draw(report: &Report, set: &Set) -> Outcome<Option<Figure>> {
     })?;
     let caption = "How many times swath is as fast as each peer, layer by layer; to the right of the line swath is faster. The \
                    number is the layer's lowest ratio, red below 0.97.";
-    Ok(Some(Figure { set: Some(set.name.clone()), id: format!("peers-{}", super::id(&set.name)), title, svg, caption: caption.into() }))
+    Ok(Some(Figure {
+        set: Some(set.name.clone()),
+        id: format!("peers-{}", super::id(&set.name)),
+        title,
+        svg,
+        caption: caption.into(),
+    }))
 }

@@ -27,7 +27,8 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
     let peak = report.machine.peak * threads as f64;
     let names = report.algorithms();
     // L1 is left out: tiles read it at the rate of their instructions, whatever a layer's size.
-    let roofs: Vec<(&str, f64)> = report.machine.bandwidths.iter().filter(|b| b.from != "L1").map(|b| (b.from.as_str(), b.gb_per_s * threads as f64)).collect();
+    let shared = report.machine.bandwidths.iter().filter(|b| b.from != "L1");
+    let roofs: Vec<(&str, f64)> = shared.map(|b| (b.from.as_str(), b.gb_per_s * threads as f64)).collect();
     let nearest = roofs.iter().map(|r| r.1).fold(0.0, f64::max);
     let points: Vec<Point> = report
         .layers()
@@ -57,10 +58,15 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
 
 fn picture(title: &str, peak: f64, roofs: &[(&str, f64)], points: &[Point], names: &[String]) -> Outcome<String> {
     let used = names.iter().enumerate().filter(|(i, _)| points.iter().any(|p| p.algorithm == *i));
-    let legend = Legend::new(used.map(|(i, n)| (Swatch::Mark(mark(i), series(i)), n.clone())).collect());
+    let mut entries: Vec<_> = used.map(|(i, n)| (Swatch::Mark(mark(i), series(i)), n.clone())).collect();
+    entries.push((Swatch::Line(INK), format!("FMA peak, {peak:.0} GFLOP/s")));
+    entries.push((Swatch::Line(MUTED), "rate of reading".into()));
+    let legend = Legend::new(entries);
     let fold = |f: fn(&Point) -> f64, start: f64, op: fn(f64, f64) -> f64| points.iter().map(f).fold(start, op);
-    let ridge = roofs.iter().map(|r| peak / r.1).fold(1.0, f64::max);
-    let x = (fold(|p| p.x, ridge, f64::min) * 0.6, fold(|p| p.x, ridge, f64::max) * 1.6);
+    // All roofs meet the peak inside the picture.
+    let ridges = || roofs.iter().map(|r| peak / r.1);
+    let (low, high) = (ridges().fold(f64::INFINITY, f64::min), ridges().fold(1.0, f64::max));
+    let x = (fold(|p| p.x, low, f64::min) * 0.6, fold(|p| p.x, high, f64::max) * 1.6);
     let y = (fold(|p| p.y, peak, f64::min) * 0.5, fold(|p| p.y, peak, f64::max) * 1.6);
     super::svg(title, 560, |root| {
         legend.draw(root)?;
@@ -71,18 +77,17 @@ fn picture(title: &str, peak: f64, roofs: &[(&str, f64)], points: &[Point], name
         for p in points {
             labels.keep_free(plot.pixel(p.x, p.y));
         }
-        plot.line([(x.0.max(y.0 / f64::MAX), peak), (x.1, peak)], INK.stroke_width(2))?;
-        plot.text(&format!("FMA peak {peak:.0} GFLOP/s"), (x.1, peak), (-4, -9), text_style(SMALL, INK, Anchor::Right))?;
-        for (from, rate) in roofs {
+        plot.line([(x.0, peak), (x.1, peak)], INK.stroke_width(2))?;
+        for (i, (from, rate)) in roofs.iter().enumerate() {
             // From the left or the lower border to the peak.
             let (start, end) = (x.0.max(y.0 / rate), (peak / rate).min(x.1));
             if start < end {
                 plot.line([(start, start * rate), (end, end * rate)], MUTED.stroke_width(1))?;
-                let foot = start * (end / start).powf(0.04);
+                // Above the peak, where layers of few operations never are; each a line lower than the one before.
                 let text = format!("{from} {rate:.0} GB/s");
-                plot.text(&text, (foot, foot * rate), (8, 6), text_style(SMALL, MUTED, Anchor::Left))?;
-                let (px, py) = plot.pixel(foot, foot * rate);
-                (0..12).for_each(|i| labels.keep_free((px + 10 + 10 * i, py + 6)));
+                let up = 14 * (roofs.len() - i) as i32;
+                plot.text(&text, (end, end * rate), (4, 2 - up), text_style(SMALL, MUTED, Anchor::Left))?;
+                plot.stem((end, end * rate), up)?;
             }
         }
         for p in points {

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use super::theme::{Anchor, INK, MUTED, mark, series, text_style};
 use super::{Axis, Figure, Labels, Legend, Margins, Plot, SMALL, Swatch};
 use crate::failure::Outcome;
-use crate::report::data::{Layer, Report};
+use crate::report::data::{Layer, Report, Set};
 use crate::report::figures;
 
 /// Left, each set's total time against threads; right, each layer's speed-up on the most threads against its size.
@@ -19,7 +19,7 @@ pub fn draw(report: &Report) -> Outcome<Option<Figure>> {
     let at = report.threads.len() - 1;
     let sets: Vec<_> = report.sets.iter().filter(|s| !s.layers.is_empty()).collect();
     let speedup = |l: &Layer, i: usize| l.runs[0].chosen().ms / l.runs[i].chosen().ms;
-    let total = |s: &crate::report::data::Set, i| figures::figures(report, s, i).map_or(f64::NAN, |f| f.total_ms);
+    let total = |s: &Set, i| figures::figures(report, s, i).map_or(f64::NAN, |f| f.total_ms);
     let mut entries: Vec<_> =
         sets.iter().enumerate().map(|(i, s)| (Swatch::Mark(mark(i), series(i)), s.name.clone())).collect();
     entries.push((Swatch::Line(MUTED), "a layer".into()));
@@ -71,7 +71,8 @@ pub fn draw(report: &Report) -> Outcome<Option<Figure>> {
         }
         Ok(())
     })?;
-    let large: Vec<f64> = report.layers().filter(|(_, l)| l.flop > 50_000_000).map(|(_, l)| speedup(l, at) / ideal).collect();
+    let large: Vec<f64> =
+        report.layers().filter(|(_, l)| l.flop > 50_000_000).map(|(_, l)| speedup(l, at) / ideal).collect();
     let good = large.iter().filter(|e| **e >= 0.93).count();
     let caption = format!(
         "Left, each set's whole time (each layer as often as it occurs) on more threads; thin lines are single layers. Right, the \

@@ -147,5 +147,6 @@ pub fn width(text: &str, size: f64) -> i32 {
             _ => 0.58,
         })
         .sum();
-    (em * size).ceil() as i32
+    // DejaVu Sans, the widest of the fonts that the page asks for.
+    (em * size * 1.06).ceil() as i32
 }
