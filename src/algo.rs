@@ -14,6 +14,7 @@ use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::winograd::{Variant, Winograd};
 
 pub(crate) use cost::predict;
 pub use cost::{COEFFICIENTS, Coefficients, FEATURES, Work};
@@ -29,6 +30,24 @@ pub struct Request<'a> {
     pub input: Layout,
     /// Layout of the output.
     pub output: Layout,
+    /// How much rounding error is acceptable.
+    pub accuracy: Accuracy,
+}
+
+/// How much rounding error a plan accepts, beyond that of the sum that defines a convolution.
+///
+/// For data without structure, errors relative to the result's root mean square are about 6e-7 for a plain sum in f32 over 256 input
+/// channels; [`Variant::typical`](swath_kernels::winograd::Variant::typical) and
+/// [`Variant::bound`](swath_kernels::winograd::Variant::bound) state those of Winograd's variants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Accuracy {
+    /// Sums of products as defined: no Winograd.
+    Exact,
+    /// Winograd with tiles of 2x2 and 4x4 outputs: errors about as large as those of a plain sum, to three times as large.
+    #[default]
+    Default,
+    /// All algorithms: Winograd with tiles of 6x6 outputs, too, whose errors are about ten times those of a plain sum.
+    Fast,
 }
 
 /// One row of [`ALGOS`].
@@ -51,6 +70,21 @@ pub static ALGOS: &[Algo] = &[
     },
     Algo { name: "direct", summary: "register tiles over channel blocks, no copy of the input", plan: direct },
     Algo { name: "stem", summary: "register tiles straight from NCHW: few input channels", plan: stem },
+    Algo {
+        name: "winograd2",
+        summary: "3x3 of stride 1 on tiles of 2x2 outputs: 2.25 times fewer multiplications",
+        plan: |r| winograd(r, Variant::F2),
+    },
+    Algo {
+        name: "winograd4",
+        summary: "3x3 of stride 1 on tiles of 4x4 outputs: 4 times fewer multiplications",
+        plan: |r| winograd(r, Variant::F4),
+    },
+    Algo {
+        name: "winograd6",
+        summary: "3x3 of stride 1 on tiles of 6x6 outputs: 5 times fewer multiplications; only if accuracy is `Fast`",
+        plan: |r| winograd(r, Variant::F6),
+    },
     Algo {
         name: "gemm",
         summary: "packed matrix product, im2col as its packing: every geometry and layout",
@@ -81,6 +115,16 @@ fn stem(r: &Request<'_>) -> Result<Kernel, String> {
     Ok(Kernel::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output))))
 }
 
+fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
+    if r.accuracy == Accuracy::Exact {
+        return Err("the accuracy asked for is `Exact`".into());
+    }
+    if variant == Variant::F6 && r.accuracy != Accuracy::Fast {
+        return Err("the accuracy asked for is not `Fast`".into());
+    }
+    Ok(Kernel::Winograd(Box::new(Winograd::new(r.shape, r.level, variant, r.input, r.output)?)))
+}
+
 fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
     Ok(Kernel::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output))))
 }
@@ -92,6 +136,8 @@ pub enum Kernel {
     Direct(Box<Direct>),
     /// Row `depthwise`.
     Depthwise(Box<Depthwise>),
+    /// Rows `winograd2`, `winograd4` and `winograd6`.
+    Winograd(Box<Winograd>),
     /// Row `gemm`.
     Gemm(Box<Im2col>),
 }
@@ -102,6 +148,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.kernel(),
             Kernel::Depthwise(k) => k.kernel(),
+            Kernel::Winograd(k) => k.kernel(),
             Kernel::Gemm(k) => k.kernel(),
         }
     }
@@ -111,6 +158,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.packed_len(),
             Kernel::Depthwise(k) => k.packed_len(),
+            Kernel::Winograd(k) => k.packed_len(),
             Kernel::Gemm(k) => k.packed_len(),
         }
     }
@@ -120,16 +168,18 @@ impl Kernel {
         let per_thread = match self {
             Kernel::Direct(_) => 0,
             Kernel::Depthwise(k) => k.scratch_len(),
+            Kernel::Winograd(k) => k.scratch_len(),
             Kernel::Gemm(k) => k.scratch_len(),
         };
         per_thread * threads
     }
 
-    /// Multiply-adds done per multiply-add of the shape that has its tap inside the image.
-    pub fn waste(&self) -> f64 {
+    /// Multiply-adds done per multiply-add of the shape that has its tap inside the image; less than 1 for Winograd.
+    pub fn waste(&self, shape: &ConvShape) -> f64 {
         match self {
             Kernel::Direct(k) => k.waste(),
             Kernel::Depthwise(_) => 1.0,
+            Kernel::Winograd(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
             Kernel::Gemm(k) => k.waste(),
         }
     }
@@ -138,6 +188,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.pack(w, packed),
             Kernel::Depthwise(k) => k.pack(w, packed),
+            Kernel::Winograd(k) => k.pack(w, packed),
             Kernel::Gemm(k) => k.pack(w, packed),
         }
     }
@@ -154,6 +205,7 @@ impl Kernel {
         match self {
             Kernel::Direct(k) => k.forward(x, packed, epilogue, y, executor),
             Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Kernel::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
         }
     }

@@ -24,7 +24,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 
-use crate::algo::{self, ALGOS, Kernel, Request, Work};
+use crate::algo::{self, ALGOS, Accuracy, Kernel, Request, Work};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::par;
@@ -43,6 +43,8 @@ pub struct Options {
     pub level: Option<Level>,
     /// Name of the algorithm, from [`ALGOS`]; `None` lets the plan choose.
     pub algo: Option<String>,
+    /// How much rounding error is acceptable. A named algorithm that is less accurate is refused.
+    pub accuracy: Accuracy,
     /// Most threads of a run; `None` is all of the current rayon pool's, `Some(1)` the calling thread alone.
     pub threads: Option<usize>,
 }
@@ -134,13 +136,14 @@ impl ConvPlan {
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
         let level = crate::cpu()?.lowered(options.level.unwrap_or(crate::cpu()?.level))?.level;
-        let request = Request { shape, level, input: options.input, output: options.output };
+        let request =
+            Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut best: Option<(f64, &'static str, Kernel)> = None;
         for algo in ALGOS {
             let planned = (algo.plan)(&request);
             let predicted = match &planned {
-                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste()))),
+                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste(shape)))),
                 Err(why) => Err(why.clone()),
             };
             let wanted = options.algo.as_deref().is_none_or(|name| name == algo.name);

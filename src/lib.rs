@@ -77,6 +77,7 @@ pub mod par;
 mod tensor;
 mod weights;
 
+pub use algo::Accuracy;
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};

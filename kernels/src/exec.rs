@@ -122,6 +122,11 @@ impl<'a> Shared<'a> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
+    /// Floats.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Pointer to element `at`.
     ///
     /// # Panics

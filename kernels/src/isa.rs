@@ -304,6 +304,9 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// Asks for the cache line at `p`. Never faults.
     fn prefetch(self, p: *const f32);
 
+    /// The same into L2 only: for what is needed thousands of cycles later.
+    fn prefetch_l2(self, p: *const f32);
+
     /// Asks for the cache line at `p`, to write it. Never faults.
     fn prefetch_write(self, p: *mut f32);
 

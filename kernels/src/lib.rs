@@ -21,6 +21,7 @@
 //! | 4 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
 //! | 4 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
 //! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
+//! | 4 | [`winograd`] | 3x3 convolution of stride 1 with fewer multiplications: F(2x2), F(4x4), F(6x6) |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
@@ -35,6 +36,7 @@
 //! | `icb`, `ocb` | number of an input or output channel block |
 //! | `mr`, `nv` | a register tile's pixels (rows) and vectors of output channels (columns) |
 //! | `kc`, `mc`, `nc` | GEMM's cache blocks of reduction, rows and columns |
+//! | F(m) | Winograd convolution with tiles of `m` x `m` outputs; its `p = m + 2` points an axis |
 //! | tap | one position of the kernel's window, `(ky, kx)` |
 //!
 //! # Contracts that every kernel shares
@@ -60,6 +62,7 @@ mod region;
 pub mod shape;
 pub mod tile;
 pub mod vecmath;
+pub mod winograd;
 
 /// The examples of README.md compile and run as doctests.
 #[cfg(doctest)]

@@ -28,8 +28,8 @@
 
 mod store;
 
-pub(crate) use store::SyncFinish;
 pub use store::{Finish, Output};
+pub(crate) use store::{SyncFinish, load_channels};
 
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
@@ -316,7 +316,6 @@ pub struct TileSet {
     pub max_blocks: usize,
     /// The best width for each number of blocks and pixels.
     widths: [[u8; MANY + 1]; MAX_BLOCKS + 1],
-    level: Level,
 }
 
 impl TileSet {
@@ -327,7 +326,6 @@ impl TileSet {
             max_mr: [0; MAX_BLOCKS + 1],
             max_blocks: 0,
             widths: [[1; MANY + 1]; MAX_BLOCKS + 1],
-            level,
         };
         for row in rows(level).iter().filter(|r| r.access == access) {
             set.rows[row.blocks][row.mr] = Some(row);
@@ -336,7 +334,7 @@ impl TileSet {
         }
         for blocks in 1..=MAX_BLOCKS {
             for pixels in 1..=MANY {
-                set.widths[blocks][pixels] = set.find_width(pixels, blocks) as u8;
+                set.widths[blocks][pixels] = best_width(level, &set.max_mr, pixels, blocks) as u8;
             }
         }
         set
@@ -365,23 +363,25 @@ impl TileSet {
     pub fn best_width(&self, pixels: usize, blocks: usize) -> usize {
         self.widths[blocks][pixels.min(MANY)].into()
     }
+}
 
-    fn find_width(&self, pixels: usize, blocks: usize) -> usize {
-        let cost = |width: usize| {
-            let (mut cycles, mut weights, mut loads) = (0, 0, 0);
-            for (_, nb) in pieces(blocks, width) {
-                for (_, mr) in pieces(pixels, self.max_mr[nb]) {
-                    let nv = nb * BLOCK / self.level.lanes();
-                    // AVX-512: one multiply-add and one load per cycle; else two and two; latency 4 on both.
-                    cycles += (mr * nv).max(mr + nv).max(if self.level == Level::Avx512 { 4 } else { 8 });
-                    weights += nv;
-                    loads += mr + nv;
-                }
+/// The width with the lowest cost, as [`TileSet::best_width`] states it, of tiles of `level` that have at most
+/// `max_mr[width]` pixels.
+pub(crate) fn best_width(level: Level, max_mr: &[usize; MAX_BLOCKS + 1], pixels: usize, blocks: usize) -> usize {
+    let cost = |width: usize| {
+        let (mut cycles, mut weights, mut loads) = (0, 0, 0);
+        for (_, nb) in pieces(blocks, width) {
+            for (_, mr) in pieces(pixels, max_mr[nb]) {
+                let nv = nb * BLOCK / level.lanes();
+                // AVX-512: one multiply-add and one load per cycle; else two and two; latency 4 on both.
+                cycles += (mr * nv).max(mr + nv).max(if level == Level::Avx512 { 4 } else { 8 });
+                weights += nv;
+                loads += mr + nv;
             }
-            (cycles, weights, loads)
-        };
-        (1..=self.max_blocks.min(blocks)).min_by_key(|&w| cost(w)).unwrap_or(1)
-    }
+        }
+        (cycles, weights, loads)
+    };
+    (1..=MAX_BLOCKS.min(blocks)).filter(|&w| max_mr[w] > 0).min_by_key(|&w| cost(w)).unwrap_or(1)
 }
 
 /// Cuts `total` into the fewest pieces of at most `max`, as equal as possible: `(start, length)`, longer ones first.

@@ -8,7 +8,7 @@ use swath::benchdnn::Problem;
 use crate::failure::{Failure, Outcome};
 use crate::machine;
 use crate::measure::{self, Progress, Timing};
-use crate::plan::{self, Conv, Request};
+use crate::plan::{self, Conv, Precision, Request};
 use crate::problems::Problems;
 use crate::table::{Align, Table};
 
@@ -42,6 +42,9 @@ pub struct Args {
     /// Time this algorithm instead of the plan's choice; `all` times every one that supports the problem
     #[arg(long, value_name = "NAME|all")]
     algo: Option<String>,
+    /// How much rounding error is acceptable
+    #[arg(long, value_enum, default_value_t)]
+    accuracy: Precision,
     /// Read other weights in every run, so that they come from memory, as in a large network
     #[arg(long)]
     cold: bool,
@@ -125,7 +128,8 @@ pub fn run(args: &Args) -> Outcome<()> {
     }
     let timing = if args.brief { Timing::BRIEF } else { Timing::FULL };
     let all = args.algo.as_deref() == Some("all");
-    let request = Request { level, algo: args.algo.clone().filter(|_| !all), threads: args.threads.into() };
+    let algo = args.algo.clone().filter(|_| !all);
+    let request = Request { level, algo, accuracy: args.accuracy, threads: args.threads.into() };
     let rows = plan::with_threads(request.threads, || {
         let progress = Progress::new(problems.len());
         let mut rows = Vec::new();
@@ -133,7 +137,7 @@ pub fn run(args: &Args) -> Outcome<()> {
             progress.at(if p.name.is_empty() { &p.text } else { &p.name });
             let mut algos = vec![request.algo.clone()];
             if all {
-                algos.extend(plan::algos(&p.shape, level).into_iter().map(Some));
+                algos.extend(plan::algos(&p.shape, &request).into_iter().map(Some));
             }
             let mut timed: Vec<Row> = Vec::new();
             for algo in algos {
@@ -220,7 +224,7 @@ const SHOWCASE: &[&str] = &[
 
 /// Times a few representative layers: what `swath` alone does.
 pub fn showcase() -> Outcome<()> {
-    let request = Request { level: swath::cpu()?.level, algo: None, threads: 1 };
+    let request = Request { level: swath::cpu()?.level, algo: None, accuracy: Precision::Default, threads: 1 };
     let progress = Progress::new(SHOWCASE.len());
     let mut rows = Vec::new();
     for text in SHOWCASE {

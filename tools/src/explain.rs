@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use crate::failure::Outcome;
-use crate::plan::{self, Request};
+use crate::plan::{self, Precision, Request};
 use crate::problems::Problems;
 
 /// What the command line says.
@@ -22,6 +22,9 @@ pub struct Args {
     /// Ask for this algorithm instead of leaving the choice to the plan
     #[arg(long, value_name = "NAME")]
     algo: Option<String>,
+    /// How much rounding error is acceptable
+    #[arg(long, value_enum, default_value_t)]
+    accuracy: Precision,
     #[command(flatten)]
     problems: Problems,
 }
@@ -29,7 +32,8 @@ pub struct Args {
 /// Runs `swath explain`.
 pub fn run(args: &Args) -> Outcome<()> {
     let problems = args.problems.read()?;
-    let request = Request { level: swath::cpu()?.level, algo: args.algo.clone(), threads: args.threads.into() };
+    let (level, algo) = (swath::cpu()?.level, args.algo.clone());
+    let request = Request { level, algo, accuracy: args.accuracy, threads: args.threads.into() };
     plan::with_threads(request.threads, || {
         let mut out = stdout().lock();
         for (i, p) in problems.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use swath::algo::{self, ALGOS, FEATURES, Work};
 use swath::benchdnn::Problem;
-use swath::{Level, Options};
+use swath::{Accuracy, Level, Options};
 
 use crate::failure::{Failure, Outcome};
 
@@ -82,10 +82,10 @@ fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
         let problem: Problem = text.parse().map_err(|e| wrong(&format!("{e}")))?;
         let row = algo::find(algo).ok_or_else(|| wrong("unknown algorithm"))?;
         let ms: f64 = ms.parse().ok().filter(|ms| *ms > 0.0).ok_or_else(|| wrong("milliseconds must be positive"))?;
-        let options = Options::inside_model(&problem.shape);
-        let request = algo::Request { shape: &problem.shape, level, input: options.input, output: options.output };
+        let Options { input, output, .. } = Options::inside_model(&problem.shape);
+        let request = algo::Request { shape: &problem.shape, level, input, output, accuracy: Accuracy::Fast };
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
-        let work = Work::new(&problem.shape, kernel.waste());
+        let work = Work::new(&problem.shape, kernel.waste(&problem.shape));
         measured.push(Measured { problem: problem.text, algo: row.name, work, ms });
     }
     if measured.is_empty() {

@@ -2,7 +2,7 @@
 
 use swath::algo::{self, ALGOS};
 use swath::benchdnn::Problem;
-use swath::{ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor};
+use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor};
 
 use crate::failure::Outcome;
 
@@ -13,8 +13,32 @@ pub struct Request {
     pub level: Level,
     /// Name of the algorithm; `None` lets the plan choose.
     pub algo: Option<String>,
+    /// How much rounding error is acceptable.
+    pub accuracy: Precision,
     /// Threads to run on.
     pub threads: usize,
+}
+
+/// [`Accuracy`] on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// No Winograd
+    Exact,
+    /// Winograd with tiles of 2x2 and 4x4 outputs
+    #[default]
+    Default,
+    /// Also with tiles of 6x6 outputs
+    Fast,
+}
+
+impl From<Precision> for Accuracy {
+    fn from(p: Precision) -> Self {
+        match p {
+            Precision::Exact => Accuracy::Exact,
+            Precision::Default => Accuracy::Default,
+            Precision::Fast => Accuracy::Fast,
+        }
+    }
 }
 
 /// Runs `f` where plans use `threads` threads.
@@ -23,9 +47,9 @@ pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> Outcome<R> + Se
 }
 
 /// Names of the algorithms that support a shape, in the order of the table.
-pub fn algos(shape: &ConvShape, level: Level) -> Vec<String> {
-    let options = Options::inside_model(shape);
-    let request = algo::Request { shape, level, input: options.input, output: options.output };
+pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
+    let Options { input, output, .. } = Options::inside_model(shape);
+    let request = algo::Request { shape, level: request.level, input, output, accuracy: request.accuracy.into() };
     ALGOS.iter().filter(|a| (a.plan)(&request).is_ok()).map(|a| a.name.to_string()).collect()
 }
 
@@ -47,13 +71,15 @@ pub struct KernelRow {
 
 /// All kernels of this build that this machine can run.
 pub fn kernels() -> Vec<KernelRow> {
-    use swath_kernels::{act, depthwise, pool, tile};
+    use swath_kernels::{act, depthwise, pool, tile, winograd};
     let mut rows = Vec::new();
     for &level in Level::available() {
         let mut add = |family: &str, names: Vec<&str>| {
             rows.extend(names.into_iter().map(|name| KernelRow { name: name.into(), family: family.into(), level }));
         };
         add("tile", tile::rows(level).iter().map(|r| r.name).collect());
+        add("winograd", winograd::rows(level).iter().map(|r| r.name).collect());
+        add("winograd transform", winograd::transforms(level).iter().map(|r| r.name).collect());
         add("depthwise", depthwise::rows(level).iter().map(|r| r.name).collect());
         add("pool", pool::table(level).iter().map(|r| r.name).collect());
         add("activation", act::table(level).iter().map(|r| r.name).collect());
@@ -75,6 +101,7 @@ pub struct Conv {
 fn plan(shape: &ConvShape, request: &Request) -> Outcome<ConvPlan> {
     let mut options = Options::inside_model(shape);
     options.level = Some(request.level);
+    options.accuracy = request.accuracy.into();
     options.algo.clone_from(&request.algo);
     Ok(ConvPlan::new(shape, &options)?)
 }

@@ -133,6 +133,8 @@ impl Isa for Neon {
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {} // the prefetch intrinsic of AArch64 is not stable
     #[inline(always)]
+    fn prefetch_l2(self, _p: *const f32) {}
+    #[inline(always)]
     fn prefetch_write(self, _p: *mut f32) {}
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {

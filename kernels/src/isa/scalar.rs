@@ -165,6 +165,8 @@ impl Isa for Scalar {
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
     #[inline(always)]
+    fn prefetch_l2(self, _p: *const f32) {}
+    #[inline(always)]
     fn prefetch_write(self, _p: *mut f32) {}
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {

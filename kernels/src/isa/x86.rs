@@ -142,6 +142,7 @@ impl Isa for Avx2 {
         xor(a: __m256, b: __m256) -> __m256 { _mm256_xor_ps(a, b) }
         permute(v: __m256, idx: __m256i) -> __m256 { _mm256_permutevar8x32_ps(v, idx) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         prefetch_write(p: *mut f32) -> () { _mm_prefetch::<_MM_HINT_ET0>(p.cast_const().cast()) }
     }
     #[inline(always)]
@@ -229,6 +230,7 @@ impl Isa for Avx512 {
         xor(a: __m512, b: __m512) -> __m512 { _mm512_xor_ps(a, b) }
         permute(v: __m512, idx: __m512i) -> __m512 { _mm512_permutexvar_ps(idx, v) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         prefetch_write(p: *mut f32) -> () { _mm_prefetch::<_MM_HINT_ET0>(p.cast_const().cast()) }
     }
     #[inline(always)]

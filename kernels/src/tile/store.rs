@@ -88,6 +88,25 @@ impl Output {
         }
     }
 
+    /// Moves on to the next block of output channels.
+    #[inline(always)]
+    pub(crate) fn next_block(&mut self) {
+        self.advance(self.block);
+        self.cols = self.cols.saturating_sub(BLOCK);
+        if let Some(f) = &mut self.finish
+            && !f.bias.is_null()
+        {
+            f.bias = f.bias.wrapping_add(BLOCK);
+        }
+    }
+
+    /// Whether the next `cols` channels all exist, are adjacent, and end in a clamp at most: then a tile is stored from
+    /// registers.
+    #[inline(always)]
+    pub(crate) fn is_simple(&self, cols: usize) -> bool {
+        self.cols >= cols && self.channel == 1 && self.finish.as_ref().is_none_or(|f| f.act.is_none())
+    }
+
     /// Offset of vector `v` from the first.
     #[inline(always)]
     fn at<I: Isa>(&self, v: usize) -> usize {
@@ -149,8 +168,7 @@ impl Output {
     #[inline(always)]
     pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(&self, s: I, mut acc: [[I::V; NV]; MR]) {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
-        let simple = self.finish.as_ref().is_none_or(|f| f.act.is_none());
-        if self.cols < NV * I::LANES || self.channel != 1 || !simple {
+        if !self.is_simple(NV * I::LANES) {
             // SAFETY: the same contract.
             return unsafe { self.store_by_buffer(s, &acc) };
         }
@@ -202,8 +220,18 @@ impl Output {
                 unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
             }
         }
-        let drain = BufferArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
-        // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
+        // SAFETY: the buffer holds MR * NV vectors; the rest is the same contract.
+        unsafe { self.drain(s, buffer.as_mut_ptr(), MR, NV) };
+    }
+
+    /// Applies bias, residual and activation to `mr` pixels of `nv` vectors in a buffer, and stores them.
+    ///
+    /// # Safety
+    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
+    #[inline(always)]
+    pub(crate) unsafe fn drain<I: Isa>(&self, s: I, buffer: *mut f32, mr: usize, nv: usize) {
+        let drain = BufferArgs { out: ptr::from_ref(self), buffer, mr, nv };
+        // SAFETY: the reference outlives the call; the rest is the same contract.
         unsafe { s.call::<Drain>(&drain) };
     }
 }
@@ -242,7 +270,7 @@ impl<I: Isa> Kernel<I> for Fill {
     }
 }
 
-/// The second half of [`Output::store_by_buffer`], with run-time extents, so that all tiles of a level share its code.
+/// What [`Output::drain`] calls, with run-time extents, so that all tiles of a level share its code.
 struct Drain;
 
 impl<I: Isa> Kernel<I> for Drain {
@@ -305,7 +333,7 @@ impl<I: Isa> Kernel<I> for Drain {
 /// # Safety
 /// `p` is readable for `n <= LANES` channels.
 #[inline(always)]
-unsafe fn load_channels<I: Isa>(s: I, p: *const f32, channel: usize, n: usize) -> I::V {
+pub(crate) unsafe fn load_channels<I: Isa>(s: I, p: *const f32, channel: usize, n: usize) -> I::V {
     if channel == 1 {
         // SAFETY: the caller vouches for n floats.
         return unsafe { s.load_partial(p, n) };

@@ -5,6 +5,7 @@ use swath_kernels::direct::Blocking;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::winograd::Variant;
 
 use crate::support::Problem;
 
@@ -27,6 +28,15 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
                 .ok()
         },
     )
+}
+
+/// Any geometry that Winograd does, of moderate size.
+fn winograd_shapes() -> impl Strategy<Value = ConvShape> {
+    let image = (0usize..4, 1usize..22, 1usize..31);
+    (1usize..40, prop_oneof![4 => 1usize..40, 1 => 60usize..150], image, prop::array::uniform4(0usize..4))
+        .prop_filter_map("kernel beyond the input", |(ic, oc, (n, ih, iw), p)| {
+            ConvShape::builder([n, ic, ih, iw], [oc, ic, 3, 3]).padding(p).build().ok()
+        })
 }
 
 fn layouts() -> impl Strategy<Value = Layout> {
@@ -56,6 +66,19 @@ proptest! {
         let problem = Problem::new(shape, seed);
         for level in Level::available() {
             problem.depthwise(*level, input, output);
+        }
+    }
+
+    #[test]
+    fn winograd(shape in winograd_shapes(), input in layouts(), output in layouts(), chunk in 1usize..40, seed in 0u64..1000) {
+        let problem = Problem::new(shape, seed);
+        for level in Level::available() {
+            for variant in Variant::ALL {
+                let whole = problem.winograd(*level, variant, [input, output], None);
+                assert!(!whole.is_empty() || shape.n == 0);
+                // Chunks do not change a bit.
+                assert_eq!(whole, problem.winograd(*level, variant, [input, output], Some(chunk)));
+            }
         }
     }
 }
@@ -91,6 +114,9 @@ fn named_shapes() {
                 for output in Layout::ALL {
                     problem.direct(*level, input, output, None);
                     problem.depthwise(*level, input, output);
+                    for variant in Variant::ALL {
+                        problem.winograd(*level, variant, [input, output], None);
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
 use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
 
@@ -121,6 +122,37 @@ fn every_lane_kernel_against_the_oracle() {
             for output in Layout::ALL {
                 let d = problem.depthwise(*level, Layout::Blocked, output).expect("groups of 1 and 2 are supported");
                 assert_eq!(d.kernel(), row.name);
+            }
+        }
+    }
+}
+
+/// Every product of Winograd's points on its own operands: several blocks, a last one that is not whole, several slices.
+#[test]
+fn every_product_against_its_formula() {
+    for level in Level::available() {
+        assert!(!winograd::rows(*level).is_empty());
+        for row in winograd::rows(*level) {
+            for (ic, slices) in [(1usize, 1), (16, 2), (37, 3)] {
+                let tiles = row.mr * slices;
+                let (v_block, m_block, u_block) = (tiles * BLOCK + 7, tiles * BLOCK + 5, ic * BLOCK + 3);
+                let v = integers(ic.div_ceil(BLOCK) * v_block, 1);
+                let u = integers((row.blocks - 1) * u_block + ic * BLOCK, 2);
+                let m = guarded((row.blocks - 1) * m_block + tiles * BLOCK, |m| {
+                    let (v, u, m) = (v.as_ptr(), u.as_ptr(), m.as_mut_ptr());
+                    // SAFETY: the level is available; the operands have the extents of the arguments.
+                    unsafe {
+                        (row.run)(&ProductArgs { v, v_block, ic, u, u_block, m, m_block, slices, ahead: slices - 1 })
+                    };
+                });
+                for (t, o) in (0..tiles).flat_map(|t| (0..row.blocks * BLOCK).map(move |o| (t, o))) {
+                    let at = |c: usize| {
+                        v[c / BLOCK * v_block + t * BLOCK + c % BLOCK] * u[o / BLOCK * u_block + c * BLOCK + o % BLOCK]
+                    };
+                    let want: f32 = (0..ic).map(at).sum();
+                    let got = m[o / BLOCK * m_block + t * BLOCK + o % BLOCK];
+                    assert_eq!(got, want, "{} tile {t} column {o} of {ic} channels", row.name);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::winograd::{Variant, Winograd};
 
 /// Small integers: their sums are exact in f32, so results compare bit for bit.
 pub fn integers(len: usize, seed: u64) -> Vec<f32> {
@@ -88,13 +89,24 @@ impl Problem {
             .collect()
     }
 
+    /// The most that a Winograd result may be off: 0 for F(2), whose factors are powers of two.
+    fn winograd_bound(&self, variant: Variant) -> f64 {
+        let size = |v: &f32| f64::from(v.abs());
+        let sum_w = self.w.chunks(self.shape.ic * 9).map(|w| w.iter().map(size).sum()).fold(0.0, f64::max);
+        let max_x = self.x.iter().map(size).fold(0.0, f64::max);
+        // Adding a bias and a residual of at most 3 each rounds the sum twice more.
+        let rounds = 2f64.powi(-23) * (max_x * sum_w + 6.0);
+        if variant == Variant::F2 { 0.0 } else { variant.bound(self.shape.ic, max_x, sum_w) + rounds }
+    }
+
     /// Compares an output in `layout` with the wanted values, and its padding channels with zero.
-    pub fn check(&self, got: &[f32], layout: Layout, want: &[f64], what: &str) {
+    pub fn check(&self, got: &[f32], layout: Layout, want: &[f64], bound: f64, what: &str) {
         let dims = self.shape.output();
         let mut nchw = vec![f32::NAN; Layout::Nchw.len(dims)];
         reorder(layout, got, Layout::Nchw, &mut nchw, dims);
         for (i, (g, w)) in nchw.iter().zip(want).enumerate() {
-            assert!(f64::from(*g) == *w, "{what}: element {i} of {dims:?} is {g}, not {w}; {:?}", self.shape);
+            let off = (f64::from(*g) - w).abs();
+            assert!(off <= bound, "{what}: element {i} of {dims:?} is {g}, not {w}; {:?}", self.shape);
         }
         if layout == Layout::Blocked {
             let mut back = vec![f32::NAN; got.len()];
@@ -128,18 +140,44 @@ impl Problem {
         Some(d)
     }
 
+    /// Winograd convolution likewise, where it supports the shape, in chunks of so many tiles.
+    pub fn winograd(&self, level: Level, variant: Variant, layouts: [Layout; 2], chunk: Option<usize>) -> Vec<f32> {
+        let [input, output] = layouts;
+        let Ok(d) = Winograd::with_chunk(&self.shape, level, variant, input, output, chunk) else { return Vec::new() };
+        let mut packed = vec![f32::NAN; d.packed_len()];
+        d.pack(&self.w, &mut packed);
+        let x = self.input(input);
+        let what = format!("{variant:?} {level} {input:?} to {output:?}, chunks of {}", d.chunk());
+        self.within(output, &what, self.winograd_bound(variant), |e, y, threads| {
+            let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
+            d.forward(&x, &packed, e, y, &mut scratch, threads);
+        })
+    }
+
     fn both(&self, output: Layout, what: &str, run: impl Fn(&Epilogue<'_>, &mut [f32], &dyn Executor)) {
+        self.within(output, what, 0.0, run);
+    }
+
+    /// Runs without and with an epilogue; the result of the latter.
+    fn within(
+        &self,
+        output: Layout,
+        what: &str,
+        bound: f64,
+        run: impl Fn(&Epilogue<'_>, &mut [f32], &dyn Executor),
+    ) -> Vec<f32> {
         let len = output.len(self.shape.output());
         let plain = guarded(len, |y| run(&Epilogue::none(), y, &Inline));
-        self.check(&plain, output, &self.want, what);
+        self.check(&plain, output, &self.want, bound, what);
         let mut residual = vec![f32::NAN; len];
         reorder(Layout::Nchw, &self.residual, output, &mut residual, self.shape.output());
         let e = Epilogue::bias(&self.bias).residual(&residual).activation(Activation::Clip { lo: 0.0, hi: 6.0 });
         let whole = guarded(len, |y| run(&e, y, &Inline));
-        self.check(&whole, output, &self.finished(), what);
+        self.check(&whole, output, &self.finished(), bound, what);
         for threads in [2, 3, 8] {
             let y = guarded(len, |y| run(&e, y, &Threads(threads)));
             assert_eq!(y, whole, "{what}: {threads} threads");
         }
+        whole
     }
 }

@@ -1,0 +1,458 @@
+//! Winograd convolution: 3x3 kernels of stride 1 with 2.25, 4 or 5.06 times fewer multiplications.
+//!
+//! ```text
+//! Y = A^T [ sum over ic of (G g G^T) * (B^T d B) ] A          for each tile of m x m outputs, p = m + 2
+//!
+//! for each chunk of tiles, from all images:
+//!   for each tile and input block:      v[p * p][ic/16][tile][16] = B^T d B
+//!   for each piece of the output channels:
+//!     for each of the p * p points:     m[oc/16][tile][16] = v[point] * u[point]     (product.rs)
+//!     for each tile and output block:   y = activation(A^T m A + bias + residual)
+//! ```
+//!
+//! **Fused.** A chunk of tiles is transformed, multiplied and transformed back while it is in L2. The transformed tensor of
+//! a whole layer never exists; the weights `u` are transformed once, while packing, and stream through once per chunk.
+//!
+//! **Tiles are pooled** over images and positions, so that small images fill the products' tiles too. What hangs over the
+//! border of the output is computed and dropped: at 14x14, F(4) does 16/12.25 of the multiplications that count, and still a
+//! third of what direct convolution does. Covering the rest with smaller variants would need their weights as well, and products of
+//! a few tiles each.
+//!
+//! **Threads** take chunks of tiles. Where there are too few tiles for that, they share one chunk: first its tiles, then the
+//! pieces.
+//!
+//! Packed weights: `[oc/16][point][ic][16]`.
+//!
+//! # Error
+//!
+//! Every output is within `(ic + 24) * 2^-24 * amplification * max|x| * sum |w|` of the exact result before bias and residual, where the
+//! maximum is over the tile's window, the sum over the weights of that output, and the amplification is
+//! [`Variant::amplification`]: the product of what the absolute values of the three transforms do (Barabasz et al. 2020). Rounding
+//! errors rarely conspire like that. For data without structure, the root mean square of the error relative to that of the result is
+//! below [`Variant::typical`].
+//!
+//! A tile with an infinity or a NaN gives NaN in all its outputs, which may be up to `m - 1` pixels from what it belongs
+//! to. Order of the sum: `ic`, in each point.
+//!
+//! Reference: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 2016;
+//! [`crate::reference::conv2d`].
+
+mod input;
+mod output;
+mod product;
+mod run;
+mod transform;
+
+pub use input::InputArgs;
+pub use output::OutputArgs;
+pub use product::{ProductArgs, Row, rows};
+
+use input::InputTile;
+use output::OutputTile;
+use run::{Piece, Run};
+use transform::{F2, F4, F6, Transform};
+
+use crate::epilogue::Epilogue;
+use crate::exec::{Executor, Shared};
+use crate::isa::{self, Entry, Level};
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::shape::ConvShape;
+use crate::tile::{Finish, MAX_BLOCKS, MAX_MR, SyncFinish, best_width, pieces};
+
+/// The size of the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// F(2x2, 3x3): 2.25 times fewer multiplications.
+    F2,
+    /// F(4x4, 3x3): 4 times fewer.
+    F4,
+    /// F(6x6, 3x3): 5.06 times fewer.
+    F6,
+}
+
+impl Variant {
+    /// All variants.
+    pub const ALL: [Variant; 3] = [Variant::F2, Variant::F4, Variant::F6];
+
+    /// Outputs of a tile along an axis.
+    pub const fn tile(self) -> usize {
+        match self {
+            Variant::F2 => 2,
+            Variant::F4 => 4,
+            Variant::F6 => 6,
+        }
+    }
+
+    /// Inputs of a tile, and points, along an axis.
+    const fn window(self) -> usize {
+        self.tile() + 2
+    }
+
+    /// Products of a tile for each pair of channels.
+    pub const fn points(self) -> usize {
+        self.window() * self.window()
+    }
+
+    /// What the transforms make of rounding errors at most: see the error bound of the [module](self).
+    pub const fn amplification(self) -> f64 {
+        match self {
+            Variant::F2 => 16.0,
+            Variant::F4 => 157.2,
+            Variant::F6 => 1565.0,
+        }
+    }
+
+    /// The most that an output may be off, for `ic` input channels, inputs of at most `max_x` and weights of an output
+    /// whose absolute values sum to `sum_w`.
+    ///
+    /// ```
+    /// use swath_kernels::winograd::Variant;
+    /// assert!(Variant::F2.bound(64, 1.0, 100.0) < 0.01);
+    /// ```
+    pub fn bound(self, ic: usize, max_x: f64, sum_w: f64) -> f64 {
+        (ic + 24) as f64 * 2f64.powi(-24) * self.amplification() * max_x * sum_w
+    }
+
+    /// The most that errors are in their root mean square, relative to that of the results, for random data and 16 to 512
+    /// input channels.
+    pub const fn typical(self) -> f64 {
+        match self {
+            Variant::F2 => 1e-6,
+            Variant::F4 => 3e-6,
+            Variant::F6 => 1.2e-5,
+        }
+    }
+}
+
+/// The transforms of one variant at one level: a row of [`transforms`].
+#[derive(Clone, Copy, Debug)]
+pub struct TransformRow {
+    /// `winograd4_f32_avx512`: outputs of a tile along an axis, level.
+    pub name: &'static str,
+    /// Level.
+    pub level: Level,
+    /// Variant.
+    pub variant: Variant,
+    /// The input transform of a tile; see [`InputTile`] for its contract.
+    pub(crate) input: Entry<InputArgs>,
+    /// The output transform of a tile; see [`OutputTile`] for its contract.
+    pub(crate) output: Entry<OutputArgs>,
+}
+
+macro_rules! transform_rows {
+    ($level:ident, $entry:ident, $name:literal) => {
+        &[
+            transform_rows!(@row $level, $entry, $name, F2, 2, 4),
+            transform_rows!(@row $level, $entry, $name, F4, 4, 6),
+            transform_rows!(@row $level, $entry, $name, F6, 6, 8),
+        ]
+    };
+    (@row $level:ident, $entry:ident, $name:literal, $variant:ident, $m:literal, $p:literal) => {
+        TransformRow {
+            name: concat!("winograd", $m, "_f32_", $name),
+            level: Level::$level,
+            variant: Variant::$variant,
+            input: isa::entry::$entry::<InputTile<$variant, $m, $p>>,
+            output: isa::entry::$entry::<OutputTile<$variant, $m, $p>>,
+        }
+    };
+}
+
+static SCALAR: &[TransformRow] = transform_rows!(Scalar, scalar, "scalar");
+#[cfg(target_arch = "x86_64")]
+static AVX2: &[TransformRow] = transform_rows!(Avx2, avx2, "avx2");
+#[cfg(target_arch = "x86_64")]
+static AVX512: &[TransformRow] = transform_rows!(Avx512, avx512, "avx512");
+#[cfg(target_arch = "aarch64")]
+static NEON: &[TransformRow] = transform_rows!(Neon, neon, "neon");
+
+/// The transforms of a level, one row a variant; none for a level of another architecture.
+pub fn transforms(level: Level) -> &'static [TransformRow] {
+    match level {
+        Level::Scalar => SCALAR,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => AVX2,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => AVX512,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => NEON,
+        #[allow(unreachable_patterns)]
+        _ => &[],
+    }
+}
+
+/// Bytes of transformed inputs and products that a chunk aims at: with the weights of a point they stay in an L2 of
+/// 1 MiB.
+const L2: usize = 640 << 10;
+
+/// The most scratch of a thread, in floats (4 MiB), beyond which layers of very many channels are refused.
+const MAX_SCRATCH: usize = 1 << 20;
+
+/// A Winograd convolution, planned: geometry, variant, kernels, chunk. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::winograd::{Variant, Winograd};
+/// let shape = ConvShape::builder([1, 1, 5, 5], [1, 1, 3, 3]).padding(1).build()?;
+/// let conv = Winograd::new(&shape, Level::Scalar, Variant::F4, Layout::Nchw, Layout::Nchw)?;
+/// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
+/// conv.pack(&[1.0; 9], &mut packed);
+/// let mut y = [f32::NAN; 25];
+/// conv.forward(&[1.0; 25], &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+/// assert!((y[0] - 4.0).abs() < 1e-5 && (y[12] - 9.0).abs() < 1e-5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Winograd {
+    shape: ConvShape,
+    level: Level,
+    variant: Variant,
+    xs: Strides,
+    ys: Strides,
+    output: Layout,
+    transform: &'static TransformRow,
+    products: [[Option<&'static Row>; MAX_MR + 1]; MAX_BLOCKS + 1],
+    max_mr: [usize; MAX_BLOCKS + 1],
+    /// Tiles of an image, down and across.
+    tiles: [usize; 2],
+    /// Tiles that go through together.
+    chunk: usize,
+}
+
+impl Winograd {
+    /// Plans, or says why the shape is not for this algorithm.
+    ///
+    /// # Errors
+    /// A reason: other kernels than 3x3, strides, dilation, groups, more input channels than the scratch holds tiles of.
+    pub fn new(
+        shape: &ConvShape,
+        level: Level,
+        variant: Variant,
+        input: Layout,
+        output: Layout,
+    ) -> Result<Self, &'static str> {
+        Self::with_chunk(shape, level, variant, input, output, None)
+    }
+
+    /// Plans with chunks of so many tiles, at least one; any number gives the same bits.
+    ///
+    /// # Errors
+    /// As for [`Winograd::new`].
+    pub fn with_chunk(
+        shape: &ConvShape,
+        level: Level,
+        variant: Variant,
+        input: Layout,
+        output: Layout,
+        chunk: Option<usize>,
+    ) -> Result<Self, &'static str> {
+        shape.assert_consistent();
+        let s = *shape;
+        if (s.kh, s.kw) != (3, 3) {
+            return Err("the kernel is not 3x3");
+        }
+        if (s.sh, s.sw) != (1, 1) {
+            return Err("the stride is not 1");
+        }
+        if (s.dh, s.dw) != (1, 1) {
+            return Err("the kernel is dilated");
+        }
+        if s.groups != 1 {
+            return Err("there are groups");
+        }
+        let transform = transforms(level).iter().find(|t| t.variant == variant).ok_or("no kernels at this level")?;
+        let (mut products, mut max_mr) = ([[None; MAX_MR + 1]; MAX_BLOCKS + 1], [0; MAX_BLOCKS + 1]);
+        for row in rows(level) {
+            products[row.blocks][row.mr] = Some(row);
+            max_mr[row.blocks] = max_mr[row.blocks].max(row.mr);
+        }
+        let tiles = [s.oh.div_ceil(variant.tile()), s.ow.div_ceil(variant.tile())];
+        let mut this = Self {
+            shape: s,
+            level,
+            variant,
+            xs: input.strides(s.input()),
+            ys: output.strides(s.output()),
+            output,
+            transform,
+            products,
+            max_mr,
+            tiles,
+            chunk: 1,
+        };
+        if this.scratch_len() > MAX_SCRATCH {
+            return Err("so many channels that not even one tile fits the scratch");
+        }
+        this.chunk = chunk.unwrap_or_else(|| this.choose_chunk()).clamp(1, this.total().max(1));
+        while this.chunk > 1 && this.scratch_len() > MAX_SCRATCH {
+            this.chunk /= 2;
+        }
+        Ok(this)
+    }
+
+    /// As many tiles as fit L2 with their products, in equal chunks; but enough to load each weight from L3 only once in
+    /// a while: 28 tiles need 64 / 28 bytes a cycle.
+    fn choose_chunk(&self) -> usize {
+        let total = self.total().max(1);
+        let floats = self.variant.points() * BLOCK * (blocks(self.shape.ic) + self.widest().min(2));
+        let most = (L2 / (4 * floats)).max(28).min(total);
+        pieces(total, most).next().map_or(1, |(_, n)| n)
+    }
+
+    /// Tiles of all images.
+    fn total(&self) -> usize {
+        self.shape.n * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Widest piece, in blocks.
+    fn widest(&self) -> usize {
+        blocks(self.shape.oc).min(MAX_BLOCKS)
+    }
+
+    /// How wide products are for so many tiles, in so many blocks of output channels.
+    fn width(&self, tiles: usize, blocks: usize) -> usize {
+        best_width(self.level, &self.max_mr, tiles, blocks)
+    }
+
+    /// What the output channels are cut into for so many tiles.
+    fn pieces(&self, tiles: usize) -> impl Iterator<Item = Piece> + '_ {
+        pieces(blocks(self.shape.oc), MAX_BLOCKS).flat_map(move |(b0, nb)| {
+            pieces(nb, self.width(tiles, nb)).map(move |(w0, blocks)| Piece { first: b0 + w0, blocks })
+        })
+    }
+
+    /// From channel block to channel block of the transformed inputs and products of a chunk.
+    fn block_step(&self) -> usize {
+        self.chunk * BLOCK
+    }
+
+    /// From point to point of the transformed inputs: a line more than needed, lest all points of a tile meet in a few cache
+    /// sets.
+    fn v_point(&self) -> usize {
+        (blocks(self.shape.ic) * self.chunk + 1) * BLOCK
+    }
+
+    /// From point to point of the products.
+    fn m_point(&self) -> usize {
+        (self.widest() * self.chunk + 1) * BLOCK
+    }
+
+    fn v_len(&self) -> usize {
+        self.variant.points() * self.v_point()
+    }
+
+    fn m_len(&self) -> usize {
+        self.variant.points() * self.m_point()
+    }
+
+    /// The instruction-set level whose kernels run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The size of the tiles.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Tiles that go through together.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// Name of the product kernel that does most of the work: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        let width = self.width(self.chunk, self.widest());
+        let mr = pieces(self.chunk, self.max_mr[width]).next().map_or(1, |(_, n)| n);
+        self.product(mr, width).name
+    }
+
+    fn product(&self, mr: usize, blocks: usize) -> &'static Row {
+        self.products[blocks][mr].expect("sizes of products are contiguous up to the largest")
+    }
+
+    /// Multiplications of the products, those of padded channels and tiles included.
+    pub fn macs(&self) -> u64 {
+        let s = &self.shape;
+        (self.total() * self.variant.points()) as u64 * (s.ic * blocks(s.oc) * BLOCK) as u64
+    }
+
+    /// Floats of packed weights.
+    pub fn packed_len(&self) -> usize {
+        self.variant.points() * self.shape.ic * blocks(self.shape.oc) * BLOCK
+    }
+
+    /// Floats of scratch for each thread.
+    pub fn scratch_len(&self) -> usize {
+        self.v_len() + self.m_len()
+    }
+
+    /// Transforms and packs weights `[oc, ic, 3, 3]`. The transform is computed in f64 and rounded once.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and [`Winograd::packed_len`] say.
+    pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        assert_eq!(w.len(), self.shape.weights().iter().product::<usize>());
+        assert_eq!(packed.len(), self.packed_len());
+        match self.variant {
+            Variant::F2 => self.pack_as::<F2, 2, 4>(w, packed),
+            Variant::F4 => self.pack_as::<F4, 4, 6>(w, packed),
+            Variant::F6 => self.pack_as::<F6, 6, 8>(w, packed),
+        }
+    }
+
+    fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &[f32], packed: &mut [f32]) {
+        let (ic, oc) = (self.shape.ic, self.shape.oc);
+        for (b, block) in packed.chunks_exact_mut(P * P * ic * BLOCK).enumerate() {
+            for c in 0..ic {
+                let mut lines = [[[0.0; BLOCK]; P]; P];
+                for o in b * BLOCK..oc.min((b + 1) * BLOCK) {
+                    let points = weight_points::<T, M, P>(&w[(o * ic + c) * 9..][..9]);
+                    for (lines, points) in lines.as_flattened_mut().iter_mut().zip(points.as_flattened()) {
+                        lines[o % BLOCK] = *points;
+                    }
+                }
+                for (point, line) in lines.as_flattened().iter().enumerate() {
+                    block[(point * ic + c) * BLOCK..][..BLOCK].copy_from_slice(line);
+                }
+            }
+        }
+    }
+
+    /// Runs the convolution on the executor's threads, of which at most `scratch.len() / scratch_len()` take part.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape, the layouts and [`Winograd::packed_len`] say, or the scratch is
+    /// shorter than [`Winograd::scratch_len`].
+    pub fn forward(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        let y_len = self.output.len(s.output());
+        assert_eq!(x.len(), s.n * self.xs.n, "input length");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
+        assert_eq!(y.len(), y_len, "output length");
+        assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
+        assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
+        assert!(self.level.is_available());
+        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        Run { d: self, x, u: packed, y: Shared::new(y), finish }.all(scratch, executor);
+    }
+}
+
+/// `G g G^T`, rounded once.
+fn weight_points<T: Transform<M, P>, const M: usize, const P: usize>(g: &[f32]) -> [[f32; P]; P] {
+    let mut half = [[0.0f64; 3]; P];
+    for (p, row) in half.iter_mut().enumerate() {
+        for (x, v) in row.iter_mut().enumerate() {
+            *v = (0..3).map(|y| T::G[p][y] * f64::from(g[y * 3 + x])).sum();
+        }
+    }
+    core::array::from_fn(|p| core::array::from_fn(|q| (0..3).map(|x| half[p][x] * T::G[q][x]).sum::<f64>() as f32))
+}

@@ -1,0 +1,189 @@
+//! One run of a Winograd convolution: from chunks of tiles down to its three kernels.
+
+use core::ops::Range;
+
+use super::{InputArgs, OutputArgs, ProductArgs, Winograd};
+use crate::exec::{Executor, Shared, for_each_part, for_each_part_with};
+use crate::layout::{BLOCK, Layout, blocks};
+use crate::tile::{Output, SyncFinish};
+
+/// One run: the plan and its tensors.
+pub(super) struct Run<'a> {
+    pub d: &'a Winograd,
+    pub x: &'a [f32],
+    pub u: &'a [f32],
+    pub y: Shared<'a>,
+    pub finish: SyncFinish,
+}
+
+/// Blocks of output channels that go through together.
+pub(super) struct Piece {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub blocks: usize,
+}
+
+/// Chunks of fewer tiles than this are shared by threads rather than cut for them: a product of 7 tiles reads twice as many
+/// weights for each multiply-add as one of 14.
+const SHARED_BELOW: usize = 14;
+
+/// What is longer than this, 1 MiB in floats, is not in L2 when it is needed, so that its lines are fetched ahead.
+const FAR: usize = 1 << 18;
+
+/// Rows of fewer floats than this (a page of 4 KiB) are fetched ahead by the hardware.
+const PAGE: usize = 1 << 10;
+
+impl Run<'_> {
+    /// Computes everything, with scratch of at least [`Winograd::scratch_len`] floats.
+    pub fn all(&self, scratch: &mut [f32], executor: &dyn Executor) {
+        let (d, threads) = (self.d, executor.threads());
+        let each = d.scratch_len();
+        assert!(scratch.len() >= each, "scratch holds {} floats, one thread needs {each}", scratch.len());
+        let total = d.total();
+        let chunks = total.div_ceil(d.chunk);
+        if threads > 1 && total < threads * SHARED_BELOW {
+            return self.shared(scratch, executor);
+        }
+        // As many chunks for each thread, if there are not many.
+        let chunks = if chunks < 4 * threads { chunks.next_multiple_of(threads).min(total) } else { chunks };
+        for_each_part_with(executor, chunks, scratch, each, |i, scratch| {
+            let tiles = total * i / chunks..total * (i + 1) / chunks;
+            let (v, m) = scratch.split_at_mut(d.v_len());
+            let (v, m) = (Shared::new(v), Shared::new(m));
+            tiles.clone().enumerate().for_each(|(at, tile)| self.input(tile, &v, at, 0..blocks(d.shape.ic)));
+            d.pieces(tiles.len()).for_each(|piece| self.piece(&tiles, &piece, &v, &m));
+        });
+    }
+
+    /// The threads share each chunk: its tiles and input blocks first, then its panels.
+    fn shared(&self, scratch: &mut [f32], executor: &dyn Executor) {
+        let d = self.d;
+        let (v, m) = scratch.split_at_mut(d.v_len());
+        let v = Shared::new(v);
+        let total = d.total();
+        let icb = blocks(d.shape.ic);
+        for start in (0..total).step_by(d.chunk) {
+            let tiles = start..(start + d.chunk).min(total);
+            let pieces_of_blocks = icb.min(executor.threads());
+            for_each_part(executor, tiles.len() * pieces_of_blocks, |i| {
+                let (at, piece) = (i / pieces_of_blocks, i % pieces_of_blocks);
+                let cut = |i: usize| icb * i / pieces_of_blocks;
+                self.input(tiles.start + at, &v, at, cut(piece)..cut(piece + 1));
+            });
+            let pieces: Vec<Piece> = d.pieces(tiles.len()).collect();
+            for_each_part_with(executor, pieces.len(), m, d.m_len(), |i, m| {
+                self.piece(&tiles, &pieces[i], &v, &Shared::new(m));
+            });
+        }
+    }
+
+    /// Image, row and column of a tile.
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let [down, across] = self.d.tiles;
+        [tile / (down * across), tile / across % down, tile % across]
+    }
+
+    /// Transforms input blocks `icb` of a tile, which becomes tile `at` of the chunk.
+    fn input(&self, tile: usize, v: &Shared<'_>, at: usize, icb: Range<usize>) {
+        let d = self.d;
+        let s = &d.shape;
+        let [n, ty, tx] = self.place(tile);
+        let m = d.variant.tile();
+        let next = if self.x.len() > FAR
+            && d.xs.row >= PAGE
+            && tx + 1 < d.tiles[1]
+            && (ty + 1) * m + 1 < s.ih
+            && d.xs.px == BLOCK
+            && d.xs.channel == 1
+        {
+            let at = n * d.xs.n + icb.start * d.xs.block;
+            let (row, col) = ((ty * m) as isize - s.pad.top as isize, ((tx + 1) * m) as isize - s.pad.left as isize);
+            let pixel = row * d.xs.row as isize + col * d.xs.px as isize;
+            self.x.as_ptr().wrapping_add(at).wrapping_offset(pixel)
+        } else {
+            std::ptr::null()
+        };
+        let args = InputArgs {
+            x: self.x.as_ptr().wrapping_add(n * d.xs.n + icb.start * d.xs.block),
+            strides: d.xs,
+            ic: (icb.end * BLOCK).min(s.ic) - icb.start * BLOCK,
+            extent: [s.ih, s.iw],
+            first: [(ty * m) as isize - s.pad.top as isize, (tx * m) as isize - s.pad.left as isize],
+            next,
+            v: v.at(icb.start * d.block_step() + at * BLOCK),
+            v_point: d.v_point(),
+            v_block: d.block_step(),
+        };
+        // SAFETY: the level is available; the input has the length of its layout (asserted in `forward`); tile `at` of the
+        // chunk lies in each point and block of `v`, which belongs to this call alone.
+        unsafe { (d.transform.input)(&args) };
+    }
+
+    /// Products and output transforms of one piece for a chunk of tiles.
+    fn piece(&self, tiles: &Range<usize>, piece: &Piece, v: &Shared<'_>, m: &Shared<'_>) {
+        let d = self.d;
+        let (ic, points) = (d.shape.ic, d.variant.points());
+        for point in 0..points {
+            let u_at = (piece.first * points + point) * ic * BLOCK;
+            let mut at = 0;
+            // Equal slices go together: at most two lengths.
+            for (mr, slices) in runs(tiles.len(), d.max_mr[piece.blocks]) {
+                let args = ProductArgs {
+                    v: v.at(point * d.v_point() + at * BLOCK),
+                    v_block: d.block_step(),
+                    ic,
+                    u: self.u.as_ptr().wrapping_add(u_at),
+                    u_block: points * ic * BLOCK,
+                    m: m.at(point * d.m_point() + at * BLOCK),
+                    m_block: d.block_step(),
+                    slices,
+                    ahead: if slices > 1 && d.packed_len() > FAR { BLOCK.div_ceil(slices) } else { 0 },
+                };
+                // SAFETY: the level is available; tiles `at..at + mr * slices` are in the chunk; the piece's blocks are
+                // among those packed, each for all points; `m` has room for the widest piece.
+                unsafe { (d.product(mr, piece.blocks).run)(&args) };
+                at += mr * slices;
+            }
+        }
+        for (at, tile) in tiles.clone().enumerate() {
+            self.output(tile, at, (piece.first, piece.blocks), m);
+        }
+    }
+
+    fn output(&self, tile: usize, at: usize, (b0, nb): (usize, usize), m: &Shared<'_>) {
+        let d = self.d;
+        let s = &d.shape;
+        let [n, ty, tx] = self.place(tile);
+        let size = d.variant.tile();
+        let y_at = n * d.ys.n + b0 * d.ys.block + ty * size * d.ys.row + tx * size * d.ys.px;
+        let args = OutputArgs {
+            m: m.at(at * BLOCK),
+            m_point: d.m_point(),
+            m_block: d.block_step(),
+            blocks: nb,
+            valid: [(s.oh - ty * size).min(size), (s.ow - tx * size).min(size)],
+            row: d.ys.row,
+            ahead: self.y.len() > FAR && d.ys.row >= PAGE,
+            out: Output {
+                y: self.y.at(y_at),
+                px: d.ys.px,
+                block: d.ys.block,
+                channel: d.ys.channel,
+                cols: s.oc - b0 * BLOCK,
+                pad_cols: d.output == Layout::Blocked,
+                finish: Some(self.finish.0.at(b0 * BLOCK, y_at)),
+            },
+        };
+        // SAFETY: the level is available; the products of tile `at` are in `m`; the valid pixels of the tile are in the
+        // output and belong to no other tile, and no other part has these blocks of it.
+        unsafe { (d.transform.output)(&args) };
+    }
+}
+
+/// Cuts `total` as [`pieces`] does, and gathers equal pieces: (length, count).
+fn runs(total: usize, max: usize) -> impl Iterator<Item = (usize, usize)> {
+    let n = total.div_ceil(max).max(1);
+    let (base, longer) = (total / n, total % n);
+    [(base + 1, longer), (base, n - longer)].into_iter().filter(|&(mr, count)| mr * count > 0)
+}
