@@ -1,7 +1,8 @@
 //! Convolution plans: a shape, an algorithm, packed weights.
 //!
 //! Plan once, run often. A plan picks an algorithm from [`ALGOS`]: the one that the
-//! caller asks for, else the one that the cost model predicts to be fastest. It never times anything.
+//! caller asks for, else the one that a tuning table measured as the fastest ([`tune`]), else the one that the cost
+//! model predicts to be fastest. It never times anything.
 //!
 //! ```
 //! use swath::{Activation, ConvPlan, ConvShape, Epilogue, Options, Scratch};
@@ -28,11 +29,12 @@ use crate::algo::{self, ALGOS, Accuracy, Kernel, Request, Work};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::par;
+use crate::tune::{self, Figures, Tuning};
 
 pub use swath_kernels::epilogue::Epilogue;
 
-/// How a plan is made. The default is NCHW in and out, the machine's level, the cost model's choice, and all threads of the
-/// rayon pool that a run is called from.
+/// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
+/// all threads of the rayon pool that a run is called from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Layout of the input.
@@ -47,6 +49,8 @@ pub struct Options {
     pub accuracy: Accuracy,
     /// Most threads of a run; `None` is all of the current rayon pool's, `Some(1)` the calling thread alone.
     pub threads: Option<usize>,
+    /// Measurements to choose by; the default is the user's tuning file, then the table that ships with this crate.
+    pub tuning: Tuning,
 }
 
 impl Options {
@@ -113,6 +117,8 @@ pub struct Candidate {
     pub algo: &'static str,
     /// Predicted milliseconds on one thread, or why it does not support the shape.
     pub predicted: Result<f64, String>,
+    /// What a tuning table measured, on the threads that the plan is for.
+    pub measured: Option<Figures>,
 }
 
 /// A planned convolution.
@@ -126,7 +132,7 @@ pub struct ConvPlan {
     /// Milliseconds on one thread, by the cost model.
     predicted: f64,
     candidates: Vec<Candidate>,
-    reason: &'static str,
+    reason: String,
 }
 
 impl ConvPlan {
@@ -139,27 +145,20 @@ impl ConvPlan {
         let request =
             Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
-        let mut best: Option<(f64, &'static str, Kernel)> = None;
+        let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
             let planned = (algo.plan)(&request);
             let predicted = match &planned {
                 Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste(shape)))),
                 Err(why) => Err(why.clone()),
             };
-            let wanted = options.algo.as_deref().is_none_or(|name| name == algo.name);
-            if let (Ok(kernel), Ok(ms), true) = (planned, &predicted, wanted)
-                && best.as_ref().is_none_or(|(b, ..)| ms < b)
-            {
-                best = Some((*ms, algo.name, kernel));
-            }
-            candidates.push(Candidate { algo: algo.name, predicted });
+            candidates.push(Candidate { algo: algo.name, predicted, measured: None });
+            kernels.push(planned.ok());
         }
-        let Some((predicted, algo, kernel)) = best else {
-            let name = options.algo.clone().unwrap_or_default();
-            let why = candidates.iter().find(|c| c.algo == name).and_then(|c| c.predicted.clone().err());
-            return Err(Error::Algo { name, why: why.unwrap_or_else(|| format!("unknown; there are {}", names())) });
-        };
-        let reason = if options.algo.is_some() { "asked for" } else { "the cost model predicts it to be fastest" };
+        let (chosen, reason) = choose(shape, level, options, &mut candidates)?;
+        let (algo, predicted) =
+            (candidates[chosen].algo, candidates[chosen].predicted.clone().unwrap_or(f64::INFINITY));
+        let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
         Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
     }
 
@@ -255,6 +254,27 @@ impl ConvPlan {
     }
 }
 
+/// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
+fn choose(shape: &ConvShape, level: Level, options: &Options, candidates: &mut [Candidate]) -> Result<(usize, String)> {
+    let supported = candidates.iter().enumerate().filter_map(|(i, c)| Some((i, *c.predicted.as_ref().ok()?)));
+    // The first of equals: the order of the table breaks ties.
+    let modelled = supported.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
+    let tuned = modelled.and_then(|m| tune::consult(shape, level, options, candidates, m));
+    if let Some(name) = &options.algo {
+        let refused = |why| Error::Algo { name: name.clone(), why };
+        let Some(asked) = candidates.iter().position(|c| c.algo == name) else {
+            return Err(refused(format!("unknown; there are {}", names())));
+        };
+        return match &candidates[asked].predicted {
+            Ok(_) => Ok((asked, "asked for".into())),
+            Err(why) => Err(refused(why.clone())),
+        };
+    }
+    let modelled = modelled.map(|m| (m, "the cost model predicts it to be fastest".into()));
+    let none = || Error::Algo { name: String::new(), why: "none supports the shape".into() };
+    tuned.or(modelled).ok_or_else(none)
+}
+
 fn names() -> String {
     ALGOS.iter().map(|a| a.name).collect::<Vec<_>>().join(", ")
 }
@@ -283,7 +303,14 @@ impl fmt::Display for Explanation<'_> {
         writeln!(f, "chosen: {} ({}), because {}", p.algo, p.kernel(), p.reason)?;
         for c in &p.candidates {
             match &c.predicted {
-                Ok(ms) => writeln!(f, "  {:<10} predicted {ms:9.4} ms on one thread", c.algo)?,
+                Ok(ms) => {
+                    write!(f, "  {:<10} predicted {ms:9.4} ms on one thread", c.algo)?;
+                    if let Some(t) = c.measured {
+                        let (ms, warm, cold) = (t.ms(), t.warm_ms(), t.cold_ms());
+                        write!(f, ", measured {ms:9.4} ms ({warm:.4} with warm weights, {cold:.4} with cold ones)")?;
+                    }
+                    writeln!(f)?;
+                }
                 Err(why) => writeln!(f, "  {:<10} no: {why}", c.algo)?,
             }
         }

@@ -162,6 +162,12 @@ pub enum Error {
         /// What is wrong, with both numbers.
         problem: String,
     },
+    /// There is no folder for the tuning file.
+    #[error("no place for the tuning file: {reason}; SWATH_TUNE_FILE can name one")]
+    TuningFolder {
+        /// Why the user's configuration folder cannot be found.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {error}", path.display())]
     Io {

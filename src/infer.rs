@@ -17,6 +17,7 @@ use crate::graph::forward::Operands;
 use crate::graph::{Graph, Parameters};
 use crate::par::Team;
 use crate::tensor::Tensor;
+use crate::tune::Tuning;
 
 mod explain;
 mod fuse;
@@ -38,6 +39,8 @@ pub struct SessionOptions {
     /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
     /// the rayon pool that [`Session::run`] is called from. The results are the same bits in any case.
     pub threads: Option<usize>,
+    /// Measurements to choose convolution algorithms by.
+    pub tuning: Tuning,
 }
 
 /// What a run takes: a [`Tensor`], whose shape and layout are checked, or plain floats, whose number is.
@@ -121,12 +124,14 @@ impl Session {
         input: &[usize],
         options: &SessionOptions,
     ) -> Result<Self> {
-        let mut lowered = lower(graph, parameters, input, options)?;
+        let team = Team::new(options.threads)?;
+        // Among the threads that will run it, whose number tuning tables are keyed by.
+        let mut lowered = team.run(|| lower(graph, parameters, input, options))?;
         let memory = memory::plan(&mut lowered);
         let Lowered { steps, lens, output_dims, output_layout, .. } = lowered;
         let output = Tensor::zeros_in(output_dims, output_layout)?;
         let program = Program { steps, memory, lens, dims: input.to_vec(), layout: options.input };
-        Ok(Self::with_own_memory(Arc::new(program), output, Team::new(options.threads)?))
+        Ok(Self::with_own_memory(Arc::new(program), output, team))
     }
 
     fn with_own_memory(program: Arc<Program>, output: Tensor, team: Team) -> Self {

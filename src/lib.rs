@@ -44,9 +44,11 @@
 //! | 5 | [`Error`], [`Tensor`] | the one error enum; owned, 64-byte aligned floats with their layout |
 //! | 5 | [`cpu()`] | the CPU, held to the level that `SWATH_LEVEL` names |
 //! | 5 | [`benchdnn`] | convolution problems in benchdnn's notation |
+//! | 5 | [`machine`] | the CPU's identity and its caches |
 //! | 5 | [`par`] | threads: the only module that names rayon |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
+//! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`infer`] | [`Session`]: fusion, layouts, memory plan |
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
@@ -63,6 +65,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algo;
+mod atomic_file;
 pub mod benchdnn;
 mod buffer;
 pub mod conv;
@@ -71,10 +74,12 @@ pub mod data;
 mod error;
 pub mod graph;
 pub mod infer;
+pub mod machine;
 mod model;
 pub mod nn;
 pub mod par;
 mod tensor;
+pub mod tune;
 mod weights;
 
 pub use algo::Accuracy;
@@ -89,6 +94,7 @@ pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;
 pub use swath_kernels::shape::{ConvShape, Padding, Pair, PoolShape, ShapeError};
 pub use tensor::Tensor;
+pub use tune::Tuning;
 pub use weights::WeightsFile;
 
 /// The examples of README.md compile and run as doctests.

@@ -41,9 +41,15 @@ impl Executor for Pool {
     }
 }
 
+/// Threads that a run under that limit uses here: those of the current pool, at most `limit`.
+pub(crate) fn width(limit: Option<usize>) -> usize {
+    // A single thread needs no pool, and asking for its size would start the global one.
+    if limit == Some(1) { 1 } else { limit.unwrap_or(usize::MAX).min(rayon::current_num_threads()).max(1) }
+}
+
 /// The executor for work of that many milliseconds on one thread, on at most `limit` threads.
 pub(crate) fn executor(limit: Option<usize>, ms: f64) -> Box<dyn Executor> {
-    let threads = limit.unwrap_or(usize::MAX).min(if limit == Some(1) { 1 } else { rayon::current_num_threads() });
+    let threads = width(limit);
     if threads <= 1 || ms < INLINE_MS { Box::new(Inline) } else { Box::new(Pool { threads }) }
 }
 

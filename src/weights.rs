@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::tensor::{Dtype, Metadata, View};
 use safetensors::{SafeTensorError, SafeTensors};
 
+use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -181,23 +180,4 @@ pub(crate) fn save<'a>(
     let bytes = safetensors::serialize(tensors.map(|(n, t)| (n, Entry(t))), metadata)
         .map_err(|e| Error::Format { file: path.display().to_string(), problem: e.to_string() })?;
     write_atomically(path, &bytes).map_err(|error| Error::Io { action: "write", path: path.into(), error })
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-    // Beside the target: a rename is atomic within one file system only.
-    let beside = path.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = fs::File::create_new(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&beside);
-    }
-    written
 }

@@ -1,6 +1,6 @@
 //! Plans: choice, refusal, and weights that fit no other plan.
 
-use swath::{ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch};
+use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, Tuning};
 
 #[test]
 fn weights_packed_for_another_layout_are_refused() {
@@ -22,9 +22,15 @@ fn weights_packed_for_another_layout_are_refused() {
 fn algorithms_are_chosen_by_name_or_by_the_model() {
     let dense = ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).padding(1).build().unwrap();
     let depthwise = ConvShape::builder([1, 64, 14, 14], [64, 1, 3, 3]).padding(1).groups(64).build().unwrap();
-    let algo = |shape, options: &Options| ConvPlan::new(shape, options).map(|p| p.algo());
-    assert_eq!(algo(&dense, &Options::blocked()).unwrap(), "direct");
-    assert_eq!(algo(&dense, &Options::default()).unwrap(), "stem");
+    // Untuned, whatever the machine's tuning file says.
+    let algo = |shape, options: &Options| {
+        let options = Options { tuning: Tuning::Off, ..options.clone() };
+        ConvPlan::new(shape, &options).map(|p| p.algo())
+    };
+    let exact = |options| Options { accuracy: Accuracy::Exact, ..options };
+    assert_eq!(algo(&dense, &exact(Options::blocked())).unwrap(), "direct");
+    assert_eq!(algo(&dense, &exact(Options::default())).unwrap(), "stem");
+    assert!(algo(&dense, &Options::blocked()).unwrap().starts_with("winograd"));
     for input in Layout::ALL {
         assert_eq!(algo(&depthwise, &Options { input, ..Options::blocked() }).unwrap(), "depthwise", "{input:?}");
     }

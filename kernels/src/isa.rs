@@ -198,6 +198,18 @@ impl Cpu {
         })
     }
 
+    /// Vendor, family/model and brand as one line, such as `AuthenticAMD 25/17 AMD EPYC 9R14`, from CPUID;
+    /// `None` on other architectures, where the operating system must be asked.
+    ///
+    /// Sizes of caches are no part of it: family and model fix those of a core, and hybrid CPUs would answer
+    /// differently from core to core.
+    pub fn identity() -> Option<String> {
+        #[cfg(target_arch = "x86_64")]
+        return Some(x86::identity());
+        #[allow(unreachable_code)]
+        None
+    }
+
     /// The same CPU held to a lower level.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ pub(crate) fn lower(
         graph,
         parameters,
         level: level(options.level)?,
-        conv: Options { level: options.level, ..Options::blocked() },
+        conv: Options { level: options.level, tuning: options.tuning.clone(), ..Options::blocked() },
         dims: graph.infer(input)?,
         places: vec![Vec::new(); graph.nodes.len()],
         steps: Vec::new(),

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{Write, stdout};
 
 use serde::Serialize;
+use swath::tune::{self, Census, Conditions, TuningFile, TuningTable};
 use swath::{Cpu, Level};
 
 use crate::failure::{Failure, Outcome};
@@ -68,6 +69,49 @@ struct Info {
     peaks: Vec<Peak>,
     bandwidths: Vec<Bandwidth>,
     kernels: Vec<Kernel>,
+    tuning: Tuning,
+}
+
+/// The tuning tables, and how many of their entries apply: to this CPU, this level and this version, on any number of
+/// threads.
+#[derive(Serialize)]
+struct Tuning {
+    kernel_set: &'static str,
+    cpu: &'static str,
+    file: Option<String>,
+    entries: usize,
+    apply: usize,
+    shipped_entries: usize,
+    shipped_apply: usize,
+}
+
+impl Tuning {
+    fn at(level: Level) -> Self {
+        let file = TuningFile::of_user().ok();
+        let table = file.as_ref().map_or_else(TuningTable::default, TuningFile::read);
+        let here = Conditions::here(level, 1);
+        let apply = |t: &TuningTable| t.filtered(|c| Conditions { threads: 1, ..c.clone() } == here).len();
+        let shipped = tune::shipped();
+        Tuning {
+            kernel_set: tune::kernel_set(),
+            cpu: machine::cpu_identity(),
+            file: file.map(|f| f.path().display().to_string()),
+            entries: table.len(),
+            apply: apply(&table),
+            shipped_entries: shipped.len(),
+            shipped_apply: apply(&shipped),
+        }
+    }
+}
+
+/// `FILE: 12 entries that this machine and version can use, 3 stale, 0 of other CPUs`
+pub fn tuning_file(file: &TuningFile) -> String {
+    let Census { current, stale, foreign } = file.read().census();
+    let path = file.path().display();
+    if !file.path().exists() {
+        return format!("{path}: not there; `swath tune` makes it");
+    }
+    format!("{path}: {current} entries that this machine and version can use, {stale} stale, {foreign} of other CPUs")
 }
 
 fn gather(cpu: Cpu, measured: bool) -> Outcome<Info> {
@@ -96,6 +140,7 @@ fn gather(cpu: Cpu, measured: bool) -> Outcome<Info> {
         peaks,
         bandwidths,
         kernels: plan::kernels().into_iter().map(kernel).collect(),
+        tuning: Tuning::at(cpu.level),
     })
 }
 
@@ -156,6 +201,22 @@ pub fn run(args: &Args) -> Outcome<()> {
         )?;
     }
     line(&mut out, "features", list(&info.features))?;
+    let t = &info.tuning;
+    let file = t.file.as_deref().unwrap_or("no place for a file");
+    line(
+        &mut out,
+        "tuning",
+        format_args!("{file}: {} entries, {} for this CPU, level and kernels", t.entries, t.apply),
+    )?;
+    line(
+        &mut out,
+        "",
+        format_args!(
+            "shipped with swath: {} entries, {} for this CPU, level and kernels",
+            t.shipped_entries, t.shipped_apply
+        ),
+    )?;
+    line(&mut out, "", format_args!("kernels {}, CPU {}", t.kernel_set, t.cpu))?;
     if !args.no_measure {
         writeln!(out, "\nFMA peak of one core")?;
         let mut t = Table::new(&[("level", Align::Left), ("GFLOP/s", Align::Right)]);

@@ -11,7 +11,9 @@ mod plan;
 mod problems;
 mod report;
 mod table;
+mod tune;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,10 +37,13 @@ Examples:
   swath bench-conv ic64ih56oc64kh3ph1               time one convolution
   swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
+  swath tune                                        measure which is fastest here, for plans to come
   swath report                                      every algorithm on the standard lists: report.html
 
 Environment:
-  SWATH_LEVEL  holds swath to a lower instruction-set level: scalar, neon, avx2, avx512
+  SWATH_LEVEL      holds swath to a lower instruction-set level: scalar, neon, avx2, avx512
+  SWATH_TUNE_FILE  the tuning file, in place of the one in the user's configuration folder
+  RUST_LOG         what to log on stderr: warn (the default), error, off
 
 The exit status is 0 only on success; what went wrong is one line on stderr.";
 
@@ -50,6 +55,8 @@ enum Command {
     BenchConv(bench::Args),
     /// Say which algorithm a convolution gets, and why.
     Explain(explain::Args),
+    /// Time the candidates of convolutions on this machine, so that plans choose the fastest.
+    Tune(tune::Args),
     /// Measure problems with every algorithm, and write a page with pictures.
     Report(report::Args),
     /// Fit the cost model's coefficients to measurements.
@@ -65,12 +72,22 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Tune(args)) => tune::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::FitCost(args)) => fit::run(&args),
     }
 }
 
+/// Shows the library's warnings, such as a damaged tuning file, one line each.
+fn log_to_stderr() {
+    let mut logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"));
+    logger.format(|out, r| writeln!(out, "swath: {}: {}", r.level().as_str().to_lowercase(), r.args()));
+    // Nobody else has set a logger.
+    let _ = logger.try_init();
+}
+
 fn main() -> ExitCode {
+    log_to_stderr();
     match run(Args::parse()) {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Message(message)) => {

@@ -21,6 +21,7 @@ use data::Report;
 use peers::{PeerCommand, PeerFile};
 
 use crate::failure::{Failure, Outcome};
+use crate::plan::Precision;
 use crate::problems::Problems;
 use crate::table::{Align, Table};
 
@@ -61,7 +62,7 @@ pub struct Args {
     #[arg(long, requires = "compare")]
     fail_on_regression: bool,
     /// Take the measurements from a report's JSON
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["threads", "brief", "cold", "peer_command", "passes"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["threads", "accuracy", "brief", "cold", "peer_command", "passes"])]
     from: Option<PathBuf>,
     /// Another library's times, for the first number of threads or the one given; may be repeated
     #[arg(long, value_name = "NAME[@N]=FILE")]
@@ -75,6 +76,9 @@ pub struct Args {
     /// Rewrite the block between `<!-- results -->` and `<!-- /results -->` of this file
     #[arg(long, value_name = "FILE")]
     readme: Option<PathBuf>,
+    /// How much rounding error is acceptable: which algorithms race [default: default]
+    #[arg(long, value_enum, value_name = "ACCURACY")]
+    accuracy: Option<Precision>,
     /// Fewer and shorter rounds: a first impression
     #[arg(long)]
     brief: bool,
@@ -157,6 +161,7 @@ fn job(args: &Args) -> Outcome<Job> {
     Ok(Job {
         sets,
         threads,
+        accuracy: args.accuracy.unwrap_or_default(),
         brief: args.brief,
         cold: args.cold,
         passes: passes.into(),

@@ -28,6 +28,29 @@ impl Avx512 {
     }
 }
 
+/// What CPUID says that the CPU is: vendor, family/model, and the brand as the maker (or the hypervisor) wrote it.
+pub(super) fn identity() -> String {
+    let text = |words: &[u32]| -> String {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).take_while(|&b| b != 0).collect();
+        String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let vendor = __cpuid(0);
+    let vendor = text(&[vendor.ebx, vendor.edx, vendor.ecx]);
+    let bits = __cpuid(1).eax;
+    let field = |shift: u32, width: u32| (bits >> shift) & ((1 << width) - 1);
+    // The extended fields count only where the short ones are full (family), or for families 6 and 15 (model).
+    let family = if field(8, 4) == 15 { 15 + field(20, 8) } else { field(8, 4) };
+    let model = if matches!(field(8, 4), 6 | 15) { (field(16, 4) << 4) + field(4, 4) } else { field(4, 4) };
+    let mut brand = Vec::new();
+    if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
+        for leaf in 0x8000_0002..=0x8000_0004 {
+            let r = __cpuid(leaf);
+            brand.extend([r.eax, r.ebx, r.ecx, r.edx]);
+        }
+    }
+    format!("{vendor} {family}/{model} {}", text(&brand)).trim_end().to_string()
+}
+
 /// Runs `K` with AVX2 and FMA.
 ///
 /// # Safety
@@ -57,7 +80,8 @@ static AVX2_MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0,
 fn avx2_mask(n: usize) -> __m256i {
     debug_assert!(n <= 8);
     let n = n.min(8);
-    // SAFETY: the window starts at 8 - n in 0..=8 and is 8 long, inside the 16 words; the token of the callers proves AVX.
+    // SAFETY: the window starts at 8 - n in 0..=8 and is 8 long, inside the 16 words; the token of the callers proves
+    // AVX.
     unsafe { _mm256_loadu_si256(AVX2_MASK.as_ptr().add(8 - n).cast()) }
 }
 

@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use swath::Level;
 use swath::benchdnn::{Problem, STANDARD_SETS};
+use swath::{ConvShape, Level};
 
-use super::data::{Choice, FORMAT, Layer, Machine, Method, Report, Run, Set, Time};
+use super::data::{Choice, FORMAT, Layer, MODEL, Machine, Method, Report, Run, Set, TUNED, Time};
 use super::peers::PeerCommand;
 use crate::failure::Outcome;
 use crate::machine;
 use crate::measure::{self, Progress, Timing};
-use crate::plan::{self, Conv, Request};
+use crate::plan::{self, Conv, Precision, Request};
 
 /// Chooses an algorithm for a problem; `None` where it has nothing to say.
-type Chooser = fn(&Problem, &Request) -> Outcome<Option<String>>;
+type Chooser = fn(&ConvShape, &Request) -> Outcome<Option<String>>;
 
 /// Who chooses, in the order of their precedence, weakest first: the last that has a say is what a plan does by
 /// default. One row is one more column of the tables, and one more line of the picture of choices.
-const CHOOSERS: &[(&str, Chooser)] = &[("cost model", plan::chosen)];
+const CHOOSERS: &[(&str, Chooser)] = &[(MODEL, plan::modelled), (TUNED, plan::tuned)];
 
 /// What is measured, and how.
 pub struct Job {
@@ -26,6 +26,8 @@ pub struct Job {
     pub sets: Vec<(String, Vec<Problem>)>,
     /// Numbers of threads, ascending.
     pub threads: Vec<usize>,
+    /// How much rounding error is acceptable.
+    pub accuracy: Precision,
     /// Fewer and shorter rounds.
     pub brief: bool,
     /// Weights from memory.
@@ -74,7 +76,7 @@ pub fn collect(job: &Job) -> Outcome<Report> {
     for (name, problems) in &job.sets {
         let mut layers: Vec<Layer> = problems.iter().map(layer).collect();
         for &threads in &job.threads {
-            let request = Request { level, algo: None, threads };
+            let request = Request { level, algo: None, accuracy: job.accuracy, threads };
             for _ in 0..job.passes {
                 for peer in &job.peers {
                     progress.at(&format!("{} on {name}", peer.name));
@@ -92,6 +94,7 @@ pub fn collect(job: &Job) -> Outcome<Report> {
         }
         sets.push(Set { name: name.clone(), layers });
     }
+    let accuracy = job.accuracy.name().into();
     // The clock of a shared machine varies: the better of two measurements, minutes apart.
     machine.peak = machine.peak.max(measure::peak(level)?);
     Ok(Report {
@@ -100,7 +103,7 @@ pub fn collect(job: &Job) -> Outcome<Report> {
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         command: job.command.clone(),
         machine,
-        timing: Method { rounds: timing.rounds, passes: job.passes, brief: job.brief, cold: job.cold },
+        timing: Method { rounds: timing.rounds, passes: job.passes, brief: job.brief, cold: job.cold, accuracy },
         threads: job.threads.clone(),
         sets,
     })
@@ -131,11 +134,11 @@ fn layer(p: &Problem) -> Layer {
 fn run(problem: &Problem, request: &Request, timing: Timing, cold: bool) -> Outcome<Run> {
     let mut choices: Vec<Choice> = Vec::new();
     for (by, choose) in CHOOSERS {
-        if let Some(algorithm) = choose(problem, request)? {
+        if let Some(algorithm) = choose(&problem.shape, request)? {
             choices.push(Choice { by: by.to_string(), algorithm });
         }
     }
-    let mut names = plan::algos(&problem.shape, request.level);
+    let mut names = plan::algos(&problem.shape, request);
     for c in &choices {
         if !names.contains(&c.algorithm) {
             names.push(c.algorithm.clone());

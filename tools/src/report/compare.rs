@@ -165,6 +165,7 @@ fn warnings(old: &Report, new: &Report) -> Vec<String> {
     differ("the level", a.level.clone(), b.level.clone());
     differ("the number of cores", a.cores.to_string(), b.cores.to_string());
     differ("the state of the weights", weights(old).into(), weights(new).into());
+    differ("the accuracy", old.timing.accuracy.clone(), new.timing.accuracy.clone());
     if (a.peak / b.peak - 1.0).abs() > 0.03 {
         list.push(format!(
             "the FMA peak differs: {:.1} GFLOP/s then, {:.1} now; the clock alone explains as much of the changes",

@@ -13,6 +13,11 @@ use crate::measure::Bandwidth;
 /// The version of the JSON that this program writes and reads.
 pub const FORMAT: u32 = 1;
 
+/// [`Choice::by`] of the cost model, without any measurement.
+pub const MODEL: &str = "cost model";
+/// [`Choice::by`] of the tuning tables.
+pub const TUNED: &str = "tuned";
+
 /// The measurements of one run of `swath report`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -64,6 +69,8 @@ pub struct Method {
     pub brief: bool,
     /// Weights came from memory.
     pub cold: bool,
+    /// Rounding error that was acceptable: `exact`, `default` or `fast`.
+    pub accuracy: String,
 }
 
 /// Layers that belong together: a network, or a list.
@@ -108,7 +115,7 @@ pub struct Run {
 /// The choice of an algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
-    /// Who chose: `cost model`.
+    /// Who chose: [`MODEL`] or [`TUNED`].
     pub by: String,
     /// What: a name in [`Run::algorithms`].
     pub algorithm: String,

@@ -9,7 +9,7 @@ pub fn layer(name: &str, problem: &str, ms: f64) -> Layer {
     let time = |algorithm: &str, ms: f64| Time { algorithm: algorithm.into(), ms, median_ms: ms * 1.01 };
     let run = |threads: usize, ms: f64| Run {
         threads,
-        choices: vec![Choice { by: "cost model".into(), algorithm: "direct".into() }],
+        choices: vec![Choice { by: MODEL.into(), algorithm: "direct".into() }],
         algorithms: vec![time("direct", ms), time("gemm", ms * 1.5)],
         peers: vec![PeerTime { peer: "oneDNN".into(), implementation: "jit".into(), ms: ms * 1.25 }],
     };
@@ -40,7 +40,7 @@ pub fn report() -> Report {
             peak: 120.0,
             bandwidths: vec![bandwidth("L2", 100.0), bandwidth("L3", 80.0), bandwidth("memory", 20.0)],
         },
-        timing: Method { rounds: 7, passes: 1, brief: false, cold: false },
+        timing: Method { rounds: 7, passes: 1, brief: false, cold: false, accuracy: "default".into() },
         threads: vec![1, 2],
         sets: vec![
             Set {

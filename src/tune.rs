@@ -1,0 +1,150 @@
+//! Tuning: measured choices in place of modelled ones.
+//!
+//! A [`Tuner`] times the candidates of the cost model on this machine; a [`TuningTable`] holds what it measured, and a
+//! [`TuningFile`] keeps that from run to run. Plans read tables and never time anything.
+//!
+//! A plan takes, in this order, what [`Options::algo`](crate::Options) asks for; the fastest candidate of its entry in
+//! a table ([`Options::tuning`](crate::Options)): the user's file, then the table that ships with this crate; the cost
+//! model's choice. An entry counts only for the same CPU, level, number of threads, set of kernels ([`kernel_set`]),
+//! geometry and layouts, and only if it has measured what the cost model would choose: then the tuned choice was the
+//! faster one when they met.
+//!
+//! One plan gives the same bits on any number of threads. Since tables are keyed by threads, two plans for different
+//! numbers of threads may get different algorithms from one, and so different roundings; [`Tuning::Off`] or a name in
+//! [`Options::algo`](crate::Options) rules that out.
+
+mod campaign;
+mod file;
+mod form;
+mod race;
+mod shipped;
+mod stopwatch;
+mod table;
+mod tuner;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use swath_kernels::isa::Level;
+use swath_kernels::shape::ConvShape;
+
+use crate::conv::{Candidate, Options};
+use crate::machine;
+
+pub use campaign::{Event, Job, Outcome, Summary};
+pub use file::{FILE_VARIABLE, TuningFile};
+pub use form::Parsed;
+pub use race::Rules;
+pub use shipped::shipped;
+pub use table::{Census, Conditions, Convolution, Entry, Figures, Measured, TuningTable, kernel_set};
+pub use tuner::{Effort, Tuned, Tuner};
+
+/// Which measurements a plan may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// The user's file ([`TuningFile::of_user`]), then the table that ships with this crate. The file is read once per
+    /// process; [`reload`] reads it again.
+    #[default]
+    Auto,
+    /// None: the cost model alone decides.
+    Off,
+    /// This table and no other, such as `TuningFile::at(path).read()`.
+    Table(Arc<TuningTable>),
+}
+
+impl Tuning {
+    /// The tables to ask, in this order.
+    fn tables(&self) -> Vec<Arc<TuningTable>> {
+        match self {
+            Tuning::Auto => vec![user_table(), shipped()],
+            Tuning::Off => Vec::new(),
+            Tuning::Table(table) => vec![table.clone()],
+        }
+    }
+}
+
+static USER: RwLock<Option<Arc<TuningTable>>> = RwLock::new(None);
+
+/// The user's table, read when it is first asked for.
+fn user_table() -> Arc<TuningTable> {
+    if let Some(table) = &*USER.read().unwrap_or_else(PoisonError::into_inner) {
+        return table.clone();
+    }
+    // Whoever comes first reads; the others wait here, so that the file is read once.
+    let mut user = USER.write().unwrap_or_else(PoisonError::into_inner);
+    user.get_or_insert_with(|| Arc::new(read_user())).clone()
+}
+
+/// Reads the user's file again: plans made from now on use what it holds now.
+pub fn reload() {
+    let table = Arc::new(read_user());
+    *USER.write().unwrap_or_else(PoisonError::into_inner) = Some(table);
+}
+
+fn read_user() -> TuningTable {
+    // Whoever has no home has no file, and is not to be bothered.
+    let table = TuningFile::of_user().map_or_else(|_| TuningTable::default(), |file| file.read());
+    if let Some(why) = useless(&table) {
+        warn_once(format!("tuning file {} is ignored: {why}; `swath tune` measures anew", table.source()));
+    }
+    table
+}
+
+/// Why no entry of a table can ever apply here.
+fn useless(table: &TuningTable) -> Option<String> {
+    let Census { current, stale, foreign } = table.census();
+    match (current, stale, foreign) {
+        (0, 0, 0) | (1.., ..) => None,
+        (0, 0, n) => Some(format!("its entries ({n}) are of another CPU than {}", machine::cpu_identity())),
+        (0, n, _) => Some(format!("its entries ({n}) are stale: measured with other kernels than {}", kernel_set())),
+    }
+}
+
+/// Logs a warning, unless this process has logged the same one before.
+fn warn_once(message: String) {
+    static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen.get_or_insert_default().insert(message.clone()) {
+        log::warn!("{message}");
+    }
+}
+
+/// Asks the tables of a plan's options: notes in `candidates` what was measured of them, and returns the index of the
+/// fastest one that the plan supports, and why it is taken. `modelled` is the index of the cost model's choice.
+pub(crate) fn consult(
+    shape: &ConvShape,
+    level: Level,
+    options: &Options,
+    candidates: &mut [Candidate],
+    modelled: usize,
+) -> Option<(usize, String)> {
+    let tables = options.tuning.tables();
+    // Without a table there is no need to know the threads, which would start rayon's pool.
+    if tables.iter().all(|t| t.is_empty()) {
+        return None;
+    }
+    let conditions = Conditions::of(level, options);
+    let convolution = Convolution::new(shape, options);
+    for table in tables {
+        let Some(entry) = table.get(&conditions, &convolution) else { continue };
+        for m in entry.candidates() {
+            if !candidates.iter().any(|c| c.algo == m.algo) {
+                warn_once(format!("tuning table {}: there is no algorithm {:?}: ignored", table.source(), m.algo));
+            }
+        }
+        for c in candidates.iter_mut() {
+            c.measured = entry.figures(c.algo);
+        }
+        // Without the modelled choice among the measured, nothing says that the others are faster than it.
+        if candidates[modelled].measured.is_none() {
+            continue;
+        }
+        let supported = candidates.iter().enumerate().filter(|(_, c)| c.predicted.is_ok());
+        let measured = supported.filter_map(|(i, c)| Some((i, c.measured?.ms())));
+        let (best, ms) = measured.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let threads =
+            if conditions.threads == 1 { "1 thread".into() } else { format!("{} threads", conditions.threads) };
+        return Some((best, format!("it measured fastest, {ms:.4} ms on {threads} (tuned: {})", table.source())));
+    }
+    None
+}

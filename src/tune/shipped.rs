@@ -1,0 +1,59 @@
+//! Tables that ship with the crate, for CPUs that its makers had at hand.
+//!
+//! Made by this command, on such a CPU that does nothing else (with `SWATH_LEVEL=avx2` before it, once more for that
+//! level):
+//!
+//! ```text
+//! SWATH_TUNE_FILE=target/zen4.toml cargo run --release -- tune --again --export src/tune/shipped/zen4.toml
+//! ```
+//!
+//! They are stale as soon as the set of kernels changes ([`kernel_set`](super::kernel_set)), and then ignored without a
+//! warning, since users can do nothing about it; `swath info` says so, and so does the output of this module's test.
+
+use std::sync::{Arc, LazyLock};
+
+use super::form;
+use super::table::{Census, TuningTable};
+
+/// Name and text of each table.
+static TEXTS: &[(&str, &str)] = &[("shipped with swath: zen4", include_str!("shipped/zen4.toml"))];
+
+/// All shipped entries in one table, also those that are stale or of other CPUs.
+pub fn shipped() -> Arc<TuningTable> {
+    static SHIPPED: LazyLock<Arc<TuningTable>> = LazyLock::new(|| {
+        let mut all = TuningTable::new("shipped with swath");
+        for (name, text) in TEXTS {
+            // A test holds that they can be read.
+            if let Ok(parsed) = form::parse(name, text) {
+                all.merge(&parsed.table);
+            }
+        }
+        let Census { current, stale, foreign } = all.census();
+        log::debug!("shipped tuning tables: {current} entries can be used here, {stale} are stale, {foreign} foreign");
+        Arc::new(all)
+    });
+    SHIPPED.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel_set;
+    use super::*;
+
+    #[test]
+    fn shipped_tables_can_be_read_whole() {
+        for (name, text) in TEXTS {
+            let parsed = form::parse(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(parsed.skipped, Vec::<String>::new(), "{name}");
+            let stale = parsed.table.filtered(|c| c.kernels != kernel_set()).len();
+            if stale > 0 {
+                eprintln!(
+                    "{name}: {stale} of {} entries are STALE (this build's kernels: {}); src/tune/shipped.rs says how \
+                     to make it anew",
+                    parsed.table.len(),
+                    kernel_set()
+                );
+            }
+        }
+    }
+}
