@@ -187,7 +187,6 @@ fn table(report: &Report) -> String {
         ("layers", Align::Right),
         ("GFLOP/s", Align::Right),
         ("total ms", Align::Right),
-        ("within 7 %", Align::Right),
     ];
     for _ in &peers {
         columns.extend([
@@ -201,15 +200,12 @@ fn table(report: &Report) -> String {
     for set in &report.sets {
         for (at, n) in report.threads.iter().enumerate() {
             let Some(f) = figures::figures(report, set, at) else { continue };
-            let alone = Report { sets: vec![set.clone()], ..report.clone() };
-            let within = figures::qualities(&alone, at).last().map_or(0.0, |q| 100.0 * q.within(1.07));
             let mut row = vec![
                 set.name.clone(),
                 n.to_string(),
                 set.layers.len().to_string(),
                 format!("{:.1}", f.gflops),
                 format!("{:.3}", f.total_ms),
-                format!("{within:.0} %"),
             ];
             for peer in &peers {
                 match figures::versus(set, at, peer) {
@@ -226,8 +222,9 @@ fn table(report: &Report) -> String {
         }
     }
     let m = &report.machine;
+    let verdicts: String = figures::verdicts(report).iter().map(|v| format!("{v}\n")).collect();
     format!(
-        "{}\n{}, level {}, peak {:.1} GFLOP/s a core, {}\n",
+        "{}\n{verdicts}\n{}, level {}, peak {:.1} GFLOP/s a core, {}\n",
         t.render(""),
         m.cpu.as_deref().unwrap_or("unknown CPU"),
         m.level,

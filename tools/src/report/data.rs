@@ -149,6 +149,11 @@ impl Run {
         self.algorithms.iter().find(|a| a.algorithm == algorithm).map(|a| a.ms)
     }
 
+    /// The algorithm that one way of choosing chose, if it had a say.
+    pub fn choice(&self, by: &str) -> Option<&str> {
+        self.choices.iter().find(|c| c.by == by).map(|c| c.algorithm.as_str())
+    }
+
     /// The algorithm that a plan takes by default.
     pub fn chosen(&self) -> &Time {
         let name = self.choices.last().map_or("", |c| &c.algorithm);

@@ -101,6 +101,7 @@ fn summary(report: &Report) -> Markup {
     }
     html! {
         (tiles(report))
+        @for verdict in figures::verdicts(report) { p { (verdict) "." } }
         div.scroll {
             table {
                 caption { "Every set: geometric mean of the layers, and the network's total" }
@@ -180,9 +181,10 @@ fn tiles(report: &Report) -> Markup {
                     }
                 }
             }
-            @if let Some(q) = figures::qualities(report, 0).last() {
-                (tile(format!("{:.0} %", 100.0 * q.within(1.07)), format!(
-                    "of the choices of the {} are within 7 % of the best candidate ({})", q.by, threads(report.threads[0])
+            @for q in &figures::qualities(report, 0) {
+                (tile(format!("{:.0} %", 100.0 * q.within(q.limit())), format!(
+                    "of {} problems: {} choice within {:.0} % of the best candidate, {}",
+                    q.losses.len(), q.name(), 100.0 * (q.limit() - 1.0), threads(report.threads[0])
                 )))
             }
         }
@@ -270,10 +272,10 @@ fn row(report: &Report, set: &Set, layer: &Layer, at: usize, columns: [&[String]
                 }
             }
             @for by in choosers {
-                @match run.choices.iter().rfind(|c| c.by == *by) {
-                    Some(c) => {
-                        @let loss = run.ms(&c.algorithm).map_or(1.0, |ms| ms / run.best().ms);
-                        td.l { (c.algorithm) } td class=(if loss > 1.07 { "bad" } else { "" }) { (format!("{loss:.2}")) }
+                @match run.choice(by) {
+                    Some(algorithm) => {
+                        @let loss = run.ms(algorithm).map_or(1.0, |ms| ms / run.best().ms);
+                        td.l { (algorithm) } td class=(if loss > 1.07 { "bad" } else { "" }) { (format!("{loss:.2}")) }
                     }
                     None => { td.l {} td {} }
                 }

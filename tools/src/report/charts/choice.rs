@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use super::theme::{Anchor, INK, MUTED, mark, series, text_style};
 use super::{Axis, Figure, Labels, Legend, Margins, Plot, SMALL, Swatch};
 use crate::failure::Outcome;
-use crate::report::data::Report;
+use crate::report::data::{Report, TUNED};
 use crate::report::figures::{self, Quality};
 
 /// Losses beyond this are drawn at the border.
@@ -19,13 +19,14 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
     }
     let name = |q: &Quality, threads: usize| {
         let [two, seven] = [1.02, 1.07].map(|l| 100.0 * q.within(l));
-        format!("{}, {}: within 2 % on {two:.0} %, within 7 % on {seven:.0} %", q.by, figures::threads(threads))
+        let (name, threads) = (q.name(), figures::threads(threads));
+        format!("{name}, {threads}: within 2 % on {two:.0} %, within 7 % on {seven:.0} %")
     };
     let entries = lines.iter().enumerate().map(|(i, (q, t))| (Swatch::Mark(mark(i), series(i)), name(q, *t)));
     let legend = Legend::new(entries.collect());
     let worst = lines.iter().filter_map(|(q, _)| q.losses.last()).map(|l| l.0).fold(1.1, f64::max);
     let top = (worst * 1.05).min(LIMIT);
-    let title = "Choices against the best candidate";
+    let title = "Tuned against untuned: choices against the best candidate";
     let svg = super::svg(title, legend.height + 320, |root| {
         legend.draw(root)?;
         let margins = Margins { top: legend.height, right: 24, bottom: 52, left: 70 };
@@ -65,7 +66,12 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
     let caption = format!(
         "For every problem, the time of the algorithm that was chosen over that of the fastest one measured; 1 is the best that the \
          table of algorithms can do. The longer a line stays on the floor, the better the choice. Two algorithms within a per cent \
-         of each other are a tie that noise decides. Losses above {LIMIT:.0} stand at the upper border."
+         of each other are a tie that noise decides. Losses above {LIMIT:.0} stand at the upper border. {}",
+        if report.choosers().iter().any(|by| by == TUNED) {
+            "Untuned is the cost model's choice, tuned what the tuning table says of a problem."
+        } else {
+            "No tuning table knows these problems: after swath tune, the tuned choices are a second line."
+        }
     );
     Ok(Figure { set: None, id: "choices".into(), title: title.into(), svg, caption })
 }
