@@ -47,8 +47,17 @@ fn file(name: &str, text: &str) -> PathBuf {
 #[test]
 fn every_help_is_complete() {
     let top = good(&["--help"]);
-    for word in ["info", "bench-conv", "explain", "tune", "report", "SWATH_LEVEL", "SWATH_TUNE_FILE", "Examples:", "exit status"]
-    {
+    for word in [
+        "info",
+        "bench-conv",
+        "explain",
+        "tune",
+        "report",
+        "SWATH_LEVEL",
+        "SWATH_TUNE_FILE",
+        "Examples:",
+        "exit status",
+    ] {
         assert!(top.contains(word), "{word} in {top}");
     }
     for (command, options) in [
@@ -58,7 +67,20 @@ fn every_help_is_complete() {
             &["--threads", "--dir", "--format", "--algo", "--cold", "--brief", "--file", "PROBLEM", "csv", "bwd"],
         ),
         ("explain", &["--threads", "--algo", "--file", "PROBLEM"]),
-        ("report", &["--out", "--json", "--compare", "--peer-command", "--readme", "--accuracy", "--file", "PROBLEM", "{cores}"]),
+        (
+            "report",
+            &[
+                "--out",
+                "--json",
+                "--compare",
+                "--peer-command",
+                "--readme",
+                "--accuracy",
+                "--file",
+                "PROBLEM",
+                "{cores}",
+            ],
+        ),
     ] {
         let help = good(&[command, "--help"]);
         for word in options.iter().chain(&["Examples:", "Usage:"]) {

@@ -20,7 +20,7 @@ use theme::{Anchor, GRID, INK, MUTED, Mark, text_style};
 /// Width of every picture, in its own units.
 pub const WIDTH: u32 = 960;
 /// Room for the names of layers beside rows.
-pub const NAMES: i32 = 290;
+pub const NAMES: i32 = 318;
 /// Size of the text of axes and labels.
 pub const SMALL: f64 = 12.0;
 
@@ -90,7 +90,6 @@ pub struct Axis {
     to: f64,
     log: bool,
     ticks: Vec<f64>,
-    label: fn(f64) -> String,
 }
 
 /// At most four digits after the point, and none that say nothing.
@@ -109,7 +108,7 @@ impl Axis {
         let step = step.unwrap_or(10.0 * power);
         let first = (from / step).ceil() as i64;
         let ticks = (first..).map(|i| i as f64 * step).take_while(|t| *t <= to + 1e-9).collect();
-        Axis { title: title.into(), from, to, log: false, ticks, label: number }
+        Axis { title: title.into(), from, to, log: false, ticks }
     }
 
     /// Logarithmic; ticks at 1, 2 and 5 times powers of ten, or at these alone where that is too many.
@@ -120,22 +119,17 @@ impl Axis {
         if ticks.len() > 10 {
             ticks = (low..=high).map(|e| 10f64.powi(e)).filter(|t| (from..=to).contains(t)).collect();
         }
-        Axis { title: title.into(), from, to, log: true, ticks, label: number }
+        Axis { title: title.into(), from, to, log: true, ticks }
     }
 
     /// Rows of a list, the first on top, without ticks.
     pub fn rows(count: f64) -> Self {
-        Axis { title: String::new(), from: count, to: 0.0, log: false, ticks: Vec::new(), label: number }
+        Axis { title: String::new(), from: count, to: 0.0, log: false, ticks: Vec::new() }
     }
 
     /// With these ticks.
     pub fn ticks(self, ticks: impl IntoIterator<Item = f64>) -> Self {
         Axis { ticks: ticks.into_iter().collect(), ..self }
-    }
-
-    /// With this way of writing a tick.
-    pub fn labels(self, label: fn(f64) -> String) -> Self {
-        Axis { label, ..self }
     }
 
     fn at(&self, v: f64) -> f64 {
@@ -216,7 +210,7 @@ impl<'a> Plot<'a> {
             .x_label_area_size(below)
             .y_label_area_size(beside)
             .build_cartesian_2d(x.coordinates(), y.coordinates())?;
-        let (fx, fy) = (|v: &f64| (x.label)(x.value(*v)), |v: &f64| (y.label)(y.value(*v)));
+        let (fx, fy) = (|v: &f64| number(x.value(*v)), |v: &f64| number(y.value(*v)));
         let mut mesh = chart.configure_mesh();
         mesh.bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
@@ -367,18 +361,25 @@ impl Labels {
     pub fn place(&mut self, plot: &Plot<'_>, text: &str, (x, y): (i32, i32)) -> Outcome<()> {
         let (left, top, right, bottom) = plot.bounds();
         let (wide, high) = (theme::width(text, SMALL - 1.0), 14);
-        let beside = |gap: i32, dy: i32| [(x + gap, y + dy), (x - gap - wide, y + dy)];
-        let spots = [0, -12, 12, -24, 24, -38, 38, -52, 52, -66, 66, -80, 80].map(|dy| beside(9, dy));
-        for (at, (px, py)) in spots.into_iter().flatten().enumerate() {
+        // To the right, to the left, and above or below.
+        let around = |dy: i32| {
+            let over = (x - wide / 2).min(right - wide).max(left);
+            [(x + 9, y + dy), (x - 9 - wide, y + dy), (over, y + dy)]
+        };
+        for (px, py) in (0..12).flat_map(|i| [14 * i, -14 * i]).flat_map(around) {
             let b = [px, py - high / 2, px + wide, py + high / 2];
             let inside = b[0] >= left && b[2] <= right && b[1] >= top && b[3] <= bottom;
             let free = self.taken.iter().all(|t| b[2] <= t[0] || t[2] <= b[0] || b[3] <= t[1] || t[3] <= b[1]);
             if inside && free {
                 self.taken.push(b);
-                if at >= 2 {
+                if py != y {
                     // A thin line says whose label it is.
-                    let end = if px > x { px - 2 } else { px + wide + 2 };
-                    plot.root.draw(&PathElement::new([(x, y), (end, py)], MUTED.stroke_width(1)))?;
+                    let end = match (px > x, px + wide < x) {
+                        (true, _) => (px - 2, py),
+                        (_, true) => (px + wide + 2, py),
+                        _ => (x, if py > y { b[1] } else { b[3] }),
+                    };
+                    plot.root.draw(&PathElement::new([(x, y), end], MUTED.stroke_width(1)))?;
                 }
                 plot.root.draw(&Text::new(text, (px, py), text_style(SMALL - 1.0, INK, Anchor::Left)))?;
                 return Ok(());

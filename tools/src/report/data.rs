@@ -269,6 +269,11 @@ impl Report {
         names
     }
 
+    /// Whether a tuning table had a say.
+    pub fn is_tuned(&self) -> bool {
+        self.choosers().iter().any(|by| by == TUNED)
+    }
+
     /// Reads a report.
     pub fn read(path: &Path) -> Outcome<Self> {
         let text = std::fs::read_to_string(path)

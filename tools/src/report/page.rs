@@ -109,7 +109,7 @@ fn summary(report: &Report) -> Markup {
                     tr {
                         th.l { "set" } th { "threads" } th { "layers" }
                         @for p in &peers { th { "vs " (p) ": mean" } th { "network total" } th.l { "slowest layer" } }
-                        th { "GFLOP/s, mean" } th { "total ms" } th { "of the peak" } th.l { "lowest share of the peak" }
+                        th { "GFLOP/s, mean" } th { "total ms" } th { "total, of the peak" } th.l { "lowest share of the peak" }
                     }
                 }
                 tbody {
@@ -233,14 +233,16 @@ fn numbers(report: &Report, set: &Set) -> Markup {
         @for (at, &n) in report.threads.iter().enumerate() {
             div.scroll {
                 table {
-                    caption { (set.name) " on " (threads(n)) ": milliseconds of every algorithm, the default choice in bold" }
+                    caption { (set.name) " on " (threads(n)) ": under the names of algorithms and peers are milliseconds, the default choice's in bold" }
                     thead {
                         tr {
                             th.l { "layer" } th { "times" } th { "MFLOP" } th { "FLOP/byte" }
+                            th { "GFLOP/s" } th { "of the peak" }
+                            @for p in &peers { th { "vs " (p) } }
+                            @for by in &choosers { th.l { (by) } th { "over best" } }
                             @for a in &algorithms { th { (a) } }
-                            @for by in &choosers { th.l { (by) } th { "of the best" } }
-                            th { "GFLOP/s" } th { "of the peak" } th { "noise" }
-                            @for p in &peers { th { (p) " ms" } th { "ratio" } th.l { "its kernel" } }
+                            th { "noise" }
+                            @for p in &peers { th { (p) } th.l { "its kernel" } }
                         }
                     }
                     tbody { @for layer in &set.layers { (row(report, set, layer, at, [&algorithms, &choosers, &peers])) } }
@@ -266,9 +268,12 @@ fn row(report: &Report, set: &Set, layer: &Layer, at: usize, columns: [&[String]
         tr {
             td.l { (layer.label(&set.name)) } td { (layer.times) }
             td { (format!("{:.1}", layer.flop as f64 / 1e6)) } td { (format!("{:.1}", layer.intensity())) }
-            @for a in algorithms {
-                td class=(if *a == chosen.algorithm { "chosen" } else { "" }) {
-                    @if let Some(ms) = run.ms(a) { (format!("{ms:.4}")) }
+            td { (format!("{:.1}", layer.gflops(chosen.ms))) }
+            td { (format!("{:.0} %", 100.0 * figures::share(report, layer, run))) }
+            @for p in peers {
+                @match run.peer(p).map(|ms| ms / chosen.ms) {
+                    Some(ratio) => td class=(verdict(ratio)) { (format!("{ratio:.2}")) },
+                    None => td {},
                 }
             }
             @for by in choosers {
@@ -280,17 +285,16 @@ fn row(report: &Report, set: &Set, layer: &Layer, at: usize, columns: [&[String]
                     None => { td.l {} td {} }
                 }
             }
-            td { (format!("{:.1}", layer.gflops(chosen.ms))) }
-            td { (format!("{:.0} %", 100.0 * figures::share(report, layer, run))) }
+            @for a in algorithms {
+                td class=(if *a == chosen.algorithm { "chosen" } else { "" }) {
+                    @if let Some(ms) = run.ms(a) { (format!("{ms:.4}")) }
+                }
+            }
             td { (format!("{:.1} %", 100.0 * (chosen.median_ms / chosen.ms - 1.0))) }
             @for p in peers {
                 @match run.peers.iter().find(|t| t.peer == *p) {
-                    Some(t) => {
-                        td { (format!("{:.4}", t.ms)) }
-                        td class=(verdict(t.ms / chosen.ms)) { (format!("{:.2}", t.ms / chosen.ms)) }
-                        td.l { (t.implementation) }
-                    }
-                    None => { td {} td {} td.l {} }
+                    Some(t) => { td { (format!("{:.4}", t.ms)) } td.l { (t.implementation) } }
+                    None => { td {} td.l {} }
                 }
             }
         }
@@ -313,6 +317,7 @@ fn about(report: &Report) -> Markup {
                 dt { "FMA peak" } dd { (format!("{:.1}", m.peak)) " GFLOP/s on one core" }
                 dt { "Reading" } dd { (rates.join(", ")) ", on one core" }
                 dt { "Threads" } dd { (counts.join(", ")) }
+                dt { "Accuracy" } dd { (t.accuracy) @if t.accuracy == "exact" { ": no Winograd" } }
                 dt { "Weights" } dd { @if t.cold { "other ones in every run, from memory" } @else { "warm" } ", packed beforehand" }
                 dt { "Measured" } dd { (report.date) ", swath " (report.swath) }
                 dt { "Command" } dd { code { (report.command) } }

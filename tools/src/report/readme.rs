@@ -55,13 +55,15 @@ fn block(report: &Report) -> Result<String, String> {
     let m = &report.machine;
     let mut out = format!(
         "Convolutions alone, f32, against {peer} in the same run on the same cores: {}, {}, level {}, FMA peak {:.1} GFLOP/s a \
-         core, {}.\nWeights packed beforehand and {}, each side with activations in its own blocked layout{}. Ratios above 1 \
+         core, {}.\nAlgorithms as {}, accuracy {}; weights packed beforehand and {}, each side with activations in its own blocked layout{}. Ratios above 1 \
          mean that swath is faster.\n\n",
         m.cpu.as_deref().unwrap_or("unknown CPU"),
         m.architecture,
         m.level,
         m.peak,
         report.date.split('T').next().unwrap_or(&report.date),
+        if report.is_tuned() { "a tuning table says" } else { "the cost model chooses" },
+        report.timing.accuracy,
         if report.timing.cold { "read from memory" } else { "warm" },
         if report.timing.brief { "; a brief run, which gives an impression only" } else { "" },
     );

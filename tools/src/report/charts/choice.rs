@@ -1,77 +1,112 @@
-//! How good the choices of algorithms are.
+//! How good the choices of algorithms are: tuned against untuned.
 
 use plotters::prelude::*;
 
-use super::theme::{Anchor, INK, MUTED, mark, series, text_style};
-use super::{Axis, Figure, Labels, Legend, Margins, Plot, SMALL, Swatch};
+use super::theme::{ALERT, Anchor, INK, MUTED, mark, series, text_style};
+use super::{Axis, Figure, Legend, Margins, NAMES, Plot, SMALL, Swatch, fitted};
 use crate::failure::Outcome;
-use crate::report::data::{Report, TUNED};
+use crate::report::data::{Layer, Report};
 use crate::report::figures::{self, Quality};
 
-/// Losses beyond this are drawn at the border.
-const LIMIT: f64 = 2.0;
+const ROW: i32 = 28;
+/// Most problems that are shown.
+const MOST: usize = 24;
+/// At least so many, also where all choices are good.
+const LEAST: usize = 5;
 
-/// One line for each way of choosing and number of threads: the losses of all problems, ascending.
-pub fn draw(report: &Report) -> Outcome<Figure> {
-    let mut lines: Vec<(Quality, usize)> = Vec::new();
-    for (at, &threads) in report.threads.iter().enumerate() {
-        lines.extend(figures::qualities(report, at).into_iter().map(|q| (q, threads)));
+/// A way of choosing on a number of threads.
+struct Line {
+    quality: Quality,
+    at: usize,
+    legend: String,
+}
+
+/// A problem with the loss of each line's choice: its time over the best candidate's.
+struct Row {
+    name: String,
+    losses: Vec<(usize, f64)>,
+}
+
+impl Row {
+    fn worst(&self) -> f64 {
+        self.losses.iter().map(|l| l.1).fold(1.0, f64::max)
     }
-    let name = |q: &Quality, threads: usize| {
-        let [two, seven] = [1.02, 1.07].map(|l| 100.0 * q.within(l));
-        let (name, threads) = (q.name(), figures::threads(threads));
-        format!("{name}, {threads}: within 2 % on {two:.0} %, within 7 % on {seven:.0} %")
-    };
-    let entries = lines.iter().enumerate().map(|(i, (q, t))| (Swatch::Mark(mark(i), series(i)), name(q, *t)));
-    let legend = Legend::new(entries.collect());
-    let worst = lines.iter().filter_map(|(q, _)| q.losses.last()).map(|l| l.0).fold(1.1, f64::max);
-    let top = (worst * 1.05).min(LIMIT);
+}
+
+/// The problems with the worst choices, one row each.
+pub fn draw(report: &Report) -> Outcome<Figure> {
+    let mut lines = Vec::new();
+    for (at, &threads) in report.threads.iter().enumerate() {
+        for quality in figures::qualities(report, at) {
+            let [two, seven] = [1.02, 1.07].map(|l| 100.0 * quality.within(l));
+            let (name, threads) = (quality.name(), figures::threads(threads));
+            let legend = format!("{name}, {threads}: within 2 % on {two:.0} %, within 7 % on {seven:.0} %");
+            lines.push(Line { quality, at, legend });
+        }
+    }
+    let rows = rows(report, &lines);
     let title = "Tuned against untuned: choices against the best candidate";
-    let svg = super::svg(title, legend.height + 320, |root| {
-        legend.draw(root)?;
-        let margins = Margins { top: legend.height, right: 24, bottom: 52, left: 70 };
-        let x = Axis::linear("problems, sorted by their loss (%)", 0.0, 100.0, 10);
-        let y = Axis::linear("time over the best candidate's", 1.0, top, 6).labels(|v| format!("{v:.2}"));
-        let plot = Plot::new(root, margins, x, y)?;
-        for limit in [1.02, 1.07] {
-            plot.dashed((0.0, limit), (100.0, limit), MUTED.stroke_width(1))?;
-            let text = format!("{:.0} % slower", 100.0 * (limit - 1.0));
-            plot.text(&text, (0.0, limit), (6, -8), text_style(SMALL, MUTED, Anchor::Left))?;
-        }
-        let mut labels = Labels::default();
-        let mut named = Vec::new();
-        for (i, (q, _)) in lines.iter().enumerate() {
-            let count = q.losses.len() as f64;
-            let points = q.losses.iter().enumerate().map(|(j, (l, _))| (100.0 * (j as f64 + 0.5) / count, l.min(top)));
-            let points: Vec<(f64, f64)> = points.collect();
-            plot.line(points.clone(), series(i).stroke_width(1))?;
-            for (&point, (loss, label)) in points.iter().zip(&q.losses) {
-                // Where all is well, a line is enough.
-                if *loss > 1.005 {
-                    plot.mark(mark(i), point, series(i))?;
-                    labels.keep_free(plot.pixel(point.0, point.1));
-                }
-                if *loss > 1.07 {
-                    named.push((*loss, point, label));
-                }
-            }
-        }
-        named.sort_by(|a, b| b.0.total_cmp(&a.0));
-        for (loss, (x, y), label) in named.into_iter().take(8) {
-            let text = format!("{label}: {loss:.2}");
-            labels.place(&plot, &text, plot.pixel(x, y))?;
-        }
-        plot.line([(0.0, 1.0), (100.0, 1.0)], INK.stroke_width(1))
-    })?;
+    let svg = picture(title, &lines, &rows)?;
+    let tuned = if report.is_tuned() {
+        "Untuned is the cost model's choice, tuned what the tuning table says of a problem."
+    } else {
+        "No tuning table knows these problems: after swath tune, the tuned choices are there too."
+    };
     let caption = format!(
-        "For every problem, the time of the algorithm that was chosen over that of the fastest one measured; 1 is the best that the \
-         table of algorithms can do. The longer a line stays on the floor, the better the choice. Two algorithms within a per cent \
-         of each other are a tie that noise decides. Losses above {LIMIT:.0} stand at the upper border. {}",
-        if report.choosers().iter().any(|by| by == TUNED) {
-            "Untuned is the cost model's choice, tuned what the tuning table says of a problem."
-        } else {
-            "No tuning table knows these problems: after swath tune, the tuned choices are a second line."
-        }
+        "For a problem, the time of the algorithm that was chosen over that of the fastest one measured; 1 is the best that the \
+         table of algorithms can do. {tuned} Shown are {} of {} problems, those with the worst choices, whose losses are the numbers; the legend counts all. Two \
+         algorithms within a per cent of each other are a tie that noise decides.",
+        rows.len(),
+        report.layers().count()
     );
     Ok(Figure { set: None, id: "choices".into(), title: title.into(), svg, caption })
+}
+
+/// Those of which a choice is more than 2 % off, the worst first.
+fn rows(report: &Report, lines: &[Line]) -> Vec<Row> {
+    let loss = |layer: &Layer, line: &Line| {
+        let run = &layer.runs[line.at];
+        Some(run.ms(run.choice(&line.quality.by)?)? / run.best().ms)
+    };
+    let row = |(set, layer): (&str, &Layer)| {
+        let losses = lines.iter().enumerate().filter_map(|(i, line)| Some((i, loss(layer, line)?)));
+        Row { name: format!("{set} {}", layer.label(set)), losses: losses.collect() }
+    };
+    let mut rows: Vec<Row> = report.layers().map(row).collect();
+    rows.sort_by(|a, b| b.worst().total_cmp(&a.worst()));
+    let off = rows.iter().filter(|r| r.worst() > 1.02).count();
+    rows.truncate(off.clamp(LEAST, MOST));
+    rows
+}
+
+fn picture(title: &str, lines: &[Line], rows: &[Row]) -> Outcome<String> {
+    let entries = lines.iter().enumerate().map(|(i, l)| (Swatch::Mark(mark(i), series(i)), l.legend.clone()));
+    let seven = (Swatch::Dashed(ALERT), "7 % over the best".to_string());
+    let legend = Legend::new(entries.chain([seven]).collect());
+    let high = rows.iter().map(Row::worst).fold(1.2, f64::max) * 1.04;
+    let low = 0.98;
+    super::svg(title, legend.height + rows.len() as i32 * ROW + 52, |root| {
+        legend.draw(root)?;
+        let margins = Margins { top: legend.height, right: 60, bottom: 52, left: NAMES };
+        let ticks = [1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0];
+        let x = Axis::log("time over the best candidate's (logarithmic)", low, high);
+        let x = x.ticks(ticks.into_iter().filter(|t| *t <= high));
+        let plot = Plot::new(root, margins, x, Axis::rows(rows.len() as f64))?;
+        plot.line([(1.0, 0.0), (1.0, rows.len() as f64)], INK.stroke_width(2))?;
+        plot.dashed((1.07, 0.0), (1.07, rows.len() as f64), ALERT.stroke_width(1))?;
+        for (i, row) in rows.iter().enumerate() {
+            let middle = i as f64 + 0.5;
+            let name = fitted(&row.name, NAMES - 16);
+            plot.text(&name, (low, middle), (-8, 0), text_style(SMALL, INK, Anchor::Right))?;
+            plot.line([(1.0, middle), (row.worst(), middle)], MUTED.mix(0.5).stroke_width(1))?;
+            for &(line, loss) in &row.losses {
+                // Numbers of threads one below the other: the good choices would hide each other.
+                let y = i as f64 + (lines[line].at as f64 + 0.5) / (lines[lines.len() - 1].at as f64 + 1.0);
+                plot.mark(mark(line), (loss, 0.5 * (middle + y)), series(line))?;
+            }
+            let text = format!("{:.2}", row.worst());
+            plot.text(&text, (row.worst(), middle), (9, 0), text_style(SMALL - 1.0, MUTED, Anchor::Left))?;
+        }
+        Ok(())
+    })
 }

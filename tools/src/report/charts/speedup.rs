@@ -2,8 +2,8 @@
 
 use plotters::prelude::*;
 
-use super::theme::{Anchor, INK, MUTED, mark, series, text_style};
-use super::{Axis, Figure, Labels, Legend, Margins, Plot, SMALL, Swatch};
+use super::theme::{INK, MUTED, mark, series};
+use super::{Axis, Figure, Labels, Legend, Margins, Plot, Swatch};
 use crate::failure::Outcome;
 use crate::report::data::{Layer, Report, Set};
 use crate::report::figures;
@@ -51,8 +51,6 @@ pub fn draw(report: &Report) -> Outcome<Option<Figure>> {
         let (low, high) = (sizes().fold(f64::INFINITY, f64::min) * 0.7, sizes().fold(0.0, f64::max) * 1.5);
         let plot = Plot::new(root, margins, Axis::log("size of the layer (MFLOP, logarithmic)", low, high), y)?;
         plot.dashed((low, ideal), (high, ideal), INK.stroke_width(1))?;
-        let text = format!("ideal, {}", figures::threads(last));
-        plot.text(&text, (low, ideal), (6, -8), text_style(SMALL, INK, Anchor::Left))?;
         let mut labels = Labels::default();
         let mut lowest = Vec::new();
         for (i, set) in sets.iter().enumerate() {
