@@ -11,6 +11,7 @@ mod measure;
 mod models;
 mod plan;
 mod problems;
+mod report;
 mod table;
 mod tune;
 
@@ -41,6 +42,7 @@ Examples:
   swath bench-model resnet18                        time the network as a whole
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
   swath tune                                        measure which is fastest here, for plans to come
+  swath report                                      every algorithm on the standard lists: report.html
 
 Environment:
   SWATH_LEVEL      holds swath to a lower instruction-set level: scalar, neon, avx2, avx512
@@ -63,6 +65,8 @@ enum Command {
     Explain(explain::Args),
     /// Time the candidates of convolutions on this machine, so that plans choose the fastest.
     Tune(tune::Args),
+    /// Measure problems with every algorithm, and write a page with pictures.
+    Report(report::Args),
     /// Fit the cost model's coefficients to measurements.
     FitCost(fit::Args),
 }
@@ -79,6 +83,7 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Tune(args)) => tune::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::FitCost(args)) => fit::run(&args),
     }
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use swath::Level;
 use swath_kernels::probe;
 
@@ -43,7 +43,7 @@ pub fn peak(level: Level) -> Outcome<f64> {
 }
 
 /// How fast one core reads a working set.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bandwidth {
     /// `L1`, `L2`, `L3` or `memory`.
     pub from: String,
@@ -104,6 +104,36 @@ impl Timing {
         }
         Ok(best)
     }
+
+    /// Seconds of one run in every round, for several that do the same `flop` operations. They take turns round by
+    /// round, so that a burst of noise hits all alike; before its round, each runs once untimed, since the others
+    /// have taken its place in the caches. One that is [`HOPELESS`] sits out the rounds after the second.
+    pub fn interleaved(&self, flop: u64, mut runs: Vec<impl FnMut() -> Outcome<()>>) -> Outcome<Vec<Vec<f64>>> {
+        let begin = Instant::now();
+        let n = ((self.flop / flop as f64) as u64).clamp(1, 10_000_000);
+        let mut seconds = vec![Vec::new(); runs.len()];
+        let mut best = vec![f64::INFINITY; runs.len()];
+        for round in 0..self.rounds {
+            if round > 0 && self.limit.is_some_and(|limit| begin.elapsed() >= limit) {
+                break;
+            }
+            let fastest = best.iter().copied().fold(f64::INFINITY, f64::min);
+            for (i, run) in runs.iter_mut().enumerate() {
+                if round >= 2 && best[i] > HOPELESS * fastest {
+                    continue;
+                }
+                run()?;
+                let start = Instant::now();
+                for _ in 0..n {
+                    run()?;
+                }
+                let mean = start.elapsed().as_secs_f64() / n as f64;
+                best[i] = best[i].min(mean);
+                seconds[i].push(mean);
+            }
+        }
+        Ok(seconds)
+    }
 }
 
 /// Seconds of each of several runs, after one that warms up: as many as `limit` has time for, and three at least.
@@ -117,6 +147,9 @@ pub fn repeat(limit: Duration, mut run: impl FnMut() -> Outcome<()>) -> Outcome<
     }
     Ok(times)
 }
+
+/// So many times slower than the fastest, two rounds say all that anyone wants to know.
+pub const HOPELESS: f64 = 2.0;
 
 /// A bar on stderr, if that is a terminal, which shows itself only after a second.
 pub struct Progress {
@@ -172,5 +205,23 @@ mod tests {
         runs = 0;
         count(u64::MAX, Timing { limit: Some(Duration::ZERO), ..Timing::FULL }, &mut runs).unwrap();
         assert_eq!(runs, 2, "one to warm up, one round of one");
+    }
+
+    #[test]
+    fn interleaved_runs_take_turns_and_hopeless_ones_sit_out() {
+        let order = std::cell::RefCell::new(Vec::new());
+        let run = |name: char, millis: u64| {
+            let order = &order;
+            move || {
+                order.borrow_mut().push(name);
+                std::thread::sleep(Duration::from_millis(millis));
+                Ok(())
+            }
+        };
+        let timing = Timing { rounds: 3, flop: 1.0, limit: None };
+        let seconds = timing.interleaved(1, vec![run('a', 1), run('b', 60)]).unwrap();
+        assert_eq!(order.borrow().iter().collect::<String>(), "aabbaabbaa");
+        assert_eq!(seconds.iter().map(Vec::len).collect::<Vec<_>>(), [3, 2]);
+        assert!(seconds[1].iter().all(|&s| s >= 0.06));
     }
 }

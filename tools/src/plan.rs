@@ -2,7 +2,7 @@
 
 use swath::algo::{self, ALGOS};
 use swath::benchdnn::Problem;
-use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor};
+use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor, Tuning};
 
 use crate::failure::Outcome;
 
@@ -31,6 +31,17 @@ pub enum Precision {
     Fast,
 }
 
+impl Precision {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact",
+            Precision::Default => "default",
+            Precision::Fast => "fast",
+        }
+    }
+}
+
 impl From<Precision> for Accuracy {
     fn from(p: Precision) -> Self {
         match p {
@@ -51,6 +62,18 @@ pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
     let Options { input, output, .. } = Options::inside_model(shape);
     let request = algo::Request { shape, level: request.level, input, output, accuracy: request.accuracy.into() };
     ALGOS.iter().filter(|a| (a.plan)(&request).is_ok()).map(|a| a.name.to_string()).collect()
+}
+
+/// Name of the algorithm that the cost model chooses.
+pub fn modelled(shape: &ConvShape, request: &Request) -> Outcome<Option<String>> {
+    Ok(Some(plan_by(shape, request, Tuning::Off)?.algo().to_string()))
+}
+
+/// Name of the algorithm that a plan takes where a tuning table knows the shape: the user's, or the shipped one.
+pub fn tuned(shape: &ConvShape, request: &Request) -> Outcome<Option<String>> {
+    let plan = plan_by(shape, request, Tuning::Auto)?;
+    let known = plan.candidates().iter().any(|c| c.algo == plan.algo() && c.measured.is_some());
+    Ok(known.then(|| plan.algo().to_string()))
 }
 
 /// A row of the kernel table.
@@ -97,6 +120,13 @@ fn plan(shape: &ConvShape, request: &Request) -> Outcome<ConvPlan> {
     options.level = Some(request.level);
     options.accuracy = request.accuracy.into();
     options.algo.clone_from(&request.algo);
+    Ok(ConvPlan::new(shape, &options)?)
+}
+
+/// A plan whose algorithm nobody asks for.
+fn plan_by(shape: &ConvShape, request: &Request, tuning: Tuning) -> Outcome<ConvPlan> {
+    let accuracy = request.accuracy.into();
+    let options = Options { level: Some(request.level), accuracy, tuning, ..Options::inside_model(shape) };
     Ok(ConvPlan::new(shape, &options)?)
 }
 

@@ -54,6 +54,7 @@ fn every_help_is_complete() {
         "models",
         "explain",
         "tune",
+        "report",
         "SWATH_LEVEL",
         "SWATH_TUNE_FILE",
         "Examples:",
@@ -84,6 +85,20 @@ fn every_help_is_complete() {
         ("bench-model", &["MODEL", "--batch", "--threads", "--accuracy", "--format", "--seconds", "--explain", "json"]),
         ("models", &["--format", "GFLOP"]),
         ("explain", &["--threads", "--algo", "--file", "PROBLEM", "--set", "--model", "--batch"]),
+        (
+            "report",
+            &[
+                "--out",
+                "--json",
+                "--compare",
+                "--peer-command",
+                "--readme",
+                "--accuracy",
+                "--file",
+                "PROBLEM",
+                "{cores}",
+            ],
+        ),
     ] {
         let help = good(&[command, "--help"]);
         for word in options.iter().chain(&["Examples:", "Usage:"]) {
@@ -205,6 +220,56 @@ fn measurements_can_be_fitted() {
     assert!(report.contains("within 7 %"), "{report}");
     let malformed = file("malformed.csv", "no,measurement\n");
     assert!(refusal(&swath(&["fit-cost", malformed.to_str().unwrap()])).contains("line 1"));
+}
+
+#[test]
+fn reports_are_measured_read_and_compared() {
+    let at = |name: &str| file(name, "").to_str().unwrap().to_string();
+    let (page, json, again, readme) = (at("r.html"), at("r.json"), at("again.html"), at("r.md"));
+    fs::write(&readme, "kept\n<!-- results --><!-- /results -->\nkept too\n").unwrap();
+    let peer = r#"peer=f() { for p; do echo "${p#*n},$p,fwd,jit,{threads}000,1"; done; }; f"#;
+    let problems = ["g2ic4_ih5oc6kh3na", "ic16ih9oc16kh3ph1nb"];
+    let measure = ["report", "--brief", "--threads", "1,2", "--accuracy", "fast", "--out", &page, "--json", &json];
+    let text = good(&[&measure[..], &["--peer-command", peer, "--readme", &readme], &problems].concat());
+    for word in ["untuned choice within 7 % of the best on", "of 2 problems", "against", "written: "] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(fs::read_to_string(&readme).unwrap().contains("| layers of | 1 thread: geometric mean |"));
+    let (first, report) = (fs::read_to_string(&page).unwrap(), fs::read_to_string(&json).unwrap());
+    for word in ["<svg", "FMA peak", "winograd6", "ic16ih9oc16kh3ph1nb", "accuracy"] {
+        assert!(first.contains(word), "{word}");
+    }
+    good(&["report", "--from", &json, "--out", &again]);
+    assert_eq!(fs::read_to_string(&again).unwrap(), first, "the same page without measuring");
+
+    // What took a thousand times longer is marked, and fails where that is asked for.
+    let mut slow: serde_json::Value = serde_json::from_str(&report).unwrap();
+    for time in slow["sets"][0]["layers"][0]["runs"][0]["algorithms"].as_array_mut().unwrap() {
+        time["ms"] = (time["ms"].as_f64().unwrap() * 1e3).into();
+    }
+    let slow = file("slow.json", &slow.to_string());
+    let compare = ["report", "--from", slow.to_str().unwrap(), "--compare", &json, "--out", &again];
+    assert!(good(&compare).contains("1 are slower"), "marked");
+    assert!(fs::read_to_string(&again).unwrap().contains(">slower<"));
+    let failed = swath(&[&compare[..], &["--fail-on-regression"]].concat());
+    assert!(!failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("slower by more than 7 %"));
+}
+
+#[test]
+fn what_reports_cannot_use_is_refused() {
+    let damaged = file("damaged.json", "{\"format\": 9}");
+    let damaged = damaged.to_str().unwrap();
+    for (args, words) in [
+        (&["--from", damaged][..], "format 9"),
+        (&["--compare", damaged], "format 9"),
+        (&["--from", "/nowhere/r.json"], "cannot read /nowhere/r.json"),
+        (&["--from", damaged, LAYER], "name no others"),
+        (&["ic64_zz3"], "expected one of the fields"),
+        (&["mb0ic16ih5oc16kh3"], "nothing to time"),
+    ] {
+        let line = refusal(&swath(&[&["report"], args].concat()));
+        assert!(line.contains(words), "{words} in {line}");
+    }
 }
 
 #[test]

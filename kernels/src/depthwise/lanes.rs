@@ -96,10 +96,9 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
         let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
         let mut acc = [s.zero(); MR];
         for j in 0..if FROM == OWN { 1 } else { a.groups } {
+            let lane_numbers = from.index.wrapping_add(j * BLOCK);
             // SAFETY: with a permutation there are lane numbers for each j.
-            // SAFETY: with permuted lanes there are lane numbers for each j.
-            let index =
-                if FROM == PERMUTED { Some(unsafe { s.load_index(from.index.wrapping_add(j * BLOCK)) }) } else { None };
+            let index = if FROM == PERMUTED { Some(unsafe { s.load_index(lane_numbers) }) } else { None };
             // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
             let (mut x, mut w) = (run.wrapping_add(j * a.x_group), from.w.wrapping_add(j * a.w_group));
             for _ in 0..from.rows {

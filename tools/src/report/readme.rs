@@ -1,0 +1,132 @@
+//! The table of results in README.md, made from a report.
+
+use std::path::Path;
+
+use super::data::Report;
+use super::figures::{self, Versus};
+use super::files;
+use crate::failure::{Failure, Outcome};
+
+const BEGIN: &str = "<!-- results -->";
+const END: &str = "<!-- /results -->";
+
+/// Titles of the standard sets; others go by their names.
+const TITLES: &[(&str, &str)] = &[
+    ("assorted", "assorted (groups, dilation, batches, odd sizes)"),
+    ("mobilenet_v2", "MobileNet v2"),
+    ("resnet50", "ResNet-50"),
+    ("squeezenet", "SqueezeNet 1.1"),
+    ("vgg16", "VGG-16"),
+];
+
+/// Rewrites the block between the markers of a file.
+pub fn update(path: &Path, report: &Report) -> Outcome<()> {
+    let failed = |why: String| Failure::new(format_args!("{}: {why}", path.display()));
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+    let block = block(report).map_err(failed)?;
+    files::write(path, &replaced(&text, &block).map_err(failed)?)
+}
+
+/// The text with another block between the markers, and nothing else changed.
+fn replaced(text: &str, block: &str) -> Result<String, String> {
+    let place = |marker: &str| {
+        let mut places = text.match_indices(marker);
+        match (places.next(), places.next()) {
+            (Some((at, _)), None) => Ok(at),
+            (None, _) => Err(format!("it has no {marker}")),
+            (Some(_), Some(_)) => Err(format!("it has more than one {marker}")),
+        }
+    };
+    let (begin, end) = (place(BEGIN)? + BEGIN.len(), place(END)?);
+    if end < begin {
+        return Err(format!("{END} stands before {BEGIN}"));
+    }
+    Ok(format!("{}\n\n{}\n\n{}", &text[..begin], block.trim(), &text[end..]))
+}
+
+/// What stands between the markers.
+fn block(report: &Report) -> Result<String, String> {
+    let Some(peer) = report.peers().into_iter().next() else {
+        return Err(
+            "the table is against another library, and the report has none: see --peer-command and --peer".into()
+        );
+    };
+    let m = &report.machine;
+    let mut out = format!(
+        "Convolutions alone, f32, against {peer} in the same run on the same cores: {}, {}, level {}, FMA peak {:.1} GFLOP/s a \
+         core, {}.\nAlgorithms as {}, accuracy {}; weights packed beforehand and {}, each side with activations in its own blocked layout{}. Ratios above 1 \
+         mean that swath is faster.\n\n",
+        m.cpu.as_deref().unwrap_or("unknown CPU"),
+        m.architecture,
+        m.level,
+        m.peak,
+        report.date.split('T').next().unwrap_or(&report.date),
+        if report.is_tuned() { "a tuning table says" } else { "the cost model chooses" },
+        report.timing.accuracy,
+        if report.timing.cold { "read from memory" } else { "warm" },
+        if report.timing.brief { "; a brief run, which gives an impression only" } else { "" },
+    );
+    let mut head = String::from("| layers of |");
+    for &t in &report.threads {
+        head += &format!(" {}: geometric mean | network total | slowest layer |", figures::threads(t));
+    }
+    out += &format!("{head}\n|---|{}\n", "---|".repeat(3 * report.threads.len()));
+    for set in &report.sets {
+        let all: Vec<Option<Versus>> = (0..report.threads.len()).map(|t| figures::versus(set, t, &peer)).collect();
+        if all.iter().all(Option::is_none) {
+            continue;
+        }
+        let title = TITLES.iter().find(|(name, _)| *name == set.name).map_or(set.name.as_str(), |(_, title)| title);
+        out += &format!("| {} |", title.replace('|', "\\|"));
+        for v in all {
+            out += &v.map_or(" | | |".into(), |v| format!(" {:.2} | {:.2} | {:.2} |", v.mean, v.total, v.slowest.1));
+        }
+        out.push('\n');
+    }
+    out += &format!("\nTo repeat it:\n\n```sh\n{}\n```", report.command);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn only_the_block_is_replaced() {
+        let (before, after) = ("# Title\n\n\ttext\r\n", "\nmore <!-- x -->\n");
+        let old = format!("{before}{BEGIN}\nold\n{END}{after}");
+        let new = replaced(&old, "new\n").unwrap();
+        assert_eq!(new, format!("{before}{BEGIN}\n\nnew\n\n{END}{after}"));
+        assert_eq!(replaced(&new, "new").unwrap(), new, "twice is once");
+        for (text, words) in [
+            ("", "has no <!-- results"),
+            (BEGIN, "has no <!-- /results"),
+            (&format!("{END}{BEGIN}"), "before"),
+            (&format!("{old}{END}"), "more than one"),
+        ] {
+            assert!(replaced(text, "x").unwrap_err().contains(words), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_block_has_a_row_for_each_set() {
+        let mut report = samples::report();
+        let text = block(&report).unwrap();
+        for words in [
+            "against oneDNN",
+            "2026-11-25",
+            "| layers of | 1 thread: geometric mean | network total | slowest layer | 2 threads: geometric mean |",
+            "|---|---|---|---|---|---|---|\n",
+            "| ResNet-50 | 1.25 | 1.25 | 1.25 | 1.25 | 1.25 | 1.25 |",
+            "swath report --threads 1,2",
+        ] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        for run in report.sets.iter_mut().flat_map(|s| &mut s.layers).flat_map(|l| &mut l.runs) {
+            run.peers.clear();
+        }
+        assert!(block(&report).unwrap_err().contains("--peer-command"));
+    }
+}
