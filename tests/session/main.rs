@@ -28,7 +28,7 @@ fn normalised(mut model: Model, seed: u32) -> Model {
     for (i, (name, c)) in names.into_iter().enumerate() {
         let mut value = input([1, c, 1, 1], seed ^ i as u32).reshape([c]).unwrap();
         if name.ends_with("running_var") {
-            value.as_mut_slice().iter_mut().for_each(|v| *v = 1.25 + *v);
+            value.as_mut_slice().iter_mut().for_each(|v| *v += 1.25);
         }
         model.set_parameter(&name, &value).unwrap();
     }
