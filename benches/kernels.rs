@@ -22,7 +22,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
-use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
 
 /// A kernel and how much one run of it does.
 struct Row {
@@ -40,7 +40,7 @@ const ITERATIONS: u64 = 1 << 12;
 fn rows(level: Level) -> Vec<Row> {
     let mut rows = probes(level);
     rows.extend(tile::rows(level).iter().map(tile_row));
-    rows.extend(depthwise::rows(level).iter().filter(|r| !r.edge || r.mr >= r.kw / 2).map(lane_row));
+    rows.extend(depthwise::rows(level).iter().map(lane_row));
     rows.extend(act::table(level).iter().map(act_row));
     rows.extend(pools(level));
     rows
@@ -100,12 +100,13 @@ fn tile_row(row: &'static tile::Row) -> Row {
             w_block,
             accumulate: false,
             edge: [Taps::ALL; 2],
+            sweep: Sweep::ONE,
             out: Output {
                 y: y.as_mut_ptr(),
                 px: row.blocks * BLOCK,
                 block: BLOCK,
                 channel: 1,
-                cols: row.blocks * BLOCK,
+                cols: row.cols,
                 pad_cols: false,
                 finish: None,
             },
@@ -115,30 +116,34 @@ fn tile_row(row: &'static tile::Row) -> Row {
         unsafe { (row.run)(&args) };
         black_box(&mut y);
     };
-    let flop = 2 * STEPS * BLOCK * row.mr * row.blocks * BLOCK;
+    let flop = 2 * STEPS * BLOCK * row.mr * row.cols;
     Row { name: row.name.into(), throughput: Throughput::Elements(flop as u64), run: Box::new(run) }
 }
 
-/// A depthwise (or grouped) convolution whose rows the kernel covers with one run each.
+/// A depthwise (or grouped) convolution of 16 lines, which the kernel covers with one run each.
 fn lane_row(row: &'static depthwise::Row) -> Row {
     let (k, dilation) = if row.kw == 1 { (3, 2) } else { (row.kw, 1) };
-    let pad = if row.edge { k / 2 } else { 0 };
+    let [left, right] = row.overhang;
     let reach = (k - 1) * dilation + 1;
-    let (groups, icg) = if row.permute { (8, 2) } else { (16, 1) };
-    let shape = ConvShape::builder([1, 16, reach + 15, (row.mr - 1) * row.stride + reach - 2 * pad], [16, icg, k, k])
+    let (groups, icg, ocg) = match row.source {
+        depthwise::Source::Own => (16, 1, 1),
+        depthwise::Source::Permuted => (8, 2, 2),
+        depthwise::Source::One => (2, 4, row.level.lanes()),
+    };
+    let width = (row.mr - 1) * row.stride + reach - left - right;
+    let shape = ConvShape::builder([1, groups * icg, reach + 15, width], [groups * ocg, icg, k, k])
         .stride([1, row.stride])
         .dilation(dilation)
-        .padding([0, pad])
+        .padding([0, left, 0, right])
         .groups(groups)
         .build()
         .expect("a valid shape");
-    let plan =
-        Depthwise::new(&shape, row.level, Layout::Blocked, Layout::Blocked).expect("groups of 1 and 2 are supported");
+    let plan = Depthwise::new(&shape, row.level, Layout::Blocked, Layout::Blocked).expect("such groups are supported");
     let x = vec![0.5; Layout::Blocked.len(shape.input())];
     let mut packed = vec![0.0; plan.packed_len()];
     plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
     let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
-    assert_eq!(plan.kernel(), row.name, "the shape is meant for this row");
+    debug_assert_eq!(plan.kernel(), row.name, "the shape is meant for this row");
     let flop = 2 * shape.macs_inside();
     let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut [], &Inline);
     Row { name: row.name.into(), throughput: Throughput::Elements(flop), run: Box::new(run) }

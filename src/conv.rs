@@ -149,7 +149,7 @@ impl ConvPlan {
         for algo in ALGOS {
             let planned = (algo.plan)(&request);
             let predicted = match &planned {
-                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k.waste(shape)))),
+                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k))),
                 Err(why) => Err(why.clone()),
             };
             candidates.push(Candidate { algo: algo.name, predicted, measured: None });

@@ -72,6 +72,16 @@ pub enum Error {
         /// Features that arrive.
         gets: usize,
     },
+    /// A layer behind a wrong number of channels.
+    #[error("{what} takes {takes} channels, gets {gets}")]
+    Channels {
+        /// The operator.
+        what: &'static str,
+        /// Channels that the layer was made for.
+        takes: usize,
+        /// Channels that arrive.
+        gets: usize,
+    },
     /// A tensor of the wrong number of dimensions.
     #[error("{what} takes {takes}, gets the shape {gets:?}")]
     Rank {
@@ -123,6 +133,14 @@ pub enum Error {
         name: String,
         /// The names that exist.
         known: Vec<String>,
+    },
+    /// No network of this name in the zoo.
+    #[error("there is no network {name:?}; there are {}", .known.join(", "))]
+    UnknownNetwork {
+        /// The name asked for.
+        name: String,
+        /// The names that exist.
+        known: Vec<&'static str>,
     },
     /// A parameter is set to a tensor of another shape.
     #[error("tensor `{name}` has the shape {actual:?}, but the model's parameter has {expected:?}")]

@@ -25,8 +25,12 @@ use crate::error::Result;
 
 mod activation;
 mod add;
+pub(crate) mod batch_norm;
 mod concat;
 pub(crate) mod conv;
+pub(crate) mod conv_transpose;
+pub(crate) mod crop;
+pub(crate) mod dropout;
 mod flatten;
 pub(crate) mod forward;
 pub(crate) mod linear;
@@ -34,7 +38,9 @@ pub(crate) mod pad;
 mod parameters;
 pub(crate) mod pool;
 mod softmax;
+pub(crate) mod upsample;
 mod value;
+mod work;
 
 pub(crate) use activation::Activate;
 pub(crate) use add::AddInto;
@@ -64,7 +70,9 @@ pub(crate) enum Op {
     /// What a run is given.
     Input,
     Conv2d(conv::ConvOp),
+    ConvTranspose2d(conv_transpose::ConvTransposeOp),
     Linear(linear::LinearOp),
+    BatchNorm2d(batch_norm::BatchNormOp),
     MaxPool2d(pool::MaxPool2d),
     AvgPool2d(pool::AvgPool2d),
     AdaptiveAvgPool2d(pool::AdaptiveAvgPool2d),
@@ -74,6 +82,9 @@ pub(crate) enum Op {
     Concat(concat::Concat),
     Flatten(flatten::Flatten),
     Pad(pad::Pad),
+    Crop(crop::Cut),
+    Upsample(upsample::Upsample),
+    Dropout(dropout::DropoutOp),
 }
 
 impl Op {
@@ -81,7 +92,9 @@ impl Op {
         Some(match self {
             Op::Input => return None,
             Op::Conv2d(op) => op,
+            Op::ConvTranspose2d(op) => op,
             Op::Linear(op) => op,
+            Op::BatchNorm2d(op) => op,
             Op::MaxPool2d(op) => op,
             Op::AvgPool2d(op) => op,
             Op::AdaptiveAvgPool2d(op) => op,
@@ -91,6 +104,9 @@ impl Op {
             Op::Concat(op) => op,
             Op::Flatten(op) => op,
             Op::Pad(op) => op,
+            Op::Crop(op) => op,
+            Op::Upsample(op) => op,
+            Op::Dropout(op) => op,
         })
     }
 

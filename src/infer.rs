@@ -10,6 +10,7 @@ use std::sync::Arc;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 
+use crate::algo::Accuracy;
 use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::{Error, Result, check_len};
@@ -36,8 +37,11 @@ pub struct SessionOptions {
     pub output: Layout,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
+    /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd.
+    pub accuracy: Accuracy,
     /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
-    /// the rayon pool that [`Session::run`] is called from. The results are the same bits in any case.
+    /// the rayon pool that [`Session::run`] is called from. Every algorithm gives the same bits for any number; a tuning
+    /// table may name others for another number, which [`Tuning::Off`] forbids.
     pub threads: Option<usize>,
     /// Measurements to choose convolution algorithms by.
     pub tuning: Tuning,

@@ -54,6 +54,7 @@
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 9 | [`data`] | data sets |
+//! | 10 | [`zoo`] | well-known networks as layer code |
 //!
 //! # What holds everywhere
 //!
@@ -81,6 +82,7 @@ pub mod par;
 mod tensor;
 pub mod tune;
 mod weights;
+pub mod zoo;
 
 pub use algo::Accuracy;
 pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};

@@ -78,17 +78,23 @@ impl Model {
         Session::compile(&self.graph, &self.parameters, input.as_ref(), options)
     }
 
-    /// Names and values, in the order in which the layers declared them.
-    pub fn parameters(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+    /// Names and values of everything that is saved: parameters and running statistics, PyTorch's `state_dict`, in the
+    /// order in which the layers declared them.
+    pub fn state(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
         self.graph.parameters.iter().map(|p| p.name.as_str()).zip(&self.parameters)
     }
 
-    /// Number of floats in all parameters.
-    pub fn parameter_count(&self) -> usize {
-        self.parameters.iter().map(|p| p.as_slice().len()).sum()
+    /// Names and values of the parameters: what training changes, without running statistics.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.graph.parameters.iter().zip(&self.parameters).filter(|(p, _)| p.trained).map(|(p, t)| (p.name.as_str(), t))
     }
 
-    /// The value of a parameter.
+    /// Number of floats in all parameters; running statistics do not count, as in PyTorch.
+    pub fn parameter_count(&self) -> usize {
+        self.graph.parameter_count()
+    }
+
+    /// The value of a parameter or running statistic.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
@@ -96,7 +102,7 @@ impl Model {
         Ok(&self.parameters[self.index(name)?])
     }
 
-    /// Sets a parameter. Sessions that were compiled before keep the old value.
+    /// Sets a parameter or running statistic. Sessions that were compiled before keep the old value.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] and [`Error::ParameterShape`].
@@ -111,8 +117,14 @@ impl Model {
         self.graph.parameters.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownTensor {
             place: "the model".into(),
             name: name.into(),
-            known: self.parameters().map(|(n, _)| n.to_string()).collect(),
+            known: self.state().map(|(n, _)| n.to_string()).collect(),
         })
+    }
+
+    /// Whether this is PyTorch's counter of a batch normalisation of this model.
+    fn counts_batches(&self, name: &str) -> bool {
+        let layer = name.strip_suffix("num_batches_tracked");
+        layer.is_some_and(|layer| self.index(&format!("{layer}running_mean")).is_ok())
     }
 
     fn check(&self, i: usize, actual: &[usize]) -> Result<()> {
@@ -124,7 +136,8 @@ impl Model {
         Err(Error::ParameterShape { name, actual: actual.to_vec(), expected })
     }
 
-    /// Loads all parameters from a safetensors file that holds exactly them.
+    /// Loads all parameters and running statistics from a safetensors file that holds exactly them. PyTorch's counters
+    /// `num_batches_tracked`, which inference has no use for, are passed over.
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, misses a parameter, has another tensor, or has one of another shape or
@@ -139,9 +152,9 @@ impl Model {
     /// As [`Model::load_safetensors`], to the extent that `strictness` asks for. The model is unchanged then.
     pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<()> {
         let in_file = |name: &str| file.dims(name).is_ok();
-        let missing: Vec<String> =
-            self.parameters().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
-        let unexpected: Vec<String> = file.names().filter(|n| self.index(n).is_err()).map(String::from).collect();
+        let missing: Vec<String> = self.state().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
+        let unexpected = |n: &str| self.index(n).is_err() && !self.counts_batches(n);
+        let unexpected: Vec<String> = file.names().filter(|n| unexpected(n)).map(String::from).collect();
         let refused = match strictness {
             Strictness::Strict => !missing.is_empty() || !unexpected.is_empty(),
             Strictness::IgnoreUnexpected => !missing.is_empty(),
@@ -161,7 +174,8 @@ impl Model {
         Ok(())
     }
 
-    /// Writes all parameters to a safetensors file, replacing it at once: a reader sees the old file or the new one.
+    /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old
+    /// file or the new one.
     ///
     /// # Errors
     /// If the file cannot be written; an old file is unchanged then.
@@ -174,7 +188,7 @@ impl Model {
     /// # Errors
     /// As [`Model::save_safetensors`].
     pub fn save_safetensors_with(&self, path: impl AsRef<Path>, metadata: &HashMap<String, String>) -> Result<()> {
-        save(path.as_ref(), self.parameters(), metadata)
+        save(path.as_ref(), self.state(), metadata)
     }
 }
 

@@ -50,8 +50,12 @@ use crate::model::Model;
 
 mod activation;
 mod conv;
+mod conv_transpose;
+mod dropout;
 mod linear;
+mod norm;
 mod pool;
+mod resize;
 mod sequential;
 
 pub use activation::{
@@ -59,11 +63,16 @@ pub use activation::{
     Softmax, Softplus, Tanh,
 };
 pub use conv::{Conv2d, Conv2dPadding};
+pub use conv_transpose::ConvTranspose2d;
+pub use dropout::Dropout;
 pub use linear::{Flatten, Identity, Linear};
+pub use norm::BatchNorm2d;
 pub use sequential::{IntoModules, Sequential};
 
+pub use crate::graph::crop::{CenterCrop, Crop};
 pub use crate::graph::pad::PaddingMode;
 pub use crate::graph::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+pub use crate::graph::upsample::Upsample;
 
 /// A function from graph value to graph value: a layer, or a model made of layers.
 ///

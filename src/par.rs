@@ -32,12 +32,18 @@ impl Executor for Pool {
     }
 
     fn spread(&self, job: &(dyn Fn() + Sync)) {
-        rayon::scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(|_| job());
+        // Halves by `join`: unlike a scope's, its jobs lie on the stack.
+        fn run(calls: usize, job: &(dyn Fn() + Sync)) {
+            match calls {
+                1 => job(),
+                _ => drop(rayon::join(|| run(calls - calls / 2, job), || run(calls / 2, job))),
             }
-            job();
-        });
+        }
+        run(self.threads, job);
+    }
+
+    fn seat(&self) -> usize {
+        rayon::current_thread_index().unwrap_or(0)
     }
 }
 

@@ -45,6 +45,27 @@ fn sessions_give_the_same_bits_for_any_number_of_threads() {
     }
 }
 
+/// Every step that is cut into pieces for threads, on images that are large enough for it.
+#[test]
+fn steps_between_convolutions_give_the_same_bits_for_any_number_of_threads() {
+    let net = |x: &swath::Value| {
+        let x = BatchNorm2d::new(16).named("bn").call(&Conv2d::new(3, 16, 1).named("a").call(x)?.sigmoid())?;
+        let x = Upsample::new(2).call(&(x.concat(&[&x, &x]) + x.concat(&[&x, &x])))?;
+        let x = Crop::new([1, 2, 3, 4]).call(&x)?;
+        let x = BatchNorm2d::new(48).named("again").call(&x)?.silu();
+        ConvTranspose2d::new(48, 3, 2).stride(2).named("up").call(&x)
+    };
+    let (model, x) = (net.build(3).unwrap(), image([2, 3, 96, 96]));
+    let run = |threads| {
+        let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+        model.compile_with([2, 3, 96, 96], &options).unwrap().run(&x).unwrap().clone()
+    };
+    let one = run(1);
+    for threads in [2, 3, 8] {
+        assert_eq!(run(threads), one, "{threads} threads");
+    }
+}
+
 #[test]
 fn plans_honour_the_callers_pool_and_nest_in_its_loops() {
     let shape = ConvShape::builder([1, 64, 40, 40], [96, 64, 3, 3]).padding(1).build().unwrap();

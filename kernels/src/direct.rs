@@ -56,13 +56,32 @@ pub struct Direct {
     /// The axes as the loops see them: `1 x oh*ow` outputs where an image is one long row.
     y: Axis,
     x: Axis,
-    rows: TileSet,
-    columns: TileSet,
-    /// Tiles whose first and last pixel may lack taps, where the level has them for this stride.
-    edges: Option<TileSet>,
+    tiles: Tiling,
+    /// Tiles for the last output channels, where these fill at most a half of their block.
+    half: Option<Tiling>,
     blocking: Blocking,
     /// Input-channel blocks (NCHW: channels) of a packed panel.
     span: usize,
+}
+
+/// The tiles for every place of an output.
+#[derive(Clone, Debug)]
+struct Tiling {
+    /// Along rows.
+    rows: TileSet,
+    /// Down columns.
+    columns: TileSet,
+    /// Along rows, with first and last pixels that may lack taps, where the level has them for this stride.
+    edges: Option<TileSet>,
+    /// Whether they end in half a block, so that one tile must cover all of its blocks.
+    half: bool,
+}
+
+impl Tiling {
+    /// How wide tiles of `set` should be that cover `blocks` blocks and runs of `pixels` pixels.
+    fn width(&self, set: &TileSet, pixels: usize, blocks: usize) -> usize {
+        if self.half { blocks } else { set.best_width(pixels, blocks) }
+    }
 }
 
 impl Direct {
@@ -100,6 +119,23 @@ impl Direct {
             (Layout::Nchw, 4) => Access::Plain4,
             _ => Access::Strided,
         };
+        let edge_access = edge_access.filter(|_| single);
+        let tiles = Tiling {
+            rows: TileSet::new(level, access),
+            columns: TileSet::new(level, Access::Strided),
+            edges: edge_access.map(|a| TileSet::new(level, a)),
+            half: false,
+        };
+        let half = || {
+            let rows = TileSet::half(level, access)?;
+            let columns = TileSet::half(level, Access::Strided)?;
+            let edges = match edge_access {
+                Some(a) => Some(TileSet::half(level, a)?),
+                None => None,
+            };
+            Some(Tiling { rows, columns, edges, half: true })
+        };
+        let last = (s.oc - 1) % BLOCK + 1;
         let mut this = Self {
             shape: s,
             level,
@@ -109,9 +145,8 @@ impl Direct {
             output,
             y,
             x,
-            rows: TileSet::new(level, access),
-            columns: TileSet::new(level, Access::Strided),
-            edges: edge_access.filter(|_| single).map(|a| TileSet::new(level, a)),
+            tiles,
+            half: if last <= BLOCK / 2 { half() } else { None },
             blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
@@ -177,9 +212,21 @@ impl Direct {
     /// Name of the tile that covers the inner region: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
         let inner = self.x.interior().len().max(1);
-        let blocks = self.rows.best_width(inner, self.blocking.panel);
-        let mr = pieces(inner, self.rows.max_mr(blocks)).next().map_or(1, |(_, n)| n);
-        self.rows.get(mr, blocks).name
+        let (_, blocks, tiles) = self.covers(0).next().expect("a panel has blocks");
+        let width = tiles.width(&tiles.rows, inner, blocks);
+        let mr = pieces(inner, tiles.rows.max_mr(width)).next().map_or(1, |(_, n)| n);
+        tiles.rows.get(mr, width).name
+    }
+
+    /// The blocks of the panel that starts at output block `ocb`, as (first, number, tiles): whole ones, then up to two that end
+    /// in a half.
+    fn covers(&self, ocb: usize) -> impl Iterator<Item = (usize, usize, &Tiling)> {
+        let all = blocks(self.shape.oc);
+        let panel = self.blocking.panel.min(all - ocb);
+        let half = self.half.as_ref().filter(|_| ocb + panel == all).map(|t| (panel.min(t.rows.max_blocks), t));
+        let whole = panel - half.map_or(0, |(n, _)| n);
+        let first = (whole > 0).then_some((0, whole, &self.tiles));
+        first.into_iter().chain(half.map(|(n, t)| (whole, n, t)))
     }
 
     /// Multiply-adds done per multiply-add that counts: 1 except where groups are unaligned with blocks.

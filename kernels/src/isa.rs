@@ -344,6 +344,13 @@ pub trait Kernel<I: Isa> {
 /// Function pointer of a kernel at one level.
 pub type Entry<A> = unsafe fn(&A);
 
+/// The function, as a pointer that the compiler does not see through. Although entries are `#[inline(never)]`, LLVM inlined
+/// them where [`Isa::call`] has them called, and prepared their loops in the hot path before it.
+#[inline(always)]
+fn not_inlined<A>(entry: Entry<A>) -> Entry<A> {
+    core::hint::black_box(entry)
+}
+
 /// The outermost edges, one `#[target_feature]` function per level. `entry::avx512::<K>` is a function pointer that
 /// kernel tables hold.
 pub mod entry {
@@ -351,7 +358,7 @@ pub mod entry {
     pub use super::neon::entry as neon;
     pub use super::scalar::entry as scalar;
     #[cfg(target_arch = "x86_64")]
-    pub use super::x86::{entry_avx2 as avx2, entry_avx512 as avx512};
+    pub use super::x86::{entry_avx2 as avx2, entry_avx512 as avx512, entry_avx512_half as avx512_half};
 }
 
 #[cfg(test)]

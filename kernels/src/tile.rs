@@ -27,9 +27,11 @@
 //! Error: a plain sum in the order above, fused where the level fuses: `|err| <= (n + 2) * 2^-24 * sum |x * w|` for `n` terms.
 
 mod store;
+mod strand;
 
 pub use store::{Finish, Output};
 pub(crate) use store::{SyncFinish, load_channels};
+pub(crate) use strand::Strand;
 
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
@@ -75,6 +77,25 @@ pub struct TileArgs {
     pub edge: [Taps; 2],
     /// Where the sums go.
     pub out: Output,
+    /// Tiles that follow each other.
+    pub sweep: Sweep,
+}
+
+/// How many tiles one call computes, and how far the input and the output move from one to the next, in floats. Calling and
+/// setting up a tile costs about as much as a hundred multiply-adds on vectors, a third of a tile over 16 channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// Number of tiles.
+    pub n: usize,
+    /// Step of `x`.
+    pub x: usize,
+    /// Step of `out.y`, and of the residual.
+    pub y: usize,
+}
+
+impl Sweep {
+    /// A single tile.
+    pub const ONE: Sweep = Sweep { n: 1, x: 0, y: 0 };
 }
 
 /// A range of iterations.
@@ -129,10 +150,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
     type Args = TileArgs;
 
     /// # Safety
-    /// * every `x[..]` of the sum above is readable, for all loops, `head..depth..tail` elements and `MR` pixels (with
+    /// * every `x[..]` of the sum above is readable, for all tiles, loops, `head..depth..tail` elements and `MR` pixels (with
     ///   `EDGE`, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors.
+    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors of every tile.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
@@ -140,63 +161,68 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
         let at = |v: usize| v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK;
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
-            let mut acc = [[s.zero(); NV]; MR];
-            if a.accumulate {
-                acc = a.out.load(s);
-            } else {
-                a.out.prefetch::<I, MR, NV>(s);
-            }
-
             let px = if PS == 0 { a.px } else { PS };
             let [lb, ly, lx] = a.loops;
-            for b in 0..lb.n {
-                let k0 = if b == 0 { a.head } else { 0 };
-                let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
-                for ky in 0..ly.n {
-                    for kx in 0..lx.n {
-                        // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
-                        // arithmetic.
-                        let x = a.x.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
-                        let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
-                        // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
-                        // last tap the next tile starts with these weights again; a packed panel just goes on.
-                        let next = if KS != 1 {
-                            w.wrapping_add(BLOCK * BLOCK)
-                        } else if kx + 1 < lx.n {
-                            w.wrapping_add(lx.w)
-                        } else if ky + 1 < ly.n {
-                            a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
-                        } else if b + 1 < lb.n {
-                            a.w.wrapping_add((b + 1) * lb.w)
-                        } else {
-                            a.w
-                        };
-                        let first = !EDGE || a.edge[0].contains(kx);
-                        let last = !EDGE || a.edge[1].contains(kx);
-                        let mut k = k0;
-                        while k < k1 {
-                            for line in (0..NV).step_by(BLOCK / I::LANES) {
-                                s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
-                            }
-                            let mut wv = [s.zero(); NV];
-                            for v in 0..NV {
-                                wv[v] = s.load(w.add(k * BLOCK + at(v)));
-                            }
-                            for i in 0..MR {
-                                if (i > 0 || first) && (i + 1 < MR || last) {
-                                    let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
-                                    for v in 0..NV {
-                                        acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+            for tile in 0..a.sweep.n {
+                let x0 = a.x.wrapping_add(tile * a.sweep.x);
+                let y0 = tile * a.sweep.y;
+                let mut acc = [[s.zero(); NV]; MR];
+                if a.accumulate {
+                    acc = a.out.load(s, y0);
+                } else {
+                    a.out.prefetch::<I, MR, NV>(s, y0);
+                }
+
+                for b in 0..lb.n {
+                    let k0 = if b == 0 { a.head } else { 0 };
+                    let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
+                    for ky in 0..ly.n {
+                        for kx in 0..lx.n {
+                            // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
+                            // arithmetic.
+                            let x = x0.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
+                            let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
+                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
+                            // last tap the next tile starts with these weights again; a packed panel just goes on.
+                            let next = if KS != 1 {
+                                w.wrapping_add(BLOCK * BLOCK)
+                            } else if kx + 1 < lx.n {
+                                w.wrapping_add(lx.w)
+                            } else if ky + 1 < ly.n {
+                                a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
+                            } else if b + 1 < lb.n {
+                                a.w.wrapping_add((b + 1) * lb.w)
+                            } else {
+                                a.w
+                            };
+                            let first = !EDGE || a.edge[0].contains(kx);
+                            let last = !EDGE || a.edge[1].contains(kx);
+                            let mut k = k0;
+                            while k < k1 {
+                                for line in (0..NV).step_by(BLOCK / I::LANES) {
+                                    s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
+                                }
+                                let mut wv = [s.zero(); NV];
+                                for v in 0..NV {
+                                    wv[v] = s.load(w.add(k * BLOCK + at(v)));
+                                }
+                                for i in 0..MR {
+                                    if (i > 0 || first) && (i + 1 < MR || last) {
+                                        let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
+                                        for v in 0..NV {
+                                            acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+                                        }
                                     }
                                 }
+                                k += 1;
                             }
-                            k += 1;
                         }
                     }
                 }
-            }
 
-            a.out.store(s, acc);
+                a.out.store(s, y0, acc);
+                a.out.pad::<I, MR, NV>(s, y0);
+            }
         }
     }
 }
@@ -212,76 +238,99 @@ pub struct Row {
     pub access: Access,
     /// Pixels.
     pub mr: usize,
-    /// Blocks of 16 output channels.
+    /// Output channels.
+    pub cols: usize,
+    /// Blocks of 16 output channels; half of the last one, where that is what `cols` says.
     pub blocks: usize,
     /// The kernel; see [`Tile`] for its contract.
     pub run: Entry<TileArgs>,
 }
 
-/// Rows of one level: for each width of output channels, the numbers of pixels, for every access.
+/// Rows of one level: for each width of output channels, the numbers of pixels, for every access; `strided` and `packed` list
+/// those of these two. A group shares an entry and its lanes.
 macro_rules! rows {
-    ($level:ident, $entry:ident, $lanes:literal, $name:literal;
-     $($blocks:literal $cols:literal: [$($mr:literal)*] strided [$($smr:literal)*];)*) => {
-        &[$(
+    ($level:ident, $name:literal;
+     $($entry:ident $lanes:literal {
+        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*];)*
+     })*) => {
+        &[$($(
             $(
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked1, "conv", 16, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked2, "conv_s2", 32, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked1Edge, "conv_edge", 16, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Blocked2Edge, "conv_s2_edge", 32, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain1, "stem_s1", 1, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain2, "stem_s2", 2, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Plain4, "stem_s4", 4, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $mr, Packed, "gemm", 1, $mr, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked1, "conv", 16, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked2, "conv_s2", 32, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked1Edge, "conv_edge", 16, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked2Edge, "conv_s2_edge", 32, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain1, "stem_s1", 1, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain2, "stem_s2", 2, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain4, "stem_s4", 4, 1, false),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $blocks, $cols, $smr, Strided, "conv_any", 0, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $smr, Strided, "conv_any", 0, 1, false),
             )*
-        )*]
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, Packed, "gemm", 1, $pmr, false),
+            )*
+        )*)*]
     };
-    (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $blocks:literal, $cols:literal, $mr:literal,
+    (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $cols:literal, $mr:literal,
      $access:ident, $prefix:literal, $ps:expr, $ks:expr, $edge:literal) => {
         Row {
             name: concat!($prefix, "_f32_", $mr, "x", $cols, "_", $name),
             level: Level::$level,
             access: Access::$access,
             mr: $mr,
-            blocks: $blocks,
-            run: isa::entry::$entry::<Tile<{ $mr }, { $blocks * BLOCK / $lanes }, { $ps }, { $ks }, { $edge }>>,
+            cols: $cols,
+            blocks: usize::div_ceil($cols, BLOCK),
+            run: isa::entry::$entry::<Tile<{ $mr }, { $cols / $lanes }, { $ps }, { $ks }, { $edge }>>,
         }
     };
 }
 
 /// 16 registers and no memory operand for multiply-add; 4 floats to the register.
 static SCALAR: &[Row] = rows! {
-    Scalar, scalar, 4, "scalar";
-    1 "16": [1 2] strided [1 2];
+    Scalar, "scalar";
+    scalar 4 {
+        16: [1 2] strided [1 2] packed [1 2];
+    }
 };
 
-/// 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill.
+/// 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
 #[cfg(target_arch = "x86_64")]
 static AVX2: &[Row] = rows! {
-    Avx2, avx2, 8, "avx2";
-    1 "16": [1 2 3 4 5 6] strided [1 2 3 4 5 6];
-    2 "32": [1 2] strided [1 2];
+    Avx2, "avx2";
+    avx2 8 {
+        8: [1 2 3 4 5 6 7 8 9 10] strided [1 2 3 4 5 6] packed [];
+        16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6];
+        24: [1 2 3] strided [1 2 3] packed [];
+        32: [1 2] strided [1 2] packed [1 2];
+    }
 };
 
-/// 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224.
+/// 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
+/// block is at most half full, tiles of half as wide vectors save a half of its time.
 #[cfg(target_arch = "x86_64")]
 static AVX512: &[Row] = rows! {
-    Avx512, avx512, 16, "avx512";
-    1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6];
-    2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6];
-    3 "48": [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6];
-    4 "64": [1 2 3 4 5 6] strided [1 2 3 4];
+    Avx512, "avx512";
+    avx512 16 {
+        16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+        32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+        48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9];
+        64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6];
+    }
+    avx512_half 8 {
+        8: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [];
+        24: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [];
+    }
 };
 
 /// 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
 /// the compiler spill.
 #[cfg(target_arch = "aarch64")]
 static NEON: &[Row] = rows! {
-    Neon, neon, 4, "neon";
-    1 "16": [1 2 3 4 5] strided [1 2 3 4 5];
-    2 "32": [1 2] strided [1 2];
+    Neon, "neon";
+    neon 4 {
+        16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5];
+        32: [1 2] strided [1 2] packed [1 2];
+    }
 };
 
 /// All tile kernels of a level; none for a level of another architecture.
@@ -319,15 +368,26 @@ pub struct TileSet {
 }
 
 impl TileSet {
-    /// The tiles that `level` has for `access`.
+    /// The tiles of whole blocks that `level` has for `access`.
     pub fn new(level: Level, access: Access) -> Self {
+        Self::of(level, access, 0)
+    }
+
+    /// The tiles whose last block is a half, if `level` has such: as many blocks wide as [`TileSet::max_blocks`] says, or fewer.
+    pub fn half(level: Level, access: Access) -> Option<Self> {
+        let set = Self::of(level, access, BLOCK / 2);
+        (set.max_blocks > 0).then_some(set)
+    }
+
+    /// The tiles that are `missing` channels short of whole blocks.
+    fn of(level: Level, access: Access, missing: usize) -> Self {
         let mut set = Self {
             rows: [[None; MAX_MR + 1]; MAX_BLOCKS + 1],
             max_mr: [0; MAX_BLOCKS + 1],
             max_blocks: 0,
             widths: [[1; MANY + 1]; MAX_BLOCKS + 1],
         };
-        for row in rows(level).iter().filter(|r| r.access == access) {
+        for row in rows(level).iter().filter(|r| r.access == access && r.cols + missing == r.blocks * BLOCK) {
             set.rows[row.blocks][row.mr] = Some(row);
             set.max_mr[row.blocks] = set.max_mr[row.blocks].max(row.mr);
             set.max_blocks = set.max_blocks.max(row.blocks);
@@ -392,6 +452,15 @@ pub fn pieces(total: usize, max: usize) -> impl Iterator<Item = (usize, usize)> 
     (0..n).map(move |i| (i * base + i.min(longer), base + usize::from(i < longer)))
 }
 
+/// The same as at most two runs of equal pieces: `(start, length, number)`.
+#[inline]
+pub fn runs(total: usize, max: usize) -> impl Iterator<Item = (usize, usize, usize)> + Clone {
+    let n = total.div_ceil(max);
+    let (base, longer) = (total.checked_div(n).unwrap_or(0), total.checked_rem(n).unwrap_or(0));
+    let all = [(0, base + 1, longer), (longer * (base + 1), base, n - longer)];
+    all.into_iter().filter(|&(_, _, n)| n > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,9 +473,10 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), rows(level).len());
             for access in [Access::Blocked1, Access::Strided, Access::Plain4, Access::Packed] {
-                let set = TileSet::new(level, access);
-                for blocks in 1..=set.max_blocks {
-                    assert!((1..=set.max_mr(blocks)).all(|mr| set.get(mr, blocks).mr == mr));
+                for set in [Some(TileSet::new(level, access)), TileSet::half(level, access)].into_iter().flatten() {
+                    for blocks in 1..=set.max_blocks {
+                        assert!((1..=set.max_mr(blocks)).all(|mr| set.get(mr, blocks).mr == mr));
+                    }
                 }
             }
         }
@@ -422,6 +492,8 @@ mod tests {
                 end += len;
             }
             assert_eq!(end, total);
+            let one_by_one = runs(total, max).flat_map(|(start, len, n)| (0..n).map(move |i| (start + i * len, len)));
+            assert!(one_by_one.eq(pieces(total, max)));
         }
     }
 }

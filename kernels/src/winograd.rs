@@ -377,6 +377,11 @@ impl Winograd {
         (self.total() * self.variant.points()) as u64 * (s.ic * blocks(s.oc) * BLOCK) as u64
     }
 
+    /// Floats of all transformed inputs and of all products, of which a chunk's exist at a time.
+    pub fn transformed(&self) -> [usize; 2] {
+        [self.shape.ic, self.shape.oc].map(|c| self.total() * self.variant.points() * blocks(c) * BLOCK)
+    }
+
     /// Floats of packed weights.
     pub fn packed_len(&self) -> usize {
         self.variant.points() * self.shape.ic * blocks(self.shape.oc) * BLOCK

@@ -59,15 +59,20 @@ fn random_data_is_as_exact_as_stated() {
     }
 }
 
-/// Signs of weights, by their position.
-const SIGNS: [(&str, fn(usize) -> f32); 2] =
+/// The sign of a weight, by its position.
+type Sign = fn(usize) -> f32;
+
+/// An input, of its position and a random number.
+type Pattern = fn(usize, f32) -> f32;
+
+const SIGNS: [(&str, Sign); 2] =
     [("alternating", |i| if i.is_multiple_of(2) { 1.0 } else { -1.0 }), ("equal", |_| 1.0)];
 
 /// Values that make transforms grow: all of one sign, alternating signs, a large mean with small differences, magnitudes that
 /// differ by a million.
 #[test]
 fn worst_cases_stay_within_the_bound() {
-    let patterns: [(&str, fn(usize, f32) -> f32); 5] = [
+    let patterns: [(&str, Pattern); 5] = [
         ("one sign", |_, r| 0.75 + 0.25 * r),
         ("mean", |_, r| 1000.0 + r),
         ("cancelling", |i, r| if i.is_multiple_of(2) { 1.0 + 1e-3 * r } else { -1.0 }),

@@ -1,9 +1,12 @@
 //! Elementwise sum of two values of one shape: the residual connection.
 
+use swath_kernels::layout::BLOCK;
+
 use super::Operator;
 use super::forward::{Forward, Operands};
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::par;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Add;
@@ -27,11 +30,16 @@ pub(crate) struct AddInto;
 
 impl Forward for AddInto {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, _: &mut Scratch) {
-        if in_place {
-            y.iter_mut().zip(x.get(1)).for_each(|(y, b)| *y += b);
-        } else {
-            y.iter_mut().zip(x.get(0).iter().zip(x.get(1))).for_each(|(y, (a, b))| *y = a + b);
-        }
+        let (a, b) = (if in_place { &[] } else { x.get(0) }, x.get(1));
+        // A line of floats as the unit, of which the last piece may hold a part.
+        par::for_each_piece(y, BLOCK.min(y.len().max(1)), 1, |lines, y| {
+            let here = lines.start * BLOCK..lines.start * BLOCK + y.len();
+            if in_place {
+                y.iter_mut().zip(&b[here]).for_each(|(y, b)| *y += b);
+            } else {
+                y.iter_mut().zip(a[here.clone()].iter().zip(&b[here])).for_each(|(y, (a, b))| *y = a + b);
+            }
+        });
     }
 
     fn in_place(&self) -> bool {

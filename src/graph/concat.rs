@@ -1,11 +1,14 @@
 //! Channels of several values one after another.
 
+use core::ops::Range;
+
 use swath_kernels::layout::{BLOCK, Layout};
 
 use super::Operator;
 use super::forward::{Forward, Operands, clear_padding};
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::par;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Concat;
@@ -61,21 +64,39 @@ impl ConcatChannels {
         Self { parts, layout, dims: [n, at, h, w] }
     }
 
-    fn copy(&self, part: &Part, x: &[f32], y: &mut [f32]) {
-        let [n, c, h, w] = part.dims;
-        let (s, d) = (part.layout.strides(part.dims), self.layout.strides(self.dims));
-        // Whole planes of channels are contiguous where neither layout has to cut a block.
-        let whole = match (part.layout, self.layout) {
+    /// Whether planes of channels (of one channel or one block) are copied as they are.
+    fn whole(&self) -> bool {
+        self.parts.iter().all(|part| match (part.layout, self.layout) {
             (Layout::Nchw, Layout::Nchw) => true,
             (Layout::Blocked, Layout::Blocked) => part.at.is_multiple_of(BLOCK),
             _ => false,
-        };
+        })
+    }
+
+    /// Copies the planes of the output that are numbered `planes`.
+    fn copy_planes(&self, planes: Range<usize>, x: &Operands<'_>, y: &mut [f32]) {
+        let channels = if self.layout == Layout::Blocked { BLOCK } else { 1 };
+        let [_, c, h, w] = self.dims;
+        let (len, count) = (h * w * channels, c.div_ceil(channels));
+        for (plane, y) in planes.zip(y.chunks_exact_mut(len)) {
+            let (image, k) = (plane / count, plane % count * channels);
+            let (i, part) = self.part(k);
+            let from = image * part.dims[1].div_ceil(channels) + (k - part.at) / channels;
+            y.copy_from_slice(&x.get(i)[from * len..][..len]);
+        }
+    }
+
+    /// The part that channel `k` of the output comes from.
+    fn part(&self, k: usize) -> (usize, &Part) {
+        let i = self.parts.partition_point(|part| part.at <= k) - 1;
+        (i, &self.parts[i])
+    }
+
+    /// Copies a part element by element.
+    fn copy(&self, part: &Part, x: &[f32], y: &mut [f32]) {
+        let [n, c, h, w] = part.dims;
+        let (s, d) = (part.layout.strides(part.dims), self.layout.strides(self.dims));
         for i in 0..n {
-            if whole {
-                let (from, to, len) = (i * s.n, i * d.n + part.at * h * w, s.n);
-                y[to..to + len].copy_from_slice(&x[from..from + len]);
-                continue;
-            }
             for k in 0..c {
                 let o = part.at + k;
                 let from = i * s.n + k / BLOCK * s.block + k % BLOCK * s.channel;
@@ -92,6 +113,11 @@ impl ConcatChannels {
 
 impl Forward for ConcatChannels {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        if self.whole() {
+            let [_, _, h, w] = self.dims;
+            let plane = h * w * if self.layout == Layout::Blocked { BLOCK } else { 1 };
+            return par::for_each_piece(y, plane, 1, |planes, y| self.copy_planes(planes, x, y));
+        }
         for (i, part) in self.parts.iter().enumerate() {
             self.copy(part, x.get(i), y);
         }

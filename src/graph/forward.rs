@@ -7,7 +7,7 @@ use crate::conv::Scratch;
 use crate::error::Result;
 
 /// The inputs of one step, looked up by number.
-pub(crate) struct Operands<'a>(pub(crate) &'a dyn Fn(usize) -> &'a [f32]);
+pub(crate) struct Operands<'a>(pub(crate) &'a (dyn Fn(usize) -> &'a [f32] + Sync));
 
 impl<'a> Operands<'a> {
     pub(crate) fn get(&self, i: usize) -> &'a [f32] {

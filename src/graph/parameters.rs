@@ -12,6 +12,11 @@ use crate::tensor::Tensor;
 pub(crate) enum Init {
     /// Uniform in `+-1 / sqrt(fan_in)`: PyTorch's `kaiming_uniform_(a=sqrt(5))`, and its rule for biases.
     Uniform { fan_in: usize },
+    /// Uniform in `+-sqrt(6 / fan_in)`: PyTorch's `kaiming_uniform_`, after He et al. 2015, which keeps the scale of
+    /// activations from layer to layer through ReLU.
+    Kaiming { fan_in: usize },
+    /// This value everywhere.
+    Constant(f32),
 }
 
 /// A parameter that a graph needs.
@@ -21,6 +26,8 @@ pub(crate) struct ParameterSpec {
     pub(crate) name: String,
     pub(crate) dims: Vec<usize>,
     pub(crate) init: Init,
+    /// Whether training changes it by its gradient. Running statistics, PyTorch's buffers, are not trained.
+    pub(crate) trained: bool,
 }
 
 /// The values of a graph's parameters, in its order.
@@ -32,12 +39,15 @@ impl ParameterSpec {
     pub(crate) fn initial(&self, seed: u64) -> Result<Tensor> {
         let mut t = Tensor::zeros(&self.dims)?;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed ^ fnv1a(self.name.as_bytes()));
-        match self.init {
-            Init::Uniform { fan_in } => {
-                let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
-                t.as_mut_slice().iter_mut().for_each(|v| *v = (2.0 * unit(&mut rng) - 1.0) * bound);
+        let bound = match self.init {
+            Init::Uniform { fan_in } => 1.0 / (fan_in.max(1) as f32).sqrt(),
+            Init::Kaiming { fan_in } => (6.0 / fan_in.max(1) as f32).sqrt(),
+            Init::Constant(value) => {
+                t.as_mut_slice().fill(value);
+                return Ok(t);
             }
-        }
+        };
+        t.as_mut_slice().iter_mut().for_each(|v| *v = (2.0 * unit(&mut rng) - 1.0) * bound);
         Ok(t)
     }
 }

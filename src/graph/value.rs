@@ -105,6 +105,15 @@ impl Value {
 
     /// Declares a parameter of the enclosing layer. The same layer gets the same parameter again.
     pub(crate) fn parameter(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<ParameterId> {
+        self.declare(owner, name, dims, init, true)
+    }
+
+    /// Declares a running statistic of the enclosing layer: a value that is saved with the parameters, but not trained.
+    pub(crate) fn statistic(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<ParameterId> {
+        self.declare(owner, name, dims, init, false)
+    }
+
+    fn declare(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init, trained: bool) -> Result<ParameterId> {
         let mut r = self.recorder.borrow_mut();
         let name = join(&r.scope, name);
         if let Some((other, id)) = r.owners.get(&name) {
@@ -112,7 +121,7 @@ impl Value {
         }
         let id = r.graph.parameters.len();
         r.owners.insert(name.clone(), (LayerId(owner.0), id));
-        r.graph.parameters.push(ParameterSpec { name, dims: dims.to_vec(), init });
+        r.graph.parameters.push(ParameterSpec { name, dims: dims.to_vec(), init, trained });
         Ok(id)
     }
 

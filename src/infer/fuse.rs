@@ -1,8 +1,10 @@
-//! Fusion: which residual and activation a convolution takes along.
+//! Fusion: which normalisation, residual and activation a convolution takes along.
 //!
-//! A convolution (or Linear) whose value is used once, by an addition, takes the other operand as its residual; if
-//! that value is used once, by an activation, it takes the activation too. The fused operator runs where the last of
-//! its nodes stood, so both operands of an addition are there. Of two convolutions that are added, the later one takes the
+//! A convolution or Linear whose value is used once, by a batch normalisation, takes that into its weights; if that
+//! value is used once, by an addition, it takes the other operand as its residual; if that value is used once, by an
+//! activation, it takes the activation too. Transposed convolutions take no residual, Linear no normalisation, batch
+//! normalisations on their own only an activation. Dropout is gone before. The fused operator runs where the last of its
+//! nodes stood, so both operands of an addition are there. Of two convolutions that are added, the later one takes the
 //! earlier one's value.
 
 use swath_kernels::epilogue::Activation;
@@ -14,6 +16,8 @@ use crate::graph::{Graph, NodeId, Op};
 pub(crate) struct Group {
     /// The operator.
     pub(crate) node: NodeId,
+    /// The batch normalisation behind it.
+    pub(crate) norm: Option<NodeId>,
     /// The node whose value the group computes.
     pub(crate) value: NodeId,
     pub(crate) residual: Option<NodeId>,
@@ -27,37 +31,59 @@ pub(crate) fn fuse(graph: &Graph) -> Vec<Group> {
     let mut swallowed = vec![false; graph.nodes.len()];
     let mut groups = Vec::new();
     // Backward, so that of two convolutions the later one gets the addition.
-    for (id, node) in graph.nodes.iter().enumerate().rev().filter(|(id, _)| needed(*id)) {
-        if matches!(node.op, Op::Conv2d(_) | Op::Linear(_)) {
-            let group = extend(graph, &users, &mut swallowed, id);
-            groups.push(group);
-        }
+    let convolution = |id: NodeId| matches!(graph.nodes[id].op, Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Linear(_));
+    for id in (0..graph.nodes.len()).rev().filter(|&id| needed(id) && convolution(id)) {
+        groups.push(extend(graph, &users, &mut swallowed, id));
     }
-    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| needed(*id)) {
-        if !swallowed[id] && !matches!(node.op, Op::Input | Op::Conv2d(_) | Op::Linear(_)) {
-            groups.push(Group { node: id, value: id, residual: None, activation: Activation::Identity });
+    for id in (0..graph.nodes.len()).filter(|&id| needed(id) && !convolution(id)) {
+        if !swallowed[id] && !matches!(graph.nodes[id].op, Op::Input) {
+            groups.push(extend(graph, &users, &mut swallowed, id));
         }
     }
     groups.sort_by_key(|g| g.value);
     groups
 }
 
-/// Grows the group of a convolution by an addition and an activation.
+/// The graph without its dropout, which is the identity in inference.
+pub(crate) fn without_dropout(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    // What each value is called now. Nodes come after those they take, so one pass resolves chains.
+    let mut names: Vec<NodeId> = (0..graph.nodes.len()).collect();
+    for (id, node) in graph.nodes.iter_mut().enumerate() {
+        node.inputs.iter_mut().for_each(|i| *i = names[*i]);
+        if let Op::Dropout(_) = node.op {
+            names[id] = node.inputs[0];
+        }
+    }
+    graph.output = names[graph.output];
+    graph
+}
+
+/// Grows the group of an operator by what it can take along.
 fn extend(graph: &Graph, users: &[Vec<NodeId>], swallowed: &mut [bool], node: NodeId) -> Group {
-    let mut group = Group { node, value: node, residual: None, activation: Activation::Identity };
+    let mut group = Group { node, norm: None, value: node, residual: None, activation: Activation::Identity };
+    let op = &graph.nodes[node].op;
     let only_user = |value: NodeId| match users[value][..] {
         [user] => graph.nodes.get(user).map(|node| (user, node)),
         _ => None,
     };
-    if let Some((add, user)) = only_user(node)
-        && matches!(user.op, Op::Add(_))
+    if let Some((norm, user)) = only_user(node)
+        && matches!((op, &user.op), (Op::Conv2d(_) | Op::ConvTranspose2d(_), Op::BatchNorm2d(_)))
+    {
+        group.norm = Some(norm);
+        group.value = norm;
+        swallowed[norm] = true;
+    }
+    if let Some((add, user)) = only_user(group.value)
+        && matches!((op, &user.op), (Op::Conv2d(_) | Op::Linear(_), Op::Add(_)))
         && !swallowed[add]
     {
-        group.residual = user.inputs.iter().copied().find(|&v| v != node);
+        group.residual = user.inputs.iter().copied().find(|&v| v != group.value);
         group.value = add;
         swallowed[add] = true;
     }
     if let Some((act, user)) = only_user(group.value)
+        && matches!(op, Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Linear(_) | Op::BatchNorm2d(_))
         && let Op::Activation(activation) = user.op
     {
         group.activation = activation;
@@ -84,7 +110,7 @@ fn users(graph: &Graph) -> Vec<Vec<NodeId>> {
 mod tests {
     use super::*;
     use crate::graph::Value;
-    use crate::nn::{Conv2d, Module, Named};
+    use crate::nn::{BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Module, Named};
 
     fn conv(name: &str) -> Named<Conv2d> {
         Conv2d::new(4, 4, 3).padding(1).named(name)
@@ -123,6 +149,33 @@ mod tests {
             Ok(&y + &y)
         });
         assert_eq!(got, [(1, 1, None, false), (2, 2, None, false)]);
+    }
+
+    #[test]
+    fn a_normalisation_goes_into_the_convolution_that_nothing_else_reads() {
+        let (a, up, norm) = (conv("a"), ConvTranspose2d::new(4, 4, 1).named("up"), BatchNorm2d::new(4).named("norm"));
+        let got = groups(|x| Ok((norm.call(&a.call(x)?)? + x).relu()));
+        assert_eq!(got, [(1, 4, Some(0), true)]);
+        // A transposed convolution takes the normalisation, and leaves the sum to a step of its own.
+        let got = groups(|x| Ok((norm.call(&up.call(x)?)? + x).relu()));
+        assert_eq!(got, [(1, 2, None, false), (3, 3, None, false), (4, 4, None, false)]);
+        // Read twice, it stays, and the normalisation takes the activation along.
+        let got = groups(|x| {
+            let y = a.call(x)?;
+            Ok(norm.call(&y)?.relu() + &y)
+        });
+        assert_eq!(got, [(1, 1, None, false), (2, 3, None, true), (4, 4, None, false)]);
+    }
+
+    #[test]
+    fn dropout_does_not_stand_between() {
+        let (a, norm) = (conv("a"), BatchNorm2d::new(4).named("norm"));
+        let dropout = Dropout::new(0.5);
+        let net = |x: &Value| dropout.call(&(norm.call(&dropout.call(&a.call(x)?)?)? + x));
+        let graph = without_dropout(&Graph::record(net).unwrap());
+        let [group] = &fuse(&graph)[..] else { panic!("one operator") };
+        assert_eq!((group.node, group.norm, group.value, group.residual), (1, Some(3), 4, Some(0)));
+        assert_eq!(graph.output, 4);
     }
 
     #[test]

@@ -12,13 +12,15 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
 use super::SessionOptions;
-use super::fuse::{Group, fuse};
+use super::fuse::{Group, fuse, without_dropout};
 use crate::conv::Options;
 use crate::error::{Error, Result};
+use crate::graph::batch_norm::{BatchNormOp, Normalize};
 use crate::graph::conv::{ConvForward, ConvOp, Fused, four};
+use crate::graph::conv_transpose::ConvTransposeOp;
 use crate::graph::forward::{Forward, Reorder, level};
 use crate::graph::linear::LinearOp;
-use crate::graph::{Activate, AddInto, ConcatChannels, Graph, NodeId, Op, Parameters, SoftmaxRows};
+use crate::graph::{Activate, AddInto, ConcatChannels, Graph, NodeId, Op, ParameterId, Parameters, SoftmaxRows};
 use crate::tensor::{extents4, stored_len};
 
 /// Index of a buffer; buffer 0 is the input.
@@ -78,11 +80,17 @@ pub(crate) fn lower(
         let takes = "[n, c, h, w] or [n, features], of which only n may be 0";
         return Err(Error::Rank { what: "a model", takes, gets: input.to_vec() });
     }
+    let graph = &without_dropout(graph);
     let mut l = Lowering {
         graph,
         parameters,
         level: level(options.level)?,
-        conv: Options { level: options.level, tuning: options.tuning.clone(), ..Options::blocked() },
+        conv: Options {
+            level: options.level,
+            accuracy: options.accuracy,
+            tuning: options.tuning.clone(),
+            ..Options::blocked()
+        },
         dims: graph.infer(input)?,
         places: vec![Vec::new(); graph.nodes.len()],
         steps: Vec::new(),
@@ -133,9 +141,23 @@ impl Lowering<'_> {
         inputs: Vec<BufferId>,
         scratch: usize,
     ) -> Result<BufferId> {
-        let (output, dims) = (self.lens.len(), self.dims[value].clone());
-        self.lens.push(stored_len(&dims, layout)?);
+        let output = self.anonymous(node, self.dims[value].clone(), layout, forward, inputs, scratch)?;
         self.places[value].push(Place { buffer: output, layout });
+        Ok(output)
+    }
+
+    /// Appends a step whose result is no value of the graph.
+    fn anonymous(
+        &mut self,
+        node: NodeId,
+        dims: Vec<usize>,
+        layout: Layout,
+        forward: Box<dyn Forward>,
+        inputs: Vec<BufferId>,
+        scratch: usize,
+    ) -> Result<BufferId> {
+        let output = self.lens.len();
+        self.lens.push(stored_len(&dims, layout)?);
         let layer = self.graph.nodes[node].layer.clone();
         self.steps.push(Step { forward, inputs, output, scratch, layer, dims, layout });
         Ok(output)
@@ -147,7 +169,9 @@ impl Lowering<'_> {
         let x = node.inputs[0];
         match &node.op {
             Op::Conv2d(op) => self.conv(group, op, x),
+            Op::ConvTranspose2d(op) => self.conv_transpose(group, op, x),
             Op::Linear(op) => self.linear(group, op, x),
+            Op::BatchNorm2d(op) => self.batch_norm(group, op, x),
             Op::Add(_) => self.add(group, x, node.inputs[1]),
             Op::Concat(_) => self.concat(group, &node.inputs),
             Op::Softmax(op) => self.softmax(group, *op, x),
@@ -166,6 +190,8 @@ impl Lowering<'_> {
             Op::AvgPool2d(op) => Box::new(op.forward(dims, layout, self.level)?),
             Op::AdaptiveAvgPool2d(op) => Box::new(op.forward(dims, layout, self.level)?),
             Op::Pad(op) => Box::new(op.forward(four("Pad", dims)?, layout)),
+            Op::Crop(op) => Box::new(op.forward(four("Crop", dims)?, layout)?),
+            Op::Upsample(op) => Box::new(op.forward(four("Upsample", dims)?, layout)),
             Op::Activation(activation) => {
                 Box::new(Activate { activation: *activation, layout, dims: extents4(dims), level: self.level })
             }
@@ -185,11 +211,58 @@ impl Lowering<'_> {
             inputs.push(self.want(r, Layout::Blocked)?);
         }
         let options = Options { input, ..self.conv.clone() };
-        let weights = self.parameters[op.weight].as_slice();
-        let forward = ConvForward::new(&shape, &options, weights, self.fused(op.bias, group))?;
+        let (weights, bias) = self.folded(group, op.weight, op.bias, op.weights[1..].iter().product());
+        let forward = ConvForward::new(&shape, &options, &weights, fused(bias.as_deref(), group))?;
         let scratch = forward.scratch_len();
         self.step(group.node, group.value, Layout::Blocked, Box::new(forward), inputs, scratch)?;
         Ok(())
+    }
+
+    /// A 1x1 convolution and a copy; see [`crate::graph::conv_transpose`].
+    fn conv_transpose(&mut self, group: &Group, op: &ConvTransposeOp, x: NodeId) -> Result<()> {
+        let shape = op.shape(&self.dims[x])?;
+        let native = self.native(x)?.layout;
+        let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
+        let inputs = vec![self.want(x, input)?];
+        let options = Options { input, ..self.conv.clone() };
+        let (weights, bias) = self.folded(group, op.weight, op.bias, op.kernel.iter().product());
+        let (weights, bias) = op.pointwise(&weights, bias.as_deref());
+        let forward = ConvForward::new(&shape, &options, &weights, fused(bias.as_deref(), group))?;
+        let scratch = forward.scratch_len();
+        let dims = shape.output().to_vec();
+        let pixels = self.anonymous(group.node, dims, Layout::Blocked, Box::new(forward), inputs, scratch)?;
+        let spread = op.spread(self.extents(x), self.extents(group.node));
+        self.step(group.node, group.value, Layout::Blocked, Box::new(spread), vec![pixels], 0)?;
+        Ok(())
+    }
+
+    /// A batch normalisation that no convolution took along.
+    fn batch_norm(&mut self, group: &Group, op: &BatchNormOp, x: NodeId) -> Result<()> {
+        let Place { buffer, layout } = self.native(x)?;
+        let affine = op.affine(self.parameters);
+        let step = Normalize::new(&affine, group.activation, layout, self.extents(x), self.level);
+        self.step(group.node, group.value, layout, Box::new(step), vec![buffer], 0)?;
+        Ok(())
+    }
+
+    /// Weights and bias of a convolution, with the batch normalisation behind it folded in. Element `i` of the weights
+    /// belongs to output channel `i / taps` modulo their number.
+    fn folded(
+        &self,
+        group: &Group,
+        weight: ParameterId,
+        bias: Option<ParameterId>,
+        taps: usize,
+    ) -> (Cow<'_, [f32]>, Option<Cow<'_, [f32]>>) {
+        let weights = self.parameters[weight].as_slice();
+        let bias = bias.map(|b| self.parameters[b].as_slice());
+        match group.norm.map(|norm| &self.graph.nodes[norm].op) {
+            Some(Op::BatchNorm2d(norm)) => {
+                let (weights, bias) = norm.affine(self.parameters).fold(weights, bias, taps);
+                (weights.into(), Some(bias.into()))
+            }
+            _ => (weights.into(), bias.map(Cow::from)),
+        }
     }
 
     fn linear(&mut self, group: &Group, op: &LinearOp, x: NodeId) -> Result<()> {
@@ -205,7 +278,8 @@ impl Lowering<'_> {
         if let Some(r) = group.residual {
             inputs.push(self.want(r, Layout::Nchw)?);
         }
-        let forward = op.forward(self.dims[x][0], &self.conv, &weights, self.fused(op.bias, group))?;
+        let bias = op.bias.map(|b| self.parameters[b].as_slice());
+        let forward = op.forward(self.dims[x][0], &self.conv, &weights, fused(bias, group))?;
         let scratch = forward.scratch_len();
         self.step(group.node, group.value, Layout::Nchw, Box::new(forward), inputs, scratch)?;
         Ok(())
@@ -223,11 +297,6 @@ impl Lowering<'_> {
         let padded = place.layout == Layout::Blocked && !extents[1].is_multiple_of(BLOCK);
         let four = self.dims[image].len() == 4;
         Ok((four && !padded && !same_order(place.layout, Layout::Nchw, extents)).then_some((image, place)))
-    }
-
-    fn fused(&self, bias: Option<usize>, group: &Group) -> Fused<'_> {
-        let bias = bias.map(|b| self.parameters[b].as_slice());
-        Fused { bias, residual: group.residual.is_some(), activation: group.activation }
     }
 
     /// Both operands in one layout, blocked if either is.
@@ -270,6 +339,11 @@ impl Lowering<'_> {
         let copy = Reorder { from: layout, to: layout, dims: self.extents(value) };
         self.step(value, value, layout, Box::new(copy), vec![0], 0)
     }
+}
+
+/// What a group applies to its convolution's output.
+fn fused<'a>(bias: Option<&'a [f32]>, group: &Group) -> Fused<'a> {
+    Fused { bias, residual: group.residual.is_some(), activation: group.activation }
 }
 
 /// Whether two layouts put the elements of a tensor into the same places.

@@ -100,7 +100,7 @@ mod tests {
 
     fn planned(model: impl Module) -> (Lowered, Memory) {
         let model = model.build(0).unwrap();
-        let parameters: Vec<_> = model.parameters().map(|(_, t)| t.clone()).collect();
+        let parameters: Vec<_> = model.state().map(|(_, t)| t.clone()).collect();
         let mut lowered = lower(model.graph(), &parameters, &[1, 16, 8, 8], &SessionOptions::default()).unwrap();
         let memory = plan(&mut lowered);
         (lowered, memory)

@@ -18,6 +18,8 @@ use crate::table::{Align, Table};
 Examples:
   swath bench-conv ic64ih56oc64kh3ph1
   swath bench-conv --threads 2 --file benches/shapes/resnet50.txt
+  swath bench-conv --model mobilenet_v1 --batch 4
+  swath bench-conv --set standard --format json
   swath bench-conv --algo all g32mb1_ic128ih56oc128oh56kh3ph1nresnext
   swath bench-conv --cold --format csv ic512ih7oc512kh3ph1nlate
 

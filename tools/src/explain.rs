@@ -13,6 +13,7 @@ Examples:
   swath explain ic64ih56oc64kh3ph1
   swath explain --threads 2 g32mb1_ic128ih56oc128oh56kh3ph1nresnext
   swath explain --file benches/shapes/resnet50.txt
+  swath explain --model unet
 
 Nothing is timed: this is what a plan decides, with the level that SWATH_LEVEL allows.")]
 pub struct Args {

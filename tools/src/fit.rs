@@ -85,7 +85,7 @@ fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
         let Options { input, output, .. } = Options::inside_model(&problem.shape);
         let request = algo::Request { shape: &problem.shape, level, input, output, accuracy: Accuracy::Fast };
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
-        let work = Work::new(&problem.shape, kernel.waste(&problem.shape));
+        let work = Work::new(&problem.shape, &kernel);
         measured.push(Measured { problem: problem.text, algo: row.name, work, ms });
     }
     if measured.is_empty() {

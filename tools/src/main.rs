@@ -1,12 +1,14 @@
 //! The program `swath`: inspect, explain and measure convolution kernels on this machine.
 
 mod bench;
+mod bench_model;
 mod explain;
 mod failure;
 mod fit;
 mod info;
 mod machine;
 mod measure;
+mod models;
 mod plan;
 mod problems;
 mod report;
@@ -36,6 +38,8 @@ Examples:
   swath info                                        levels, caches, peak, bandwidth, kernels
   swath bench-conv ic64ih56oc64kh3ph1               time one convolution
   swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
+  swath bench-conv --model resnet18                 time the convolutions of a built-in network
+  swath bench-model resnet18                        time the network as a whole
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
   swath tune                                        measure which is fastest here, for plans to come
   swath report                                      every algorithm on the standard lists: report.html
@@ -53,6 +57,10 @@ enum Command {
     Info(info::Args),
     /// Time convolutions given in benchdnn's notation.
     BenchConv(bench::Args),
+    /// Time whole networks.
+    BenchModel(bench_model::Args),
+    /// List the built-in networks: parameters, GFLOP, papers.
+    Models(models::Args),
     /// Say which algorithm a convolution gets, and why.
     Explain(explain::Args),
     /// Time the candidates of convolutions on this machine, so that plans choose the fastest.
@@ -71,6 +79,8 @@ fn run(args: Args) -> Outcome<()> {
         }
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
+        Some(Command::BenchModel(args)) => bench_model::run(&args),
+        Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Tune(args)) => tune::run(&args),
         Some(Command::Report(args)) => report::run(&args),

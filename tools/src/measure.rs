@@ -139,6 +139,18 @@ impl Timing {
 /// So many times slower than the fastest, two rounds say all that anyone wants to know.
 pub const HOPELESS: f64 = 2.0;
 
+/// Seconds of each of several runs, after one that warms up: as many as `limit` has time for, and three at least.
+pub fn repeat(limit: Duration, mut run: impl FnMut() -> Outcome<()>) -> Outcome<Vec<f64>> {
+    run()?;
+    let (begin, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 3 || begin.elapsed() < limit {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    Ok(times)
+}
+
 /// A bar on stderr, if that is a terminal, which shows itself only after a second.
 pub struct Progress {
     bar: ProgressBar,

@@ -165,6 +165,11 @@ pub fn explain(problem: &Problem, request: &Request) -> Outcome<String> {
     Ok(plan(&problem.shape, request)?.explain().to_string())
 }
 
+/// A batch of images with numbers uniform in -1..1.
+pub fn random(dims: [usize; 4]) -> Outcome<Tensor> {
+    Ok(Tensor::new(dims, &Random(1).fill(dims.iter().product()))?)
+}
+
 /// Numbers uniform in -1..1: a multiplicative congruential generator is random enough for timing, and needs no crate.
 struct Random(u64);
 

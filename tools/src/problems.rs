@@ -1,9 +1,10 @@
-//! Where problems come from: arguments, or files that list them.
+//! Where problems come from: arguments, files that list them, standard sets, and the networks of the zoo.
 
 use std::fs;
 use std::path::PathBuf;
 
-use swath::benchdnn::Problem;
+use swath::benchdnn::{Problem, STANDARD_SETS};
+use swath::zoo;
 
 use crate::failure::{Failure, Outcome};
 
@@ -17,12 +18,29 @@ pub struct Problems {
     /// A file with a problem a line, `*3` behind one that occurs three times, and comments after `#`; may be repeated
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// A built-in list: assorted, mobilenet_v2, resnet50, squeezenet or vgg16, or `standard` for all; may be repeated
+    #[arg(long, value_name = "NAME")]
+    set: Vec<String>,
+    /// The convolutions of a network of `swath models`, such as resnet18; may be repeated
+    #[arg(long, value_name = "NAME")]
+    model: Vec<String>,
+    /// Images in a batch of the networks that --model names
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "model", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
 }
 
 impl Problems {
-    /// All problems: those of the files, then those of the command line.
+    /// All problems: those of sets, networks, files, and then those of the command line.
     pub fn read(&self) -> Outcome<Vec<Problem>> {
         let mut all = Vec::new();
+        for name in &self.set {
+            for (_, text) in sets(name)? {
+                all.extend(Problem::list(text)?);
+            }
+        }
+        for name in &self.model {
+            all.extend(zoo::find(name)?.convolutions(self.batch as usize)?);
+        }
         for path in &self.file {
             let text = fs::read_to_string(path)
                 .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
@@ -32,8 +50,20 @@ impl Problems {
             all.push(text.parse()?);
         }
         if all.is_empty() {
-            return Err(Failure::new("no problem given: name one, such as ic64ih56oc64kh3ph1, or a list with --file"));
+            return Err(Failure::new(
+                "no problem given: name one, such as ic64ih56oc64kh3ph1, or several with --file, --set or --model",
+            ));
         }
         Ok(all)
     }
+}
+
+/// The standard sets of that name: one, or all of them.
+fn sets(name: &str) -> Outcome<Vec<(&'static str, &'static str)>> {
+    let chosen: Vec<_> = STANDARD_SETS.iter().copied().filter(|(set, _)| name == "standard" || name == *set).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = STANDARD_SETS.iter().map(|(set, _)| *set).collect();
+        return Err(Failure::new(format_args!("there is no set {name:?}; there are standard, {}", known.join(", "))));
+    }
+    Ok(chosen)
 }

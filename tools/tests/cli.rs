@@ -50,6 +50,8 @@ fn every_help_is_complete() {
     for word in [
         "info",
         "bench-conv",
+        "bench-model",
+        "models",
         "explain",
         "tune",
         "report",
@@ -64,9 +66,25 @@ fn every_help_is_complete() {
         ("info", &["--format", "--no-measure", "json"][..]),
         (
             "bench-conv",
-            &["--threads", "--dir", "--format", "--algo", "--cold", "--brief", "--file", "PROBLEM", "csv", "bwd"],
+            &[
+                "--threads",
+                "--dir",
+                "--format",
+                "--algo",
+                "--cold",
+                "--brief",
+                "--file",
+                "PROBLEM",
+                "csv",
+                "bwd",
+                "--set",
+                "--model",
+                "--batch",
+            ],
         ),
-        ("explain", &["--threads", "--algo", "--file", "PROBLEM"]),
+        ("bench-model", &["MODEL", "--batch", "--threads", "--accuracy", "--format", "--seconds", "--explain", "json"]),
+        ("models", &["--format", "GFLOP"]),
+        ("explain", &["--threads", "--algo", "--file", "PROBLEM", "--set", "--model", "--batch"]),
         (
             "report",
             &[
@@ -120,6 +138,74 @@ fn lists_tables_and_json() {
     let explained = good(&["explain", "--file", list]);
     for word in ["ic3ih9oc8kh3nb", "1x3x9x9 * 8x3x3x3 -> 1x8x7x7", "chosen: "] {
         assert!(explained.contains(word), "{word} in {explained}");
+    }
+}
+
+#[test]
+fn sets_and_networks_are_sources_of_problems() {
+    let problems = |args: &[&str]| -> Vec<String> {
+        let text = good(&[&["explain"], args].concat());
+        text.split("\n\n").map(|p| p.lines().next().unwrap_or_default().to_string()).collect()
+    };
+    let all = problems(&["--model", "squeezenet", "--batch", "2", "--set", "vgg16", LAYER]);
+    assert_eq!(all.len(), 9 + 18 + 1);
+    assert_eq!((all[0].as_str(), all[27].as_str()), ("mb1_ic3ih224oc64oh224kh3ph1nvgg16:1", LAYER));
+    assert_eq!(all[9], "mb2ic3ih224oc64oh111kh3sh2ph0nsqueezenet:1");
+    assert_eq!(problems(&["--set", "standard"]).len(), 99);
+    assert_eq!(problems(&["--model", "resnet18", "--model", "unet"]).len(), 11 + 23);
+    for (args, words) in [
+        (["--set", "resnet51"], "there is no set \"resnet51\"; there are standard, assorted,"),
+        (["--model", "resnet51"], "there is no network \"resnet51\"; there are resnet18,"),
+    ] {
+        for command in ["bench-conv", "explain"] {
+            let line = refusal(&swath(&[&[command], &args[..]].concat()));
+            assert!(line.contains(words), "{line}");
+        }
+    }
+}
+
+#[test]
+fn networks_are_listed() {
+    let text = good(&["models"]);
+    for word in ["resnet34", "25,557,032", "8.18", "23 of 53", "1x1x572x572", "arXiv:1704.04861"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&good(&["models", "--format", "json"])).expect("JSON");
+    let unet = json.as_array().unwrap().last().unwrap();
+    assert_eq!((&unet["name"], &unet["convolutions"]), (&"unet".into(), &23.into()));
+    assert_eq!((&unet["parameters"], &unet["input"]), (&31_030_658.into(), &serde_json::json!([1, 1, 572, 572])));
+}
+
+#[test]
+fn whole_networks_are_timed_as_the_peers_scripts_ask() {
+    let json: serde_json::Value = serde_json::from_str(&good(&[
+        "bench-model",
+        "squeezenet",
+        "--threads",
+        "2",
+        "--format",
+        "json",
+        "--seconds",
+        "0",
+    ]))
+    .expect("JSON");
+    let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} in {json}"));
+    assert!(number("min_ms") > 0.0 && number("median_ms") >= number("min_ms"), "{json}");
+    assert_eq!((number("runs"), number("threads"), number("batch")), (3.0, 2.0, 1.0));
+    let text = good(&["bench-model", "mobilenet_v2", "--seconds", "0"]);
+    for word in ["3,504,872 parameters", "1 image, 0.60 GFLOP", "median", "of 3 runs", "1 thread, level"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let steps = good(&["bench-model", "mobilenet_v1", "--batch", "2", "--explain"]);
+    assert!(steps.contains("input [2, 3, 224, 224] nchw") && steps.contains("+ bias + ReLU6"), "{steps}");
+    let exact = good(&["bench-model", "resnet18", "--accuracy", "exact", "--explain"]);
+    assert!(exact.contains("layer4.1.conv2") && !exact.contains("winograd"), "{exact}");
+    for (model, words) in [
+        ("some/where/resnet50_b1.onnx", "some/where/resnet50_b1.onnx: ONNX files cannot be read yet"),
+        ("resnet51", "there is no network \"resnet51\"; there are resnet18"),
+    ] {
+        let line = refusal(&swath(&["bench-model", model]));
+        assert!(line.contains(words), "{line}");
     }
 }
 
@@ -256,9 +342,15 @@ fn mistakes_get_one_line() {
 
 #[test]
 fn wrong_usage_is_refused() {
-    for args in
-        [&["bench-conv", "--threads", "0", LAYER][..], &["bench-conv", "--format", "xml", LAYER], &["no-such-command"]]
-    {
+    for args in [
+        &["bench-conv", "--threads", "0", LAYER][..],
+        &["bench-conv", "--format", "xml", LAYER],
+        &["no-such-command"],
+        &["explain", "--batch", "2", LAYER],
+        &["bench-model", "unet", "--batch", "0"],
+        &["bench-model", "unet", "--seconds", "nan"],
+        &["bench-model"],
+    ] {
         let out = swath(args);
         assert!(!out.status.success() && out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
     }

@@ -39,7 +39,7 @@ impl Blocking {
         let panels = blocks(s.oc).div_ceil(panel);
         let channel_step = if d.plain { 1 } else { BLOCK };
         let weights = 4 * d.packed_len();
-        let tile = d.rows.longest();
+        let tile = d.tiles.rows.longest();
         let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel, chunk: d.span };
         let traffic = |b: &Self| -> usize {
             let rows_in = if flat { 1 } else { ((b.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih) };
@@ -116,7 +116,7 @@ impl Grid {
         let panels = blocks(s.oc).div_ceil(d.blocking.panel);
         // A few parts for each thread even out what the machine does besides, but each should be worth its start.
         let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
-        let tile = d.rows.longest();
+        let tile = d.tiles.rows.longest();
         let strips = if d.y.output == 1 { d.x.output.div_ceil(2 * tile) } else { d.y.output.div_ceil(3) };
         let take = |available: usize, wanted: usize| available.min(wanted).max(1);
         // Threads that share out the panels instead of the pixels read each weight once between them.

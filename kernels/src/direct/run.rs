@@ -5,9 +5,9 @@ use core::ops::Range;
 use super::Direct;
 use super::blocking::Part;
 use crate::exec::Shared;
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, Row, SyncFinish, Taps, TileArgs, pieces};
+use crate::tile::{Loop, Output, Row, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
@@ -24,7 +24,6 @@ struct Region {
     x: Segment,
     n: usize,
     ocb: usize,
-    blocks: usize,
     /// Steps of the outermost reduction loop, relative to the panel's first.
     steps: Range<usize>,
     channels: Range<usize>,
@@ -55,20 +54,13 @@ impl Run<'_> {
         let channels = d.channels(ocb);
         let total = d.steps(&channels).len();
         // With edge tiles a row is one segment: its border pixels sit out the taps that they lack.
-        let whole = d.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
+        let whole = d.tiles.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
         for s0 in (0..total).step_by(b.chunk.min(total)) {
             let steps = s0..(s0 + b.chunk).min(total);
             for n in n.clone() {
                 for y in d.y.segments(ys.clone()) {
-                    let region = |x| Region {
-                        y: y.clone(),
-                        x,
-                        n,
-                        ocb,
-                        blocks: b.panel.min(blocks(d.shape.oc) - ocb),
-                        steps: steps.clone(),
-                        channels: channels.clone(),
-                    };
+                    let region =
+                        |x| Region { y: y.clone(), x, n, ocb, steps: steps.clone(), channels: channels.clone() };
                     match &whole {
                         Some(row) => self.region(&region(row.clone())),
                         None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
@@ -79,38 +71,53 @@ impl Run<'_> {
     }
 
     fn region(&self, r: &Region) {
-        let d = self.d;
         let (w, h) = (r.x.out.len(), r.y.out.len());
-        let rows_width = d.rows.best_width(w, r.blocks);
-        // Down the columns where that fills tiles better: border columns of a few pixels.
-        if d.edges.is_none() && w < d.rows.max_mr(rows_width).min(4) && h > w {
-            let width = d.columns.best_width(h, r.blocks);
-            for (b0, nb) in pieces(r.blocks, width) {
-                let mut tiles = self.tiles(r, b0, true);
-                for x in r.x.out.clone() {
-                    for (y0, mr) in pieces(h, d.columns.max_mr(nb)) {
-                        tiles.run(self, d.columns.get(mr, nb), (r.y.out.start + y0, x));
-                    }
-                }
-            }
-            return;
-        }
-        let inner = d.x.interior();
-        for (b0, nb) in pieces(r.blocks, rows_width) {
-            let mut tiles = self.tiles(r, b0, false);
-            for y in r.y.out.clone() {
-                for (x0, mr) in pieces(w, d.rows.max_mr(nb)) {
-                    let x = r.x.out.start + x0;
-                    match &d.edges {
-                        Some(edges) if x < inner.start || x + mr > inner.end => {
-                            let taps = |x| d.x.taps(x);
-                            tiles.args.edge = [taps(x), taps(x + mr - 1)].map(|t| Taps { start: t.start, end: t.end });
-                            tiles.run(self, edges.get(mr, nb), (y, x));
+        for (first, blocks, t) in self.d.covers(r.ocb) {
+            let width = t.width(&t.rows, w, blocks);
+            // Down the columns where that fills tiles better: border columns of a few pixels.
+            if t.edges.is_none() && w < t.rows.max_mr(width).min(4) && h > w {
+                let width = t.width(&t.columns, h, blocks);
+                for (b0, nb) in pieces(blocks, width) {
+                    let mut tiles = self.tiles(r, first + b0, true);
+                    for x in r.x.out.clone() {
+                        for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
+                            tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n);
                         }
-                        _ => tiles.run(self, d.rows.get(mr, nb), (y, x)),
+                    }
+                }
+                continue;
+            }
+            for (b0, nb) in pieces(blocks, width) {
+                let mut tiles = self.tiles(r, first + b0, false);
+                for y in r.y.out.clone() {
+                    for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
+                        let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                        self.row(&mut tiles, (t.rows.get(mr, nb), edge), (y, r.x.out.start + x0), n);
                     }
                 }
             }
+        }
+    }
+
+    /// A run of `n` tiles: edge tiles for the first and the last of a row, if those lack taps.
+    fn row(&self, tiles: &mut Tiles, (row, edge): (&Row, Option<&Row>), (y, x): (usize, usize), n: usize) {
+        let d = self.d;
+        let Some(edge) = edge else { return tiles.run(self, row, (y, x), n) };
+        let (inner, mr) = (d.x.interior(), row.mr);
+        let first = usize::from(x < inner.start);
+        let last = usize::from(x + n * mr > inner.end).min(n - first);
+        let mut at_edge = |x: usize| {
+            tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
+            tiles.run(self, edge, (y, x), 1);
+        };
+        if first == 1 {
+            at_edge(x);
+        }
+        if last == 1 {
+            at_edge(x + (n - 1) * mr);
+        }
+        if n > first + last {
+            tiles.run(self, row, (y, x + first * mr), n - first - last);
         }
     }
 
@@ -163,8 +170,10 @@ impl Run<'_> {
                 pad_cols: d.output == Layout::Blocked,
                 finish: last.then(|| self.finish.0.at(ocb * BLOCK, 0)),
             },
+            sweep: Sweep::ONE,
         };
-        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block }
+        let pixel = if down { (s.sh * d.xs.row, d.ys.row) } else { (s.sw * d.xs.px, d.ys.px) };
+        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel }
     }
 }
 
@@ -175,13 +184,17 @@ struct Tiles {
     /// The arguments for output (0, 0), but for the output itself, which is `y_at` floats from the tensor's start.
     first: TileArgs,
     y_at: usize,
+    /// From a tile's pixel to the next one, in the input and in the output.
+    pixel: (usize, usize),
 }
 
 impl Tiles {
+    /// Computes `n` tiles of `row`, one after the other from output (`oy`, `ox`) on.
     #[inline]
-    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize)) {
+    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize) {
         let d = run.d;
         let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
+        self.args.sweep = Sweep { n, x: row.mr * self.pixel.0, y: row.mr * self.pixel.1 };
         self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
         self.args.out.y = run.y.at(y_at);
         if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
@@ -191,7 +204,7 @@ impl Tiles {
         }
         // SAFETY:
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tile's pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
+        // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
         //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
         //   stay below the input's (blocked: below its whole blocks);
         // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;

@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Taps, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Sweep, Taps, TileArgs, TileSet, pieces};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -119,6 +119,7 @@ impl Block<'_> {
                     w_block: w.block,
                     accumulate: self.accumulate,
                     edge: [Taps::ALL; 2],
+                    sweep: Sweep::ONE,
                     out: Output {
                         y: self.y.wrapping_add(y_at),
                         px: self.y_px,

@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{Isa, Kernel, Level};
+use super::{Isa, Kernel, Level, not_inlined};
 
 /// Token of the NEON level.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +139,6 @@ impl Isa for Neon {
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
         // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
-        unsafe { entry::<K>(args) }
+        unsafe { not_inlined(entry::<K>)(args) }
     }
 }

@@ -1,6 +1,6 @@
 //! Portable code: arrays of four floats, which compilers turn into whatever vectors the baseline has (SSE2 on x86-64).
 
-use super::{Isa, Kernel, Level};
+use super::{Isa, Kernel, Level, not_inlined};
 
 /// Token of the scalar level, which every machine has.
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,6 +171,6 @@ impl Isa for Scalar {
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
         // SAFETY: the token proves the level; the caller vouches for the kernel's contract.
-        unsafe { entry::<K>(args) }
+        unsafe { not_inlined(entry::<K>)(args) }
     }
 }

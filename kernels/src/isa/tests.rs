@@ -81,7 +81,10 @@ fn every_operation_at_every_level() {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => entry::avx2::<Ops>(&()),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => entry::avx512::<Ops>(&()),
+                Level::Avx512 => {
+                    entry::avx512::<Ops>(&());
+                    entry::avx512_half::<Ops>(&());
+                }
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => entry::neon::<Ops>(&()),
                 #[allow(unreachable_patterns)]

@@ -40,7 +40,7 @@ impl Finish {
     }
 
     /// The same for a tile whose first output channel is `oc` and whose first output is `y` floats from the start.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, oc: usize, y: usize) -> Self {
         let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
         Self { bias: shift(self.bias, oc), residual: shift(self.residual, y), ..*self }
@@ -74,7 +74,7 @@ pub struct Output {
 }
 
 /// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
-const BUFFER: usize = 448;
+pub(super) const BUFFER: usize = 448;
 
 impl Output {
     /// Moves on by `y` floats, in the output and in the residual.
@@ -86,6 +86,14 @@ impl Output {
         {
             f.residual = f.residual.wrapping_add(y);
         }
+    }
+
+    /// The same, `y` floats further on.
+    #[inline(always)]
+    fn moved(&self, y: usize) -> Self {
+        let mut out = *self;
+        out.advance(y);
+        out
     }
 
     /// Moves on to the next block of output channels.
@@ -119,25 +127,26 @@ impl Output {
         self.cols.saturating_sub(v * I::LANES).min(I::LANES)
     }
 
-    /// The partial sums that the output holds.
+    /// The partial sums that the output holds, `at` floats further on.
     ///
     /// # Safety
-    /// `y` is readable for `MR` pixels of `min(cols, NV * LANES)` channels.
+    /// `y`, `at` floats further on, is readable for `MR` pixels of `min(cols, NV * LANES)` channels.
     #[inline(always)]
-    pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I) -> [[I::V; NV]; MR] {
+    pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) -> [[I::V; NV]; MR] {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
         let mut acc = [[s.zero(); NV]; MR];
         if self.cols >= NV * I::LANES && self.channel == 1 {
             for i in 0..MR {
                 for v in 0..NV {
                     // SAFETY: all channels of the tile exist.
-                    acc[i][v] = unsafe { s.load(self.y.add(i * self.px + self.at::<I>(v))) };
+                    acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
                 }
             }
             return acc;
         }
         let mut buffer = [0.0f32; BUFFER];
-        let fill = BufferArgs { out: ptr::from_ref(self), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
+        let out = self.moved(at);
+        let fill = BufferArgs { out: ptr::from_ref(&out), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
         // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
         unsafe { s.call::<Fill>(&fill) };
         for i in 0..MR {
@@ -149,28 +158,37 @@ impl Output {
         acc
     }
 
-    /// Asks for the tile's lines early, so that its stores do not wait for them to come from L3.
+    /// Asks for the lines of the tile `at` floats further on early, so that its stores do not wait for them to come from L3.
     #[inline(always)]
-    pub(crate) fn prefetch<I: Isa, const MR: usize, const NV: usize>(&self, s: I) {
-        for i in 0..MR {
-            for v in (0..NV).step_by(BLOCK / I::LANES) {
-                s.prefetch_write(self.y.wrapping_add(i * self.px + self.at::<I>(v)));
+    pub(crate) fn prefetch<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
+        for v in (0..NV).step_by(BLOCK / I::LANES) {
+            let y = self.y.wrapping_add(at + self.at::<I>(v));
+            // Pixels of blocked output are a constant apart: one register addresses all of them.
+            if self.px == BLOCK {
+                (0..MR).for_each(|i| s.prefetch_write(y.wrapping_add(i * BLOCK)));
+            } else {
+                (0..MR).for_each(|i| s.prefetch_write(y.wrapping_add(i * self.px)));
             }
         }
     }
 
-    /// Applies bias, residual and activation, if this is the last chunk, and stores the tile.
+    /// Applies bias, residual and activation, if this is the last chunk, and stores the tile `at` floats further on.
     ///
     /// # Safety
-    /// * `y`, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole blocks with
+    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole blocks with
     ///   `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
     /// * `finish.act` is of an available level.
     #[inline(always)]
-    pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(&self, s: I, mut acc: [[I::V; NV]; MR]) {
+    pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        s: I,
+        at: usize,
+        mut acc: [[I::V; NV]; MR],
+    ) {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
         if !self.is_simple(NV * I::LANES) {
             // SAFETY: the same contract.
-            return unsafe { self.store_by_buffer(s, &acc) };
+            return unsafe { self.moved(at).store_by_buffer(s, &acc) };
         }
         // SAFETY: all channels of the tile exist, in the output, the bias and the residual.
         unsafe {
@@ -186,22 +204,49 @@ impl Output {
                 if !f.residual.is_null() {
                     for i in 0..MR {
                         for v in 0..NV {
-                            acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(i * self.px + self.at::<I>(v))));
+                            acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(at + i * self.px + self.at::<I>(v))));
                         }
                     }
                 }
-                let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-                for i in 0..MR {
-                    for v in 0..NV {
-                        // The clamp is the first operand, so that a NaN in the sum stays one.
-                        acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
+                if f.lo > f32::NEG_INFINITY || f.hi < f32::INFINITY {
+                    let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
+                    for i in 0..MR {
+                        for v in 0..NV {
+                            // The clamp is the first operand, so that a NaN in the sum stays one.
+                            acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
+                        }
                     }
                 }
             }
-            for i in 0..MR {
-                for v in 0..NV {
-                    s.store(self.y.add(i * self.px + self.at::<I>(v)), acc[i][v]);
+            for v in 0..NV {
+                let y = self.y.add(at + self.at::<I>(v));
+                if self.px == BLOCK {
+                    for i in 0..MR {
+                        s.store(y.add(i * BLOCK), acc[i][v]);
+                    }
+                } else {
+                    for i in 0..MR {
+                        s.store(y.add(i * self.px), acc[i][v]);
+                    }
                 }
+            }
+        }
+    }
+
+    /// Pads what `NV` vectors leave of their last block with zeros, where the output has whole blocks, for the tile `at` floats
+    /// further on.
+    ///
+    /// # Safety
+    /// As for [`Output::store`].
+    #[inline(always)]
+    pub(crate) unsafe fn pad<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
+        if (NV * I::LANES).is_multiple_of(BLOCK) || !self.pad_cols {
+            return;
+        }
+        for v in NV..NV.next_multiple_of(BLOCK / I::LANES) {
+            for i in 0..MR {
+                // SAFETY: blocked output has whole blocks.
+                unsafe { s.store(self.y.add(at + i * self.px + self.at::<I>(v)), s.zero()) };
             }
         }
     }

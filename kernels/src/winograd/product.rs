@@ -117,7 +117,8 @@ pub struct Row {
     pub mr: usize,
     /// Blocks of 16 output channels.
     pub blocks: usize,
-    /// The kernel; see [`Product`] for its contract.
+    /// The kernel: `v` is readable for `slices * mr` tiles of `ic` channels, `u` for `ic` rows of all blocks, `m` writable for
+    /// the tiles of all blocks.
     pub run: Entry<ProductArgs>,
 }
 

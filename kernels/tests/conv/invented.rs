@@ -62,10 +62,16 @@ proptest! {
     }
 
     #[test]
-    fn depthwise(shape in shapes(), input in layouts(), output in layouts(), seed in 0u64..1000) {
+    fn depthwise(
+        shape in shapes(),
+        input in layouts(),
+        output in layouts(),
+        pixels in prop::option::of(1usize..11),
+        seed in 0u64..1000,
+    ) {
         let problem = Problem::new(shape, seed);
         for level in Level::available() {
-            problem.depthwise(*level, input, output);
+            problem.depthwise(*level, input, output, pixels);
         }
     }
 
@@ -113,7 +119,7 @@ fn named_shapes() {
             for input in Layout::ALL {
                 for output in Layout::ALL {
                     problem.direct(*level, input, output, None);
-                    problem.depthwise(*level, input, output);
+                    problem.depthwise(*level, input, output, None);
                     for variant in Variant::ALL {
                         problem.winograd(*level, variant, [input, output], None);
                     }

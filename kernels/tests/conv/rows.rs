@@ -4,7 +4,7 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
@@ -19,7 +19,7 @@ fn every_tile_against_its_formula() {
             for (loops, depth) in [([1, 1, 1], 1), ([2, 3, 2], 9), ([3, 1, 1], 16), ([1, 2, 3], 5)] {
                 for cut in [0, 3, BLOCK] {
                     for accumulate in [false, true] {
-                        one_tile(row, loops, depth, row.blocks * BLOCK - cut.min(row.blocks * BLOCK - 1), accumulate);
+                        one_tile(row, loops, depth, row.cols - cut.min(row.cols - 1), accumulate);
                     }
                 }
             }
@@ -69,6 +69,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             w_block,
             accumulate,
             edge,
+            sweep: Sweep::ONE,
             out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
@@ -96,34 +97,51 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
     }
 }
 
-/// Every lane kernel, by a shape whose inner pixels it covers.
+/// Every lane kernel: lines of one run, of two, and of three that overlap, with windows that hang over both ends as
+/// the kernel allows, over one of them, and over none.
 #[test]
 fn every_lane_kernel_against_the_oracle() {
     for level in Level::available() {
         assert!(!depthwise::rows(*level).is_empty());
         for row in depthwise::rows(*level) {
-            if row.edge && row.mr < row.kw / 2 {
-                continue; // rows this short are not run by edge kernels
-            }
-            // Dilation makes kernels that take taps at once impossible, so that the others are used.
-            let (k, dilation, stride) = if row.kw == 1 { (3, 2, 1) } else { (row.kw, 1, row.stride) };
-            let reach = (k - 1) * dilation + 1;
-            let pad = if row.edge { k / 2 } else { 0 };
-            let (ih, iw) = (reach + stride, (row.mr - 1) * stride + reach - 2 * pad);
-            let (groups, icg, ocg) = if row.permute { (10, 2, 4) } else { (37, 1, 1) };
-            let shape = ConvShape::builder([2, groups * icg, ih, iw], [groups * ocg, icg, k, k])
-                .stride(stride)
-                .dilation(dilation)
-                .padding([0, pad])
-                .groups(groups)
-                .build()
-                .unwrap();
-            let problem = Problem::new(shape, 5);
-            for output in Layout::ALL {
-                let d = problem.depthwise(*level, Layout::Blocked, output).expect("groups of 1 and 2 are supported");
-                assert_eq!(d.kernel(), row.name);
+            let [l, r] = row.overhang;
+            for (width, [left, right]) in [
+                (row.mr, [l, r]),
+                (2 * row.mr, [l, r]),
+                (3 * row.mr - 1, [l, r]),
+                (row.mr, [l, 0]),
+                (2 * row.mr, [0, r]),
+                (row.mr, [0, 0]),
+            ] {
+                one_lane_kernel(row, width, left, right);
             }
         }
+    }
+}
+
+fn one_lane_kernel(row: &depthwise::Row, width: usize, left: usize, right: usize) {
+    // Dilation makes kernels that take taps at once impossible, so that the others are used.
+    let (k, dilation, stride) = if row.kw == 1 { (3, 2, 1) } else { (row.kw, 1, row.stride) };
+    let reach = (k - 1) * dilation + 1;
+    let iw = (width - 1) * stride + reach - left - right;
+    let (groups, icg, ocg) = match row.source {
+        depthwise::Source::Own => (19, 1, 1),
+        depthwise::Source::Permuted => (10, 2, 2),
+        depthwise::Source::One => (3, 4, row.level.lanes()),
+    };
+    let shape = ConvShape::builder([2, groups * icg, reach + stride, iw], [groups * ocg, icg, k, k])
+        .stride(stride)
+        .dilation(dilation)
+        .padding([k / 2, left, k / 2, right])
+        .groups(groups)
+        .build()
+        .unwrap();
+    let problem = Problem::new(shape, 5);
+    for output in [Layout::Blocked, Layout::Nhwc] {
+        let d = problem.depthwise(row.level, Layout::Blocked, output, Some(row.mr)).expect("such groups are supported");
+        // Longer lines may need longer runs, and other overhangs may be another kernel's too.
+        let meant = width == row.mr && [left, right] == row.overhang;
+        assert!(!meant || d.kernel() == row.name, "{} is meant, {} runs", row.name, d.kernel());
     }
 }
 

@@ -128,12 +128,12 @@ impl Problem {
     }
 
     /// Depthwise convolution likewise, where it supports the shape.
-    pub fn depthwise(&self, level: Level, input: Layout, output: Layout) -> Option<Depthwise> {
-        let d = Depthwise::new(&self.shape, level, input, output).ok()?;
+    pub fn depthwise(&self, level: Level, input: Layout, output: Layout, pixels: Option<usize>) -> Option<Depthwise> {
+        let d = Depthwise::with_pixels(&self.shape, level, input, output, pixels).ok()?;
         let mut packed = vec![f32::NAN; d.packed_len()];
         d.pack(&self.w, &mut packed);
         let x = self.input(input);
-        self.both(output, &format!("depthwise {level} {input:?} to {output:?}"), |e, y, threads| {
+        self.both(output, &format!("depthwise {level} {input:?} to {output:?}, {}", d.kernel()), |e, y, threads| {
             let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
             d.forward(&x, &packed, e, y, &mut scratch, threads);
         });

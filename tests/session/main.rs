@@ -1,199 +1,13 @@
 //! Compiled sessions against a naive interpretation of the same network, in f64 and NCHW.
 
+mod image;
+mod pieces;
+
+use image::Image;
+use pieces::{Piece, conv, pieces};
 use proptest::prelude::*;
 use swath::nn::*;
-use swath::{Activation, ConvShape, Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
-
-/// One piece of a random network.
-#[derive(Clone, Debug)]
-enum Piece {
-    /// Convolution, then perhaps an activation.
-    Conv {
-        oc: usize,
-        kernel: usize,
-        stride: usize,
-        groups: bool,
-        bias: bool,
-        act: usize,
-    },
-    /// `act(conv(relu(conv(x))) + x)`.
-    Residual {
-        act: usize,
-    },
-    /// `conv(x) + conv(x)`, both of `oc` channels.
-    TwoBranches {
-        oc: usize,
-    },
-    /// `[x, conv(x), x]` along the channels.
-    Concat {
-        oc: usize,
-    },
-    Act(usize),
-    MaxPool,
-    AvgPool,
-    /// `x + x`.
-    Double,
-}
-
-const ACTIVATIONS: [Activation; 6] = [
-    Activation::Identity,
-    Activation::Relu,
-    Activation::Sigmoid,
-    Activation::HardSwish,
-    Activation::LeakyRelu { slope: 0.1 },
-    Activation::Clip { lo: -0.5, hi: 0.5 },
-];
-
-fn conv(name: &str, ic: usize, oc: usize, kernel: usize) -> Conv2dNamed {
-    Conv2d::new(ic, oc, kernel).padding(kernel / 2).named(name)
-}
-
-type Conv2dNamed = Named<Conv2d>;
-
-impl Piece {
-    /// Channels after the piece.
-    fn channels(&self, c: usize) -> usize {
-        match self {
-            Piece::Conv { oc, .. } | Piece::TwoBranches { oc } => *oc,
-            Piece::Concat { oc } => 2 * c + oc,
-            _ => c,
-        }
-    }
-
-    fn groups(&self, c: usize) -> usize {
-        match self {
-            Piece::Conv { groups: true, oc, .. } if oc % c == 0 => c,
-            _ => 1,
-        }
-    }
-
-    fn module(&self, c: usize) -> Box<dyn Module> {
-        let piece = self.clone();
-        let groups = self.groups(c);
-        Box::new(move |x: &Value| -> Result<Value> {
-            let act = |i: usize, x: Value| x.activation(ACTIVATIONS[i]);
-            Ok(match piece {
-                Piece::Conv { oc, kernel, stride, bias, act: a, .. } => {
-                    let conv = Conv2d::new(c, oc, kernel).padding(kernel / 2).stride(stride).groups(groups).bias(bias);
-                    act(a, conv.named("a").call(x)?)
-                }
-                Piece::Residual { act: a } => {
-                    let y = conv("a", c, c, 3).call(x)?.relu();
-                    act(a, conv("b", c, c, 1).call(&y)? + x)
-                }
-                Piece::TwoBranches { oc } => conv("a", c, oc, 1).call(x)? + conv("b", c, oc, 3).call(x)?,
-                Piece::Concat { oc } => x.concat(&[&conv("a", c, oc, 3).call(x)?, x]),
-                Piece::Act(a) => act(a, x.clone()),
-                Piece::MaxPool => MaxPool2d::new(3).stride(2).padding(1).call(x)?,
-                Piece::AvgPool => AvgPool2d::new(2).stride(1).call(x)?,
-                Piece::Double => x + x,
-            })
-        })
-    }
-
-    /// The naive interpretation.
-    fn interpret(&self, model: &Model, at: usize, x: &Image) -> Image {
-        let conv = |name: &str, x: &Image, stride: usize, groups: usize| {
-            let w = model.parameter(&format!("{at}.{name}.weight")).unwrap();
-            let bias = model.parameter(&format!("{at}.{name}.bias")).ok();
-            x.conv(w, bias, stride, groups)
-        };
-        let act = |i: usize, x: Image| x.map(|v| activation(ACTIVATIONS[i], v));
-        match *self {
-            Piece::Conv { stride, act: a, .. } => act(a, conv("a", x, stride, self.groups(x.dims[1]))),
-            Piece::Residual { act: a } => {
-                let y = conv("a", x, 1, 1).map(|v| v.max(0.0));
-                act(a, conv("b", &y, 1, 1).add(x))
-            }
-            Piece::TwoBranches { .. } => conv("a", x, 1, 1).add(&conv("b", x, 1, 1)),
-            Piece::Concat { .. } => Image::concat(&[x, &conv("a", x, 1, 1), x]),
-            Piece::Act(a) => act(a, x.clone()),
-            Piece::MaxPool => x.pool(3, 2, 1, |w| w.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
-            Piece::AvgPool => x.pool(2, 1, 0, |w| w.iter().sum::<f64>() / 4.0),
-            Piece::Double => x.add(x),
-        }
-    }
-}
-
-fn activation(a: Activation, x: f64) -> f64 {
-    match a {
-        Activation::Relu => x.max(0.0),
-        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        Activation::LeakyRelu { slope } => x.max(f64::from(slope) * x),
-        Activation::Clip { lo, hi } => x.clamp(lo.into(), hi.into()),
-        _ => x,
-    }
-}
-
-/// An NCHW image in f64.
-#[derive(Clone, Debug)]
-struct Image {
-    dims: [usize; 4],
-    data: Vec<f64>,
-}
-
-impl Image {
-    fn conv(&self, w: &Tensor, bias: Option<&Tensor>, stride: usize, groups: usize) -> Image {
-        let weights: [usize; 4] = w.dims().try_into().unwrap();
-        let shape = ConvShape::builder(self.dims, weights).stride(stride).padding(weights[2] / 2).groups(groups);
-        let shape = shape.build().unwrap();
-        // Rounding the input to f32 once per layer is far below the tolerance.
-        let x: Vec<f32> = self.data.iter().map(|&v| v as f32).collect();
-        let data = swath_kernels::reference::conv2d(&shape, &x, w.as_slice(), bias.map(|b| b.as_slice()));
-        Image { dims: shape.output(), data }
-    }
-
-    fn map(mut self, f: impl Fn(f64) -> f64) -> Image {
-        self.data.iter_mut().for_each(|v| *v = f(*v));
-        self
-    }
-
-    fn add(&self, other: &Image) -> Image {
-        Image { dims: self.dims, data: self.data.iter().zip(&other.data).map(|(a, b)| a + b).collect() }
-    }
-
-    fn concat(parts: &[&Image]) -> Image {
-        let [n, _, h, w] = parts[0].dims;
-        let c = parts.iter().map(|p| p.dims[1]).sum();
-        let image = |p: &Image, i: usize| p.data[i * p.dims[1] * h * w..][..p.dims[1] * h * w].to_vec();
-        let data = (0..n).flat_map(|i| parts.iter().flat_map(move |p| image(p, i))).collect();
-        Image { dims: [n, c, h, w], data }
-    }
-
-    fn pool(&self, k: usize, s: usize, pad: usize, f: impl Fn(&[f64]) -> f64) -> Image {
-        let [n, c, h, w] = self.dims;
-        let (oh, ow) = ((h + 2 * pad - k) / s + 1, (w + 2 * pad - k) / s + 1);
-        let mut data = Vec::new();
-        for plane in self.data.chunks(h * w).take(n * c) {
-            for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
-                let inside = |o: usize, size: usize| (o * s..o * s + k).filter(move |p| (pad..pad + size).contains(p));
-                let window: Vec<f64> =
-                    inside(oy, h).flat_map(|y| inside(ox, w).map(move |x| plane[(y - pad) * w + x - pad])).collect();
-                data.push(f(&window));
-            }
-        }
-        Image { dims: [n, c, oh, ow], data }
-    }
-}
-
-fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-    let oc = prop_oneof![1..40usize, Just(16usize), Just(32)];
-    let act = 0..ACTIVATIONS.len();
-    let piece = prop_oneof![
-        3 => (oc.clone(), prop_oneof![Just(1usize), Just(3)], 1..3usize, any::<bool>(), any::<bool>(), act.clone()).prop_map(
-            |(oc, kernel, stride, groups, bias, act)| Piece::Conv { oc, kernel, stride, groups, bias, act }
-        ),
-        2 => act.clone().prop_map(|act| Piece::Residual { act }),
-        1 => oc.clone().prop_map(|oc| Piece::TwoBranches { oc }),
-        2 => oc.prop_map(|oc| Piece::Concat { oc }),
-        1 => act.prop_map(Piece::Act),
-        1 => Just(Piece::MaxPool),
-        1 => Just(Piece::AvgPool),
-        1 => Just(Piece::Double),
-    ];
-    prop::collection::vec(piece, 1..7)
-}
+use swath::{Accuracy, Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
 
 fn input(dims: [usize; 4], seed: u32) -> Tensor {
     let mut state = seed.wrapping_mul(2654435761) | 1;
@@ -205,6 +19,20 @@ fn input(dims: [usize; 4], seed: u32) -> Tensor {
     };
     let data: Vec<f32> = (0..dims.iter().product()).map(|_| next()).collect();
     Tensor::new(dims, &data).unwrap()
+}
+
+/// The model with running statistics, and scales and shifts of normalisations, that are not those of the start.
+fn normalised(mut model: Model, seed: u32) -> Model {
+    let names: Vec<(String, usize)> =
+        model.state().filter(|(n, _)| n.contains("norm.")).map(|(n, t)| (n.into(), t.dims()[0])).collect();
+    for (i, (name, c)) in names.into_iter().enumerate() {
+        let mut value = input([1, c, 1, 1], seed ^ i as u32).reshape([c]).unwrap();
+        if name.ends_with("running_var") {
+            value.as_mut_slice().iter_mut().for_each(|v| *v += 1.25);
+        }
+        model.set_parameter(&name, &value).unwrap();
+    }
+    model
 }
 
 fn assert_close(session: &mut Session, x: &Tensor, expected: &Image) {
@@ -233,7 +61,7 @@ proptest! {
             modules.push(piece.module(channels));
             channels = piece.channels(channels);
         }
-        prop_assume!(channels < 400);
+        prop_assume!(channels < if pieces.iter().any(Piece::grows) { 120 } else { 400 });
         let dims = [n, c, side, side + 1];
         let mut network = Sequential::new(modules);
         // Pools may shrink the image to nothing.
@@ -242,7 +70,7 @@ proptest! {
         if classify {
             network = network.push(Flatten).push(Linear::new(features, 7).named("head"));
         }
-        let model = network.build(u64::from(seed)).unwrap();
+        let model = normalised(network.build(u64::from(seed)).unwrap(), seed);
         let x = input(dims, seed);
         let mut expected = Image { dims, data: x.as_slice().iter().map(|&v| f64::from(v)).collect() };
         for (i, piece) in pieces.iter().enumerate() {
@@ -260,6 +88,53 @@ proptest! {
         let x = x.to_layout(options.input).unwrap();
         assert_close(&mut session, &x, &expected);
         assert_close(&mut session.clone(), &x, &expected);
+    }
+}
+
+/// Every operator, at every level and for several numbers of threads. Images are large enough that steps are cut into
+/// pieces for threads (from 2^18 multiply-adds on).
+#[test]
+fn every_operator_at_every_level_with_any_number_of_threads() {
+    let conv = |oc, kernel, norm: bool| Piece::Conv { oc, kernel, stride: 1, groups: false, bias: !norm, norm, act: 1 };
+    let pieces = [
+        conv(20, 3, true),
+        Piece::Fork { act: 3 },
+        Piece::Residual { act: 1 },
+        Piece::Norm { act: 2 },
+        Piece::Dropout,
+        Piece::Transpose { oc: 24, bias: true, norm: true, act: 1 },
+        Piece::Crop,
+        Piece::MaxPool,
+        Piece::Upsample,
+        Piece::Concat { oc: 16 },
+        Piece::Concat { oc: 16 },
+        Piece::Double,
+        conv(2, 1, false),
+    ];
+    let (mut channels, mut modules) = (3, Vec::new());
+    for piece in &pieces {
+        modules.push(piece.module(channels));
+        channels = piece.channels(channels);
+    }
+    let dims = [2, 3, 9, 14];
+    let model = normalised(Sequential::new(modules).build(5).unwrap(), 5);
+    let x = input(dims, 5);
+    let mut expected = Image { dims, data: x.as_slice().iter().map(|&v| f64::from(v)).collect() };
+    for (i, piece) in pieces.iter().enumerate() {
+        expected = piece.interpret(&model, i, &expected);
+    }
+    for &level in Level::available() {
+        let session = |threads| {
+            let options = SessionOptions { level: Some(level), threads: Some(threads), ..SessionOptions::default() };
+            model.compile_with(dims, &options).unwrap()
+        };
+        let mut one = session(1);
+        assert!(!one.explain().contains("reorder nchw"), "{}", one.explain());
+        assert_close(&mut one, &x, &expected);
+        let one = one.run(&x).unwrap();
+        for threads in [2, 3, 8] {
+            assert_eq!(session(threads).run(&x).unwrap(), one, "{level}, {threads} threads");
+        }
     }
 }
 
@@ -336,6 +211,19 @@ fn a_level_that_the_machine_lacks_is_refused() {
         options.level = level;
         assert_eq!(ReLU.build(0).unwrap().compile_with([1, 4], &options).is_ok(), there);
     }
+}
+
+#[test]
+fn exact_sessions_leave_winograd_out() {
+    // A layer that Winograd wins by far, so that the default takes it.
+    let model = Conv2d::new(64, 64, 3).padding(1).build(0).unwrap();
+    let steps = |accuracy| {
+        let options = SessionOptions { accuracy, ..SessionOptions::default() };
+        model.compile_with([1, 64, 56, 56], &options).unwrap().explain()
+    };
+    let (default, exact) = (steps(Accuracy::Default), steps(Accuracy::Exact));
+    assert!(default.contains("winograd"), "{default}");
+    assert!(!exact.contains("winograd"), "{exact}");
 }
 
 #[test]

@@ -1,0 +1,210 @@
+//! The kernel body: it sweeps over a plane, borders and all, in one call.
+
+use crate::isa::{Isa, Kernel};
+use crate::layout::BLOCK;
+use crate::tile::{Output, Strand};
+
+use super::MAX_ICG;
+
+/// Vectors of a block on the level with the shortest.
+pub(super) const MAX_VECTORS: usize = 4;
+
+/// Lane numbers of one vector: 16 for each step of `j`.
+pub(super) const INDEX: usize = MAX_ICG * BLOCK;
+
+/// Every output lane draws from its own input lane: depthwise.
+pub(super) const OWN: usize = 0;
+/// Output lanes draw from one input vector by a permutation.
+pub(super) const PERMUTED: usize = 1;
+/// All output lanes draw from one input channel: a vector lies inside one group.
+pub(super) const ONE: usize = 2;
+
+/// What a sweep works on. Lengths and steps in floats.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneArgs {
+    /// Input of tap (0, 0) of pixel 0 of line 0, which may lie outside of the input.
+    pub(super) x: *const f32,
+    /// Weights of that tap, `j = 0`.
+    pub(super) w: *const f32,
+    /// Steps of `j`, and from `j` to `j` in the input (other than 0 where all lanes draw from one) and in the weights.
+    pub(super) groups: usize,
+    pub(super) x_group: usize,
+    pub(super) w_group: usize,
+    /// Lane numbers, [`INDEX`] for each vector; unused without permutation.
+    pub(super) index: *const u32,
+    /// Lines, and from line to line in the input and in the output.
+    pub(super) first_line: usize,
+    pub(super) end_line: usize,
+    pub(super) x_line: usize,
+    pub(super) y_line: usize,
+    /// Lines that all vectors sweep before the next ones.
+    pub(super) band: usize,
+    /// Rows of taps, and from one to the next in the input and in the weights. Line `l` has the rows `r` with
+    /// `above <= l * step + r < above + height`.
+    pub(super) rows: usize,
+    pub(super) x_row: usize,
+    pub(super) w_row: usize,
+    pub(super) above: usize,
+    pub(super) height: usize,
+    pub(super) step: usize,
+    /// For the body that takes taps one by one: their number, and the steps of taps and pixels in the input.
+    pub(super) taps: usize,
+    pub(super) x_tap: usize,
+    pub(super) px: usize,
+    /// Pixels of a line, at least as many as a run has, and the runs that cover them; the last one overlaps.
+    pub(super) width: usize,
+    pub(super) runs: usize,
+    /// Whether the first (last) pixels of a line lack taps.
+    pub(super) left: bool,
+    pub(super) right: bool,
+    /// Planes, and from plane to plane in the input, the weights and the output.
+    pub(super) planes: usize,
+    pub(super) x_plane: usize,
+    pub(super) w_plane: usize,
+    /// Vectors of output channels, and where each draws from.
+    pub(super) vectors: usize,
+    pub(super) x_vector: [usize; MAX_VECTORS],
+    /// Of pixel 0 of line 0 and vector 0 of plane 0.
+    pub(super) out: Output,
+}
+
+/// The body for runs of `MR` pixels, `KW` taps at once, stride `S`; lanes draw from [`OWN`], [`PERMUTED`] or [`ONE`].
+///
+/// Windows may hang over the ends of a line by `L` and `R` taps; pixels leave out the taps that lie outside. With `KW = 1`
+/// the taps of a row are taken one by one: for kernels of any width, stride and dilation, for pixels that lack other
+/// taps, and for lines that run down a column.
+pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>;
+
+/// One line of one vector: where its taps lie and how many rows of them.
+#[derive(Clone, Copy)]
+struct Source {
+    x: *const f32,
+    w: *const f32,
+    index: *const u32,
+    rows: usize,
+}
+
+impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
+    Lanes<MR, KW, S, FROM, L, R>
+{
+    /// The sum of the run from `pixel` on, whose windows hang over the start and the end of the line by `L` and `R` taps.
+    ///
+    /// # Safety
+    /// The inputs and weights of all other taps are readable.
+    #[inline(always)]
+    unsafe fn sum<I: Isa>(s: I, a: &LaneArgs, from: Source, pixel: usize) -> [I::V; MR] {
+        let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
+        let mut acc = [s.zero(); MR];
+        for j in 0..if FROM == OWN { 1 } else { a.groups } {
+            // SAFETY: with a permutation there are lane numbers for each j.
+            // SAFETY: with permuted lanes there are lane numbers for each j.
+            let index =
+                if FROM == PERMUTED { Some(unsafe { s.load_index(from.index.wrapping_add(j * BLOCK)) }) } else { None };
+            // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
+            let (mut x, mut w) = (run.wrapping_add(j * a.x_group), from.w.wrapping_add(j * a.w_group));
+            for _ in 0..from.rows {
+                for kx in 0..if KW == 1 { a.taps } else { 1 } {
+                    let x = x.wrapping_add(kx * a.x_tap);
+                    let mut wv = [s.zero(); KW];
+                    for t in 0..KW {
+                        // SAFETY: weights of all taps are readable.
+                        wv[t] = unsafe { s.load(w.wrapping_add((kx + t) * BLOCK)) };
+                    }
+                    // An input that serves several pixels is written as several loads of one address, which the
+                    // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
+                    for i in 0..MR {
+                        for t in 0..KW {
+                            if i * S + t < L || (MR - 1 - i) * S + (KW - 1 - t) < R {
+                                continue;
+                            }
+                            let at = x.wrapping_add(if KW == 1 { i * a.px } else { (i * S + t) * BLOCK });
+                            // SAFETY: this tap of this pixel is inside the input.
+                            let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
+                            if let Some(index) = index {
+                                v = s.permute(v, index);
+                            }
+                            acc[i] = s.fma(wv[t], v, acc[i]);
+                        }
+                    }
+                }
+                x = x.wrapping_add(a.x_row);
+                w = w.wrapping_add(a.w_row);
+            }
+        }
+        acc
+    }
+}
+
+impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
+    Lanes<MR, KW, S, FROM, L, R>
+{
+    /// All runs of a line: the first and the last have bodies of their own where windows hang over.
+    ///
+    /// # Safety
+    /// As for the kernel, for this line.
+    #[inline(always)]
+    unsafe fn line<I: Isa>(s: I, a: &LaneArgs, from: Source, to: &Strand, y: usize) {
+        let (left, right, last) = (a.left && L > 0, a.right && R > 0, a.width - MR);
+        // SAFETY: the kernel's contract covers every run.
+        unsafe {
+            if left && right && a.runs == 1 {
+                return to.store(s, y, Self::sum(s, a, from, 0));
+            }
+            if left {
+                to.store(s, y, Lanes::<MR, KW, S, FROM, L, 0>::sum(s, a, from, 0));
+            }
+            for run in usize::from(left)..a.runs - usize::from(right) {
+                let pixel = (run * MR).min(last);
+                to.store(s, y + pixel * a.out.px, Lanes::<MR, KW, S, FROM, 0, 0>::sum(s, a, from, pixel));
+            }
+            if right {
+                to.store(s, y + last * a.out.px, Lanes::<MR, KW, S, FROM, 0, R>::sum(s, a, from, last));
+            }
+        }
+    }
+}
+
+impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
+    Kernel<I> for Lanes<MR, KW, S, FROM, L, R>
+{
+    type Args = LaneArgs;
+
+    /// # Safety
+    /// * `width >= MR`, and `runs` runs of `MR` pixels cover it; `vectors <= MAX_VECTORS`;
+    /// * for every plane and line, its rows of taps, its pixels and vectors, the input of every tap is readable, save those that hang over
+    ///   the line's ends: with `left`, `L` taps of pixel 0, with `right`, `R` of the last one, and correspondingly less of
+    ///   their neighbours in the first and last run;
+    /// * the weights of all those taps are readable, and with a permutation [`INDEX`] lane numbers for each vector;
+    /// * `out` is as `Output::store` asks for, at every pixel of every line of every plane and vector; planes are blocks of it.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &LaneArgs) {
+        const { assert!(MR + 4 <= I::REGISTERS) };
+        for plane in 0..a.planes {
+            // The vectors of a pixel share its cache line: they sweep a band of lines one after the other, while it is in L1.
+            let mut start = a.first_line;
+            while start < a.end_line {
+                let band = start..(start + a.band).min(a.end_line);
+                start = band.end;
+                for v in 0..a.vectors {
+                    let x = a.x.wrapping_add(plane * a.x_plane + a.x_vector[v & (MAX_VECTORS - 1)]);
+                    let w = a.w.wrapping_add(plane * a.w_plane + v * I::LANES);
+                    let index = a.index.wrapping_add(v * INDEX);
+                    let strand = a.out.strand::<I>(plane, v);
+                    for line in band.clone() {
+                        let top = line * a.step;
+                        let end = (a.above + a.height).saturating_sub(top).min(a.rows);
+                        let first = a.above.saturating_sub(top).min(end);
+                        let from = Source {
+                            x: x.wrapping_add(line * a.x_line + first * a.x_row),
+                            w: w.wrapping_add(first * a.w_row),
+                            index,
+                            rows: end - first,
+                        };
+                        // SAFETY: the contract covers every plane, line and vector.
+                        unsafe { Self::line(s, a, from, &strand, line * a.y_line) };
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! One run of a depthwise convolution: from strips of a plane down to sweeps.
+
+use core::ops::Range;
+
+use super::lanes::{INDEX, LaneArgs, MAX_VECTORS};
+use super::table::{Runs, Source};
+use super::{Depthwise, Input};
+use crate::exec::Shared;
+use crate::layout::{BLOCK, Layout};
+use crate::region::Segment;
+use crate::tile::{Output, SyncFinish};
+
+/// Floats of a band of lines.
+const BAND: usize = 4096;
+
+/// Some output planes of one run: blocks of one image.
+pub(super) struct Run<'a> {
+    pub d: &'a Depthwise,
+    pub x: Input<'a>,
+    pub w: &'a [f32],
+    pub y: &'a Shared<'a>,
+    pub finish: &'a SyncFinish,
+    pub n: usize,
+    /// The first block.
+    pub ocb: usize,
+    /// How many; other than one only with [`Depthwise::alike`].
+    pub planes: usize,
+}
+
+impl Run<'_> {
+    /// Computes some rows of the planes.
+    pub fn strip(&self, rows: Range<usize>) {
+        let d = self.d;
+        // A permutation's lane numbers take as long to make as a small plane to compute.
+        let index;
+        let index = if d.source == Source::Permuted {
+            index = self.index();
+            index.as_ptr()
+        } else {
+            core::ptr::null()
+        };
+        let mut args = self.args(index);
+        if let Some(sweep) = &d.sweep {
+            self.sweep(&mut args, rows.clone(), sweep.columns.clone(), sweep.hangs, &sweep.runs);
+            if sweep.columns.len() == d.shape.ow {
+                return;
+            }
+        }
+        let swept = d.sweep.as_ref().map_or(0..0, |s| s.columns.clone());
+        for x in d.x.segments(0..d.shape.ow).filter(|x| !swept.contains(&x.out.start)) {
+            for y in d.y.segments(rows.clone()) {
+                self.region(&mut args, &y, &x);
+            }
+        }
+    }
+
+    /// Whole columns, with the rows' ends and the upper and lower border, in one call.
+    fn sweep(&self, args: &mut LaneArgs, rows: Range<usize>, columns: Range<usize>, hangs: [bool; 2], runs: &Runs) {
+        let d = self.d;
+        let s = &d.shape;
+        args.x = self.first_tap(0, (columns.start * s.sw) as isize - s.pad.left as isize);
+        args.w = self.weights(0);
+        (args.first_line, args.end_line) = (rows.start, rows.end);
+        (args.x_line, args.y_line) = (s.sh * d.xs.row, d.ys.row);
+        (args.rows, args.above, args.height, args.step) = (s.kh, s.pad.top, s.ih, s.sh);
+        (args.taps, args.px) = (s.kw, s.sw * d.xs.px);
+        args.width = columns.len();
+        (args.left, args.right) = (hangs[0], hangs[1]);
+        args.out.px = d.ys.px;
+        self.run(args, columns.start * d.ys.px, runs);
+    }
+
+    /// A region whose pixels have all the same taps, taken one by one.
+    fn region(&self, args: &mut LaneArgs, y: &Segment, x: &Segment) {
+        let d = self.d;
+        let s = &d.shape;
+        // Border columns are taller than wide: lines go down.
+        let down = x.out.len() < y.out.len().min(4);
+        let (row, column) = ((s.sh * d.xs.row, d.ys.row), (s.sw * d.xs.px, d.ys.px));
+        let (line, pixel) = if down { (column, row) } else { (row, column) };
+        let (lines, width) = if down { (&x.out, y.out.len()) } else { (&y.out, x.out.len()) };
+        args.x = self.first_tap(
+            (y.taps.start * s.dh + if down { y.out.start * s.sh } else { 0 }) as isize,
+            (x.taps.start * s.dw + if down { 0 } else { x.out.start * s.sw }) as isize - s.pad.left as isize,
+        );
+        args.w = self.weights(y.taps.start * s.kw + x.taps.start);
+        (args.first_line, args.end_line) = (lines.start, lines.end);
+        (args.x_line, args.y_line) = (line.0, line.1);
+        (args.rows, args.above, args.height, args.step) = (y.taps.len(), 0, y.taps.len(), 0);
+        (args.taps, args.px, args.out.px) = (x.taps.len(), pixel.0, pixel.1);
+        args.width = width;
+        (args.left, args.right) = (false, false);
+        let runs = Runs::choose(d.any.iter(), width, [false; 2]).expect("there are runs of one pixel");
+        let start = if down { y.out.start } else { x.out.start };
+        self.run(args, start * pixel.1, &runs);
+    }
+
+    /// Input of a tap at a row and a column relative to the first row's and the first column's, which may lie outside.
+    fn first_tap(&self, row: isize, column: isize) -> *const f32 {
+        let d = self.d;
+        let row = row - (d.shape.pad.top + self.x.row) as isize;
+        let at = (self.x.image * d.xs.n) as isize + row * d.xs.row as isize + column * d.xs.px as isize;
+        self.x.x.as_ptr().wrapping_offset(at)
+    }
+
+    fn weights(&self, tap: usize) -> *const f32 {
+        let s = &self.d.shape;
+        self.w.as_ptr().wrapping_add((self.ocb * s.icg() * s.kh * s.kw + tap) * BLOCK)
+    }
+
+    /// What all sweeps of the planes have in common; the rest is set by `sweep` and `region`.
+    fn args(&self, index: *const u32) -> LaneArgs {
+        let d = self.d;
+        let s = &d.shape;
+        let first = self.ocb * BLOCK;
+        // Blocked output has vectors beyond the last channel, which are stored as zeros.
+        let channels = if d.output == Layout::Blocked { BLOCK } else { BLOCK.min(s.oc - first) };
+        let vectors = channels.div_ceil(d.level.lanes());
+        let mut x_vector = [0; MAX_VECTORS];
+        for (v, x) in x_vector.iter_mut().enumerate().take(vectors) {
+            let source = self.source(v);
+            *x = (source / BLOCK - self.x.block) * d.xs.block + source % BLOCK;
+        }
+        let finish = self.finish.0.at(first, 0);
+        LaneArgs {
+            x: self.x.x.as_ptr(),
+            w: self.w.as_ptr(),
+            groups: s.icg(),
+            x_group: usize::from(d.source == Source::One),
+            w_group: s.kh * s.kw * BLOCK,
+            index,
+            first_line: 0,
+            end_line: 0,
+            x_line: 0,
+            y_line: 0,
+            band: 0,
+            rows: 0,
+            x_row: s.dh * d.xs.row,
+            w_row: s.kw * BLOCK,
+            above: 0,
+            height: 0,
+            step: 0,
+            taps: 0,
+            x_tap: s.dw * d.xs.px,
+            px: 0,
+            width: 0,
+            runs: 0,
+            left: false,
+            right: false,
+            planes: self.planes,
+            x_plane: d.xs.block,
+            w_plane: s.icg() * s.kh * s.kw * BLOCK,
+            vectors,
+            x_vector,
+            out: Output {
+                y: self.y.at(0),
+                px: d.ys.px,
+                block: d.ys.block,
+                channel: d.ys.channel,
+                cols: s.oc - first,
+                pad_cols: d.output == Layout::Blocked,
+                finish: Some(finish),
+            },
+        }
+    }
+
+    /// The input channel that a vector's lane numbers count from.
+    fn source(&self, v: usize) -> usize {
+        let d = self.d;
+        let s = &d.shape;
+        let lanes = d.level.lanes();
+        let first = self.ocb * BLOCK + v * lanes;
+        match d.source {
+            Source::Own => first,
+            Source::Permuted => first.min(s.oc - 1) / s.ocg() * s.icg() / lanes * lanes,
+            Source::One => first.min(s.oc - 1) / s.ocg() * s.icg(),
+        }
+    }
+
+    fn index(&self) -> [u32; MAX_VECTORS * INDEX] {
+        let s = &self.d.shape;
+        let lanes = self.d.level.lanes();
+        let mut index = [0; MAX_VECTORS * INDEX];
+        for v in 0..BLOCK / lanes {
+            let source = self.source(v);
+            for lane in 0..lanes {
+                let channel = (self.ocb * BLOCK + v * lanes + lane).min(s.oc - 1);
+                let from = (channel / s.ocg() * s.icg() - source) as u32;
+                for j in 0..s.icg() {
+                    index[v * INDEX + j * BLOCK + lane] = from + j as u32;
+                }
+            }
+        }
+        index
+    }
+
+    /// Sweeps; output (0, 0) of the lines is `y` floats from the plane's start.
+    fn run(&self, args: &mut LaneArgs, y: usize, runs: &Runs) {
+        let d = self.d;
+        let y_at = self.n * d.ys.n + self.ocb * d.ys.block + y;
+        args.runs = runs.count;
+        // Input and output of a band stay in half of L1, while one vector after the other sweeps it.
+        let (line, halo) = (args.x_line + args.y_line, args.rows * args.x_row);
+        args.band = if args.vectors == 1 { usize::MAX >> 1 } else { (BAND.saturating_sub(halo) / line).max(1) };
+        args.out.y = self.y.at(y_at);
+        if let Some(f) = &mut args.out.finish {
+            *f = self.finish.0.at(self.ocb * BLOCK, y_at);
+        }
+        // SAFETY:
+        // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
+        // * runs are no longer than the line (`Runs::choose`), and cover it by their count;
+        // * `sweep`: lines skip the rows of taps above and below the input; its columns have all taps of a row inside, or they
+        //   are the whole row, and what hangs over its ends is what the kernel leaves out there, in its first and last run
+        //   alone (`Runs::choose`);
+        // * planes that go together draw from blocks of the same distance, and are blocks of one image;
+        // * `region`: its pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input;
+        // * `block_input` has copied all rows that the strip's taps meet;
+        // * the lanes of a vector draw from one vector (or one channel) of the input, by the check in `new`;
+        // * parts of a run have disjoint planes or rows, so no two threads write the same output.
+        unsafe { (runs.row.run)(args) };
+    }
+}

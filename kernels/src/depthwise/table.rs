@@ -1,0 +1,165 @@
+//! The table of kernels, and how a line is cut into runs.
+
+use crate::isa::{self, Entry, Level};
+
+use super::lanes::{LaneArgs, Lanes, ONE, OWN, PERMUTED};
+
+/// A kernel of this family: a row of [`rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// `dw3s1_f32_7x16_avx512`: family, taps at once and stride (`any` where they are taken one by one), pixels x vector,
+    /// level. Families: `dw`; `group` where lanes are permuted, `splat` where a vector lies in one group.
+    pub name: &'static str,
+    /// Level.
+    pub level: Level,
+    /// Pixels.
+    pub mr: usize,
+    /// Taps of a row at once.
+    pub kw: usize,
+    /// Horizontal stride.
+    pub stride: usize,
+    /// Where lanes draw from.
+    pub source: Source,
+    /// Taps by which windows may hang over the start and the end of a line.
+    pub overhang: [usize; 2],
+    /// The kernel; see [`Lanes`] for its contract.
+    pub run: Entry<LaneArgs>,
+}
+
+/// Where the lanes of an output vector draw from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Each from its own lane: depthwise.
+    Own,
+    /// From one input vector, permuted: it holds several groups.
+    Permuted,
+    /// All from one channel: the vector lies inside one group.
+    One,
+}
+
+/// Rows of one level: for each number of taps, stride and overhang, the numbers of pixels of depthwise kernels, and of those
+/// for groups.
+macro_rules! rows {
+    ($level:ident, $entry:ident, $lanes:literal, $name:literal;
+     $($taps:literal = $kw:literal $s:literal hang $l:literal $r:literal:
+       dw [$($mr:literal)*] group [$($gmr:literal)*] splat [$($omr:literal)*];)*) => {
+        &[$($(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $mr, "dw", Own, OWN),
+        )* $(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $gmr, "group", Permuted, PERMUTED),
+        )* $(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $omr, "splat", One, ONE),
+        )*)*]
+    };
+    (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $taps:literal, $kw:literal, $s:literal,
+     $l:literal, $r:literal, $mr:literal, $family:literal, $source:ident, $from:ident) => {
+        Row {
+            name: concat!($family, $taps, "_f32_", $mr, "x", $lanes, "_", $name),
+            level: Level::$level,
+            mr: $mr,
+            kw: $kw,
+            stride: $s,
+            source: Source::$source,
+            overhang: [$l, $r],
+            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $from }, { $l }, { $r }>>,
+        }
+    };
+}
+
+// `even`: windows of stride 2 over an even number of pixels, padded by half a window, hang over the end by one tap less.
+
+static SCALAR: &[Row] = rows! {
+    Scalar, scalar, 4, "scalar";
+    "any" = 1 1 hang 0 0: dw [1 2 3 4] group [1 2 3 4] splat [1 2 3 4];
+    "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2];
+    "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2];
+    "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
+};
+
+/// 16 registers.
+#[cfg(target_arch = "x86_64")]
+static AVX2: &[Row] = rows! {
+    Avx2, avx2, 8, "avx2";
+    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8 9 10];
+    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+};
+
+/// 32 registers. Beyond these sizes the compiler stops unrolling, or spills.
+#[cfg(target_arch = "x86_64")]
+static AVX512: &[Row] = rows! {
+    Avx512, avx512, 16, "avx512";
+    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+    "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+};
+
+/// 32 registers.
+#[cfg(target_arch = "aarch64")]
+static NEON: &[Row] = rows! {
+    Neon, neon, 4, "neon";
+    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+};
+
+/// All kernels of this family at a level; none for a level of another architecture.
+pub fn rows(level: Level) -> &'static [Row] {
+    match level {
+        Level::Scalar => SCALAR,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => AVX2,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => AVX512,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => NEON,
+        #[allow(unreachable_patterns)]
+        _ => &[],
+    }
+}
+
+/// A line of pixels, cut into runs of one length; where that does not divide the line, the last run overlaps the one before,
+/// whose outputs it computes again, to the same bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    pub row: &'static Row,
+    pub count: usize,
+}
+
+impl Runs {
+    /// The best among `rows` for a line of `width` pixels, whose first (last) pixels lack taps with `left` (`right`).
+    /// None where no size keeps these pixels in the first and the last run.
+    pub fn choose(rows: impl Iterator<Item = &'static Row>, width: usize, [left, right]: [bool; 2]) -> Option<Self> {
+        rows.filter(|row| row.mr <= width)
+            .map(|row| Self { row, count: width.div_ceil(row.mr) })
+            .filter(|runs| {
+                let row = runs.row;
+                let lack = |on: bool, end: usize| if on { row.overhang[end].div_ceil(row.stride) } else { 0 };
+                (0..runs.count).all(|run| {
+                    let start = (run * row.mr).min(width - row.mr);
+                    (run == 0 || start >= lack(left, 0))
+                        && (run + 1 == runs.count || start + row.mr + lack(right, 1) <= width)
+                })
+            })
+            // What a run costs beyond its pixels is about what a pixel costs.
+            .min_by_key(|runs| runs.count * (runs.row.mr + 1))
+    }
+}

@@ -1,0 +1,134 @@
+//! Where sums go that are one vector of channels wide: set up once for many runs, so that runs of few multiply-adds do not
+//! each work it out.
+
+use core::ptr;
+
+use super::store::{BUFFER, Output};
+use crate::isa::{Isa, Kernel};
+use crate::layout::BLOCK;
+
+/// One vector of channels of an [`Output`], at all its pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Strand {
+    /// At the first output; the residual likewise. Null pointers stand for what is absent.
+    y: *mut f32,
+    residual: *const f32,
+    /// From pixel to pixel.
+    px: usize,
+    /// Bias of the vector.
+    bias: *const f32,
+    /// The clamps, and whether there are any.
+    lo: f32,
+    hi: f32,
+    clamps: bool,
+    /// Whether the sums are stored from registers, by [`Output::is_simple`].
+    simple: bool,
+    /// The whole, for what is not simple; the vector's first channel in it, and place.
+    out: *const Output,
+    channel: usize,
+    at: usize,
+}
+
+impl Output {
+    /// Vector `v` of block `b`.
+    #[inline(always)]
+    pub(crate) fn strand<I: Isa>(&self, b: usize, v: usize) -> Strand {
+        let (channel, at) = (b * BLOCK + v * I::LANES, b * self.block + v * I::LANES * self.channel);
+        let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
+        let finish = self.finish.as_ref();
+        let (lo, hi) = finish.map_or((f32::NEG_INFINITY, f32::INFINITY), |f| (f.lo, f.hi));
+        Strand {
+            y: self.y.wrapping_add(at),
+            residual: finish.map_or(ptr::null(), |f| shift(f.residual, at)),
+            px: self.px,
+            bias: finish.map_or(ptr::null(), |f| shift(f.bias, channel)),
+            lo,
+            hi,
+            clamps: lo > f32::NEG_INFINITY || hi < f32::INFINITY,
+            simple: self.is_simple(channel + I::LANES),
+            out: self,
+            channel,
+            at,
+        }
+    }
+}
+
+impl Strand {
+    /// Applies bias, residual and activation to the sums of `MR` pixels, and stores them `y` floats from the first output on.
+    ///
+    /// # Safety
+    /// As for `Output::store`, for these pixels of this vector; the output that the strand is of is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, y: usize, mut acc: [I::V; MR]) {
+        const { assert!(MR * I::LANES <= BUFFER) };
+        if !self.simple {
+            let mut buffer = [0.0f32; BUFFER];
+            for i in 0..MR {
+                // SAFETY: the buffer holds MR vectors.
+                unsafe { s.store(buffer.as_mut_ptr().add(i * I::LANES), acc[i]) };
+            }
+            let (out, channel, y) = (self.out, self.channel, self.at + y);
+            // SAFETY: the same contract; the buffer outlives the call.
+            return unsafe { s.call::<Rest>(&RestArgs { out, channel, y, buffer: buffer.as_mut_ptr(), mr: MR }) };
+        }
+        // SAFETY: all channels of the vector exist, in the output, the bias and the residual.
+        unsafe {
+            if !self.bias.is_null() {
+                let bias = s.load(self.bias);
+                for i in 0..MR {
+                    acc[i] = s.add(acc[i], bias);
+                }
+            }
+            if !self.residual.is_null() {
+                let residual = self.residual.add(y);
+                for i in 0..MR {
+                    acc[i] = s.add(acc[i], s.load(residual.add(i * self.px)));
+                }
+            }
+            if self.clamps {
+                let (lo, hi) = (s.splat(self.lo), s.splat(self.hi));
+                for i in 0..MR {
+                    // The clamp is the first operand, so that a NaN in the sum stays one.
+                    acc[i] = s.min(hi, s.max(lo, acc[i]));
+                }
+            }
+            let y = self.y.add(y);
+            for i in 0..MR {
+                s.store(y.add(i * self.px), acc[i]);
+            }
+        }
+    }
+}
+
+/// What [`Rest`] works on.
+struct RestArgs {
+    out: *const Output,
+    channel: usize,
+    y: usize,
+    buffer: *mut f32,
+    mr: usize,
+}
+
+/// Sums that are not simple, from a buffer: not inlined, so that nothing of it is prepared where it is not needed.
+struct Rest;
+
+impl<I: Isa> Kernel<I> for Rest {
+    type Args = RestArgs;
+
+    /// # Safety
+    /// As for [`Strand::store`]; the buffer holds `mr` vectors.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &RestArgs) {
+        // SAFETY: the output is alive; the rest is the same contract.
+        unsafe {
+            let out = &*a.out;
+            let vector = Output {
+                y: out.y.wrapping_add(a.y),
+                cols: out.cols.saturating_sub(a.channel),
+                finish: out.finish.map(|f| f.at(a.channel, a.y)),
+                ..*out
+            };
+            vector.drain(s, a.buffer, a.mr, 1);
+        }
+    }
+}
