@@ -136,6 +136,9 @@ impl Timing {
     }
 }
 
+/// So many times slower than the fastest, two rounds say all that anyone wants to know.
+pub const HOPELESS: f64 = 2.0;
+
 /// Seconds of each of several runs, after one that warms up: as many as `limit` has time for, and three at least.
 pub fn repeat(limit: Duration, mut run: impl FnMut() -> Outcome<()>) -> Outcome<Vec<f64>> {
     run()?;
@@ -147,9 +150,6 @@ pub fn repeat(limit: Duration, mut run: impl FnMut() -> Outcome<()>) -> Outcome<
     }
     Ok(times)
 }
-
-/// So many times slower than the fastest, two rounds say all that anyone wants to know.
-pub const HOPELESS: f64 = 2.0;
 
 /// A bar on stderr, if that is a terminal, which shows itself only after a second.
 pub struct Progress {

@@ -154,6 +154,11 @@ impl Run {
         self.choices.iter().find(|c| c.by == by).map(|c| c.algorithm.as_str())
     }
 
+    /// Time of that choice over the fastest algorithm's: 1 is the best.
+    pub fn loss(&self, by: &str) -> Option<f64> {
+        Some(self.ms(self.choice(by)?)? / self.best().ms)
+    }
+
     /// The algorithm that a plan takes by default.
     pub fn chosen(&self) -> &Time {
         let name = self.choices.last().map_or("", |c| &c.algorithm);

@@ -72,20 +72,25 @@ pub fn versus(set: &Set, at: usize, peer: &str) -> Option<Versus> {
 pub struct Quality {
     /// Who chose.
     pub by: String,
-    /// Time of the choice relative to the best candidate (1 is the best), with the layer's label; ascending.
-    pub losses: Vec<(f64, String)>,
+    /// [`Run::loss`] of every problem that it has a choice for.
+    losses: Vec<f64>,
 }
 
 impl Quality {
     /// Share of problems whose choice takes at most `limit` times the best candidate's time.
     pub fn within(&self, limit: f64) -> f64 {
-        self.losses.iter().filter(|(l, _)| *l <= limit).count() as f64 / self.losses.len() as f64
+        self.losses.iter().filter(|l| **l <= limit).count() as f64 / self.losses.len() as f64
     }
 
     /// How much slower than the best candidate a choice of this kind may be, relative: what the choices of swath are
     /// held to. A prediction may be 7 % off, a measurement 2 %, which is this side of most machines' noise.
     pub fn limit(&self) -> f64 {
         if self.by == TUNED { 1.02 } else { 1.07 }
+    }
+
+    /// How many problems it has a choice for.
+    pub fn count(&self) -> usize {
+        self.losses.len()
     }
 
     /// `untuned` or `tuned`
@@ -100,7 +105,7 @@ impl Quality {
             self.name(),
             100.0 * (self.limit() - 1.0),
             100.0 * self.within(self.limit()),
-            self.losses.len()
+            self.count()
         )
     }
 }
@@ -108,12 +113,7 @@ impl Quality {
 /// The quality of every way of choosing, at a number of threads, over all layers; empty for an empty report.
 pub fn qualities(report: &Report, at: usize) -> Vec<Quality> {
     let quality = |by: String| {
-        let loss = |(set, layer): (&str, &Layer)| {
-            let run = &layer.runs[at];
-            Some((run.ms(run.choice(&by)?)? / run.best().ms, format!("{set} {}", layer.label(set))))
-        };
-        let mut losses: Vec<(f64, String)> = report.layers().filter_map(loss).collect();
-        losses.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let losses = report.layers().filter_map(|(_, l)| l.runs[at].loss(&by)).collect();
         Quality { by, losses }
     };
     report.choosers().into_iter().map(quality).filter(|q| !q.losses.is_empty()).collect()
@@ -203,7 +203,6 @@ mod tests {
         let q = &qualities(&report, 0)[0];
         assert_eq!((q.by.as_str(), q.losses.len()), ("cost model", 3));
         assert!((q.within(1.02) - 2.0 / 3.0).abs() < 1e-9 && q.within(1.07) == 1.0);
-        assert!(q.losses[2].1.starts_with("resnet50 1  3x3"));
         assert_eq!(q.verdict(), "untuned choice within 7 % of the best on 100 % of 3 problems");
     }
 

@@ -184,7 +184,7 @@ fn tiles(report: &Report) -> Markup {
             @for q in &figures::qualities(report, 0) {
                 (tile(format!("{:.0} %", 100.0 * q.within(q.limit())), format!(
                     "of {} problems: {} choice within {:.0} % of the best candidate, {}",
-                    q.losses.len(), q.name(), 100.0 * (q.limit() - 1.0), threads(report.threads[0])
+                    q.count(), q.name(), 100.0 * (q.limit() - 1.0), threads(report.threads[0])
                 )))
             }
         }
@@ -279,7 +279,7 @@ fn row(report: &Report, set: &Set, layer: &Layer, at: usize, columns: [&[String]
             @for by in choosers {
                 @match run.choice(by) {
                     Some(algorithm) => {
-                        @let loss = run.ms(algorithm).map_or(1.0, |ms| ms / run.best().ms);
+                        @let loss = run.loss(by).unwrap_or(1.0);
                         td.l { (algorithm) } td class=(if loss > 1.07 { "bad" } else { "" }) { (format!("{loss:.2}")) }
                     }
                     None => { td.l {} td {} }

@@ -84,7 +84,8 @@ fn block(report: &Report) -> Result<String, String> {
         }
         out.push('\n');
     }
-    out += &format!("\nTo repeat it:\n\n```sh\n{}\n```", report.command);
+    let tune = if report.is_tuned() { "swath tune\n" } else { "" };
+    out += &format!("\nTo repeat it:\n\n```sh\n{tune}{}\n```", report.command);
     Ok(out)
 }
 

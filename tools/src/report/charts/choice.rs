@@ -64,12 +64,9 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
 
 /// Those of which a choice is more than 2 % off, the worst first.
 fn rows(report: &Report, lines: &[Line]) -> Vec<Row> {
-    let loss = |layer: &Layer, line: &Line| {
-        let run = &layer.runs[line.at];
-        Some(run.ms(run.choice(&line.quality.by)?)? / run.best().ms)
-    };
     let row = |(set, layer): (&str, &Layer)| {
-        let losses = lines.iter().enumerate().filter_map(|(i, line)| Some((i, loss(layer, line)?)));
+        let loss = |line: &Line| layer.runs[line.at].loss(&line.quality.by);
+        let losses = lines.iter().enumerate().filter_map(|(i, line)| Some((i, loss(line)?)));
         Row { name: format!("{set} {}", layer.label(set)), losses: losses.collect() }
     };
     let mut rows: Vec<Row> = report.layers().map(row).collect();
