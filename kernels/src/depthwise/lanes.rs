@@ -37,8 +37,6 @@ pub struct LaneArgs {
     pub(super) end_line: usize,
     pub(super) x_line: usize,
     pub(super) y_line: usize,
-    /// Lines that all vectors sweep before the next ones.
-    pub(super) band: usize,
     /// Rows of taps, and from one to the next in the input and in the weights. Line `l` has the rows `r` with
     /// `above <= l * step + r < above + height`.
     pub(super) rows: usize,
@@ -75,7 +73,16 @@ pub struct LaneArgs {
 /// taps, and for lines that run down a column.
 pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>;
 
-/// One line of one vector: where its taps lie and how many rows of them.
+/// The block once for each of the constants: loops over that many multiply-adds the compiler does not unroll.
+macro_rules! unrolled {
+    ($i:ident in $($n:literal)* $body:block) => {$({
+        #[allow(non_upper_case_globals)]
+        const $i: usize = $n;
+        $body
+    })*};
+}
+
+/// One line: where its taps lie and how many rows of them.
 #[derive(Clone, Copy)]
 struct Source {
     x: *const f32,
@@ -109,22 +116,22 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                         // SAFETY: weights of all taps are readable.
                         wv[t] = unsafe { s.load(w.wrapping_add((kx + t) * BLOCK)) };
                     }
-                    // An input that serves several pixels is written as several loads of one address, which the
-                    // compiler makes one: in this form it unrolls the loops and keeps the sums in registers.
-                    for i in 0..MR {
-                        for t in 0..KW {
-                            if i * S + t < L || (MR - 1 - i) * S + (KW - 1 - t) < R {
-                                continue;
-                            }
-                            let at = x.wrapping_add(if KW == 1 { i * a.px } else { (i * S + t) * BLOCK });
-                            // SAFETY: this tap of this pixel is inside the input.
+                    // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
+                    unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
+                        if p <= (MR - 1) * S + KW - 1 && p >= L && p <= (MR - 1) * S + KW - 1 - R {
+                            let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
+                            // SAFETY: this input is inside.
                             let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
                             if let Some(index) = index {
                                 v = s.permute(v, index);
                             }
-                            acc[i] = s.fma(wv[t], v, acc[i]);
+                            unrolled!(t in 0 1 2 3 4 5 6 {
+                                if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
+                                    acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
+                                }
+                            });
                         }
-                    }
+                    });
                 }
                 x = x.wrapping_add(a.x_row);
                 w = w.wrapping_add(a.w_row);
@@ -137,6 +144,24 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
 impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
     Lanes<MR, KW, S, FROM, L, R>
 {
+    /// One run: the vectors of a pixel share its cache line, so that they come one after the other.
+    ///
+    /// # Safety
+    /// As for the kernel, for this run.
+    #[inline(always)]
+    unsafe fn run<I: Isa>(s: I, a: &LaneArgs, from: Source, to: &Strand, (pixel, y): (usize, usize)) {
+        for v in 0..if I::LANES == BLOCK { 1 } else { a.vectors } {
+            let vector = Source {
+                x: from.x.wrapping_add(a.x_vector[v & (MAX_VECTORS - 1)]),
+                w: from.w.wrapping_add(v * I::LANES),
+                index: from.index.wrapping_add(v * INDEX),
+                ..from
+            };
+            // SAFETY: the kernel's contract covers every vector.
+            unsafe { to.store(s, v, y + pixel * a.out.px, Self::sum(s, a, vector, pixel)) };
+        }
+    }
+
     /// All runs of a line: the first and the last have bodies of their own where windows hang over.
     ///
     /// # Safety
@@ -147,17 +172,16 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
         // SAFETY: the kernel's contract covers every run.
         unsafe {
             if left && right && a.runs == 1 {
-                return to.store(s, y, Self::sum(s, a, from, 0));
+                return Self::run(s, a, from, to, (0, y));
             }
             if left {
-                to.store(s, y, Lanes::<MR, KW, S, FROM, L, 0>::sum(s, a, from, 0));
+                Lanes::<MR, KW, S, FROM, L, 0>::run(s, a, from, to, (0, y));
             }
             for run in usize::from(left)..a.runs - usize::from(right) {
-                let pixel = (run * MR).min(last);
-                to.store(s, y + pixel * a.out.px, Lanes::<MR, KW, S, FROM, 0, 0>::sum(s, a, from, pixel));
+                Lanes::<MR, KW, S, FROM, 0, 0>::run(s, a, from, to, ((run * MR).min(last), y));
             }
             if right {
-                to.store(s, y + last * a.out.px, Lanes::<MR, KW, S, FROM, 0, R>::sum(s, a, from, last));
+                Lanes::<MR, KW, S, FROM, 0, R>::run(s, a, from, to, (last, y));
             }
         }
     }
@@ -179,30 +203,20 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
         for plane in 0..a.planes {
-            // The vectors of a pixel share its cache line: they sweep a band of lines one after the other, while it is in L1.
-            let mut start = a.first_line;
-            while start < a.end_line {
-                let band = start..(start + a.band).min(a.end_line);
-                start = band.end;
-                for v in 0..a.vectors {
-                    let x = a.x.wrapping_add(plane * a.x_plane + a.x_vector[v & (MAX_VECTORS - 1)]);
-                    let w = a.w.wrapping_add(plane * a.w_plane + v * I::LANES);
-                    let index = a.index.wrapping_add(v * INDEX);
-                    let strand = a.out.strand::<I>(plane, v);
-                    for line in band.clone() {
-                        let top = line * a.step;
-                        let end = (a.above + a.height).saturating_sub(top).min(a.rows);
-                        let first = a.above.saturating_sub(top).min(end);
-                        let from = Source {
-                            x: x.wrapping_add(line * a.x_line + first * a.x_row),
-                            w: w.wrapping_add(first * a.w_row),
-                            index,
-                            rows: end - first,
-                        };
-                        // SAFETY: the contract covers every plane, line and vector.
-                        unsafe { Self::line(s, a, from, &strand, line * a.y_line) };
-                    }
-                }
+            let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
+            let to = a.out.strand(plane);
+            for line in a.first_line..a.end_line {
+                let top = line * a.step;
+                let end = (a.above + a.height).saturating_sub(top).min(a.rows);
+                let first = a.above.saturating_sub(top).min(end);
+                let from = Source {
+                    x: x.wrapping_add(line * a.x_line + first * a.x_row),
+                    w: w.wrapping_add(first * a.w_row),
+                    index: a.index,
+                    rows: end - first,
+                };
+                // SAFETY: the contract covers every plane and line.
+                unsafe { Self::line(s, a, from, &to, line * a.y_line) };
             }
         }
     }

@@ -10,9 +10,6 @@ use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Output, SyncFinish};
 
-/// Floats of a band of lines.
-const BAND: usize = 4096;
-
 /// Some output planes of one run: blocks of one image.
 pub(super) struct Run<'a> {
     pub d: &'a Depthwise,
@@ -133,7 +130,6 @@ impl Run<'_> {
             end_line: 0,
             x_line: 0,
             y_line: 0,
-            band: 0,
             rows: 0,
             x_row: s.dh * d.xs.row,
             w_row: s.kw * BLOCK,
@@ -199,9 +195,6 @@ impl Run<'_> {
         let d = self.d;
         let y_at = self.n * d.ys.n + self.ocb * d.ys.block + y;
         args.runs = runs.count;
-        // Input and output of a band stay in half of L1, while one vector after the other sweeps it.
-        let (line, halo) = (args.x_line + args.y_line, args.rows * args.x_row);
-        args.band = if args.vectors == 1 { usize::MAX >> 1 } else { (BAND.saturating_sub(halo) / line).max(1) };
         args.out.y = self.y.at(y_at);
         if let Some(f) = &mut args.out.finish {
             *f = self.finish.0.at(self.ocb * BLOCK, y_at);

@@ -1,4 +1,4 @@
-//! Where sums go that are one vector of channels wide: set up once for many runs, so that runs of few multiply-adds do not
+//! Where the sums of one block of channels go, vector by vector: set up once for many runs, so that runs of few multiply-adds do not
 //! each work it out.
 
 use core::ptr;
@@ -7,7 +7,7 @@ use super::store::{BUFFER, Output};
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
 
-/// One vector of channels of an [`Output`], at all its pixels.
+/// One block of channels of an [`Output`], at all its pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct Strand {
     /// At the first output; the residual likewise. Null pointers stand for what is absent.
@@ -15,7 +15,7 @@ pub(crate) struct Strand {
     residual: *const f32,
     /// From pixel to pixel.
     px: usize,
-    /// Bias of the vector.
+    /// Bias of the block.
     bias: *const f32,
     /// The clamps, and whether there are any.
     lo: f32,
@@ -30,10 +30,10 @@ pub(crate) struct Strand {
 }
 
 impl Output {
-    /// Vector `v` of block `b`.
+    /// Block `b`.
     #[inline(always)]
-    pub(crate) fn strand<I: Isa>(&self, b: usize, v: usize) -> Strand {
-        let (channel, at) = (b * BLOCK + v * I::LANES, b * self.block + v * I::LANES * self.channel);
+    pub(crate) fn strand(&self, b: usize) -> Strand {
+        let (channel, at) = (b * BLOCK, b * self.block);
         let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
         let finish = self.finish.as_ref();
         let (lo, hi) = finish.map_or((f32::NEG_INFINITY, f32::INFINITY), |f| (f.lo, f.hi));
@@ -45,7 +45,7 @@ impl Output {
             lo,
             hi,
             clamps: lo > f32::NEG_INFINITY || hi < f32::INFINITY,
-            simple: self.is_simple(channel + I::LANES),
+            simple: self.is_simple(channel + BLOCK),
             out: self,
             channel,
             at,
@@ -54,12 +54,12 @@ impl Output {
 }
 
 impl Strand {
-    /// Applies bias, residual and activation to the sums of `MR` pixels, and stores them `y` floats from the first output on.
+    /// Applies bias, residual and activation to the sums of `MR` pixels of vector `v`, and stores them `y` floats from the first output on.
     ///
     /// # Safety
-    /// As for `Output::store`, for these pixels of this vector; the output that the strand is of is alive.
+    /// As for `Output::store`, for these pixels and this vector; the output that the strand is of is alive.
     #[inline(always)]
-    pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, y: usize, mut acc: [I::V; MR]) {
+    pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, v: usize, y: usize, mut acc: [I::V; MR]) {
         const { assert!(MR * I::LANES <= BUFFER) };
         if !self.simple {
             let mut buffer = [0.0f32; BUFFER];
@@ -67,14 +67,18 @@ impl Strand {
                 // SAFETY: the buffer holds MR vectors.
                 unsafe { s.store(buffer.as_mut_ptr().add(i * I::LANES), acc[i]) };
             }
-            let (out, channel, y) = (self.out, self.channel, self.at + y);
+            let v = v * I::LANES;
+            let (out, channel) = (self.out, self.channel + v);
+            // SAFETY: the output is alive.
+            let y = self.at + y + v * unsafe { (*out).channel };
             // SAFETY: the same contract; the buffer outlives the call.
             return unsafe { s.call::<Rest>(&RestArgs { out, channel, y, buffer: buffer.as_mut_ptr(), mr: MR }) };
         }
-        // SAFETY: all channels of the vector exist, in the output, the bias and the residual.
+        let y = y + v * I::LANES;
+        // SAFETY: all channels of the block exist, in the output, the bias and the residual.
         unsafe {
             if !self.bias.is_null() {
-                let bias = s.load(self.bias);
+                let bias = s.load(self.bias.add(v * I::LANES));
                 for i in 0..MR {
                     acc[i] = s.add(acc[i], bias);
                 }
