@@ -53,6 +53,9 @@ use crate::tile::{Finish, SyncFinish};
 /// Most input channels of a group: beyond, the register tile wastes less than the permutations cost.
 const MAX_ICG: usize = 8;
 
+/// The same where a vector lies inside one group and three taps share an input's broadcast.
+const MAX_ICG_ONE: usize = 32;
+
 /// Floats of scratch for the input of a strip.
 const STRIP: usize = 1 << 18;
 
@@ -133,14 +136,17 @@ impl Depthwise {
         if s.groups == 1 {
             return Err("one group");
         }
-        if s.icg() > MAX_ICG {
-            return Err("more than 8 input channels a group");
-        }
         let source = match (s.icg(), s.ocg()) {
             (1, 1) => Source::Own,
             (_, ocg) if ocg.is_multiple_of(level.lanes()) => Source::One,
             _ => Source::Permuted,
         };
+        let three = s.kw == 3 && s.sw <= 2 && s.dw == 1 && s.dh == 1;
+        if s.icg() > MAX_ICG && (source != Source::One || !three || s.icg() > MAX_ICG_ONE) {
+            return Err(
+                "more than 8 input channels a group, or 32 where a vector lies in one and there are three taps",
+            );
+        }
         // Whether the groups of each `outputs` output channels lie in one run of `inputs` input channels.
         let together = |outputs: usize, inputs: usize| {
             (0..s.oc).step_by(outputs).all(|first| {
@@ -151,7 +157,9 @@ impl Depthwise {
         if source == Source::Permuted && !together(level.lanes(), level.lanes()) {
             return Err("groups straddle vectors");
         }
-        if source == Source::One && !together(BLOCK, BLOCK) {
+        // A group may be several whole blocks, where input is not copied block by block.
+        let whole = input == Layout::Blocked && s.icg().is_multiple_of(BLOCK) && s.ocg().is_multiple_of(BLOCK);
+        if source == Source::One && !whole && !together(BLOCK, BLOCK) {
             return Err("groups straddle blocks");
         }
         // Input rows that fit scratch, less the halo of a strip.

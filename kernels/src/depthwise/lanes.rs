@@ -26,9 +26,10 @@ pub struct LaneArgs {
     pub(super) x: *const f32,
     /// Weights of that tap, `j = 0`.
     pub(super) w: *const f32,
-    /// Steps of `j`, and from `j` to `j` in the input (other than 0 where all lanes draw from one) and in the weights.
+    /// Steps of `j`, and from block to block in the input (where all lanes draw from one channel, `j` steps through channels)
+    /// and from `j` to `j` in the weights.
     pub(super) groups: usize,
-    pub(super) x_group: usize,
+    pub(super) x_block: usize,
     pub(super) w_group: usize,
     /// Lane numbers, [`INDEX`] for each vector; unused without permutation.
     pub(super) index: *const u32,
@@ -107,7 +108,10 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
             // SAFETY: with a permutation there are lane numbers for each j.
             let index = if FROM == PERMUTED { Some(unsafe { s.load_index(lane_numbers) }) } else { None };
             // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
-            let (mut x, mut w) = (run.wrapping_add(j * a.x_group), from.w.wrapping_add(j * a.w_group));
+            let (mut x, mut w) = (
+                run.wrapping_add(if FROM == ONE { j / BLOCK * a.x_block + j % BLOCK } else { 0 }),
+                from.w.wrapping_add(j * a.w_group),
+            );
             for _ in 0..from.rows {
                 for kx in 0..if KW == 1 { a.taps } else { 1 } {
                     let x = x.wrapping_add(kx * a.x_tap);
@@ -118,7 +122,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                     }
                     // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
                     unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
-                        if p <= (MR - 1) * S + KW - 1 && p >= L && p <= (MR - 1) * S + KW - 1 - R {
+                        if (L..(MR - 1) * S + KW - R).contains(&p) {
                             let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
                             // SAFETY: this input is inside.
                             let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
@@ -126,7 +130,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                                 v = s.permute(v, index);
                             }
                             unrolled!(t in 0 1 2 3 4 5 6 {
-                                if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
+                                if t < KW && (t..t + MR * S).contains(&p) && (p - t).is_multiple_of(S) {
                                     acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
                                 }
                             });

@@ -123,7 +123,7 @@ impl Run<'_> {
             x: self.x.x.as_ptr(),
             w: self.w.as_ptr(),
             groups: s.icg(),
-            x_group: usize::from(d.source == Source::One),
+            x_block: d.xs.block,
             w_group: s.kh * s.kw * BLOCK,
             index,
             first_line: 0,
