@@ -150,7 +150,8 @@ impl Direct {
             blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
-        this.blocking.panel = this.widest_panel();
+        let widest = this.widest_panel();
+        this.blocking.panel = widest;
         this.span = (0..blocks(s.oc))
             .step_by(this.blocking.panel)
             .map(|b| this.steps(&this.channels(b)).len())
@@ -158,7 +159,7 @@ impl Direct {
             .unwrap_or(1);
         this.blocking = Blocking::choose(&this, flat);
         if let Some(b) = blocking {
-            let panel = b.panel.clamp(1, this.blocking.panel);
+            let panel = b.panel.clamp(1, widest);
             let cols = if flat { b.cols.max(1) } else { x.output };
             let images = if b.rows >= y.output && cols >= x.output { b.images.max(1) } else { 1 };
             this.blocking = Blocking { images, rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };

@@ -49,6 +49,12 @@ impl Axis {
         lo.min(hi)..hi
     }
 
+    /// Input positions that the windows of `outputs` adjacent outputs read: not those that a stride steps over.
+    pub fn read(&self, outputs: usize) -> usize {
+        let reach = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1;
+        reach.min(outputs * self.kernel).min(self.input)
+    }
+
     /// Taps of output `o` that lie inside the input.
     #[inline]
     pub fn taps(&self, o: usize) -> Range<usize> {
@@ -76,6 +82,14 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strides_step_over_inputs() {
+        let axis = |kernel, stride| Axis { output: 7, input: 14, kernel, stride, dilation: 1, before: 0 };
+        assert_eq!([1, 7].map(|n| axis(1, 2).read(n)), [1, 7]);
+        assert_eq!([1, 2, 7].map(|n| axis(3, 2).read(n)), [3, 5, 14]);
+        assert_eq!(axis(2, 4).read(3), 6);
+    }
 
     #[test]
     fn segments_cover_once_and_agree_with_taps() {

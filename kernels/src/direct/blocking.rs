@@ -35,15 +35,14 @@ impl Blocking {
     /// * partial sums move within L2, at a quarter of the cost, if they stay.
     pub(super) fn choose(d: &Direct, flat: bool) -> Self {
         let s = &d.shape;
-        let panel = d.blocking.panel;
-        let panels = blocks(s.oc).div_ceil(panel);
+        let widest = d.blocking.panel;
         let channel_step = if d.plain { 1 } else { BLOCK };
         let weights = 4 * d.packed_len();
         let tile = d.tiles.rows.longest();
-        let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel, chunk: d.span };
+        let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel: widest, chunk: d.span };
         let traffic = |b: &Self| -> usize {
-            let rows_in = if flat { 1 } else { ((b.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih) };
-            let pixels_in = b.images * rows_in * if flat { b.cols } else { s.iw };
+            let (panel, panels) = (b.panel, blocks(s.oc).div_ceil(b.panel));
+            let pixels_in = b.images * if flat { b.cols } else { d.y.read(b.rows) * d.x.read(b.cols) };
             let channels =
                 |steps: usize| (steps * channel_step).min(d.channels(0).len().next_multiple_of(channel_step));
             let input = |steps: usize| 4 * pixels_in * channels(steps);
@@ -66,19 +65,21 @@ impl Blocking {
                 best = (t, b);
             }
         };
-        for chunk in halvings(d.span) {
-            if flat {
-                for cols in halvings(d.x.output) {
-                    let cols = cols.next_multiple_of(tile).max(4 * tile).min(d.x.output);
-                    consider(Self { cols, chunk, ..whole });
+        // Half a panel, where its weights stay in cache for all input channels: 512 channels, 3x3 at 7x7, 132 -> 139
+        // GFLOP/s. It is wide enough for the best tiles.
+        let narrow = (s.groups == 1 && widest == 4).then_some(2);
+        for panel in core::iter::once(widest).chain(narrow) {
+            for chunk in halvings(d.span) {
+                let whole = Self { panel, chunk, ..whole };
+                if flat {
+                    for cols in halvings(d.x.output) {
+                        let cols = cols.next_multiple_of(tile).max(4 * tile).min(d.x.output);
+                        consider(Self { cols, ..whole });
+                    }
+                } else {
+                    halvings(d.y.output).for_each(|rows| consider(Self { rows, ..whole }));
                 }
-            } else {
-                for rows in halvings(d.y.output) {
-                    consider(Self { rows, chunk, ..whole });
-                }
-            }
-            for images in halvings(s.n.max(1)) {
-                consider(Self { images, chunk, ..whole });
+                halvings(s.n.max(1)).for_each(|images| consider(Self { images, ..whole }));
             }
         }
         best.1
@@ -167,6 +168,8 @@ mod tests {
         assert_eq!((b.rows, b.chunk), (14, 4));
         let b = plan(1, 64, 224, 64, 3).blocking();
         assert!(b.rows < 60, "{b:?}: the input of all rows would leave L2 between panels");
+        let b = plan(1, 512, 7, 512, 3).blocking();
+        assert_eq!((b.panel, b.chunk), (2, 32), "no partial sums where half a panel's weights stay");
         let b = plan(16, 512, 7, 512, 3).blocking();
         assert!(b.images > 1 && b.chunk < 32, "{b:?}: the weights would be streamed for every image");
     }
