@@ -99,6 +99,11 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
     ///
     /// # Safety
     /// The inputs and weights of all other taps are readable.
+    #[allow(
+        clippy::absurd_extreme_comparisons,
+        clippy::manual_is_multiple_of,
+        reason = "unrolled: p and t are constants"
+    )]
     #[inline(always)]
     unsafe fn sum<I: Isa>(s: I, a: &LaneArgs, from: Source, pixel: usize) -> [I::V; MR] {
         let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
@@ -122,7 +127,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                     }
                     // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
                     unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
-                        if (L..(MR - 1) * S + KW - R).contains(&p) {
+                        if (L..(MR - 1) * S + KW).contains(&p) && p + R < (MR - 1) * S + KW {
                             let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
                             // SAFETY: this input is inside.
                             let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
@@ -130,7 +135,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                                 v = s.permute(v, index);
                             }
                             unrolled!(t in 0 1 2 3 4 5 6 {
-                                if t < KW && (t..t + MR * S).contains(&p) && (p - t).is_multiple_of(S) {
+                                if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
                                     acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
                                 }
                             });
