@@ -42,7 +42,9 @@ impl Blocking {
         let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel: widest, chunk: d.span };
         let traffic = |b: &Self| -> usize {
             let (panel, panels) = (b.panel, blocks(s.oc).div_ceil(b.panel));
-            let pixels_in = b.images * if flat { b.cols } else { d.y.read(b.rows) * d.x.read(b.cols) };
+            // Rows that a stride steps over do not count. Columns do: what is read lies in every other line, so that it
+            // has only every other set of the cache.
+            let pixels_in = b.images * if flat { b.cols } else { d.y.read(b.rows) * s.iw };
             let channels =
                 |steps: usize| (steps * channel_step).min(d.channels(0).len().next_multiple_of(channel_step));
             let input = |steps: usize| 4 * pixels_in * channels(steps);
