@@ -22,7 +22,7 @@ pub struct Row {
     pub source: Source,
     /// Taps by which windows may hang over the start and the end of a line.
     pub overhang: [usize; 2],
-    /// The kernel; see [`Lanes`] for its contract.
+    /// The kernel; see `Lanes` for its contract.
     pub run: Entry<LaneArgs>,
 }
 
