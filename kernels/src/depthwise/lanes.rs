@@ -95,15 +95,50 @@ struct Source {
 impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
     Lanes<MR, KW, S, FROM, L, R>
 {
-    /// The sum of the run from `pixel` on, whose windows hang over the start and the end of the line by `L` and `R` taps.
+    /// Adds `KW` taps of a run: `x` is the first one's input for the run's first pixel, `w` its weights.
     ///
     /// # Safety
-    /// The inputs and weights of all other taps are readable.
+    /// The weights are readable, and the inputs of all taps but those that hang over.
     #[allow(
         clippy::absurd_extreme_comparisons,
         clippy::manual_is_multiple_of,
         reason = "unrolled: p and t are constants"
     )]
+    #[inline(always)]
+    unsafe fn taps<I: Isa>(
+        s: I,
+        a: &LaneArgs,
+        (x, w): (*const f32, *const f32),
+        index: Option<I::Index>,
+        acc: &mut [I::V; MR],
+    ) {
+        let mut wv = [s.zero(); KW];
+        for t in 0..KW {
+            // SAFETY: weights of all taps are readable.
+            wv[t] = unsafe { s.load(w.wrapping_add(t * BLOCK)) };
+        }
+        // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
+        unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
+            if (L..(MR - 1) * S + KW).contains(&p) && p + R < (MR - 1) * S + KW {
+                let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
+                // SAFETY: this input is inside.
+                let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
+                if let Some(index) = index {
+                    v = s.permute(v, index);
+                }
+                unrolled!(t in 0 1 2 3 4 5 6 {
+                    if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
+                        acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
+                    }
+                });
+            }
+        });
+    }
+
+    /// The sum of the run from `pixel` on, whose windows hang over the start and the end of the line by `L` and `R` taps.
+    ///
+    /// # Safety
+    /// The inputs and weights of all other taps are readable.
     #[inline(always)]
     unsafe fn sum<I: Isa>(s: I, a: &LaneArgs, from: Source, pixel: usize) -> [I::V; MR] {
         let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
@@ -117,30 +152,22 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                 run.wrapping_add(if FROM == ONE { j / BLOCK * a.x_block + j % BLOCK } else { 0 }),
                 from.w.wrapping_add(j * a.w_group),
             );
-            for _ in 0..from.rows {
-                for kx in 0..if KW == 1 { a.taps } else { 1 } {
-                    let x = x.wrapping_add(kx * a.x_tap);
-                    let mut wv = [s.zero(); KW];
-                    for t in 0..KW {
-                        // SAFETY: weights of all taps are readable.
-                        wv[t] = unsafe { s.load(w.wrapping_add((kx + t) * BLOCK)) };
-                    }
-                    // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
-                    unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
-                        if (L..(MR - 1) * S + KW).contains(&p) && p + R < (MR - 1) * S + KW {
-                            let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
-                            // SAFETY: this input is inside.
-                            let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
-                            if let Some(index) = index {
-                                v = s.permute(v, index);
-                            }
-                            unrolled!(t in 0 1 2 3 4 5 6 {
-                                if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
-                                    acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
-                                }
-                            });
+            // Loops end by their pointers: a counter less, and a number of iterations that the compiler cannot know, so that
+            // it does not unroll the smallest bodies into more pointers than there are registers.
+            let end = w.wrapping_add(from.rows * a.w_row);
+            while w != end {
+                // SAFETY: the caller's, for the taps of this row.
+                unsafe {
+                    if KW == 1 {
+                        let (mut x, mut w, end) = (x, w, x.wrapping_add(a.taps * a.x_tap));
+                        while x != end {
+                            Self::taps(s, a, (x, w), index, &mut acc);
+                            x = x.wrapping_add(a.x_tap);
+                            w = w.wrapping_add(BLOCK);
                         }
-                    });
+                    } else {
+                        Self::taps(s, a, (x, w), index, &mut acc);
+                    }
                 }
                 x = x.wrapping_add(a.x_row);
                 w = w.wrapping_add(a.w_row);
@@ -206,6 +233,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     /// * for every plane and line, its rows of taps, its pixels and vectors, the input of every tap is readable, save those that hang over
     ///   the line's ends: with `left`, `L` taps of pixel 0, with `right`, `R` of the last one, and correspondingly less of
     ///   their neighbours in the first and last run;
+    /// * `w_row` and `x_tap` are not 0;
     /// * the weights of all those taps are readable, and with a permutation [`INDEX`] lane numbers for each vector;
     /// * `out` is as `Output::store` asks for, at every pixel of every line of every plane and vector; planes are blocks of it.
     #[inline(always)]
