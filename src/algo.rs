@@ -68,7 +68,7 @@ pub static ALGOS: &[Algo] = &[
         summary: "whole groups in a vector's lanes: depthwise and small groups",
         plan: depthwise,
     },
-    Algo { name: "direct", summary: "register tiles over channel blocks, no copy of the input", plan: direct },
+    Algo { name: "direct", summary: "register tiles over channel blocks, straight from the input", plan: direct },
     Algo { name: "stem", summary: "register tiles straight from NCHW: few input channels", plan: stem },
     Algo {
         name: "winograd2",
@@ -166,7 +166,7 @@ impl Kernel {
     /// Floats of scratch for a number of threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let per_thread = match self {
-            Kernel::Direct(_) => 0,
+            Kernel::Direct(k) => k.scratch_len(),
             Kernel::Depthwise(k) => k.scratch_len(),
             Kernel::Winograd(k) => k.scratch_len(),
             Kernel::Gemm(k) => k.scratch_len(),
@@ -203,7 +203,7 @@ impl Kernel {
         executor: &dyn Executor,
     ) {
         match self {
-            Kernel::Direct(k) => k.forward(x, packed, epilogue, y, executor),
+            Kernel::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),

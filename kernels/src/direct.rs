@@ -13,7 +13,10 @@
 //! Where only one pixel on each side lacks taps, as in most 3x3 layers, rows are not cut: edge tiles let their first and
 //! last pixel sit out the taps that those lack, which saves the small tiles of corners and columns.
 //!
-//! **1x1 convolutions are GEMMs without a copy:** with stride 1 and no padding, the pixels of an image are one long row.
+//! **1x1 convolutions are GEMMs:** with stride 1 and no padding, the pixels of an image are one long row. With a larger stride
+//! they become one when the pixels that the stride meets are copied to scratch, block by block of pixels. That costs a
+//! read of what is read anyway, while in place these pixels lie in every other cache line, so that they have half of each
+//! cache's sets, and rows of 7 fill tiles badly (1024 to 2048 channels, 7x7: AVX2 49 GFLOP/s in place).
 //!
 //! **Stem.** From NCHW, pixels of a row are adjacent floats and the inner loop runs over `kx` instead of channels. It works
 //! for any number of input channels; for more than a block of them, blocked input is faster.
@@ -36,12 +39,15 @@ use blocking::Grid;
 use run::Run;
 
 use crate::epilogue::Epilogue;
-use crate::exec::{Executor, Shared, for_each_part};
-use crate::isa::Level;
+use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
 use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, SyncFinish, TileSet, pieces};
+
+/// Most floats of scratch for one thread.
+const SCRATCH: usize = 1 << 18;
 
 /// A direct convolution, planned: geometry, tiles and blocking. Small and `Copy`; holds no tensor.
 #[derive(Clone, Debug)]
@@ -50,8 +56,11 @@ pub struct Direct {
     level: Level,
     /// NCHW input: the inner loop runs over `kx`.
     plain: bool,
+    /// 1x1 with a stride: the pixels that it meets are copied to scratch, and `xs` are the strides there.
+    compact: bool,
     xs: Strides,
     ys: Strides,
+    input: Layout,
     output: Layout,
     /// The axes as the loops see them: `1 x oh*ow` outputs where an image is one long row.
     y: Axis,
@@ -101,9 +110,15 @@ impl Direct {
         shape.assert_consistent();
         let s = *shape;
         let plain = input == Layout::Nchw;
-        let flat = (s.kh, s.kw, s.sh, s.sw) == (1, 1, 1, 1) && s.pad == Default::default();
+        let pointwise = (s.kh, s.kw) == (1, 1) && s.pad == Default::default();
+        let compact = pointwise
+            && (s.sh, s.sw) != (1, 1)
+            && s.groups == 1
+            && input == Layout::Blocked
+            && Blocking::MIN_COLS * blocks(s.ic) * BLOCK <= SCRATCH;
+        let flat = pointwise && (s.sh, s.sw) == (1, 1) || compact;
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
-        let edge_access = match (input, s.sw) {
+        let edge_access = match (input, x.stride) {
             (Layout::Blocked, 1) => Some(Access::Blocked1Edge),
             (Layout::Blocked, 2) => Some(Access::Blocked2Edge),
             _ => None,
@@ -111,7 +126,7 @@ impl Direct {
         // All inner outputs have all taps, and at most one on each side has fewer.
         let inner = x.interior();
         let single = inner.len() > 1 && inner.start <= 1 && inner.end + 1 >= x.output && inner.len() < x.output;
-        let access = match (input, s.sw) {
+        let access = match (input, x.stride) {
             (Layout::Blocked, 1) => Access::Blocked1,
             (Layout::Blocked, 2) => Access::Blocked2,
             (Layout::Nchw, 1) => Access::Plain1,
@@ -140,8 +155,10 @@ impl Direct {
             shape: s,
             level,
             plain,
+            compact,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
+            input,
             output,
             y,
             x,
@@ -157,12 +174,20 @@ impl Direct {
             .map(|b| this.steps(&this.channels(b)).len())
             .max()
             .unwrap_or(1);
-        this.blocking = Blocking::choose(&this, flat);
+        this.blocking = Blocking::choose(&this, flat, blocking::budget(Cpu::l2_bytes()));
         if let Some(b) = blocking {
             let panel = b.panel.clamp(1, widest);
             let cols = if flat { b.cols.max(1) } else { x.output };
             let images = if b.rows >= y.output && cols >= x.output { b.images.max(1) } else { 1 };
             this.blocking = Blocking { images, rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };
+        }
+        if compact {
+            let most = SCRATCH / (blocks(s.ic) * BLOCK);
+            let cols = this.blocking.cols.min(x.output).min(most);
+            let images = this.blocking.images.min(s.n.max(1)).min(most / cols);
+            this.blocking = Blocking { images, cols, ..this.blocking };
+            let block = cols * BLOCK;
+            this.xs = Strides { n: blocks(s.ic) * block, block, px: BLOCK, ..this.xs };
         }
         if output == Layout::Nchw {
             this.blocking.chunk = this.span; // partial sums cannot be continued through scattered channels
@@ -270,14 +295,28 @@ impl Direct {
         }
     }
 
-    /// Runs the convolution on the executor's threads.
+    /// Floats of scratch for one thread.
+    pub fn scratch_len(&self) -> usize {
+        if self.compact { self.blocking.images * self.xs.n } else { 0 }
+    }
+
+    /// Runs the convolution on the executor's threads. `scratch` holds [`Direct::scratch_len`] floats for each thread that is
+    /// to take part, at least for one.
     ///
     /// # Panics
     /// If a slice's length is not what the shape, the layouts and [`Direct::packed_len`] say.
-    pub fn forward(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &mut [f32], executor: &dyn Executor) {
+    pub fn forward(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
         let s = &self.shape;
         let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), s.n * self.xs.n, "input length");
+        assert_eq!(x.len(), self.input.len(s.input()), "input length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert_eq!(y.len(), y_len, "output length");
         assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
@@ -286,6 +325,8 @@ impl Direct {
         let run =
             Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };
         let grid = Grid::new(self, executor.threads());
-        for_each_part(executor, grid.len(), |i| run.part(&grid.part(self, i)));
+        for_each_part_with(executor, grid.len(), scratch, self.scratch_len(), |i, scratch| {
+            run.part(&grid.part(self, i), scratch);
+        });
     }
 }

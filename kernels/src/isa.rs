@@ -210,6 +210,19 @@ impl Cpu {
         None
     }
 
+    /// Bytes of level-2 cache of a core, from CPUID; 1 MiB where it does not tell. What loops are blocked for: no result
+    /// depends on it.
+    pub fn l2_bytes() -> usize {
+        static BYTES: OnceLock<usize> = OnceLock::new();
+        *BYTES.get_or_init(|| {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            if let Some(bytes) = x86::l2_bytes() {
+                return bytes;
+            }
+            1 << 20
+        })
+    }
+
     /// The same CPU held to a lower level.
     ///
     /// # Errors

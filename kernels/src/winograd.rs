@@ -54,7 +54,7 @@ use transform::{F2, F4, F6, Transform};
 
 use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared};
-use crate::isa::{self, Entry, Level};
+use crate::isa::{self, Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, MAX_BLOCKS, MAX_MR, SyncFinish, best_width, pieces};
@@ -181,9 +181,10 @@ pub fn transforms(level: Level) -> &'static [TransformRow] {
     }
 }
 
-/// Bytes of transformed inputs and products that a chunk aims at: with the weights of a point they stay in an L2 of
-/// 1 MiB.
-const L2: usize = 640 << 10;
+/// Bytes of transformed inputs and products that a chunk aims at: with the weights of a point they stay in L2.
+fn budget() -> usize {
+    Cpu::l2_bytes() / 8 * 5
+}
 
 /// The most scratch of a thread, in floats (4 MiB), beyond which layers of very many channels are refused.
 const MAX_SCRATCH: usize = 1 << 20;
@@ -295,7 +296,7 @@ impl Winograd {
     fn choose_chunk(&self) -> usize {
         let total = self.total().max(1);
         let floats = self.variant.points() * BLOCK * (blocks(self.shape.ic) + self.widest().min(2));
-        let most = (L2 / (4 * floats)).max(28).min(total);
+        let most = (budget() / (4 * floats)).max(28).min(total);
         pieces(total, most).next().map_or(1, |(_, n)| n)
     }
 

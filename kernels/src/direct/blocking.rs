@@ -2,8 +2,9 @@
 
 use core::ops::Range;
 
-use super::Direct;
+use super::{Direct, SCRATCH};
 use crate::layout::{BLOCK, blocks};
+use crate::tile::MAX_MR;
 
 /// Cache blocking. Any values give the same bits; [`Direct::new`] chooses good ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,20 +21,25 @@ pub struct Blocking {
     pub chunk: usize,
 }
 
-/// Bytes of level-2 cache that blocking plans for: three quarters of the 1 MiB of Zen 4. Other current cores have between 512 KiB
-/// and 2 MiB.
-const L2: usize = 768 << 10;
+/// Bytes of level-2 cache that blocking plans for: three quarters. For 512 to 1024 channels, 1x1 of stride 2, on Zen 3
+/// (512 KiB), counting on 768 KiB took a tenth more time.
+pub(super) fn budget(l2: usize) -> usize {
+    l2 / 4 * 3
+}
 
 /// Bytes of packed weights from which on threads share out panels instead of rows.
 const HEAVY_WEIGHTS: usize = 512 << 10;
 
 impl Blocking {
-    /// The blocking that moves the fewest bytes into L2, by a model of one level of cache:
+    /// Four of the longest tiles: columns are not cut finer.
+    pub(super) const MIN_COLS: usize = 4 * MAX_MR;
+
+    /// The blocking that moves the fewest bytes into a level-2 cache of `l2` bytes, by a model of one level of cache:
     ///
     /// * weights come in once if all of them stay, else once for each block of pixels;
     /// * the input of a block comes in once if it stays beside a panel's chunk, else once for each panel;
     /// * partial sums move within L2, at a quarter of the cost, if they stay.
-    pub(super) fn choose(d: &Direct, flat: bool) -> Self {
+    pub(super) fn choose(d: &Direct, flat: bool, l2: usize) -> Self {
         let s = &d.shape;
         let widest = d.blocking.panel;
         let channel_step = if d.plain { 1 } else { BLOCK };
@@ -52,16 +58,19 @@ impl Blocking {
             let chunk_weights = 4 * d.step_len() * panel * b.chunk;
             let used = |input: usize, weights: usize| input + weights + output;
             let n = s.n.max(1).div_ceil(b.images) * d.y.output.div_ceil(b.rows) * d.x.output.div_ceil(b.cols);
-            let weights_in = if used(input(d.span), weights) <= L2 { weights.div_ceil(n) } else { weights };
-            let input_in = input(d.span) * if used(input(d.span), chunk_weights) <= L2 { 1 } else { panels };
+            let weights_in = if used(input(d.span), weights) <= l2 { weights.div_ceil(n) } else { weights };
+            let input_in = input(d.span) * if used(input(d.span), chunk_weights) <= l2 { 1 } else { panels };
             let sums = 2 * output * panels * (d.span.div_ceil(b.chunk) - 1);
-            let sums_in = if used(input(b.chunk), chunk_weights) <= L2 { sums / 4 } else { sums };
+            let sums_in = if used(input(b.chunk), chunk_weights) <= l2 { sums / 4 } else { sums };
             // What does not fit at all is streamed again by every tile of rows.
-            let spill = if used(input(b.chunk), chunk_weights) <= L2 { 0 } else { chunk_weights * b.rows * panels };
+            let spill = if used(input(b.chunk), chunk_weights) <= l2 { 0 } else { chunk_weights * b.rows * panels };
             n * (weights_in + input_in + sums_in + spill)
         };
         let mut best = (usize::MAX, whole);
         let mut consider = |b: Self| {
+            if d.compact && b.images * b.cols * blocks(s.ic) * BLOCK > SCRATCH {
+                return;
+            }
             let t = traffic(&b);
             if t < best.0 {
                 best = (t, b);
@@ -118,7 +127,9 @@ impl Grid {
         }
         let panels = blocks(s.oc).div_ceil(d.blocking.panel);
         // A few parts for each thread even out what the machine does besides, but each should be worth its start.
-        let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
+        // Parts that share pixels would each copy them: one for each thread.
+        let wanted = if d.compact { threads } else { threads * 4 };
+        let wanted = wanted.min((s.macs() / 200_000) as usize).max(1);
         let tile = d.tiles.rows.longest();
         let strips = if d.y.output == 1 { d.x.output.div_ceil(2 * tile) } else { d.y.output.div_ceil(3) };
         let take = |available: usize, wanted: usize| available.min(wanted).max(1);
@@ -166,13 +177,14 @@ mod tests {
 
     #[test]
     fn small_layers_stay_whole_and_large_ones_are_cut() {
-        let b = plan(1, 64, 14, 64, 3).blocking();
+        let blocking = |n, ic, size, oc, k| Blocking::choose(&plan(n, ic, size, oc, k), false, budget(1 << 20));
+        let b = blocking(1, 64, 14, 64, 3);
         assert_eq!((b.rows, b.chunk), (14, 4));
-        let b = plan(1, 64, 224, 64, 3).blocking();
+        let b = blocking(1, 64, 224, 64, 3);
         assert!(b.rows < 60, "{b:?}: the input of all rows would leave L2 between panels");
-        let b = plan(1, 512, 7, 512, 3).blocking();
+        let b = blocking(1, 512, 7, 512, 3);
         assert_eq!((b.panel, b.chunk), (2, 32), "no partial sums where half a panel's weights stay");
-        let b = plan(16, 512, 7, 512, 3).blocking();
+        let b = blocking(16, 512, 7, 512, 3);
         assert!(b.images > 1 && b.chunk < 32, "{b:?}: the weights would be streamed for every image");
     }
 

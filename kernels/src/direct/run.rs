@@ -20,6 +20,8 @@ pub(super) struct Run<'a> {
 
 /// A region of one panel and chunk: what its tiles have in common.
 struct Region {
+    /// Where pixel (0, 0) of image 0 would lie.
+    input: *const f32,
     y: Segment,
     x: Segment,
     n: usize,
@@ -31,7 +33,7 @@ struct Region {
 
 impl Run<'_> {
     /// Computes one part of the output.
-    pub fn part(&self, part: &Part) {
+    pub fn part(&self, part: &Part, scratch: &mut [f32]) {
         let b = self.d.blocking;
         let cut = |r: &Range<usize>, step: usize| {
             let end = r.end;
@@ -40,16 +42,34 @@ impl Run<'_> {
         for n in cut(&part.n, b.images) {
             for y in cut(&part.y, b.rows) {
                 for x in cut(&part.x, b.cols) {
+                    let input = if self.d.compact { self.compact(scratch, &n, &x) } else { self.x.as_ptr() };
                     for panel in part.panels.clone() {
-                        self.panel(panel * b.panel, &n, &y, &x);
+                        self.panel(input, panel * b.panel, &n, &y, &x);
                     }
                 }
             }
         }
     }
 
+    /// Copies the input pixels behind the outputs `xs` of the images `n` to scratch. Returns where output pixel 0 of image 0
+    /// would lie there.
+    fn compact(&self, scratch: &mut [f32], n: &Range<usize>, xs: &Range<usize>) -> *const f32 {
+        let (d, s) = (self.d, &self.d.shape);
+        let from = d.input.strides(s.input());
+        for (image, n) in scratch.chunks_exact_mut(d.xs.n).zip(n.clone()) {
+            for (icb, pixels) in image.chunks_exact_mut(d.xs.block).enumerate() {
+                for (to, at) in pixels.chunks_exact_mut(BLOCK).zip(xs.clone()) {
+                    let (oy, ox) = (at / s.ow, at % s.ow);
+                    let at = n * from.n + icb * from.block + oy * s.sh * from.row + ox * s.sw * from.px;
+                    to.copy_from_slice(&self.x[at..at + BLOCK]);
+                }
+            }
+        }
+        scratch.as_ptr().wrapping_sub(n.start * d.xs.n + xs.start * d.xs.px)
+    }
+
     /// One panel of output channels of a block of images or rows, chunk by chunk.
-    fn panel(&self, ocb: usize, n: &Range<usize>, ys: &Range<usize>, xs: &Range<usize>) {
+    fn panel(&self, input: *const f32, ocb: usize, n: &Range<usize>, ys: &Range<usize>, xs: &Range<usize>) {
         let (d, b) = (self.d, self.d.blocking);
         let channels = d.channels(ocb);
         let total = d.steps(&channels).len();
@@ -60,7 +80,7 @@ impl Run<'_> {
             for n in n.clone() {
                 for y in d.y.segments(ys.clone()) {
                     let region =
-                        |x| Region { y: y.clone(), x, n, ocb, steps: steps.clone(), channels: channels.clone() };
+                        |x| Region { input, y: y.clone(), x, n, ocb, steps: steps.clone(), channels: channels.clone() };
                     match &whole {
                         Some(row) => self.region(&region(row.clone())),
                         None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
@@ -151,13 +171,13 @@ impl Run<'_> {
             + ((ky.start * s.dh) as isize - d.y.before as isize) * d.xs.row as isize
             + ((kx.start * s.dw) as isize - d.x.before as isize) * d.xs.px as isize;
         let args = TileArgs {
-            x: self.x.as_ptr().wrapping_offset(x_at),
+            x: r.input.wrapping_offset(x_at),
             w: self.w.as_ptr().wrapping_add(w_at),
             loops,
             depth,
             head,
             tail,
-            px: if down { s.sh * d.xs.row } else { s.sw * d.xs.px },
+            px: if down { d.y.stride * d.xs.row } else { d.x.stride * d.xs.px },
             w_block: d.span * step,
             accumulate: r.steps.start > 0,
             edge: [Taps::ALL; 2],
@@ -172,7 +192,7 @@ impl Run<'_> {
             },
             sweep: Sweep::ONE,
         };
-        let pixel = if down { (s.sh * d.xs.row, d.ys.row) } else { (s.sw * d.xs.px, d.ys.px) };
+        let pixel = if down { (d.y.stride * d.xs.row, d.ys.row) } else { (d.x.stride * d.xs.px, d.ys.px) };
         Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel }
     }
 }
@@ -206,7 +226,7 @@ impl Tiles {
         // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
         // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
         //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
-        //   stay below the input's (blocked: below its whole blocks);
+        //   stay below the input's (blocked: below its whole blocks); of a compact input, the block's pixels are in scratch;
         // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
         // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
         //   disjoint images, rows, columns or panels, so no two threads write the same one.

@@ -56,6 +56,14 @@ pub(super) fn identity() -> String {
     format!("{vendor} {family}/{model} {}", text(&brand)).trim_end().to_string()
 }
 
+/// What CPUID says of the size of a core's level-2 cache. AMD's leaf, which Intel's CPUs answer too.
+#[cfg(not(miri))]
+pub(super) fn l2_bytes() -> Option<usize> {
+    let leaf = 0x8000_0006;
+    let kib = if __cpuid(0x8000_0000).eax >= leaf { __cpuid(leaf).ecx >> 16 } else { 0 };
+    (kib > 0).then_some((kib as usize) << 10)
+}
+
 /// Runs `K` with AVX2 and FMA.
 ///
 /// # Safety

@@ -62,6 +62,21 @@ proptest! {
     }
 
     #[test]
+    fn strided_1x1(
+        (n, ic, oc) in (0usize..4, 1usize..70, 1usize..90),
+        (ih, iw, stride) in (1usize..20, 1usize..20, [1usize..4, 1usize..4]),
+        output in layouts(),
+        blocking in blockings(),
+        seed in 0u64..1000,
+    ) {
+        let shape = ConvShape::builder([n, ic, ih, iw], [oc, ic, 1, 1]).stride(stride).build().unwrap();
+        let problem = Problem::new(shape, seed);
+        for level in Level::available() {
+            problem.direct(*level, Layout::Blocked, output, blocking);
+        }
+    }
+
+    #[test]
     fn depthwise(
         shape in shapes(),
         input in layouts(),

@@ -122,7 +122,8 @@ impl Problem {
         d.pack(&self.w, &mut packed);
         let x = self.input(input);
         self.both(output, &format!("direct {level} {input:?} to {output:?}, {:?}", d.blocking()), |e, y, threads| {
-            d.forward(&x, &packed, e, y, threads);
+            let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
+            d.forward(&x, &packed, e, y, &mut scratch, threads);
         });
         d
     }
