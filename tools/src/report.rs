@@ -73,7 +73,8 @@ pub struct Args {
     /// How often each list is measured [default: 2 with --peer-command, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     passes: Option<u16>,
-    /// Rewrite the block between `<!-- results -->` and `<!-- /results -->` of this file
+    /// Rewrite the block between `<!-- results -->` and `<!-- /results -->` of this file; `<!-- results avx2 -->`, where there
+    /// is such a one, takes only reports of that level
     #[arg(long, value_name = "FILE")]
     readme: Option<PathBuf>,
     /// How much rounding error is acceptable: which algorithms race [default: default]

@@ -7,8 +7,9 @@ use super::figures::{self, Versus};
 use super::files;
 use crate::failure::{Failure, Outcome};
 
-const BEGIN: &str = "<!-- results -->";
-const END: &str = "<!-- /results -->";
+/// What follows `<!--` and precedes `-->` where the block begins and ends; a level may stand behind it.
+const BEGIN: &str = "results";
+const END: &str = "/results";
 
 /// Titles of the standard sets; others go by their names.
 const TITLES: &[(&str, &str)] = &[
@@ -19,17 +20,25 @@ const TITLES: &[(&str, &str)] = &[
     ("vgg16", "VGG-16"),
 ];
 
-/// Rewrites the block between the markers of a file.
+/// Rewrites the block between the markers of a file: those of the report's level, `<!-- results avx2 -->`, if it has such, so
+/// that tables of several levels stand side by side, else `<!-- results -->`.
 pub fn update(path: &Path, report: &Report) -> Outcome<()> {
     let failed = |why: String| Failure::new(format_args!("{}: {why}", path.display()));
     let text =
         std::fs::read_to_string(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
     let block = block(report).map_err(failed)?;
-    files::write(path, &replaced(&text, &block).map_err(failed)?)
+    let of_level = format!(" {}", report.machine.level);
+    let suffix = if text.contains(&marker(BEGIN, &of_level)) { &of_level } else { "" };
+    files::write(path, &replaced(&text, suffix, &block).map_err(failed)?)
 }
 
-/// The text with another block between the markers, and nothing else changed.
-fn replaced(text: &str, block: &str) -> Result<String, String> {
+fn marker(word: &str, suffix: &str) -> String {
+    format!("<!-- {word}{suffix} -->")
+}
+
+/// The text with another block between the markers of this suffix, and nothing else changed.
+fn replaced(text: &str, suffix: &str, block: &str) -> Result<String, String> {
+    let [first, last] = [BEGIN, END].map(|word| marker(word, suffix));
     let place = |marker: &str| {
         let mut places = text.match_indices(marker);
         match (places.next(), places.next()) {
@@ -38,9 +47,9 @@ fn replaced(text: &str, block: &str) -> Result<String, String> {
             (Some(_), Some(_)) => Err(format!("it has more than one {marker}")),
         }
     };
-    let (begin, end) = (place(BEGIN)? + BEGIN.len(), place(END)?);
+    let (begin, end) = (place(&first)? + first.len(), place(&last)?);
     if end < begin {
-        return Err(format!("{END} stands before {BEGIN}"));
+        return Err(format!("{last} stands before {first}"));
     }
     Ok(format!("{}\n\n{}\n\n{}", &text[..begin], block.trim(), &text[end..]))
 }
@@ -96,18 +105,22 @@ mod tests {
 
     #[test]
     fn only_the_block_is_replaced() {
-        let (before, after) = ("# Title\n\n\ttext\r\n", "\nmore <!-- x -->\n");
-        let old = format!("{before}{BEGIN}\nold\n{END}{after}");
-        let new = replaced(&old, "new\n").unwrap();
-        assert_eq!(new, format!("{before}{BEGIN}\n\nnew\n\n{END}{after}"));
-        assert_eq!(replaced(&new, "new").unwrap(), new, "twice is once");
-        for (text, words) in [
-            ("", "has no <!-- results"),
-            (BEGIN, "has no <!-- /results"),
-            (&format!("{END}{BEGIN}"), "before"),
-            (&format!("{old}{END}"), "more than one"),
-        ] {
-            assert!(replaced(text, "x").unwrap_err().contains(words), "{words}");
+        for suffix in ["", " avx2"] {
+            let [begin, end] = [BEGIN, END].map(|word| marker(word, suffix));
+            let (before, after) =
+                ("# Title\n\n\ttext\r\n", "\nmore <!-- x --> <!-- results neon --><!-- /results neon -->\n");
+            let old = format!("{before}{begin}\nold\n{end}{after}");
+            let new = replaced(&old, suffix, "new\n").unwrap();
+            assert_eq!(new, format!("{before}{begin}\n\nnew\n\n{end}{after}"));
+            assert_eq!(replaced(&new, suffix, "new").unwrap(), new, "twice is once");
+            for (text, words) in [
+                ("", "has no <!-- results"),
+                (&begin, "has no <!-- /results"),
+                (&format!("{end}{begin}"), "before"),
+                (&format!("{old}{end}"), "more than one"),
+            ] {
+                assert!(replaced(text, suffix, "x").unwrap_err().contains(words), "{words}");
+            }
         }
     }
 

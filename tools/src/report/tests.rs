@@ -196,6 +196,19 @@ fn files_are_replaced_whole_or_not_at_all() {
     readme::update(&readme, &samples::report()).unwrap();
     let text = std::fs::read_to_string(&readme).unwrap();
     assert!(text.starts_with("before\n<!-- results -->\n\n") && text.ends_with("\n\n<!-- /results -->\nafter\n"));
+    // Markers of the report's level go first.
+    let level = samples::report().machine.level;
+    std::fs::write(
+        &readme,
+        format!("<!-- results --><!-- /results --><!-- results {level} --><!-- /results {level} -->"),
+    )
+    .unwrap();
+    readme::update(&readme, &samples::report()).unwrap();
+    let text = std::fs::read_to_string(&readme).unwrap();
+    assert!(
+        text.starts_with("<!-- results --><!-- /results --><!-- results ") && text.contains("| ResNet-50 |"),
+        "{text}"
+    );
     let mut alone = samples::filtered(|l| l.name.starts_with("resnet50"));
     alone.sets[0].layers.iter_mut().flat_map(|l| &mut l.runs).for_each(|r| r.peers.clear());
     assert!(readme::update(&readme, &alone).is_err());
