@@ -162,6 +162,8 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
             let px = if PS == 0 { a.px } else { PS };
+            // A stem's weights stay in L1, and its inner loops are too short to hide what fetching ahead costs.
+            let fetch = KS != 1 || PS == 0 || PS >= BLOCK;
             let [lb, ly, lx] = a.loops;
             for tile in 0..a.sweep.n {
                 let x0 = a.x.wrapping_add(tile * a.sweep.x);
@@ -199,8 +201,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             let last = !EDGE || a.edge[1].contains(kx);
                             let mut k = k0;
                             while k < k1 {
-                                for line in (0..NV).step_by(BLOCK / I::LANES) {
-                                    s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
+                                if fetch {
+                                    for line in (0..NV).step_by(BLOCK / I::LANES) {
+                                        s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
+                                    }
                                 }
                                 let mut wv = [s.zero(); NV];
                                 for v in 0..NV {
