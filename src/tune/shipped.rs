@@ -1,10 +1,10 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by this command, on such a CPU that does nothing else (with `SWATH_LEVEL=avx2` before it, once more for that
-//! level):
+//! Made by this command, on such a CPU that does nothing else; where it has AVX-512, once more with `SWATH_LEVEL=avx2` before
+//! it and the same file:
 //!
 //! ```text
-//! SWATH_TUNE_FILE=target/zen4.toml cargo run --release -- tune --again --export src/tune/shipped/zen4.toml
+//! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --export src/tune/shipped/zen3.toml
 //! ```
 //!
 //! They are stale as soon as the set of kernels changes ([`kernel_set`](super::kernel_set)), and then ignored without a
@@ -16,7 +16,7 @@ use super::form;
 use super::table::{Census, TuningTable};
 
 /// Name and text of each table.
-static TEXTS: &[(&str, &str)] = &[("shipped with swath: zen4", include_str!("shipped/zen4.toml"))];
+static TEXTS: &[(&str, &str)] = &[("shipped with swath: zen3", include_str!("shipped/zen3.toml"))];
 
 /// All shipped entries in one table, also those that are stale or of other CPUs.
 pub fn shipped() -> Arc<TuningTable> {
