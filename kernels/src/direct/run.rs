@@ -164,11 +164,8 @@ impl Run<'_> {
             let tail = if last { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
             // The innermost loop is the cheapest: with a single tap it takes the blocks, if these are whole.
             let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK);
-            let loops = if single {
-                [Loop::ONCE, Loop::ONCE, steps(d.xs.block)]
-            } else {
-                [steps(d.xs.block), rows, columns]
-            };
+            let loops =
+                if single { [Loop::ONCE, Loop::ONCE, steps(d.xs.block)] } else { [steps(d.xs.block), rows, columns] };
             (d.xs.block, loops, BLOCK, head, tail)
         };
         let tap_len = if d.plain { BLOCK } else { BLOCK * BLOCK };
