@@ -30,6 +30,7 @@ const SQUARE: &str = "ic32ih14oc32kh3ph1";
 const POINT: &str = "ic64ih14oc64kh1";
 const DEPTHWISE: &str = "g64ic64ih14oc64kh3ph1";
 const GROUPED: &str = "g8ic32ih14oc32kh3ph1";
+const WINOGRAD: &str = "ic64ih14oc64kh3ph1";
 
 fn ready(level: Level, problem: &str) -> Ready {
     let shape = problem.parse::<Problem>().unwrap_or_else(|e| panic!("{e}")).shape;
@@ -60,6 +61,7 @@ fn run(r: &mut Ready) {
 #[bench::point(Level::Scalar, POINT)]
 #[bench::depthwise(Level::Scalar, DEPTHWISE)]
 #[bench::grouped(Level::Scalar, GROUPED)]
+#[bench::winograd(Level::Scalar, WINOGRAD)]
 fn scalar(mut r: Ready) -> Ready {
     run(&mut r);
     r
@@ -72,6 +74,7 @@ fn scalar(mut r: Ready) -> Ready {
 #[bench::point(Level::Avx2, POINT)]
 #[bench::depthwise(Level::Avx2, DEPTHWISE)]
 #[bench::grouped(Level::Avx2, GROUPED)]
+#[bench::winograd(Level::Avx2, WINOGRAD)]
 fn avx2(mut r: Ready) -> Ready {
     run(&mut r);
     r

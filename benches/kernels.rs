@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A row is benched under its own name, the one that tests and logs use. The two probes of the machine come first: their
-//! figures are what the others are held against. Throughput is in floating-point operations for probes, tiles and lanes,
-//! in bytes read for activations and pooling.
+//! figures are what the others are held against. Throughput is in floating-point operations for probes, tiles, lanes and
+//! Winograd's products, in bytes read for its transforms, activations and pooling.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
 use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
+use swath_kernels::winograd::{self, ProductArgs, TransformRow, Winograd};
 
 /// A kernel and how much one run of it does.
 struct Row {
@@ -41,6 +42,8 @@ fn rows(level: Level) -> Vec<Row> {
     let mut rows = probes(level);
     rows.extend(tile::rows(level).iter().map(tile_row));
     rows.extend(depthwise::rows(level).iter().map(lane_row));
+    rows.extend(winograd::rows(level).iter().map(product_row));
+    rows.extend(winograd::transforms(level).iter().map(transform_row));
     rows.extend(act::table(level).iter().map(act_row));
     rows.extend(pools(level));
     rows
@@ -147,6 +150,48 @@ fn lane_row(row: &'static depthwise::Row) -> Row {
     let flop = 2 * shape.macs_inside();
     let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut [], &Inline);
     Row { name: row.name.into(), throughput: Throughput::Elements(flop), run: Box::new(run) }
+}
+
+/// A point's product: four slices of tiles, 256 channels.
+fn product_row(row: &'static winograd::Row) -> Row {
+    const CHANNELS: usize = 256;
+    const SLICES: usize = 4;
+    let tiles = SLICES * row.mr;
+    let v = vec![0.5f32; tiles * CHANNELS];
+    let u = vec![0.5f32; row.blocks * CHANNELS * BLOCK];
+    let mut m = vec![0.0f32; row.blocks * tiles * BLOCK];
+    let run = move || {
+        let args = ProductArgs {
+            v: v.as_ptr(),
+            v_block: tiles * BLOCK,
+            ic: CHANNELS,
+            u: u.as_ptr(),
+            u_block: CHANNELS * BLOCK,
+            m: m.as_mut_ptr(),
+            m_block: tiles * BLOCK,
+            slices: SLICES,
+            ahead: 0,
+        };
+        // SAFETY: the level is one of `available`; v holds all tiles and channels, u and m all blocks.
+        unsafe { (row.run)(&args) };
+        black_box(&mut m);
+    };
+    let flop = 2 * tiles * CHANNELS * row.blocks * BLOCK;
+    Row { name: row.name.into(), throughput: Throughput::Elements(flop as u64), run: Box::new(run) }
+}
+
+/// A whole convolution of so few channels that it is mostly the two transforms; in bytes of input.
+fn transform_row(row: &'static TransformRow) -> Row {
+    let shape = ConvShape::builder([1, 16, 24, 24], [16, 16, 3, 3]).padding(1).build().expect("a valid shape");
+    let plan = Winograd::new(&shape, row.level, row.variant, Layout::Blocked, Layout::Blocked).expect("3x3, stride 1");
+    let x = vec![0.5f32; Layout::Blocked.len(shape.input())];
+    let mut packed = vec![0.0; plan.packed_len()];
+    plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
+    let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
+    let mut scratch = vec![0.0; plan.scratch_len()];
+    let bytes = size_of_val(&x[..]) as u64;
+    let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+    Row { name: row.name.into(), throughput: Throughput::Bytes(bytes), run: Box::new(run) }
 }
 
 fn act_row(row: &'static act::Row) -> Row {
