@@ -162,8 +162,9 @@ impl Run<'_> {
             let columns = Loop { n: kx.len(), x: s.dw * d.xs.px, w: BLOCK * BLOCK };
             let head = if r.steps.start == 0 { r.channels.start % BLOCK } else { 0 };
             let tail = if last { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
-            // The innermost loop is the cheapest: with a single tap it takes the blocks, if these are whole.
-            let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK);
+            // The innermost loop is the cheapest: with a single tap it takes the blocks, if these are whole. Edge tiles count
+            // on it for the columns (1x1 with padding).
+            let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK) && d.tiles.edges.is_none();
             let loops =
                 if single { [Loop::ONCE, Loop::ONCE, steps(d.xs.block)] } else { [steps(d.xs.block), rows, columns] };
             (d.xs.block, loops, BLOCK, head, tail)

@@ -62,14 +62,15 @@ proptest! {
     }
 
     #[test]
-    fn strided_1x1(
-        (n, ic, oc) in (0usize..4, 1usize..70, 1usize..90),
+    fn pointwise(
+        (n, ic, oc) in (0usize..4, prop_oneof![1usize..70, (1usize..5).prop_map(|blocks| blocks * 16)], 1usize..90),
         (ih, iw, stride) in (1usize..20, 1usize..20, [1usize..4, 1usize..4]),
+        padding in prop_oneof![Just([0; 4]), prop::array::uniform4(0usize..3)],
         output in layouts(),
         blocking in blockings(),
         seed in 0u64..1000,
     ) {
-        let shape = ConvShape::builder([n, ic, ih, iw], [oc, ic, 1, 1]).stride(stride).build().unwrap();
+        let shape = ConvShape::builder([n, ic, ih, iw], [oc, ic, 1, 1]).stride(stride).padding(padding).build().unwrap();
         let problem = Problem::new(shape, seed);
         for level in Level::available() {
             problem.direct(*level, Layout::Blocked, output, blocking);
@@ -113,6 +114,7 @@ fn named_shapes() {
         conv([1, 3, 35, 35], [20, 3, 7, 7]).stride(2).padding(3).build(),
         conv([1, 48, 9, 9], [80, 48, 1, 1]).build(),
         conv([1, 40, 15, 15], [33, 40, 1, 1]).stride(2).build(),
+        conv([1, 48, 9, 9], [40, 48, 1, 1]).padding(1).build(),
         conv([1, 128, 7, 7], [64, 128, 3, 3]).padding(1).build(),
         conv([1, 16, 33, 33], [16, 16, 3, 3]).padding(12).dilation(12).build(),
         conv([1, 20, 19, 19], [35, 20, 3, 3]).padding(1).build(),
