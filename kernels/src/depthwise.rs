@@ -42,7 +42,7 @@ use core::ops::Range;
 use run::Run;
 use table::Runs;
 
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -243,12 +243,13 @@ impl Depthwise {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert_eq!(y.len(), y_len, "output length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
+        let want = Lengths {
+            x: self.input.len(s.input()),
+            packed: self.packed_len(),
+            y: self.output.len(s.output()),
+            channels: s.oc,
+        };
+        want.assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let (y, finish) = (Shared::new(y), SyncFinish(Finish::new(epilogue, self.level)));
         // Planes are the natural parts; few of them are cut into strips of rows, many of them go together.

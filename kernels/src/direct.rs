@@ -38,7 +38,7 @@ use core::ops::Range;
 use blocking::Grid;
 use run::Run;
 
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -49,13 +49,11 @@ use crate::tile::{Access, Finish, SyncFinish, TileSet, pieces};
 /// Most floats of scratch for one thread.
 const SCRATCH: usize = 1 << 18;
 
-/// A direct convolution, planned: geometry, tiles and blocking. Small and `Copy`; holds no tensor.
+/// A direct convolution, planned: geometry, tiles and blocking. Holds no tensor.
 #[derive(Clone, Debug)]
 pub struct Direct {
     shape: ConvShape,
     level: Level,
-    /// NCHW input: the inner loop runs over `kx`.
-    plain: bool,
     /// 1x1 with a stride: the pixels that it meets are copied to scratch, and `xs` are the strides there.
     compact: bool,
     xs: Strides,
@@ -109,7 +107,6 @@ impl Direct {
     ) -> Self {
         shape.assert_consistent();
         let s = *shape;
-        let plain = input == Layout::Nchw;
         let pointwise = (s.kh, s.kw) == (1, 1) && s.pad == Default::default();
         let compact = pointwise
             && (s.sh, s.sw) != (1, 1)
@@ -154,7 +151,6 @@ impl Direct {
         let mut this = Self {
             shape: s,
             level,
-            plain,
             compact,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
@@ -208,6 +204,11 @@ impl Direct {
         1
     }
 
+    /// NCHW input: the inner loop runs over `kx`.
+    fn plain(&self) -> bool {
+        self.input == Layout::Nchw
+    }
+
     /// Input channels that the panel starting at output block `ocb` reads.
     fn channels(&self, ocb: usize) -> Range<usize> {
         let s = &self.shape;
@@ -217,12 +218,12 @@ impl Direct {
 
     /// The same as steps of the outermost reduction loop: blocks, or single channels from NCHW.
     fn steps(&self, channels: &Range<usize>) -> Range<usize> {
-        if self.plain { channels.clone() } else { channels.start / BLOCK..channels.end.div_ceil(BLOCK) }
+        if self.plain() { channels.clone() } else { channels.start / BLOCK..channels.end.div_ceil(BLOCK) }
     }
 
     /// Floats of packed weights per step of the outermost reduction loop, for one output-channel block.
     fn step_len(&self) -> usize {
-        self.shape.kh * self.shape.kw * BLOCK * if self.plain { 1 } else { BLOCK }
+        self.shape.kh * self.shape.kw * BLOCK * if self.plain() { 1 } else { BLOCK }
     }
 
     /// The blocking in use.
@@ -280,7 +281,7 @@ impl Direct {
         assert_eq!(packed.len(), self.packed_len());
         packed.fill(0.0);
         let (icg, ocg, taps) = (s.icg(), s.ocg(), s.kh * s.kw);
-        let depth = if self.plain { 1 } else { BLOCK };
+        let depth = if self.plain() { 1 } else { BLOCK };
         for o in 0..s.oc {
             let ocb = o / BLOCK;
             let first = self.steps(&self.channels(ocb / self.blocking.panel * self.blocking.panel)).start;
@@ -315,12 +316,13 @@ impl Direct {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert_eq!(y.len(), y_len, "output length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
+        let want = Lengths {
+            x: self.input.len(s.input()),
+            packed: self.packed_len(),
+            y: self.output.len(s.output()),
+            channels: s.oc,
+        };
+        want.assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let run =
             Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };

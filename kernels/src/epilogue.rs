@@ -76,6 +76,28 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+/// How long the slices of a convolution's run must be. Kernels go through pointers, so this is checked once a run.
+pub(crate) struct Lengths {
+    pub x: usize,
+    pub packed: usize,
+    /// Of the output, and of the residual.
+    pub y: usize,
+    /// Output channels, as many as the bias has.
+    pub channels: usize,
+}
+
+impl Lengths {
+    /// Panics where a slice is not so long.
+    #[track_caller]
+    pub fn assert(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &[f32]) {
+        assert_eq!(x.len(), self.x, "input length");
+        assert_eq!(packed.len(), self.packed, "packed weights' length");
+        assert_eq!(y.len(), self.y, "output length");
+        assert!(epilogue.bias.is_none_or(|b| b.len() == self.channels), "bias length");
+        assert!(epilogue.residual.is_none_or(|r| r.len() == self.y), "residual length");
+    }
+}
+
 impl<'a> Epilogue<'a> {
     /// Nothing at all.
     pub fn none() -> Self {

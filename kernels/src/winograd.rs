@@ -52,7 +52,7 @@ use output::OutputTile;
 use run::{Piece, Run};
 use transform::{F2, F4, F6, Transform};
 
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
 use crate::isa::{self, Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -440,12 +440,9 @@ impl Winograd {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), s.n * self.xs.n, "input length");
-        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert_eq!(y.len(), y_len, "output length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
+        let want =
+            Lengths { x: s.n * self.xs.n, packed: self.packed_len(), y: self.output.len(s.output()), channels: s.oc };
+        want.assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
         Run { d: self, x, u: packed, y: Shared::new(y), finish }.all(scratch, executor);

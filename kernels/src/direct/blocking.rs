@@ -43,7 +43,7 @@ impl Blocking {
     pub(super) fn choose(d: &Direct, flat: bool, l2: usize) -> Self {
         let s = &d.shape;
         let widest = d.blocking.panel;
-        let channel_step = if d.plain { 1 } else { BLOCK };
+        let channel_step = if d.plain() { 1 } else { BLOCK };
         let weights = 4 * d.packed_len();
         let tile = d.tiles.rows.longest();
         let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel: widest, chunk: d.span };

@@ -151,7 +151,7 @@ impl Run<'_> {
         let last = r.steps.end == all.len();
         let step = d.step_len();
         let steps = |x: usize| Loop { n: r.steps.len(), x, w: step };
-        let (first, loops, depth, head, tail) = if d.plain {
+        let (first, loops, depth, head, tail) = if d.plain() {
             // The inner loop runs over adjacent columns.
             let columns = if s.dw == 1 { Loop::ONCE } else { Loop { n: kx.len(), x: s.dw, w: BLOCK } };
             let depth = if s.dw == 1 { kx.len() } else { 1 };
@@ -169,7 +169,7 @@ impl Run<'_> {
                 if single { [Loop::ONCE, Loop::ONCE, steps(d.xs.block)] } else { [steps(d.xs.block), rows, columns] };
             (d.xs.block, loops, BLOCK, head, tail)
         };
-        let tap_len = if d.plain { BLOCK } else { BLOCK * BLOCK };
+        let tap_len = if d.plain() { BLOCK } else { BLOCK * BLOCK };
         let w_at = (ocb * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
         // The first tap of output (0, 0), which may lie outside of the input.
         let x_at = (r.n * d.xs.n + (all.start + r.steps.start) * first) as isize

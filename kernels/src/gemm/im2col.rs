@@ -34,7 +34,7 @@ use core::ops::Range;
 use super::block::{Block, Left, Tiles, Weights};
 use super::gather::Patches;
 use super::{A_FLOATS, ALIGN, Blocking, KC, aligned, row_len};
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -208,12 +208,8 @@ impl Im2col {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let y_len = self.output.len(s.output());
-        assert_eq!(x.len(), self.x_len, "input length");
-        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert_eq!(y.len(), y_len, "output length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.oc), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == y_len), "residual length");
+        let want = Lengths { x: self.x_len, packed: self.packed_len(), y: self.output.len(s.output()), channels: s.oc };
+        want.assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let run = Run { d: self, x, w: packed, y: Shared::new(y), epilogue };
         let grid = self.grid(executor.threads());
