@@ -26,6 +26,7 @@
 //! loads and 21 multiply-adds a row of taps, so the FMA unit is the limit as long as the data is in L1.
 //!
 //! Input in NCHW or NHWC is blocked strip by strip in scratch memory, at most 1 MiB for each thread.
+//! Where a vector lies inside one group, that group's channels may begin in the middle of a block and fill several.
 //!
 //! Columns with other overhangs, and all of a dilated convolution, are cut into regions as in [`direct`](crate::direct), and
 //! take their taps one by one. Order of the sum: `(j, ky, kx)`. Error: as for the register tile.
@@ -73,6 +74,8 @@ pub struct Depthwise {
     source: Source,
     /// Output rows of a strip: all, or as many as have their input in scratch.
     strip: usize,
+    /// Most input blocks that an output block draws from, where they are copied to scratch; else 0.
+    depth: usize,
     /// For whole rows, or their pixels with all taps, where the level has kernels for them.
     sweep: Option<Sweep>,
     /// Kernels for everything else, one for each number of pixels.
@@ -157,21 +160,9 @@ impl Depthwise {
         if source == Source::Permuted && !together(level.lanes(), level.lanes()) {
             return Err("groups straddle vectors");
         }
-        // A group may be several whole blocks, where input is not copied block by block.
-        let whole = input == Layout::Blocked && s.icg().is_multiple_of(BLOCK) && s.ocg().is_multiple_of(BLOCK);
-        if source == Source::One && !whole && !together(BLOCK, BLOCK) {
-            return Err("groups straddle blocks");
-        }
-        // Input rows that fit scratch, less the halo of a strip.
-        let halo = (s.kh - 1) * s.dh + 1;
-        let strip = match (STRIP / (s.iw * BLOCK)).checked_sub(halo) {
-            _ if input == Layout::Blocked => s.oh,
-            Some(more) => (more / s.sh + 1).min(s.oh),
-            None => return Err("the input of one row of outputs exceeds the scratch"),
-        };
         let x = Axis::x(&s);
         let any = rows(level).chunk_by(|a, b| (a.kw, a.source) == (b.kw, b.source));
-        Ok(Self {
+        let mut this = Self {
             shape: s,
             level,
             y: Axis::y(&s),
@@ -180,11 +171,30 @@ impl Depthwise {
             input,
             output,
             source,
-            strip,
+            strip: s.oh,
+            depth: 0,
             sweep: Sweep::choose(&s, &x, level, source, pixels),
             any: any.clone().find(|r| r[0].kw == 1 && r[0].source == source).expect("every level has these rows"),
             x,
-        })
+        };
+        if input != Layout::Blocked {
+            // Input rows that fit scratch, less the halo of a strip.
+            this.depth = (0..blocks(s.oc)).map(|b| this.input_blocks(b).len()).max().unwrap_or(1);
+            let halo = (s.kh - 1) * s.dh + 1;
+            let Some(more) = (STRIP / (s.iw * BLOCK * this.depth)).checked_sub(halo) else {
+                return Err("the input of one row of outputs exceeds the scratch");
+            };
+            this.strip = (more / s.sh + 1).min(s.oh);
+            this.xs.block = this.input_rows(this.strip) * s.iw * BLOCK;
+        }
+        Ok(this)
+    }
+
+    /// The input blocks that output block `ocb` draws from.
+    fn input_blocks(&self, ocb: usize) -> Range<usize> {
+        let s = &self.shape;
+        let last = ((ocb + 1) * BLOCK).min(s.oc) - 1;
+        ocb * BLOCK / s.ocg() * s.icg() / BLOCK..blocks((last / s.ocg() + 1) * s.icg())
     }
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.
@@ -218,8 +228,7 @@ impl Depthwise {
 
     /// Floats of scratch for one thread.
     pub fn scratch_len(&self) -> usize {
-        let s = &self.shape;
-        if self.input == Layout::Blocked { 0 } else { self.input_rows(self.strip) * s.iw * BLOCK }
+        self.depth * self.xs.block
     }
 
     /// Input rows that a strip of `rows` output rows can meet.
@@ -289,22 +298,24 @@ impl Depthwise {
         if self.input == Layout::Blocked {
             return Input { x, image: n, row: 0, block: 0 };
         }
-        let block = ocb * BLOCK / s.ocg() * s.icg() / BLOCK;
+        let sources = self.input_blocks(ocb);
         let first = (rows.start * s.sh).saturating_sub(s.pad.top).min(s.ih);
         let last = (rows.end * s.sh + (s.kh - 1) * s.dh).saturating_sub(s.pad.top + s.sh - 1).clamp(first, s.ih);
         let from = self.input.strides(s.input());
-        let channels = BLOCK.min(s.ic - block * BLOCK);
-        assert!(scratch.len() >= (last - first) * s.iw * BLOCK, "scratch holds the rows of a strip");
-        for (line, iy) in scratch.chunks_exact_mut(s.iw * BLOCK).zip(first..last) {
-            let at = n * from.n + block * from.block + iy * from.row;
-            for (px, lanes) in line.chunks_exact_mut(BLOCK).enumerate() {
-                for c in 0..channels {
-                    lanes[c] = x[at + px * from.px + c * from.channel];
+        assert!((last - first) * s.iw * BLOCK <= self.xs.block && sources.len() <= self.depth, "scratch holds a strip");
+        for (copy, block) in scratch.chunks_exact_mut(self.xs.block).zip(sources.clone()) {
+            let channels = BLOCK.min(s.ic - block * BLOCK);
+            for (line, iy) in copy.chunks_exact_mut(s.iw * BLOCK).zip(first..last) {
+                let at = n * from.n + block * from.block + iy * from.row;
+                for (px, lanes) in line.chunks_exact_mut(BLOCK).enumerate() {
+                    for c in 0..channels {
+                        lanes[c] = x[at + px * from.px + c * from.channel];
+                    }
+                    lanes[channels..].fill(0.0);
                 }
-                lanes[channels..].fill(0.0);
             }
         }
-        Input { x: scratch, image: 0, row: first, block }
+        Input { x: scratch, image: 0, row: first, block: sources.start }
     }
 }
 

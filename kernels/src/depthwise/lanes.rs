@@ -60,9 +60,10 @@ pub struct LaneArgs {
     pub(super) planes: usize,
     pub(super) x_plane: usize,
     pub(super) w_plane: usize,
-    /// Vectors of output channels, and where each draws from.
+    /// Vectors of output channels, where each draws from, and for [`ONE`] the channel of that block with which `j` starts.
     pub(super) vectors: usize,
     pub(super) x_vector: [usize; MAX_VECTORS],
+    pub(super) head: [usize; MAX_VECTORS],
     /// Of pixel 0 of line 0 and vector 0 of plane 0.
     pub(super) out: Output,
 }
@@ -90,6 +91,8 @@ struct Source {
     w: *const f32,
     index: *const u32,
     rows: usize,
+    /// Channel of the block at `x` that `j = 0` draws from, for [`ONE`].
+    head: usize,
 }
 
 impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>
@@ -148,8 +151,9 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
             // SAFETY: with a permutation there are lane numbers for each j.
             let index = if FROM == PERMUTED { Some(unsafe { s.load_index(lane_numbers) }) } else { None };
             // Taps that edge pixels leave out may lie outside of the input: wrapping arithmetic.
+            let channel = from.head + j;
             let (mut x, mut w) = (
-                run.wrapping_add(if FROM == ONE { j / BLOCK * a.x_block + j % BLOCK } else { 0 }),
+                run.wrapping_add(if FROM == ONE { channel / BLOCK * a.x_block + channel % BLOCK } else { 0 }),
                 from.w.wrapping_add(j * a.w_group),
             );
             // Loops end by their pointers: a counter less, and a number of iterations that the compiler cannot know, so that
@@ -191,6 +195,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                 x: from.x.wrapping_add(a.x_vector[v & (MAX_VECTORS - 1)]),
                 w: from.w.wrapping_add(v * I::LANES),
                 index: from.index.wrapping_add(v * INDEX),
+                head: a.head[v & (MAX_VECTORS - 1)],
                 ..from
             };
             // SAFETY: the kernel's contract covers every vector.
@@ -251,6 +256,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
                     w: w.wrapping_add(first * a.w_row),
                     index: a.index,
                     rows: end - first,
+                    head: 0,
                 };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { Self::line(s, a, from, &to, line * a.y_line) };

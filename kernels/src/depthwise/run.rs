@@ -113,10 +113,11 @@ impl Run<'_> {
         // Blocked output has vectors beyond the last channel, which are stored as zeros.
         let channels = if d.output == Layout::Blocked { BLOCK } else { BLOCK.min(s.oc - first) };
         let vectors = channels.div_ceil(d.level.lanes());
-        let mut x_vector = [0; MAX_VECTORS];
-        for (v, x) in x_vector.iter_mut().enumerate().take(vectors) {
+        let (mut x_vector, mut head) = ([0; MAX_VECTORS], [0; MAX_VECTORS]);
+        for (v, (x, head)) in x_vector.iter_mut().zip(&mut head).enumerate().take(vectors) {
             let source = self.source(v);
-            *x = (source / BLOCK - self.x.block) * d.xs.block + source % BLOCK;
+            let (block, channel) = ((source / BLOCK - self.x.block) * d.xs.block, source % BLOCK);
+            (*x, *head) = if d.source == Source::One { (block, channel) } else { (block + channel, 0) };
         }
         let finish = self.finish.0.at(first, 0);
         LaneArgs {
@@ -148,6 +149,7 @@ impl Run<'_> {
             w_plane: s.icg() * s.kh * s.kw * BLOCK,
             vectors,
             x_vector,
+            head,
             out: Output {
                 y: self.y.at(0),
                 px: d.ys.px,
@@ -207,8 +209,8 @@ impl Run<'_> {
         //   alone (`Runs::choose`);
         // * planes that go together draw from blocks of the same distance, and are blocks of one image;
         // * `region`: its pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input;
-        // * `block_input` has copied all rows that the strip's taps meet;
-        // * the lanes of a vector draw from one vector (or one channel) of the input, by the check in `new`;
+        // * `block_input` has copied all rows that the strip's taps meet, of all blocks that the plane draws from;
+        // * the lanes of a vector draw from one vector of the input, by the check in `new`, or all from one channel;
         // * parts of a run have disjoint planes or rows, so no two threads write the same output.
         unsafe { (runs.row.run)(args) };
     }

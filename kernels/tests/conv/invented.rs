@@ -91,6 +91,25 @@ proptest! {
         }
     }
 
+    /// Groups of whole vectors of outputs, whose inputs begin and end anywhere in blocks.
+    #[test]
+    fn groups_across_blocks(
+        (groups, icg, ocg) in (2usize..6, 1usize..33, prop::sample::select(vec![4usize, 8, 16, 24, 32])),
+        (n, ih, iw) in (1usize..3, 1usize..9, 1usize..24),
+        (kh, stride, padding) in (1usize..4, [1usize..3, 1usize..3], prop::array::uniform4(0usize..3)),
+        (input, output) in (layouts(), layouts()),
+        seed in 0u64..1000,
+    ) {
+        let shape = ConvShape::builder([n, groups * icg, ih, iw], [groups * ocg, icg, kh, 3]);
+        let shape = shape.stride(stride).padding(padding).groups(groups).build();
+        prop_assume!(shape.is_ok());
+        let problem = Problem::new(shape.unwrap(), seed);
+        for level in Level::available() {
+            let done = problem.depthwise(*level, input, output, None);
+            assert!(done.is_some() || !ocg.is_multiple_of(level.lanes()), "{level} does groups of whole vectors");
+        }
+    }
+
     #[test]
     fn winograd(shape in winograd_shapes(), input in layouts(), output in layouts(), chunk in 1usize..40, seed in 0u64..1000) {
         let problem = Problem::new(shape, seed);
@@ -122,6 +141,8 @@ fn named_shapes() {
         conv([1, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
         conv([1, 64, 12, 12], [64, 4, 3, 3]).padding(1).groups(16).build(),
         conv([1, 64, 8, 8], [64, 32, 3, 3]).padding(1).groups(2).build(),
+        conv([1, 40, 7, 9], [16, 20, 3, 3]).padding(1).groups(2).build(),
+        conv([2, 72, 6, 21], [72, 24, 3, 3]).padding(1).stride(2).groups(3).build(),
         conv([2, 21, 11, 11], [63, 1, 5, 5]).padding(2).groups(21).build(),
         conv([2, 32, 14, 14], [32, 1, 7, 7]).stride(2).padding(3).groups(32).build(),
         // Outputs that see nothing but padding, a single pixel, a window of one row.
