@@ -170,7 +170,7 @@ impl Direct {
             .map(|b| this.steps(&this.channels(b)).len())
             .max()
             .unwrap_or(1);
-        this.blocking = Blocking::choose(&this, flat, blocking::budget(Cpu::l2_bytes()));
+        this.blocking = Blocking::choose(&this, flat, Cpu::l2_bytes());
         if let Some(b) = blocking {
             let panel = b.panel.clamp(1, widest);
             let cols = if flat { b.cols.max(1) } else { x.output };

@@ -171,6 +171,8 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                 let mut acc = [[s.zero(); NV]; MR];
                 if a.accumulate {
                     acc = a.out.load(s, y0);
+                    // The next tile's sums, which it needs at once.
+                    a.out.prefetch::<I, MR, NV>(s, y0 + a.sweep.y);
                 } else {
                     a.out.prefetch::<I, MR, NV>(s, y0);
                 }
