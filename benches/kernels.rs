@@ -22,7 +22,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
-use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Soon, Sweep, Taps, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs, TransformRow, Winograd};
 
 /// A kernel and how much one run of it does.
@@ -104,6 +104,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             accumulate: false,
             edge: [Taps::ALL; 2],
             sweep: Sweep::ONE,
+            soon: Soon::NONE,
             out: Output {
                 y: y.as_mut_ptr(),
                 px: row.blocks * BLOCK,

@@ -79,6 +79,26 @@ pub struct TileArgs {
     pub out: Output,
     /// Tiles that follow each other.
     pub sweep: Sweep,
+    /// Weights that other tiles need soon.
+    pub soon: Soon,
+}
+
+/// Weights for later tiles, which come to L2 meanwhile: some lines for each step of the outer loops, about as fast as a thousand
+/// multiply-adds fetch them, so that even memory keeps up. The tile at hand reads its own from L2.
+#[derive(Clone, Copy, Debug)]
+pub struct Soon {
+    /// The first line.
+    pub from: *const f32,
+    /// Their end; where `from` is not before it, there are none.
+    pub end: *const f32,
+}
+
+impl Soon {
+    /// Floats for each step of the outer loops: two lines.
+    pub const STEP: usize = 2 * BLOCK;
+
+    /// No weights.
+    pub const NONE: Soon = Soon { from: core::ptr::null(), end: core::ptr::null() };
 }
 
 /// How many tiles one call computes, and how far the input and the output move from one to the next, in floats. Calling and
@@ -165,6 +185,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             // A stem's weights stay in L1, and its inner loops are too short to hide what fetching ahead costs.
             let fetch = KS != 1 || PS == 0 || PS >= BLOCK;
             let [lb, ly, lx] = a.loops;
+            let mut soon = a.soon.from;
             for tile in 0..a.sweep.n {
                 let x0 = a.x.wrapping_add(tile * a.sweep.x);
                 let y0 = tile * a.sweep.y;
@@ -199,6 +220,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             } else {
                                 a.w
                             };
+                            if fetch && soon < a.soon.end {
+                                (0..Soon::STEP).step_by(BLOCK).for_each(|line| s.prefetch_l2(soon.wrapping_add(line)));
+                                soon = soon.wrapping_add(Soon::STEP);
+                            }
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);
                             let mut k = k0;

@@ -145,6 +145,8 @@ impl Grid {
         let take = |available: usize, wanted: usize| available.min(wanted).max(1);
         // Threads that share out the panels instead of the pixels read each weight once between them.
         let by_panels = if 4 * d.packed_len() > HEAVY_WEIGHTS { take(panels, wanted) } else { 1 };
+        // Strips of rows would stream a panel's weights once each, and their inputs overlap (dilated: nearly all of it).
+        let wanted = if by_panels.is_multiple_of(threads) { by_panels } else { wanted };
         let images = take(s.n.div_ceil(d.blocking.images), wanted.div_ceil(by_panels));
         let strips = take(strips, wanted.div_ceil(by_panels * images));
         // As many parts for each thread: 7 equal parts would keep two threads busy for the time of 8.

@@ -2,12 +2,12 @@
 
 use core::ops::Range;
 
-use super::Direct;
 use super::blocking::Part;
+use super::{Direct, Tiling};
 use crate::exec::Shared;
-use crate::layout::{BLOCK, Layout};
+use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, Row, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
+use crate::tile::{Loop, Output, Row, Soon, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
@@ -18,17 +18,46 @@ pub(super) struct Run<'a> {
     pub finish: SyncFinish,
 }
 
-/// A region of one panel and chunk: what its tiles have in common.
+/// A region of one chunk and a group of output-channel blocks: what its tiles have in common.
 struct Region {
     /// Where pixel (0, 0) of image 0 would lie.
     input: *const f32,
     y: Segment,
     x: Segment,
     n: usize,
+    /// The group's first block.
     ocb: usize,
     /// Steps of the outermost reduction loop, relative to the panel's first.
     steps: Range<usize>,
     channels: Range<usize>,
+}
+
+/// The weights that come after those at hand, block by block.
+struct Following {
+    /// Of the next block, and the number of blocks.
+    w: *const f32,
+    blocks: usize,
+    /// Floats of a block that are wanted, of those that it has.
+    len: usize,
+    stride: usize,
+    /// How much of the next block is on its way.
+    done: usize,
+}
+
+impl Following {
+    /// What the next tiles, of so many steps in all, can fetch.
+    fn take(&mut self, steps: usize) -> Soon {
+        if self.blocks == 0 {
+            return Soon::NONE;
+        }
+        let from = self.w.wrapping_add(self.done);
+        let end = self.w.wrapping_add(self.len);
+        self.done += steps * Soon::STEP;
+        if self.done >= self.len {
+            *self = Self { w: self.w.wrapping_add(self.stride), blocks: self.blocks - 1, done: 0, ..*self };
+        }
+        Soon { from, end }
+    }
 }
 
 impl Run<'_> {
@@ -77,58 +106,98 @@ impl Run<'_> {
         let whole = d.tiles.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
         for s0 in (0..total).step_by(b.chunk.min(total)) {
             let steps = s0..(s0 + b.chunk).min(total);
-            for n in n.clone() {
-                for y in d.y.segments(ys.clone()) {
-                    let region =
-                        |x| Region { input, y: y.clone(), x, n, ocb, steps: steps.clone(), channels: channels.clone() };
-                    match &whole {
-                        Some(row) => self.region(&region(row.clone())),
-                        None => d.x.segments(xs.clone()).for_each(|x| self.region(&region(x))),
+            for (first, blocks, t) in d.covers(ocb) {
+                // The weights of a group of blocks serve all images and regions before the next group's.
+                let longest = if whole.is_some() { xs.len() } else { d.x.interior().len().clamp(1, xs.len()) };
+                for (b0, nb) in pieces(blocks, t.width(&t.rows, longest, blocks)) {
+                    let ocb = ocb + first + b0;
+                    let mut following = self.following(ocb, nb, &steps, total);
+                    for n in n.clone() {
+                        for y in d.y.segments(ys.clone()) {
+                            let region = |x| Region {
+                                input,
+                                y: y.clone(),
+                                x,
+                                n,
+                                ocb,
+                                steps: steps.clone(),
+                                channels: channels.clone(),
+                            };
+                            match &whole {
+                                Some(row) => self.region(&region(row.clone()), t, nb, &mut following),
+                                None => {
+                                    d.x.segments(xs.clone())
+                                        .for_each(|x| self.region(&region(x), t, nb, &mut following))
+                                }
+                            }
+                        }
                     }
                 }
             }
         }
     }
 
-    fn region(&self, r: &Region) {
+    /// What comes after the steps of `nb` blocks from `ocb` on: the next blocks of the panel, else its next chunk, else the
+    /// next panel.
+    fn following(&self, ocb: usize, nb: usize, steps: &Range<usize>, total: usize) -> Following {
+        let d = self.d;
+        let (all, panel) = (blocks(d.shape.oc), d.blocking.panel);
+        let first = ocb / panel * panel;
+        let end = (first + panel).min(all);
+        let (ocb, start) = match (ocb + nb < end, steps.end < total) {
+            (true, _) => (ocb + nb, steps.start),
+            (false, true) => (first, steps.end),
+            (false, false) => (end, 0),
+        };
+        let len = (steps.end - steps.start).min(total - start) * d.step_len();
+        let stride = d.span * d.step_len();
+        let w = self.w.as_ptr().wrapping_add(ocb * stride + start * d.step_len());
+        Following { w, blocks: nb.min(all - ocb), len, stride, done: 0 }
+    }
+
+    /// `nb` blocks of output channels of a region.
+    fn region(&self, r: &Region, t: &Tiling, nb: usize, following: &mut Following) {
         let (w, h) = (r.x.out.len(), r.y.out.len());
-        for (first, blocks, t) in self.d.covers(r.ocb) {
-            let width = t.width(&t.rows, w, blocks);
-            // Down the columns where that fills tiles better: border columns of a few pixels.
-            if t.edges.is_none() && w < t.rows.max_mr(width).min(4) && h > w {
-                let width = t.width(&t.columns, h, blocks);
-                for (b0, nb) in pieces(blocks, width) {
-                    let mut tiles = self.tiles(r, first + b0, true);
-                    for x in r.x.out.clone() {
-                        for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
-                            tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n);
-                        }
+        // Down the columns where that fills tiles better: border columns of a few pixels.
+        if t.edges.is_none() && w < t.rows.max_mr(t.width(&t.rows, w, nb)).min(4) && h > w {
+            for (b0, nb) in pieces(nb, t.width(&t.columns, h, nb)) {
+                let mut tiles = self.tiles(r, b0, true);
+                for x in r.x.out.clone() {
+                    for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
+                        tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n, following);
                     }
                 }
-                continue;
             }
-            for (b0, nb) in pieces(blocks, width) {
-                let mut tiles = self.tiles(r, first + b0, false);
-                for y in r.y.out.clone() {
-                    for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
-                        let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
-                        self.row(&mut tiles, (t.rows.get(mr, nb), edge), (y, r.x.out.start + x0), n);
-                    }
+            return;
+        }
+        for (b0, nb) in pieces(nb, t.width(&t.rows, w, nb)) {
+            let mut tiles = self.tiles(r, b0, false);
+            for y in r.y.out.clone() {
+                for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
+                    let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                    self.row(&mut tiles, (t.rows.get(mr, nb), edge), (y, r.x.out.start + x0), n, following);
                 }
             }
         }
     }
 
     /// A run of `n` tiles: edge tiles for the first and the last of a row, if those lack taps.
-    fn row(&self, tiles: &mut Tiles, (row, edge): (&Row, Option<&Row>), (y, x): (usize, usize), n: usize) {
+    fn row(
+        &self,
+        tiles: &mut Tiles,
+        (row, edge): (&Row, Option<&Row>),
+        (y, x): (usize, usize),
+        n: usize,
+        following: &mut Following,
+    ) {
         let d = self.d;
-        let Some(edge) = edge else { return tiles.run(self, row, (y, x), n) };
+        let Some(edge) = edge else { return tiles.run(self, row, (y, x), n, following) };
         let (inner, mr) = (d.x.interior(), row.mr);
         let first = usize::from(x < inner.start);
         let last = usize::from(x + n * mr > inner.end).min(n - first);
         let mut at_edge = |x: usize| {
             tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
-            tiles.run(self, edge, (y, x), 1);
+            tiles.run(self, edge, (y, x), 1, following);
         };
         if first == 1 {
             at_edge(x);
@@ -137,7 +206,7 @@ impl Run<'_> {
             at_edge(x + (n - 1) * mr);
         }
         if n > first + last {
-            tiles.run(self, row, (y, x + first * mr), n - first - last);
+            tiles.run(self, row, (y, x + first * mr), n - first - last, following);
         }
     }
 
@@ -196,6 +265,7 @@ impl Run<'_> {
                 finish: last.then(|| self.finish.0.at(ocb * BLOCK, 0)),
             },
             sweep: Sweep::ONE,
+            soon: Soon::NONE,
         };
         let pixel = if down { (d.y.stride * d.xs.row, d.ys.row) } else { (d.x.stride * d.xs.px, d.ys.px) };
         Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel }
@@ -216,8 +286,9 @@ struct Tiles {
 impl Tiles {
     /// Computes `n` tiles of `row`, one after the other from output (`oy`, `ox`) on.
     #[inline]
-    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize) {
+    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize, following: &mut Following) {
         let d = run.d;
+        self.args.soon = following.take(n * self.args.loops.iter().map(|l| l.n).product::<usize>());
         let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
         self.args.sweep = Sweep { n, x: row.mr * self.pixel.0, y: row.mr * self.pixel.1 };
         self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);

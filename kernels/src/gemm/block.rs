@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Sweep, Taps, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, Taps, TileArgs, TileSet, pieces};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -120,6 +120,7 @@ impl Block<'_> {
                     accumulate: self.accumulate,
                     edge: [Taps::ALL; 2],
                     sweep: Sweep::ONE,
+                    soon: Soon::NONE,
                     out: Output {
                         y: self.y.wrapping_add(y_at),
                         px: self.y_px,

@@ -4,7 +4,7 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, Sweep, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Soon, Sweep, Taps, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
@@ -70,6 +70,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             accumulate,
             edge,
             sweep: Sweep::ONE,
+            soon: Soon::NONE,
             out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
