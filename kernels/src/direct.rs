@@ -1,8 +1,8 @@
 //! Direct convolution: regions, blocking and loops around the register tile.
 //!
 //! ```text
-//! for each block of images or rows (or pixels), panel of output channels, chunk of input channels:
-//!   for each region of output pixels that share their valid taps:
+//! for each block of images or rows (or pixels), panel of output channels, chunk of input channels, group of output-channel blocks:
+//!   for each image and each region of output pixels that share their valid taps:
 //!     for each tile of the region: sum over (icb, ky, kx, 16 channels) in registers, one store
 //! ```
 //!

@@ -83,8 +83,8 @@ pub struct TileArgs {
     pub soon: Soon,
 }
 
-/// Weights for later tiles, which come to L2 meanwhile: some lines for each step of the outer loops, about as fast as a thousand
-/// multiply-adds fetch them, so that even memory keeps up. The tile at hand reads its own from L2.
+/// Weights that later tiles read, which come to L2 meanwhile: a pass over 48 pixels fetches as many as it uses. So they come
+/// from memory about as fast as from L3, while this tile reads its own from L2.
 #[derive(Clone, Copy, Debug)]
 pub struct Soon {
     /// The first line.
@@ -94,11 +94,13 @@ pub struct Soon {
 }
 
 impl Soon {
-    /// Floats for each step of the outer loops: two lines.
-    pub const STEP: usize = 2 * BLOCK;
-
     /// No weights.
     pub const NONE: Soon = Soon { from: core::ptr::null(), end: core::ptr::null() };
+
+    /// Floats, in whole lines, that a tile of so many sums fetches with each step of its outer loops.
+    pub const fn step(sums: usize) -> usize {
+        sums.div_ceil(48) * BLOCK
+    }
 }
 
 /// How many tiles one call computes, and how far the input and the output move from one to the next, in floats. Calling and
@@ -221,8 +223,11 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                                 a.w
                             };
                             if fetch && soon < a.soon.end {
-                                (0..Soon::STEP).step_by(BLOCK).for_each(|line| s.prefetch_l2(soon.wrapping_add(line)));
-                                soon = soon.wrapping_add(Soon::STEP);
+                                let step = const { Soon::step(MR * NV * I::LANES) };
+                                for line in (0..step).step_by(BLOCK) {
+                                    s.prefetch_l2(soon.wrapping_add(line));
+                                }
+                                soon = soon.wrapping_add(step);
                             }
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);

@@ -45,14 +45,14 @@ struct Following {
 }
 
 impl Following {
-    /// What the next tiles, of so many steps in all, can fetch.
-    fn take(&mut self, steps: usize) -> Soon {
+    /// What the next tiles can fetch, which take so many floats of it in all.
+    fn take(&mut self, floats: usize) -> Soon {
         if self.blocks == 0 {
             return Soon::NONE;
         }
         let from = self.w.wrapping_add(self.done);
         let end = self.w.wrapping_add(self.len);
-        self.done += steps * Soon::STEP;
+        self.done += floats;
         if self.done >= self.len {
             *self = Self { w: self.w.wrapping_add(self.stride), blocks: self.blocks - 1, done: 0, ..*self };
         }
@@ -288,7 +288,8 @@ impl Tiles {
     #[inline]
     fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize, following: &mut Following) {
         let d = run.d;
-        self.args.soon = following.take(n * self.args.loops.iter().map(|l| l.n).product::<usize>());
+        let steps: usize = self.args.loops.iter().map(|l| l.n).product();
+        self.args.soon = following.take(n * steps * Soon::step(row.mr * row.cols));
         let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
         self.args.sweep = Sweep { n, x: row.mr * self.pixel.0, y: row.mr * self.pixel.1 };
         self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
@@ -307,5 +308,25 @@ impl Tiles {
         // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
         //   disjoint images, rows, columns or panels, so no two threads write the same one.
         unsafe { (row.run)(&self.args) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn following_weights_are_taken_once_and_in_order() {
+        let w = [0.0f32; 400];
+        let mut following = Following { w: w.as_ptr(), blocks: 2, len: 100, stride: 300, done: 0 };
+        let mut take = |floats| {
+            let soon = following.take(floats);
+            [soon.from, soon.end].map(|p| (p as usize).wrapping_sub(w.as_ptr() as usize) / 4)
+        };
+        assert_eq!(take(64), [0, 100]);
+        assert_eq!(take(64), [64, 100]);
+        assert_eq!(take(1000), [300, 400]);
+        let none = following.take(64);
+        assert!(none.from.is_null() && none.end.is_null());
     }
 }
