@@ -18,18 +18,35 @@ pub(super) struct Run<'a> {
     pub finish: SyncFinish,
 }
 
-/// A region of one chunk and a group of output-channel blocks: what its tiles have in common.
+/// The outputs of one pass over the panels, by cache blocking: whole images, or rows or columns of one.
+struct Pass {
+    /// Where pixel (0, 0) of image 0 would lie.
+    input: *const f32,
+    n: Range<usize>,
+    y: Range<usize>,
+    x: Range<usize>,
+}
+
+/// A group of output-channel blocks that the same tiles compute, and a chunk of the reduction.
+struct Group<'a> {
+    tiling: &'a Tiling,
+    /// The first block, and how many.
+    ocb: usize,
+    blocks: usize,
+    /// Steps of the outermost reduction loop, relative to the panel's first, and how many the panel has.
+    steps: Range<usize>,
+    total: usize,
+    /// Input channels of the panel.
+    channels: Range<usize>,
+}
+
+/// Outputs of one image that share their valid taps.
 struct Region {
     /// Where pixel (0, 0) of image 0 would lie.
     input: *const f32,
+    n: usize,
     y: Segment,
     x: Segment,
-    n: usize,
-    /// The group's first block.
-    ocb: usize,
-    /// Steps of the outermost reduction loop, relative to the panel's first.
-    steps: Range<usize>,
-    channels: Range<usize>,
 }
 
 /// The weights that come after those at hand, block by block.
@@ -72,8 +89,9 @@ impl Run<'_> {
             for y in cut(&part.y, b.rows) {
                 for x in cut(&part.x, b.cols) {
                     let input = if self.d.compact { self.compact(scratch, &n, &x) } else { self.x.as_ptr() };
+                    let pass = Pass { input, n: n.clone(), y: y.clone(), x };
                     for panel in part.panels.clone() {
-                        self.panel(input, panel * b.panel, &n, &y, &x);
+                        self.panel(&pass, panel * b.panel);
                     }
                 }
             }
@@ -97,71 +115,67 @@ impl Run<'_> {
         scratch.as_ptr().wrapping_sub(n.start * d.xs.n + xs.start * d.xs.px)
     }
 
-    /// One panel of output channels of a block of images or rows, chunk by chunk.
-    fn panel(&self, input: *const f32, ocb: usize, n: &Range<usize>, ys: &Range<usize>, xs: &Range<usize>) {
-        let (d, b) = (self.d, self.d.blocking);
+    /// The panel of output channels that starts at block `ocb`, chunk by chunk, group by group.
+    fn panel(&self, pass: &Pass, ocb: usize) {
+        let d = self.d;
         let channels = d.channels(ocb);
         let total = d.steps(&channels).len();
-        // With edge tiles a row is one segment: its border pixels sit out the taps that they lack.
-        let whole = d.tiles.edges.is_some().then(|| Segment { out: xs.clone(), taps: 0..d.shape.kw });
-        for s0 in (0..total).step_by(b.chunk.min(total)) {
-            let steps = s0..(s0 + b.chunk).min(total);
-            for (first, blocks, t) in d.covers(ocb) {
-                // The weights of a group of blocks serve all images and regions before the next group's.
-                let longest = if whole.is_some() { xs.len() } else { d.x.interior().len().clamp(1, xs.len()) };
-                for (b0, nb) in pieces(blocks, t.width(&t.rows, longest, blocks)) {
-                    let ocb = ocb + first + b0;
-                    let mut following = self.following(ocb, nb, &steps, total);
-                    for n in n.clone() {
-                        for y in d.y.segments(ys.clone()) {
-                            let region = |x| Region {
-                                input,
-                                y: y.clone(),
-                                x,
-                                n,
-                                ocb,
-                                steps: steps.clone(),
-                                channels: channels.clone(),
-                            };
-                            match &whole {
-                                Some(row) => self.region(&region(row.clone()), t, nb, &mut following),
-                                None => {
-                                    d.x.segments(xs.clone())
-                                        .for_each(|x| self.region(&region(x), t, nb, &mut following))
-                                }
-                            }
-                        }
-                    }
+        let chunk = d.blocking.chunk.min(total);
+        // With edge tiles a row is one segment.
+        let inner = if d.tiles.edges.is_some() { usize::MAX } else { d.x.interior().len().max(1) };
+        for start in (0..total).step_by(chunk) {
+            let steps = start..(start + chunk).min(total);
+            for (first, blocks, tiling) in d.covers(ocb) {
+                for (b0, nb) in pieces(blocks, tiling.width(&tiling.rows, inner.min(pass.x.len()), blocks)) {
+                    let (steps, channels) = (steps.clone(), channels.clone());
+                    let group = Group { tiling, ocb: ocb + first + b0, blocks: nb, steps, total, channels };
+                    self.group(pass, &group);
                 }
             }
         }
     }
 
-    /// What comes after the steps of `nb` blocks from `ocb` on: the next blocks of the panel, else its next chunk, else the
-    /// next panel.
-    fn following(&self, ocb: usize, nb: usize, steps: &Range<usize>, total: usize) -> Following {
+    /// A group of blocks: its weights serve all images and regions before the next group's.
+    fn group(&self, pass: &Pass, g: &Group<'_>) {
         let d = self.d;
-        let (all, panel) = (blocks(d.shape.oc), d.blocking.panel);
-        let first = ocb / panel * panel;
-        let end = (first + panel).min(all);
-        let (ocb, start) = match (ocb + nb < end, steps.end < total) {
-            (true, _) => (ocb + nb, steps.start),
-            (false, true) => (first, steps.end),
-            (false, false) => (end, 0),
-        };
-        let len = (steps.end - steps.start).min(total - start) * d.step_len();
-        let stride = d.span * d.step_len();
-        let w = self.w.as_ptr().wrapping_add(ocb * stride + start * d.step_len());
-        Following { w, blocks: nb.min(all - ocb), len, stride, done: 0 }
+        let mut following = self.following(g);
+        for n in pass.n.clone() {
+            for y in d.y.segments(pass.y.clone()) {
+                let mut region = |x| self.region(&Region { input: pass.input, n, y: y.clone(), x }, g, &mut following);
+                if d.tiles.edges.is_some() {
+                    // Border pixels sit out the taps that they lack.
+                    region(Segment { out: pass.x.clone(), taps: 0..d.shape.kw });
+                } else {
+                    d.x.segments(pass.x.clone()).for_each(region);
+                }
+            }
+        }
     }
 
-    /// `nb` blocks of output channels of a region.
-    fn region(&self, r: &Region, t: &Tiling, nb: usize, following: &mut Following) {
+    /// The weights after a group's: of the next blocks of the panel, else of its next chunk, else of the next panel.
+    fn following(&self, g: &Group<'_>) -> Following {
+        let d = self.d;
+        let (all, panel) = (blocks(d.shape.oc), d.blocking.panel);
+        let first = g.ocb / panel * panel;
+        let end = (first + panel).min(all);
+        let (ocb, start) = match (g.ocb + g.blocks < end, g.steps.end < g.total) {
+            (true, _) => (g.ocb + g.blocks, g.steps.start),
+            (false, true) => (first, g.steps.end),
+            (false, false) => (end, 0),
+        };
+        let len = g.steps.len().min(g.total - start) * d.step_len();
+        let stride = d.span * d.step_len();
+        let w = self.w.as_ptr().wrapping_add(ocb * stride + start * d.step_len());
+        Following { w, blocks: g.blocks.min(all - ocb), len, stride, done: 0 }
+    }
+
+    fn region(&self, r: &Region, g: &Group<'_>, following: &mut Following) {
+        let t = g.tiling;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        if t.edges.is_none() && w < t.rows.max_mr(t.width(&t.rows, w, nb)).min(4) && h > w {
-            for (b0, nb) in pieces(nb, t.width(&t.columns, h, nb)) {
-                let mut tiles = self.tiles(r, b0, true);
+        if t.edges.is_none() && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4) && h > w {
+            for (b0, nb) in pieces(g.blocks, t.width(&t.columns, h, g.blocks)) {
+                let mut tiles = self.tiles(r, g, b0, true);
                 for x in r.x.out.clone() {
                     for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
                         tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n, following);
@@ -170,8 +184,8 @@ impl Run<'_> {
             }
             return;
         }
-        for (b0, nb) in pieces(nb, t.width(&t.rows, w, nb)) {
-            let mut tiles = self.tiles(r, b0, false);
+        for (b0, nb) in pieces(g.blocks, t.width(&t.rows, w, g.blocks)) {
+            let mut tiles = self.tiles(r, g, b0, false);
             for y in r.y.out.clone() {
                 for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
                     let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
@@ -210,16 +224,16 @@ impl Run<'_> {
         }
     }
 
-    /// What the tiles of a region that start at its output block `b0` have in common.
-    fn tiles(&self, r: &Region, b0: usize, down: bool) -> Tiles {
+    /// What the tiles of a region that start at block `b0` of a group have in common.
+    fn tiles(&self, r: &Region, g: &Group<'_>, b0: usize, down: bool) -> Tiles {
         let d = self.d;
         let s = &d.shape;
         let (ky, kx) = (&r.y.taps, &r.x.taps);
-        let ocb = r.ocb + b0;
-        let all = d.steps(&r.channels);
-        let last = r.steps.end == all.len();
+        let ocb = g.ocb + b0;
+        let all = d.steps(&g.channels);
+        let last = g.steps.end == g.total;
         let step = d.step_len();
-        let steps = |x: usize| Loop { n: r.steps.len(), x, w: step };
+        let steps = |x: usize| Loop { n: g.steps.len(), x, w: step };
         let (first, loops, depth, head, tail) = if d.plain() {
             // The inner loop runs over adjacent columns.
             let columns = if s.dw == 1 { Loop::ONCE } else { Loop { n: kx.len(), x: s.dw, w: BLOCK } };
@@ -229,8 +243,8 @@ impl Run<'_> {
         } else {
             let rows = Loop { n: ky.len(), x: s.dh * d.xs.row, w: s.kw * BLOCK * BLOCK };
             let columns = Loop { n: kx.len(), x: s.dw * d.xs.px, w: BLOCK * BLOCK };
-            let head = if r.steps.start == 0 { r.channels.start % BLOCK } else { 0 };
-            let tail = if last { (r.channels.end - 1) % BLOCK + 1 } else { BLOCK };
+            let head = if g.steps.start == 0 { g.channels.start % BLOCK } else { 0 };
+            let tail = if last { (g.channels.end - 1) % BLOCK + 1 } else { BLOCK };
             // The innermost loop is the cheapest: with a single tap it takes the blocks, if these are whole. Edge tiles count
             // on it for the columns (1x1 with padding).
             let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK) && d.tiles.edges.is_none();
@@ -239,9 +253,9 @@ impl Run<'_> {
             (d.xs.block, loops, BLOCK, head, tail)
         };
         let tap_len = if d.plain() { BLOCK } else { BLOCK * BLOCK };
-        let w_at = (ocb * d.span + r.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
+        let w_at = (ocb * d.span + g.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
         // The first tap of output (0, 0), which may lie outside of the input.
-        let x_at = (r.n * d.xs.n + (all.start + r.steps.start) * first) as isize
+        let x_at = (r.n * d.xs.n + (all.start + g.steps.start) * first) as isize
             + ((ky.start * s.dh) as isize - d.y.before as isize) * d.xs.row as isize
             + ((kx.start * s.dw) as isize - d.x.before as isize) * d.xs.px as isize;
         let args = TileArgs {
@@ -253,7 +267,7 @@ impl Run<'_> {
             tail,
             px: if down { d.y.stride * d.xs.row } else { d.x.stride * d.xs.px },
             w_block: d.span * step,
-            accumulate: r.steps.start > 0,
+            accumulate: g.steps.start > 0,
             edge: [Taps::ALL; 2],
             out: Output {
                 y: self.y.at(0),
