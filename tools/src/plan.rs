@@ -116,18 +116,23 @@ pub struct Conv {
 }
 
 fn plan(shape: &ConvShape, request: &Request) -> Outcome<ConvPlan> {
-    let mut options = Options::inside_model(shape);
-    options.level = Some(request.level);
-    options.accuracy = request.accuracy.into();
-    options.algo.clone_from(&request.algo);
-    Ok(ConvPlan::new(shape, &options)?)
+    Ok(ConvPlan::new(shape, &options(shape, request))?)
 }
 
 /// A plan whose algorithm nobody asks for.
 fn plan_by(shape: &ConvShape, request: &Request, tuning: Tuning) -> Outcome<ConvPlan> {
-    let accuracy = request.accuracy.into();
-    let options = Options { level: Some(request.level), accuracy, tuning, ..Options::inside_model(shape) };
-    Ok(ConvPlan::new(shape, &options)?)
+    Ok(ConvPlan::new(shape, &Options { algo: None, tuning, ..options(shape, request) })?)
+}
+
+/// What the request asks of a plan, threads included: whatever pool the plan is run from, it takes no more.
+fn options(shape: &ConvShape, request: &Request) -> Options {
+    Options {
+        level: Some(request.level),
+        accuracy: request.accuracy.into(),
+        algo: request.algo.clone(),
+        threads: Some(request.threads),
+        ..Options::inside_model(shape)
+    }
 }
 
 impl Conv {
@@ -181,5 +186,21 @@ impl Random {
                 (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_takes_the_threads_that_are_asked_for_whatever_the_pool() {
+        let shape = ConvShape::builder([1, 16, 8, 8], [16, 16, 3, 3]).build().unwrap();
+        for threads in [1, 2, 3] {
+            let request =
+                Request { level: swath::cpu().unwrap().level, algo: None, accuracy: Precision::Default, threads };
+            assert_eq!(plan(&shape, &request).unwrap().options().threads, Some(threads));
+            assert_eq!(plan_by(&shape, &request, Tuning::Off).unwrap().options().threads, Some(threads));
+        }
     }
 }
