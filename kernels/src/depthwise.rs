@@ -252,13 +252,7 @@ impl Depthwise {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let want = Lengths {
-            x: self.input.len(s.input()),
-            packed: self.packed_len(),
-            y: self.output.len(s.output()),
-            channels: s.oc,
-        };
-        want.assert(x, packed, epilogue, y);
+        Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let (y, finish) = (Shared::new(y), SyncFinish(Finish::new(epilogue, self.level)));
         // Planes are the natural parts; few of them are cut into strips of rows, many of them go together.

@@ -316,13 +316,7 @@ impl Direct {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let want = Lengths {
-            x: self.input.len(s.input()),
-            packed: self.packed_len(),
-            y: self.output.len(s.output()),
-            channels: s.oc,
-        };
-        want.assert(x, packed, epilogue, y);
+        Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let run =
             Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };

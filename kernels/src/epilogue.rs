@@ -1,5 +1,8 @@
 //! What is applied to a register tile before its one store: bias, residual, activation.
 
+use crate::layout::Layout;
+use crate::shape::ConvShape;
+
 /// An elementwise activation, with PyTorch's meanings and parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -78,15 +81,20 @@ pub struct Epilogue<'a> {
 
 /// How long the slices of a convolution's run must be. Kernels go through pointers, so this is checked once a run.
 pub(crate) struct Lengths {
-    pub x: usize,
-    pub packed: usize,
+    x: usize,
+    packed: usize,
     /// Of the output, and of the residual.
-    pub y: usize,
+    y: usize,
     /// Output channels, as many as the bias has.
-    pub channels: usize,
+    channels: usize,
 }
 
 impl Lengths {
+    /// Of a run on `x` and `packed` floats, with output in that layout.
+    pub fn new(shape: &ConvShape, x: usize, packed: usize, output: Layout) -> Self {
+        Self { x, packed, y: output.len(shape.output()), channels: shape.oc }
+    }
+
     /// Panics where a slice is not so long.
     #[track_caller]
     pub fn assert(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &[f32]) {

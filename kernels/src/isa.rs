@@ -60,6 +60,14 @@ impl Level {
         }
     }
 
+    /// Independent multiply-adds that keep the units busy: as many as start in a cycle, times the latency, which is 4 cycles on all.
+    pub(crate) const fn in_flight(self) -> usize {
+        match self {
+            Level::Avx512 => 4,
+            Level::Scalar | Level::Neon | Level::Avx2 => 8,
+        }
+    }
+
     /// The levels that this machine can run, lowest first; the scalar one is always there.
     pub fn available() -> &'static [Level] {
         static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();

@@ -469,8 +469,8 @@ pub(crate) fn best_width(level: Level, max_mr: &[usize; MAX_BLOCKS + 1], pixels:
         for (_, nb) in pieces(blocks, width) {
             for (_, mr) in pieces(pixels, max_mr[nb]) {
                 let nv = nb * BLOCK / level.lanes();
-                // AVX-512: one multiply-add and one load per cycle; else two and two; latency 4 on both.
-                cycles += (mr * nv).max(mr + nv).max(if level == Level::Avx512 { 4 } else { 8 });
+                // AVX-512: one multiply-add and one load per cycle; else two and two.
+                cycles += (mr * nv).max(mr + nv).max(level.in_flight());
                 weights += nv;
                 loads += mr + nv;
             }

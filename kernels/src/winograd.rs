@@ -440,9 +440,7 @@ impl Winograd {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let want =
-            Lengths { x: s.n * self.xs.n, packed: self.packed_len(), y: self.output.len(s.output()), channels: s.oc };
-        want.assert(x, packed, epilogue, y);
+        Lengths::new(s, s.n * self.xs.n, self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
         Run { d: self, x, u: packed, y: Shared::new(y), finish }.all(scratch, executor);

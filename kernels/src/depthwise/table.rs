@@ -28,15 +28,11 @@ pub struct Row {
 
 impl Row {
     /// What a run costs, in pixels: about one beyond its own. A sum over several channels is long enough that fewer pixels
-    /// than multiply-adds are under way at once wait for each other (AVX2, 12 channels at 35 pixels: runs of 7 82 GFLOP/s,
+    /// than multiply-adds are in flight at once wait for each other (AVX2, 12 channels at 35 pixels: runs of 7 82 GFLOP/s,
     /// of 9 94); short sums overlap with the next run's.
     fn cost(&self) -> usize {
-        let under_way = match (self.source, self.level) {
-            (Source::Own, _) => 0,
-            (_, Level::Avx512) => 4,
-            _ => 8,
-        };
-        self.mr.max(under_way) + 1
+        let in_flight = if self.source == Source::Own { 0 } else { self.level.in_flight() };
+        self.mr.max(in_flight) + 1
     }
 }
 

@@ -208,8 +208,7 @@ impl Im2col {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        let want = Lengths { x: self.x_len, packed: self.packed_len(), y: self.output.len(s.output()), channels: s.oc };
-        want.assert(x, packed, epilogue, y);
+        Lengths::new(s, self.x_len, self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let run = Run { d: self, x, w: packed, y: Shared::new(y), epilogue };
         let grid = self.grid(executor.threads());
