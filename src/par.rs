@@ -4,11 +4,14 @@
 //! `ThreadPool::install` or a parallel loop it uses that pool, elsewhere rayon's global one. Nested parallelism is
 //! work-stealing within one pool, so it neither deadlocks nor starts more threads than the pool has.
 
+use core::cell::Cell;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
 use rayon::prelude::*;
+use rayon::{FnContext, ThreadPool, Yield};
 use swath_kernels::exec::{Executor, Inline};
 
 use crate::error::{Error, Result};
@@ -34,16 +37,87 @@ impl Executor for Pool {
     fn spread(&self, job: &(dyn Fn() + Sync)) {
         // Halves by `join`: unlike a scope's, its jobs lie on the stack.
         fn run(calls: usize, job: &(dyn Fn() + Sync)) {
-            match calls {
-                1 => job(),
-                _ => drop(rayon::join(|| run(calls - calls / 2, job), || run(calls / 2, job))),
+            if calls == 1 {
+                return job();
             }
+            let other = Half::default();
+            let here = |_: FnContext| {
+                run(calls - calls / 2, job);
+                other.wait();
+            };
+            let there = |context: FnContext| {
+                other.started.store(true, Ordering::Relaxed);
+                run(calls / 2, job);
+                if context.migrated() {
+                    linger();
+                }
+                other.done.store(true, Ordering::Relaxed);
+            };
+            rayon::join_context(here, there);
         }
         run(self.threads, job);
     }
 
     fn seat(&self) -> usize {
         rayon::current_thread_index().unwrap_or(0)
+    }
+}
+
+/// How long a thread looks out for work before it sleeps, and how long one waits for another's half awake. Rayon's
+/// threads fall asleep after some 30 microseconds, as between two layers, and waking one takes 50 to 200 where the
+/// machine is a virtual one.
+const LINGER: Duration = Duration::from_micros(200);
+
+/// The half of a job that another thread may take over. These are hints for waiting: rayon's own latch is what orders
+/// memory, so that relaxed loads and stores do.
+#[derive(Default)]
+struct Half {
+    started: AtomicBool,
+    done: AtomicBool,
+}
+
+impl Half {
+    /// Waits awake for a half that another thread is at.
+    fn wait(&self) {
+        let start = Instant::now();
+        let mut round = 0;
+        while self.started.load(Ordering::Relaxed) && !self.done.load(Ordering::Relaxed) && start.elapsed() < LINGER {
+            pause(&mut round);
+        }
+    }
+}
+
+/// Lets the calling thread, one of the pool's, look out for more work for a while once its job has ended.
+fn linger() {
+    thread_local!(static LINGERS: Cell<bool> = const { Cell::new(false) });
+    if LINGERS.get() {
+        return; // its loop called this job
+    }
+    let thread = rayon::current_thread_index();
+    rayon::spawn(move || {
+        // Taken by another thread? Nobody asked that one.
+        if rayon::current_thread_index() != thread {
+            return;
+        }
+        LINGERS.set(true);
+        let (mut idle, mut round) = (Instant::now(), 0);
+        while idle.elapsed() < LINGER {
+            match rayon::yield_now() {
+                Some(Yield::Executed) => idle = Instant::now(),
+                _ => pause(&mut round),
+            }
+        }
+        LINGERS.set(false);
+    });
+}
+
+/// A moment of waiting; now and then it lets other threads of this core go first.
+fn pause(round: &mut u32) {
+    *round += 1;
+    if round.is_multiple_of(16) {
+        std::thread::yield_now();
+    } else {
+        (0..8).for_each(|_| core::hint::spin_loop());
     }
 }
 
@@ -112,4 +186,35 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 /// ```
 pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
     Ok(pool(threads)?.install(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicUsize;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_lingers_takes_other_work_and_lets_its_pool_end() {
+        let sum = AtomicUsize::new(0);
+        with_threads(2, || {
+            for _ in 0..3 {
+                // Both threads meet in the job, so that the other one lingers afterwards.
+                let both = Barrier::new(2);
+                Pool { threads: 2 }.spread(&|| {
+                    both.wait();
+                    sum.fetch_add(1, Ordering::Relaxed);
+                });
+                rayon::broadcast(|_| sum.fetch_add(10, Ordering::Relaxed));
+                (0..100).into_par_iter().for_each(|_| {
+                    Pool { threads: 2 }.spread(&|| {
+                        sum.fetch_add(100, Ordering::Relaxed);
+                    });
+                });
+            }
+        })
+        .unwrap();
+        assert_eq!(sum.into_inner(), 3 * (2 + 20 + 100 * 200));
+    }
 }
