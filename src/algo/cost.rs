@@ -92,7 +92,7 @@ macro_rules! table {
 /// Winograd moves weighs more there.
 ///
 /// Two things are set by hand: the stem's term for weights is zero, since the six stems that were measured cannot tell it
-/// from the output's, and NEON, which was not measured on hardware, has the figures of AVX2.
+/// from the output's, and NEON, which was not measured on hardware, has those that AVX2 had on a quiet Zen 3.
 pub static COEFFICIENTS: &[Coefficients] = table! {
     "depthwise" Avx512 [0.018529, 0.041360, 0.066034, 0.650080, 0.0, 0.0, 0.000000];
     "direct"    Avx512 [0.018358, 0.008241, 0.080133, 0.000000, 0.0, 0.0, 0.000000];
