@@ -100,6 +100,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             head: 0,
             tail: depth,
             px,
+            ahead: 0,
             w_block,
             accumulate: false,
             edge: [Taps::ALL; 2],

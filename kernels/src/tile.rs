@@ -69,6 +69,8 @@ pub struct TileArgs {
     pub tail: usize,
     /// Pixel stride of the input, for [`Access::Strided`].
     pub px: usize,
+    /// How far beyond a tap's first inputs those lie that it brings to L1 meanwhile; 0: none. Not for the stem's accesses.
+    pub ahead: usize,
     /// From one output-channel block's weights to the next one's.
     pub w_block: usize,
     /// Whether the sum continues what the output holds.
@@ -200,27 +202,26 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                     a.out.prefetch::<I, MR, NV>(s, y0);
                 }
 
+                // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping arithmetic.
+                let (mut xb, mut wb) = (x0, a.w);
                 for b in 0..lb.n {
                     let k0 = if b == 0 { a.head } else { 0 };
                     let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
+                    // After the last tap the next tile starts with these weights again.
+                    let wb_next = if b + 1 < lb.n { wb.wrapping_add(lb.w) } else { a.w };
+                    let (mut xy, mut wy) = (xb, wb);
                     for ky in 0..ly.n {
+                        let wy_next = if ky + 1 < ly.n { wy.wrapping_add(ly.w) } else { wb_next };
+                        let (mut x, mut w) = (xy, wy);
                         for kx in 0..lx.n {
-                            // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping
-                            // arithmetic.
-                            let x = x0.wrapping_add(b * lb.x + ky * ly.x + kx * lx.x);
-                            let w = a.w.add(b * lb.w + ky * ly.w + kx * lx.w);
-                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. After the
-                            // last tap the next tile starts with these weights again; a packed panel just goes on.
+                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
+                            // panel just goes on.
                             let next = if KS != 1 {
                                 w.wrapping_add(BLOCK * BLOCK)
                             } else if kx + 1 < lx.n {
                                 w.wrapping_add(lx.w)
-                            } else if ky + 1 < ly.n {
-                                a.w.wrapping_add(b * lb.w + (ky + 1) * ly.w)
-                            } else if b + 1 < lb.n {
-                                a.w.wrapping_add((b + 1) * lb.w)
                             } else {
-                                a.w
+                                wy_next
                             };
                             if fetch && soon < a.soon.end {
                                 let step = const { Soon::step(MR * NV * I::LANES) };
@@ -228,6 +229,11 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                                     s.prefetch_l2(soon.wrapping_add(line));
                                 }
                                 soon = soon.wrapping_add(step);
+                            }
+                            if fetch && KS == 1 && a.ahead != 0 {
+                                for i in 0..MR {
+                                    s.prefetch(x.wrapping_add(i * px + a.ahead));
+                                }
                             }
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);
@@ -252,8 +258,14 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                                 }
                                 k += 1;
                             }
+                            x = x.wrapping_add(lx.x);
+                            w = w.wrapping_add(lx.w);
                         }
+                        xy = xy.wrapping_add(ly.x);
+                        wy = wy.wrapping_add(ly.w);
                     }
+                    xb = xb.wrapping_add(lb.x);
+                    wb = wb.wrapping_add(lb.w);
                 }
 
                 a.out.store(s, y0, acc);

@@ -9,6 +9,9 @@ use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
 use crate::tile::{Loop, Output, Row, Soon, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
+/// Taps of a tile, over all channel blocks, from which on it fetches inputs ahead.
+const AHEAD_TAPS: usize = 8;
+
 /// One run: the plan and its tensors.
 pub(super) struct Run<'a> {
     pub d: &'a Direct,
@@ -252,6 +255,10 @@ impl Run<'_> {
                 if single { [Loop::ONCE, Loop::ONCE, steps(d.xs.block)] } else { [steps(d.xs.block), rows, columns] };
             (d.xs.block, loops, BLOCK, head, tail)
         };
+        // The next channel block of the same pixels, which may come from L3; not where so few taps follow each other that it
+        // costs as much as it gives.
+        let far = g.steps.len() > 1 && g.steps.len() * ky.len() * kx.len() >= AHEAD_TAPS;
+        let ahead = if far && !d.plain() { d.xs.block } else { 0 };
         let tap_len = if d.plain() { BLOCK } else { BLOCK * BLOCK };
         let w_at = (ocb * d.span + g.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
         // The first tap of output (0, 0), which may lie outside of the input.
@@ -266,6 +273,7 @@ impl Run<'_> {
             head,
             tail,
             px: if down { d.y.stride * d.xs.row } else { d.x.stride * d.xs.px },
+            ahead,
             w_block: d.span * step,
             accumulate: g.steps.start > 0,
             edge: [Taps::ALL; 2],

@@ -116,6 +116,7 @@ impl Block<'_> {
                     head: 0,
                     tail: depth,
                     px: row,
+                    ahead: 0,
                     w_block: w.block,
                     accumulate: self.accumulate,
                     edge: [Taps::ALL; 2],

@@ -66,6 +66,7 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
             head,
             tail,
             px,
+            ahead: BLOCK,
             w_block,
             accumulate,
             edge,
