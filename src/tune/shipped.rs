@@ -1,6 +1,6 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by this command, on such a CPU that does nothing else; where it has AVX-512, once more with `SWATH_LEVEL=avx2` before
+//! Made by this command, several times and of each candidate the fastest, on such a CPU that does nothing else; where it has AVX-512, once more with `SWATH_LEVEL=avx2` before
 //! it and the same file:
 //!
 //! ```text
