@@ -1,7 +1,8 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by this command, several times and of each candidate the fastest, on such a CPU that does nothing else; where it has AVX-512, once more with `SWATH_LEVEL=avx2` before
-//! it and the same file:
+//! Made by this command on such a CPU, which should do nothing else, several times, keeping of each candidate the fastest:
+//! a core that others share is slow for minutes. Where the CPU has AVX-512, once more with `SWATH_LEVEL=avx2` before it and
+//! the same file:
 //!
 //! ```text
 //! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --export src/tune/shipped/zen3.toml
