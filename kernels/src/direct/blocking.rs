@@ -30,8 +30,8 @@ const STREAMS: f64 = 8.0;
 /// What waiting for memory costs, in bytes that move into the cache in the time that one byte is waited for.
 const WAITS: f64 = 13.0;
 
-/// Floats of an input of which half is taken to be in L3 when a layer starts.
-const L3_SHARE: f64 = (2 << 20) as f64;
+/// Bytes of L3 that other data leave to an input.
+const L3: usize = 8 << 20;
 
 /// Bytes of packed weights from which on threads share out panels instead of rows.
 const HEAVY_WEIGHTS: usize = 512 << 10;
@@ -52,7 +52,7 @@ impl Blocking {
     /// * input from memory, for 1x1: the hardware follows some eight streams, so of a chunk with more channel blocks each
     ///   line is waited for. 512 -> 128 channels at 28x28, 16 images: 32 blocks take 1.24 times as long as 8, 16 blocks 1.06.
     ///
-    /// Of what is as large as half of the cache all stays, of what is one and a half times as large nothing does: other data
+    /// Of what is as large as half of a cache all stays, of what is one and a half times as large nothing does: other data
     /// and the placing of pages make the limit soft. Fitted on Zen 3, 70 layers with up to 208 blockings each: the choice
     /// takes 1 % more time than the best on average and 5 % at most.
     pub(super) fn choose(d: &Direct, flat: bool, l2: usize) -> Self {
@@ -64,12 +64,9 @@ impl Blocking {
         let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel: widest, chunk: d.span };
         // Planes of less than a page follow each other in one stream.
         let streams = (s.kh, s.kw) == (1, 1) && !d.plain() && !d.compact && s.ih * s.iw * BLOCK * 4 > 4096;
-        let from_memory = if streams {
-            WAITS * (s.input().iter().product::<usize>() as f64 / L3_SHARE - 0.5).clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
-        let lost = |bytes: usize| (bytes as f64 / l2 as f64 - 0.5).clamp(0.0, 1.0);
+        let beyond = |bytes: usize, cache: usize| (bytes as f64 / cache as f64 - 0.5).clamp(0.0, 1.0);
+        let lost = |bytes: usize| beyond(bytes, l2);
+        let from_memory = if streams { WAITS * beyond(4 * d.input.len(s.input()), L3) } else { 0.0 };
         let traffic = |b: &Self| -> f64 {
             let (panel, panels) = (b.panel, blocks(s.oc).div_ceil(b.panel));
             let sweeps = panel.div_ceil(d.tiles.rows.best_width(b.cols, panel));

@@ -258,8 +258,11 @@ impl Run<'_> {
         // The next channel block of the same pixels, which may come from L3, or the one after it where a block is a single tap;
         // not where so few taps follow each other that it costs as much as it gives.
         let taps = ky.len() * kx.len();
-        let far = g.steps.len() > 1 && g.steps.len() * taps >= AHEAD_TAPS;
-        let ahead = if far && !d.plain() { if taps == 1 { 2 * d.xs.block } else { d.xs.block } } else { 0 };
+        let ahead = match taps {
+            _ if d.plain() || g.steps.len() == 1 || g.steps.len() * taps < AHEAD_TAPS => 0,
+            1 => 2 * d.xs.block,
+            _ => d.xs.block,
+        };
         let tap_len = if d.plain() { BLOCK } else { BLOCK * BLOCK };
         let w_at = (ocb * d.span + g.steps.start) * step + (ky.start * s.kw + kx.start) * tap_len;
         // The first tap of output (0, 0), which may lie outside of the input.
