@@ -33,6 +33,8 @@ pub use store::{Finish, Output};
 pub(crate) use store::{SyncFinish, load_channels};
 pub(crate) use strand::Strand;
 
+use core::ops::Range;
+
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 
@@ -168,6 +170,167 @@ pub enum Access {
 /// the last pixel sit out the iterations of the innermost loop that [`TileArgs::edge`] does not name.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
 
+/// Elements at the end of a sum over a single tap that are taken for a few pixels at a time, which are then stored. Stores wait
+/// for their sums, and more than about six of them hold up what comes after: on Zen 3, twelve in a row cost 25 cycles, where
+/// 16 channels take 96.
+const LATE: usize = 4;
+
+/// Calls [`Tile::finish`] for all groups of pixels, each number a constant: a loop around their loops is not unrolled.
+macro_rules! finish_groups {
+    ($args:tt; $($g:literal)*) => {
+        $(if const { $g * Self::GROUP < MR } {
+            Self::finish::<I, $g> $args;
+        })*
+    };
+}
+
+impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Tile<MR, NV, PS, KS, EDGE> {
+    /// Pixels that are stored together: about four vectors.
+    const GROUP: usize = if NV < 4 { 4 / NV } else { 1 };
+
+    /// Offset of vector `v`'s weights from the first one's.
+    #[inline(always)]
+    fn w_at<I: Isa>(a: &TileArgs, v: usize) -> usize {
+        v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK
+    }
+
+    /// Asks for the weights at `w` of all vectors.
+    #[inline(always)]
+    fn prefetch_weights<I: Isa>(s: I, a: &TileArgs, w: *const f32) {
+        for line in (0..NV).step_by(BLOCK / I::LANES) {
+            s.prefetch(w.wrapping_add(Self::w_at::<I>(a, line)));
+        }
+    }
+
+    /// Asks for the next of the weights that other tiles need soon.
+    #[inline(always)]
+    fn prefetch_soon<I: Isa>(s: I, a: &TileArgs, soon: &mut *const f32) {
+        if *soon < a.soon.end {
+            let step = const { Soon::step(MR * NV * I::LANES) };
+            for line in (0..step).step_by(BLOCK) {
+                s.prefetch_l2(soon.wrapping_add(line));
+            }
+            *soon = soon.wrapping_add(step);
+        }
+    }
+
+    /// Adds the products of one element, whose input of the first pixel and weights are at `x` and `w`, to the sums of some pixels. `edge`
+    /// says whether the first and the last pixel of the tile take part.
+    ///
+    /// # Safety
+    /// The inputs of the pixels that take part and the weights of all vectors are readable.
+    #[inline(always)]
+    unsafe fn step<I: Isa>(
+        s: I,
+        a: &TileArgs,
+        (x, w): (*const f32, *const f32),
+        pixels: Range<usize>,
+        [first, last]: [bool; 2],
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        let px = if PS == 0 { a.px } else { PS };
+        // SAFETY: the same contract.
+        unsafe {
+            let mut wv = [s.zero(); NV];
+            for v in 0..NV {
+                wv[v] = s.load(w.add(Self::w_at::<I>(a, v)));
+            }
+            for i in pixels {
+                if (i > 0 || first) && (i + 1 < MR || last) {
+                    let xv = s.load_splat(x.wrapping_add(i * px));
+                    for v in 0..NV {
+                        acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
+    /// one, to be stored from registers.
+    #[inline(always)]
+    fn single_tap<I: Isa>(a: &TileArgs) -> Option<Loop> {
+        if (PS, KS, EDGE) != (BLOCK, 1, false) || a.head > 0 || !a.out.is_simple(NV * I::LANES) {
+            return None;
+        }
+        match a.loops {
+            [blocks, Loop { n: 1, .. }, Loop { n: 1, .. }] if blocks.n > 0 && a.tail >= LATE => Some(blocks),
+            [Loop { n: 1, .. }, Loop { n: 1, .. }, blocks] if blocks.n > 0 && a.tail == BLOCK => Some(blocks),
+            _ => None,
+        }
+    }
+
+    /// The kernel for 1x1 convolutions, whose sums are so short that each cycle around them counts.
+    ///
+    /// # Safety
+    /// As for the kernel; `blocks` is its [`Tile::single_tap`].
+    #[inline(always)]
+    unsafe fn pointwise<I: Isa>(s: I, a: &TileArgs, blocks: Loop) {
+        let tail = a.tail - LATE;
+        let mut soon = a.soon.from;
+        // SAFETY: all pointers stay inside what the contract grants.
+        unsafe {
+            for tile in 0..a.sweep.n {
+                let (mut x, mut w) = (a.x.wrapping_add(tile * a.sweep.x), a.w);
+                let y = tile * a.sweep.y;
+                let mut acc = [[s.zero(); NV]; MR];
+                if a.accumulate {
+                    acc = a.out.load_pixels(s, y);
+                    a.out.prefetch::<I, MR, NV>(s, y + a.sweep.y);
+                } else {
+                    a.out.prefetch::<I, MR, NV>(s, y);
+                }
+                let mut left = blocks.n;
+                loop {
+                    left -= 1;
+                    Self::prefetch_soon(s, a, &mut soon);
+                    if a.ahead != 0 {
+                        for i in 0..MR {
+                            s.prefetch(x.wrapping_add(i * BLOCK + a.ahead));
+                        }
+                    }
+                    let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
+                    let mut k = 0;
+                    while k < end {
+                        Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
+                        Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
+                        k += 1;
+                    }
+                    if left == 0 {
+                        break;
+                    }
+                    (x, w) = (x.wrapping_add(blocks.x), next);
+                }
+                let end = (x.add(tail), w.add(tail * BLOCK));
+                finish_groups!((s, a, end, y, &mut acc); 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+                a.out.pad::<I, MR, NV>(s, y);
+            }
+        }
+    }
+
+    /// Adds the last elements, of which the first are at `x` and `w`, to the sums of group `G` of the pixels, and stores these.
+    ///
+    /// # Safety
+    /// As for [`Tile::pointwise`].
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const G: usize>(
+        s: I,
+        a: &TileArgs,
+        (x, w): (*const f32, *const f32),
+        y: usize,
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        let pixels = G * Self::GROUP..MR.min((G + 1) * Self::GROUP);
+        // SAFETY: the same contract.
+        unsafe {
+            for k in 0..LATE {
+                Self::step(s, a, (x.add(k), w.add(k * BLOCK)), pixels.clone(), [true; 2], acc);
+            }
+            a.out.store_pixels(s, y, pixels, acc);
+        }
+    }
+}
+
 impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Kernel<I>
     for Tile<MR, NV, PS, KS, EDGE>
 {
@@ -181,8 +344,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
-        // Offset of vector v's weights from the first one's.
-        let at = |v: usize| v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK;
+        if let Some(blocks) = Self::single_tap::<I>(a) {
+            // SAFETY: the same contract.
+            return unsafe { Self::pointwise(s, a, blocks) };
+        }
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
             let px = if PS == 0 { a.px } else { PS };
@@ -223,12 +388,8 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             } else {
                                 wy_next
                             };
-                            if fetch && soon < a.soon.end {
-                                let step = const { Soon::step(MR * NV * I::LANES) };
-                                for line in (0..step).step_by(BLOCK) {
-                                    s.prefetch_l2(soon.wrapping_add(line));
-                                }
-                                soon = soon.wrapping_add(step);
+                            if fetch {
+                                Self::prefetch_soon(s, a, &mut soon);
                             }
                             if fetch && KS == 1 && a.ahead != 0 {
                                 for i in 0..MR {
@@ -240,22 +401,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             let mut k = k0;
                             while k < k1 {
                                 if fetch {
-                                    for line in (0..NV).step_by(BLOCK / I::LANES) {
-                                        s.prefetch(next.wrapping_add(k * BLOCK + at(line)));
-                                    }
+                                    Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
                                 }
-                                let mut wv = [s.zero(); NV];
-                                for v in 0..NV {
-                                    wv[v] = s.load(w.add(k * BLOCK + at(v)));
-                                }
-                                for i in 0..MR {
-                                    if (i > 0 || first) && (i + 1 < MR || last) {
-                                        let xv = s.load_splat(x.wrapping_add(i * px + k * KS));
-                                        for v in 0..NV {
-                                            acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
-                                        }
-                                    }
-                                }
+                                let (x, w) = (x.wrapping_add(k * KS), w.add(k * BLOCK));
+                                Self::step(s, a, (x, w), 0..MR, [first, last], &mut acc);
                                 k += 1;
                             }
                             x = x.wrapping_add(lx.x);
@@ -268,7 +417,11 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                     wb = wb.wrapping_add(lb.w);
                 }
 
-                a.out.store(s, y0, acc);
+                if a.out.is_simple(NV * I::LANES) {
+                    a.out.store_pixels(s, y0, 0..MR, &mut acc);
+                } else {
+                    a.out.store_by_buffer(s, y0, &acc);
+                }
                 a.out.pad::<I, MR, NV>(s, y0);
             }
         }

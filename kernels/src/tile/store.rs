@@ -1,5 +1,6 @@
 //! Where a tile's sums go: bias, residual and activation in registers, then one store.
 
+use core::ops::Range;
 use core::ptr;
 
 use crate::act::{self, ActArgs};
@@ -134,16 +135,11 @@ impl Output {
     #[inline(always)]
     pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) -> [[I::V; NV]; MR] {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
-        let mut acc = [[s.zero(); NV]; MR];
         if self.cols >= NV * I::LANES && self.channel == 1 {
-            for i in 0..MR {
-                for v in 0..NV {
-                    // SAFETY: all channels of the tile exist.
-                    acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
-                }
-            }
-            return acc;
+            // SAFETY: all channels of the tile exist.
+            return unsafe { self.load_pixels(s, at) };
         }
+        let mut acc = [[s.zero(); NV]; MR];
         let mut buffer = [0.0f32; BUFFER];
         let out = self.moved(at);
         let fill = BufferArgs { out: ptr::from_ref(&out), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
@@ -153,6 +149,26 @@ impl Output {
             for v in 0..NV {
                 // SAFETY: as above.
                 acc[i][v] = unsafe { s.load(buffer.as_ptr().add((i * NV + v) * I::LANES)) };
+            }
+        }
+        acc
+    }
+
+    /// The same where all channels of the tile exist and are adjacent.
+    ///
+    /// # Safety
+    /// `y`, `at` floats further on, is readable for `MR` pixels of `NV` vectors.
+    #[inline(always)]
+    pub(crate) unsafe fn load_pixels<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        s: I,
+        at: usize,
+    ) -> [[I::V; NV]; MR] {
+        let mut acc = [[s.zero(); NV]; MR];
+        for i in 0..MR {
+            for v in 0..NV {
+                // SAFETY: pixel i, vector v.
+                acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
             }
         }
         acc
@@ -172,48 +188,52 @@ impl Output {
         }
     }
 
-    /// Applies bias, residual and activation, if this is the last chunk, and stores the tile `at` floats further on.
+    /// Applies bias, residual and clamp, if this is the last chunk, and stores some pixels of the tile `at` floats further on.
     ///
     /// # Safety
-    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole blocks with
-    ///   `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
-    /// * `finish.act` is of an available level.
+    /// * all channels of the tile exist, and are [simple](Output::is_simple);
+    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for these pixels and channels, and
+    ///   `finish.bias`, if not null, for the channels.
     #[inline(always)]
-    pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(
+    pub(crate) unsafe fn store_pixels<I: Isa, const MR: usize, const NV: usize>(
         &self,
         s: I,
         at: usize,
-        mut acc: [[I::V; NV]; MR],
+        pixels: Range<usize>,
+        acc: &mut [[I::V; NV]; MR],
     ) {
-        const { assert!(MR * NV * I::LANES <= BUFFER) };
-        if !self.is_simple(NV * I::LANES) {
-            // SAFETY: the same contract.
-            return unsafe { self.moved(at).store_by_buffer(s, &acc) };
-        }
-        // SAFETY: all channels of the tile exist, in the output, the bias and the residual.
+        // SAFETY: the same contract.
         unsafe {
             if let Some(f) = &self.finish {
                 if !f.bias.is_null() {
                     for v in 0..NV {
                         let bias = s.load(f.bias.add(v * I::LANES));
-                        for i in 0..MR {
+                        for i in pixels.clone() {
                             acc[i][v] = s.add(acc[i][v], bias);
                         }
                     }
                 }
                 if !f.residual.is_null() {
-                    for i in 0..MR {
+                    for i in pixels.clone() {
                         for v in 0..NV {
                             acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(at + i * self.px + self.at::<I>(v))));
                         }
                     }
                 }
+                // A limit is the first operand, so that a NaN in the sum stays one.
                 if f.lo > f32::NEG_INFINITY || f.hi < f32::INFINITY {
-                    let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-                    for i in 0..MR {
+                    let lo = s.splat(f.lo);
+                    for i in pixels.clone() {
                         for v in 0..NV {
-                            // The clamp is the first operand, so that a NaN in the sum stays one.
-                            acc[i][v] = s.min(hi, s.max(lo, acc[i][v]));
+                            acc[i][v] = s.max(lo, acc[i][v]);
+                        }
+                    }
+                    if f.hi < f32::INFINITY {
+                        let hi = s.splat(f.hi);
+                        for i in pixels.clone() {
+                            for v in 0..NV {
+                                acc[i][v] = s.min(hi, acc[i][v]);
+                            }
                         }
                     }
                 }
@@ -221,11 +241,11 @@ impl Output {
             for v in 0..NV {
                 let y = self.y.add(at + self.at::<I>(v));
                 if self.px == BLOCK {
-                    for i in 0..MR {
+                    for i in pixels.clone() {
                         s.store(y.add(i * BLOCK), acc[i][v]);
                     }
                 } else {
-                    for i in 0..MR {
+                    for i in pixels.clone() {
                         s.store(y.add(i * self.px), acc[i][v]);
                     }
                 }
@@ -237,7 +257,7 @@ impl Output {
     /// further on.
     ///
     /// # Safety
-    /// As for [`Output::store`].
+    /// As for [`Output::store_by_buffer`].
     #[inline(always)]
     pub(crate) unsafe fn pad<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
         if (NV * I::LANES).is_multiple_of(BLOCK) || !self.pad_cols {
@@ -251,28 +271,36 @@ impl Output {
         }
     }
 
-    /// By way of a buffer: for activations beyond a clamp, for tiles with fewer channels than columns, and for channels that
-    /// are not adjacent.
+    /// The same for a whole tile by way of a buffer: for activations beyond a clamp, for tiles with fewer channels than columns, and
+    /// for channels that are not adjacent.
     ///
     /// # Safety
-    /// As for [`Output::store`].
+    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole
+    ///   blocks with `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
+    /// * `finish.act` is of an available level.
     #[inline(always)]
-    unsafe fn store_by_buffer<I: Isa, const MR: usize, const NV: usize>(&self, s: I, acc: &[[I::V; NV]; MR]) {
+    pub(crate) unsafe fn store_by_buffer<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        s: I,
+        at: usize,
+        acc: &[[I::V; NV]; MR],
+    ) {
+        const { assert!(MR * NV * I::LANES <= BUFFER) };
         let mut buffer = [0.0f32; BUFFER];
         for i in 0..MR {
             for v in 0..NV {
-                // SAFETY: BUFFER holds the tile, by the assertion in `store`.
+                // SAFETY: BUFFER holds the tile, by the assertion above.
                 unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
             }
         }
         // SAFETY: the buffer holds MR * NV vectors; the rest is the same contract.
-        unsafe { self.drain(s, buffer.as_mut_ptr(), MR, NV) };
+        unsafe { self.moved(at).drain(s, buffer.as_mut_ptr(), MR, NV) };
     }
 
     /// Applies bias, residual and activation to `mr` pixels of `nv` vectors in a buffer, and stores them.
     ///
     /// # Safety
-    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
+    /// As for [`Output::store_by_buffer`]; `buffer` holds `mr * nv` vectors.
     #[inline(always)]
     pub(crate) unsafe fn drain<I: Isa>(&self, s: I, buffer: *mut f32, mr: usize, nv: usize) {
         let drain = BufferArgs { out: ptr::from_ref(self), buffer, mr, nv };
@@ -322,7 +350,7 @@ impl<I: Isa> Kernel<I> for Drain {
     type Args = BufferArgs;
 
     /// # Safety
-    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
+    /// As for [`Output::store_by_buffer`]; `buffer` holds `mr * nv` vectors.
     #[inline(always)]
     unsafe fn run(s: I, d: &BufferArgs) {
         // SAFETY: store_by_buffer hands in a live reference.
