@@ -387,6 +387,19 @@ fn the_tuner_measures_what_plans_then_take() {
     let run = |tuner: Tuner| tuner.run(&jobs, &file, |_| {}).unwrap();
     assert_eq!(run(tuner), Summary { tuned: 0, known: 3, skipped: 0 });
     assert_eq!(run(Tuner { again: true, ..tuner }), Summary { tuned: 2, known: 1, skipped: 0 });
+    // Told to keep the fastest, it leaves a time that nothing beats.
+    let (t, fastest) = (&tuned[0], Figures::new(1e-6, 1e-6, 1e-6).unwrap());
+    let algo = t.entry.winner().algo.clone();
+    let mut table = TuningTable::default();
+    let entry = Entry::new(vec![Measured { algo: algo.clone(), figures: fastest }]).unwrap();
+    table.insert(t.conditions.clone(), t.convolution, entry);
+    file.merge(&table).unwrap();
+    let now = || file.read().get(&t.conditions, &t.convolution).unwrap().clone();
+    run(Tuner { again: true, keep_fastest: true, ..tuner });
+    assert_eq!(now().figures(&algo), Some(fastest));
+    assert_eq!(now().candidates().len(), t.entry.candidates().len(), "the others are measured");
+    run(Tuner { again: true, ..tuner });
+    assert_ne!(now().figures(&algo), Some(fastest));
     let none = Some(std::time::Duration::ZERO);
     assert_eq!(run(Tuner { again: true, budget: none, ..tuner }), Summary { tuned: 0, known: 0, skipped: 3 });
 }

@@ -250,7 +250,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// one, to be stored from registers.
     #[inline(always)]
     fn single_tap<I: Isa>(a: &TileArgs) -> Option<Loop> {
-        if (PS, KS, EDGE) != (BLOCK, 1, false) || a.head > 0 || !a.out.is_simple(NV * I::LANES) {
+        if (PS, KS, EDGE) != (BLOCK, 1, false) || (a.depth, a.head) != (BLOCK, 0) || !a.out.is_simple(NV * I::LANES) {
             return None;
         }
         match a.loops {

@@ -83,7 +83,12 @@ impl Tuner {
             }
             // An equal share of what is left: jobs that are decided early leave theirs to the others.
             let until = left.map(|left| Instant::now() + left / (jobs.len() - i) as u32);
-            let tuned = self.tune(&job.shape, &job.options, until)?;
+            let mut tuned = self.tune(&job.shape, &job.options, until)?;
+            if self.keep_fastest
+                && let Some(before) = file.read().get(&conditions, &convolution)
+            {
+                tuned.entry = before.fastest(&tuned.entry);
+            }
             let mut table = TuningTable::default();
             table.insert(conditions, convolution, tuned.entry.clone());
             file.merge(&table)?;

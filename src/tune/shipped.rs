@@ -1,11 +1,10 @@
 //! Tables that ship with the crate, for CPUs that its makers had at hand.
 //!
-//! Made by this command on such a CPU, which should do nothing else, several times, keeping of each candidate the fastest:
-//! a core that others share is slow for minutes. Where the CPU has AVX-512, once more with `SWATH_LEVEL=avx2` before it and
-//! the same file:
+//! Made by this command on such a CPU, which should do nothing else. Where it has AVX-512, once more with `SWATH_LEVEL=avx2`
+//! before it and the same file:
 //!
 //! ```text
-//! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --export src/tune/shipped/zen3.toml
+//! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --passes 5 --export src/tune/shipped/zen3.toml
 //! ```
 //!
 //! They are stale as soon as the set of kernels changes ([`kernel_set`](super::kernel_set)), and then ignored without a

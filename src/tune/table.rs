@@ -47,7 +47,7 @@ impl Conditions {
 
 /// Makes measurements of older kernels stale. For whoever makes kernels faster and leaves their names as they are, if that
 /// turns choices around.
-const REVISION: &str = "4";
+const REVISION: &str = "5";
 
 /// Checksum of the kernels that convolutions can choose from: 64-bit FNV-1a over the names of the algorithms, those of the
 /// kernels of all levels of the architecture, and a revision, as 16 hexadecimal digits. Measurements of another set say
@@ -156,6 +156,20 @@ impl Entry {
     /// All, the fastest first.
     pub fn candidates(&self) -> &[Measured] {
         &self.0
+    }
+
+    /// Of each candidate of both, the faster time.
+    #[must_use]
+    pub fn fastest(&self, other: &Entry) -> Entry {
+        let mut all = self.0.clone();
+        for theirs in &other.0 {
+            match all.iter_mut().find(|m| m.algo == theirs.algo) {
+                Some(mine) if mine.figures.ms <= theirs.figures.ms => (),
+                Some(mine) => *mine = theirs.clone(),
+                None => all.push(theirs.clone()),
+            }
+        }
+        Self::new(all).expect("candidates of two entries, each once")
     }
 
     /// The figures of one of them.
@@ -299,6 +313,10 @@ mod tests {
         let m = |algo: &str, ms| Measured { algo: algo.into(), figures: Figures::new(ms, ms, ms).unwrap() };
         let entry = Entry::new(vec![m("slow", 2.0), m("fast", 1.0)]).unwrap();
         assert_eq!((entry.winner().algo.as_str(), entry.candidates().len()), ("fast", 2));
+        let other = Entry::new(vec![m("fast", 1.5), m("slow", 0.5), m("new", 3.0)]).unwrap();
+        let fastest = Entry::new(vec![m("slow", 0.5), m("fast", 1.0), m("new", 3.0)]).unwrap();
+        assert_eq!(entry.fastest(&other), fastest);
+        assert_eq!(other.fastest(&entry), fastest);
         assert_eq!(Entry::new(vec![]), None);
         assert_eq!(Entry::new(vec![m("a", 1.0), m("b", 1.5), m("a", 2.0)]), None);
         for v in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9] {

@@ -84,6 +84,9 @@ pub struct Tuner {
     pub budget: Option<Duration>,
     /// Whether [`Tuner::run`] measures again what the file knows.
     pub again: bool,
+    /// Whether, of a candidate that the file knows already, the faster time counts. For runs minutes apart on a machine
+    /// that others share, whose cores are slow for minutes.
+    pub keep_fastest: bool,
 }
 
 impl Tuner {

@@ -12,7 +12,7 @@ use swath::tune::{
     Conditions, Convolution, Effort, Event, Job, Measured, Outcome as Ended, Summary, Tuner, TuningFile, TuningTable,
     kernel_set,
 };
-use swath::{ConvPlan, Layout, Options, Tuning, machine};
+use swath::{ConvPlan, ConvShape, Layout, Options, Tuning, machine};
 
 use crate::failure::{Failure, Outcome};
 use crate::measure::Progress;
@@ -30,7 +30,7 @@ Examples:
   swath tune --budget 30                               half a minute's worth, the rest another time
   swath tune --show                                    what is known of this machine
   swath tune --export zen4.toml                        the same, in a file for others to --import
-  swath tune --again --export zen4.toml                measured anew
+  swath tune --again --passes 3 --export zen4.toml     measured anew, three times
   swath tune --clear                                   forget everything
 
 What is timed: the leading candidates of the cost model, in turns of a few milliseconds, with weights in cache and with
@@ -55,6 +55,10 @@ pub struct Args {
     /// Measure again what the file knows already
     #[arg(long)]
     again: bool,
+    /// Go over everything that is measured so many times, and keep of each candidate the fastest time: where others share
+    /// the machine, whose cores are slow for minutes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    passes: u16,
     /// Layout of activations: as inside a model (blocked, but NCHW where there are fewer than 16 input channels), or
     /// one for input and output
     #[arg(long, value_enum, default_value_t = Activations::Model)]
@@ -106,6 +110,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|e| format!("{text}: {e}"))
 }
 
+/// A geometry in benchdnn's notation, which knows no padding that differs from side to side.
+fn text(shape: &ConvShape) -> String {
+    Problem::new(shape, "").map_or_else(|_| format!("{shape:?}"), |p| p.text)
+}
+
 /// One convolution on one number of threads.
 #[derive(Serialize)]
 struct Row {
@@ -135,8 +144,6 @@ struct Candidate {
 
 impl Row {
     fn new(name: &str, conditions: &Conditions, convolution: &Convolution, candidates: &[Measured]) -> Self {
-        let problem =
-            Problem::new(&convolution.shape, "").map_or_else(|_| format!("{:?}", convolution.shape), |p| p.text);
         let candidate = |m: &Measured| Candidate {
             algorithm: m.algo.clone(),
             milliseconds: m.figures.ms(),
@@ -147,7 +154,7 @@ impl Row {
         Row {
             chosen: chosen.unwrap_or(&candidates[0]).algo.clone(),
             name: name.into(),
-            problem,
+            problem: text(&convolution.shape),
             input: convolution.input.name(),
             output: convolution.output.name(),
             level: conditions.level.clone(),
@@ -156,6 +163,16 @@ impl Row {
             untuned: None,
             from: "known",
         }
+    }
+
+    /// Whether it stands for this job on so many threads.
+    fn is_of(&self, job: &Job, threads: usize) -> bool {
+        self.threads == threads && self.name == job.name && self.problem == text(&job.shape)
+    }
+
+    /// Whether its times are new.
+    fn measured(&self) -> bool {
+        self.from == "measured"
     }
 
     fn candidate(&self, algorithm: &str) -> Option<&Candidate> {
@@ -224,8 +241,7 @@ fn standard() -> Outcome<Vec<Problem>> {
 /// The jobs on one number of threads, each convolution once.
 fn jobs(args: &Args, problems: &[Problem], threads: usize) -> Vec<Job> {
     let mut seen = BTreeSet::new();
-    let distinct =
-        problems.iter().filter(|p| seen.insert(Problem::new(&p.shape, "").map_or(p.text.clone(), |p| p.text)));
+    let distinct = problems.iter().filter(|p| seen.insert(text(&p.shape)));
     let job = |p: &Problem| {
         let mut options = match args.layout {
             Activations::Model => Options::inside_model(&p.shape),
@@ -247,25 +263,36 @@ fn tune(args: &Args, file: &TuningFile, problems: &[Problem]) -> Outcome<Vec<Row
     let effort = if args.all { Effort::all() } else { Effort::default() };
     let start = std::time::Instant::now();
     let jobs: Vec<(usize, Vec<Job>)> = threads.into_iter().map(|n| (n, jobs(args, problems, n))).collect();
-    let progress = Progress::new(jobs.iter().map(|(_, jobs)| jobs.len()).sum());
-    let mut rows = Vec::new();
+    let passes = usize::from(args.passes);
+    let progress = Progress::new(passes * jobs.iter().map(|(_, jobs)| jobs.len()).sum::<usize>());
+    let mut rows: Vec<Row> = Vec::new();
     let mut summary = Summary::default();
-    for (i, (n, these)) in jobs.iter().enumerate() {
-        // Each number of threads gets an equal share of the time that is left.
-        let share = |budget: Duration| budget.saturating_sub(start.elapsed()) / (jobs.len() - i) as u32;
-        let tuner = Tuner { effort, budget: args.budget.map(share), again: args.again };
-        let done = plan::with_threads(*n, || {
-            Ok(tuner.run(these, file, |event| match event {
+    let parts = (0..passes).flat_map(|pass| jobs.iter().map(move |(n, these)| (pass, *n, these)));
+    for (i, (pass, n, these)) in parts.enumerate() {
+        // Each pass on each number of threads gets an equal share of the time that is left.
+        let share = |budget: Duration| budget.saturating_sub(start.elapsed()) / (passes * jobs.len() - i) as u32;
+        let again = args.again || pass > 0;
+        let tuner = Tuner { effort, budget: args.budget.map(share), again, keep_fastest: pass > 0 };
+        // Passes after the first measure what that one did.
+        let measured = |job: &&Job| pass == 0 || rows.iter().any(|r| r.measured() && r.is_of(job, n));
+        let these: Vec<Job> = these.iter().filter(measured).cloned().collect();
+        let done = plan::with_threads(n, || {
+            Ok(tuner.run(&these, file, |event| match event {
                 Event::Begins(job) => progress.at(&job.name),
                 Event::Ends(job, ended) => {
-                    rows.extend(row(job, *n, &ended));
+                    if let Some(row) = row(job, n, &ended) {
+                        rows.retain(|r| !r.is_of(job, n));
+                        rows.push(row);
+                    }
                     progress.step();
                 }
             })?)
         })?;
-        summary.tuned += done.tuned;
-        summary.known += done.known;
-        summary.skipped += done.skipped;
+        if pass == 0 {
+            summary.tuned += done.tuned;
+            summary.known += done.known;
+            summary.skipped += done.skipped;
+        }
     }
     drop(progress);
     if args.format == Format::Table {

@@ -201,6 +201,13 @@ fn show_export_import_and_clear() {
         rows[0]["candidates"].as_array().unwrap().iter().map(|c| c["milliseconds"].as_f64().unwrap()).collect();
     assert!(times.is_sorted() && times[0] > 0.0, "{times:?}");
 
+    // Passes keep of each candidate the fastest time, and are told of once.
+    let args = [&args[..], &["--again", "--passes", "2"]].concat();
+    let twice: serde_json::Value = serde_json::from_str(&good(&file, &args)).expect("JSON");
+    let twice = twice.as_array().unwrap();
+    assert_eq!(twice.len(), 4);
+    assert!((0..4).all(|i| twice[i]["problem"] == rows[i]["problem"] && twice[i]["threads"] == rows[i]["threads"]));
+
     let shown = good(&file, &["tune", "--show"]);
     assert!(shown.contains("mb1ic3ih9oc16oh7kh3ph0") && shown.contains("4 entries that this machine"), "{shown}");
     assert!(good(&file, &["tune", "--export", path]).contains("exported 4 entries"));

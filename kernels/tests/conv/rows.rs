@@ -9,17 +9,27 @@ use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
 
-/// Every tile kernel on its own operands: all loops longer than one, a head and a tail, fewer columns than the tile has,
-/// a sum that is continued.
+/// Every tile kernel on its own operands: all loops longer than one, a head and a tail, a single tap with and without a tail,
+/// fewer columns than the tile has, a sum that is continued.
 #[test]
 fn every_tile_against_its_formula() {
     for level in Level::available() {
         assert!(!tile::rows(*level).is_empty());
         for row in tile::rows(*level) {
-            for (loops, depth) in [([1, 1, 1], 1), ([2, 3, 2], 9), ([3, 1, 1], 16), ([1, 2, 3], 5)] {
+            for (loops, depth, ends) in [
+                ([1, 1, 1], 1, [0, 1]),
+                ([2, 3, 2], 9, [3, 5]),
+                ([3, 1, 1], 16, [5, 8]),
+                ([1, 2, 3], 5, [0, 5]),
+                ([3, 1, 1], 16, [0, 16]),
+                ([2, 1, 1], 16, [0, 4]),
+                ([2, 1, 1], 16, [0, 3]),
+                ([1, 1, 3], 16, [0, 16]),
+                ([1, 1, 1], 16, [0, 11]),
+            ] {
                 for cut in [0, 3, BLOCK] {
                     for accumulate in [false, true] {
-                        one_tile(row, loops, depth, row.cols - cut.min(row.cols - 1), accumulate);
+                        one_tile(row, loops, depth, ends, row.cols - cut.min(row.cols - 1), accumulate);
                     }
                 }
             }
@@ -27,7 +37,14 @@ fn every_tile_against_its_formula() {
     }
 }
 
-fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize, accumulate: bool) {
+fn one_tile(
+    row: &tile::Row,
+    [nb, ny, nx]: [usize; 3],
+    depth: usize,
+    [head, tail]: [usize; 2],
+    cols: usize,
+    accumulate: bool,
+) {
     let (px, step) = match row.access {
         Access::Blocked1 | Access::Blocked1Edge => (16, 1),
         Access::Blocked2 | Access::Blocked2Edge => (32, 1),
@@ -42,15 +59,16 @@ fn one_tile(row: &tile::Row, [nb, ny, nx]: [usize; 3], depth: usize, cols: usize
     let edge = if is_edge { [Taps { start: 1, end: 9 }, Taps { start: 0, end: 1 }] } else { [Taps::ALL; 2] };
     let sits_out = |i: usize, kx: usize| is_edge && ((i == 0 && kx < 1) || (i + 1 == row.mr && kx >= 1));
     // A packed panel has no outer loops.
-    let [nb, ny, nx] = if row.access == Access::Packed { [1, 1, 1] } else { [nb, ny, nx] };
-    let (head, tail) = if nb == 1 { (0, depth) } else { (depth / 3, depth.div_ceil(2)) };
+    let packed = row.access == Access::Packed;
+    let [nb, ny, nx] = if packed { [1, 1, 1] } else { [nb, ny, nx] };
+    let [head, tail] = if packed { [0, depth] } else { [head, tail] };
     let (xb, xy, xx) = (211, 37, 5);
     let wx = depth * BLOCK;
     let (wy, wb) = (nx * wx, ny * nx * wx);
     let w_block = nb * wb;
     let ends = (nb - 1) * xb + (ny - 1) * xy + (nx - 1) * xx + (row.mr - 1) * px;
     // The last element that is read: nothing may touch what lies behind it.
-    let x = integers(ends + (if nb == 1 { depth } else { tail.max(1) } - 1) * step + 1 + xb, 1);
+    let x = integers(ends + (tail - 1) * step + 1 + xb, 1);
     let w = integers(row.blocks * w_block, 2);
     let y_px = row.blocks * BLOCK + 3;
     let start = integers((row.mr - 1) * y_px + cols, 3);
