@@ -343,6 +343,11 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// Asks for the cache line at `p`, to write it. Never faults.
     fn prefetch_write(self, p: *mut f32);
 
+    /// Lets the code that follows begin at a cache line, where the architecture's decoded instructions are cached by line: for
+    /// the innermost loop, right before its first instruction. A hint.
+    #[inline(always)]
+    fn align(self) {}
+
     /// Calls another kernel of this level without inlining it: for cold parts that many tiles share.
     /// # Safety
     /// As `K` states.

@@ -109,6 +109,16 @@ fn avx2_mask(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(AVX2_MASK.as_ptr().add(8 - n).cast()) }
 }
 
+/// Fills up the cache line with no-ops.
+#[inline(always)]
+fn align() {
+    // SAFETY: the directive emits no-ops.
+    #[cfg(not(miri))]
+    unsafe {
+        core::arch::asm!(".p2align 6", options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// A method whose body is one safe use of intrinsics that the token allows.
 macro_rules! ops {
     ($($name:ident($($arg:ident: $t:ty),*) -> $r:ty { $e:expr })*) => {$(
@@ -195,6 +205,10 @@ macro_rules! ymm {
                 prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
                 prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
                 prefetch_write(p: *mut f32) -> () { _mm_prefetch::<_MM_HINT_ET0>(p.cast_const().cast()) }
+            }
+            #[inline(always)]
+            fn align(self) {
+                align();
             }
             #[inline(always)]
             unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
@@ -290,6 +304,10 @@ impl Isa for Avx512 {
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         prefetch_write(p: *mut f32) -> () { _mm_prefetch::<_MM_HINT_ET0>(p.cast_const().cast()) }
+    }
+    #[inline(always)]
+    fn align(self) {
+        align();
     }
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
