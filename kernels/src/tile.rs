@@ -218,8 +218,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// Adds the products of one element, whose input of the first pixel and weights are at `x` and `w`, to the sums of some pixels. `edge`
-    /// says whether the first and the last pixel of the tile take part.
+    /// Adds the products of one element, whose input of the first pixel and weights are at `x` and `w`, to the sums of some pixels, of
+    /// which the first and the last of the tile may sit out.
     ///
     /// # Safety
     /// The inputs of the pixels that take part and the weights of all vectors are readable.
@@ -353,7 +353,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
     /// * every `x[..]` of the sum above is readable, for all tiles, loops, `head..depth..tail` elements and `MR` pixels (with
     ///   `EDGE`, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors of every tile.
+    /// * `out` is as `Output::store_by_buffer` asks for `MR` pixels and `NV` vectors of every tile.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };

@@ -240,7 +240,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     ///   their neighbours in the first and last run;
     /// * `w_row` and `x_tap` are not 0;
     /// * the weights of all those taps are readable, and with a permutation [`INDEX`] lane numbers for each vector;
-    /// * `out` is as `Output::store` asks for, at every pixel of every line of every plane and vector; planes are blocks of it.
+    /// * `out` is as `Output::store_by_buffer` asks for, at every pixel of every line of every plane and vector; planes are blocks of it.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };

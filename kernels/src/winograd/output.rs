@@ -43,7 +43,7 @@ impl<I: Isa, T: Transform<M, P>, const M: usize, const P: usize> Kernel<I> for O
 
     /// # Safety
     /// * `m` is readable for `P * P` points of `blocks` blocks;
-    /// * `out` is as `Output::store` asks for the valid pixels of each row and `blocks` blocks, and has a `finish`.
+    /// * `out` is as `Output::store_by_buffer` asks for the valid pixels of each row and `blocks` blocks, and has a `finish`.
     #[inline(always)]
     unsafe fn run(s: I, a: &OutputArgs) {
         const { assert!(M * M * BLOCK <= TILE) };
