@@ -192,6 +192,39 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// the decoder, which matters where another thread shares the core. Others spill pointers when unrolled.
     const UNROLL: usize = if MR == 6 && NV == 2 { 4 } else { 1 };
 
+    /// From pixel to pixel of the input.
+    #[inline(always)]
+    fn px(a: &TileArgs) -> usize {
+        if PS == 0 { a.px } else { PS }
+    }
+
+    /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next.
+    ///
+    /// # Safety
+    /// As for the kernel.
+    #[inline(always)]
+    unsafe fn begin<I: Isa>(s: I, a: &TileArgs, y: usize) -> [[I::V; NV]; MR] {
+        if !a.accumulate {
+            a.out.prefetch::<I, MR, NV>(s, y);
+            return [[s.zero(); NV]; MR];
+        }
+        // SAFETY: the same contract.
+        let acc = unsafe { a.out.load(s, y) };
+        // The next tile's sums, which it needs at once.
+        a.out.prefetch::<I, MR, NV>(s, y + a.sweep.y);
+        acc
+    }
+
+    /// Asks for the inputs of all pixels that lie [`TileArgs::ahead`] of `x`.
+    #[inline(always)]
+    fn prefetch_ahead<I: Isa>(s: I, a: &TileArgs, x: *const f32) {
+        if a.ahead != 0 {
+            for i in 0..MR {
+                s.prefetch(x.wrapping_add(i * Self::px(a) + a.ahead));
+            }
+        }
+    }
+
     /// Offset of vector `v`'s weights from the first one's.
     #[inline(always)]
     fn w_at<I: Isa>(a: &TileArgs, v: usize) -> usize {
@@ -232,7 +265,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         [first, last]: [bool; 2],
         acc: &mut [[I::V; NV]; MR],
     ) {
-        let px = if PS == 0 { a.px } else { PS };
+        let px = Self::px(a);
         // SAFETY: the same contract.
         unsafe {
             let mut wv = [s.zero(); NV];
@@ -277,22 +310,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
             for tile in 0..a.sweep.n {
                 let (mut x, mut w) = (a.x.wrapping_add(tile * a.sweep.x), a.w);
                 let y = tile * a.sweep.y;
-                let mut acc = [[s.zero(); NV]; MR];
-                if a.accumulate {
-                    acc = a.out.load_pixels(s, y);
-                    a.out.prefetch::<I, MR, NV>(s, y + a.sweep.y);
-                } else {
-                    a.out.prefetch::<I, MR, NV>(s, y);
-                }
+                let mut acc = Self::begin(s, a, y);
                 let mut left = blocks.n;
                 loop {
                     left -= 1;
                     Self::prefetch_soon(s, a, &mut soon);
-                    if a.ahead != 0 {
-                        for i in 0..MR {
-                            s.prefetch(x.wrapping_add(i * BLOCK + a.ahead));
-                        }
-                    }
+                    Self::prefetch_ahead(s, a, x);
                     let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
                     let mut k = 0;
                     if k + Self::UNROLL <= end {
@@ -363,7 +386,6 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
         }
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
-            let px = if PS == 0 { a.px } else { PS };
             // A stem's weights stay in L1, and its inner loops are too short to hide what fetching ahead costs.
             let fetch = KS != 1 || PS == 0 || PS >= BLOCK;
             let [lb, ly, lx] = a.loops;
@@ -371,14 +393,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             for tile in 0..a.sweep.n {
                 let x0 = a.x.wrapping_add(tile * a.sweep.x);
                 let y0 = tile * a.sweep.y;
-                let mut acc = [[s.zero(); NV]; MR];
-                if a.accumulate {
-                    acc = a.out.load(s, y0);
-                    // The next tile's sums, which it needs at once.
-                    a.out.prefetch::<I, MR, NV>(s, y0 + a.sweep.y);
-                } else {
-                    a.out.prefetch::<I, MR, NV>(s, y0);
-                }
+                let mut acc = Self::begin(s, a, y0);
 
                 // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping arithmetic.
                 let (mut xb, mut wb) = (x0, a.w);
@@ -404,10 +419,8 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             if fetch {
                                 Self::prefetch_soon(s, a, &mut soon);
                             }
-                            if fetch && KS == 1 && a.ahead != 0 {
-                                for i in 0..MR {
-                                    s.prefetch(x.wrapping_add(i * px + a.ahead));
-                                }
+                            if fetch && KS == 1 {
+                                Self::prefetch_ahead(s, a, x);
                             }
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);

@@ -135,11 +135,16 @@ impl Output {
     #[inline(always)]
     pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) -> [[I::V; NV]; MR] {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
-        if self.cols >= NV * I::LANES && self.channel == 1 {
-            // SAFETY: all channels of the tile exist.
-            return unsafe { self.load_pixels(s, at) };
-        }
         let mut acc = [[s.zero(); NV]; MR];
+        if self.cols >= NV * I::LANES && self.channel == 1 {
+            for i in 0..MR {
+                for v in 0..NV {
+                    // SAFETY: all channels of the tile exist.
+                    acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
+                }
+            }
+            return acc;
+        }
         let mut buffer = [0.0f32; BUFFER];
         let out = self.moved(at);
         let fill = BufferArgs { out: ptr::from_ref(&out), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
@@ -149,26 +154,6 @@ impl Output {
             for v in 0..NV {
                 // SAFETY: as above.
                 acc[i][v] = unsafe { s.load(buffer.as_ptr().add((i * NV + v) * I::LANES)) };
-            }
-        }
-        acc
-    }
-
-    /// The same where all channels of the tile exist and are adjacent.
-    ///
-    /// # Safety
-    /// `y`, `at` floats further on, is readable for `MR` pixels of `NV` vectors.
-    #[inline(always)]
-    pub(crate) unsafe fn load_pixels<I: Isa, const MR: usize, const NV: usize>(
-        &self,
-        s: I,
-        at: usize,
-    ) -> [[I::V; NV]; MR] {
-        let mut acc = [[s.zero(); NV]; MR];
-        for i in 0..MR {
-            for v in 0..NV {
-                // SAFETY: pixel i, vector v.
-                acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
             }
         }
         acc
