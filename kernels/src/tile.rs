@@ -188,9 +188,14 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// Pixels that are stored together: about four vectors.
     const GROUP: usize = if NV < 4 { 4 / NV } else { 1 };
 
-    /// Steps that [`Tile::pointwise`] takes together: four with the largest tile of 16 registers, so that a loop costs a seventh less of
-    /// the decoder, which matters where another thread shares the core. Others spill pointers when unrolled.
-    const UNROLL: usize = if MR == 6 && NV == 2 { 4 } else { 1 };
+    /// Steps that [`Tile::steps`] takes together: four with the large tiles of 16 registers, so that the loop itself costs few
+    /// instructions, which are what is short where another thread shares the core. Pixels at a run-time stride would spill
+    /// pointers.
+    const UNROLL: usize = if !EDGE && KS == 1 && PS >= BLOCK && NV == 2 && MR >= 4 && MR <= 6 { 4 } else { 1 };
+
+    /// Whether weights and inputs are fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide
+    /// what that costs.
+    const FETCHES: bool = KS != 1 || PS == 0 || PS >= BLOCK;
 
     /// From pixel to pixel of the input.
     #[inline(always)]
@@ -283,6 +288,49 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
+    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for.
+    ///
+    /// # Safety
+    /// As for [`Tile::step`], of each element.
+    #[inline(always)]
+    unsafe fn steps<I: Isa>(
+        s: I,
+        a: &TileArgs,
+        (x, w): (*const f32, *const f32),
+        next: Option<*const f32>,
+        elements: Range<usize>,
+        edge: [bool; 2],
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        let Range { start: mut k, end } = elements;
+        // SAFETY: the same contract.
+        unsafe {
+            if Self::UNROLL > 1 {
+                if k + Self::UNROLL <= end {
+                    s.align();
+                }
+                while k + Self::UNROLL <= end {
+                    // Not over `k..k + UNROLL`, whose bounds would be compared: the sum might overflow.
+                    for i in 0..Self::UNROLL {
+                        let k = k + i;
+                        if let Some(next) = next {
+                            Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
+                        }
+                        Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc);
+                    }
+                    k += Self::UNROLL;
+                }
+            }
+            while k < end {
+                if let Some(next) = next {
+                    Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
+                }
+                Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc);
+                k += 1;
+            }
+        }
+    }
+
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
     /// one, to be stored from registers.
     #[inline(always)]
@@ -317,21 +365,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     Self::prefetch_soon(s, a, &mut soon);
                     Self::prefetch_ahead(s, a, x);
                     let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
-                    let mut k = 0;
-                    if k + Self::UNROLL <= end {
-                        s.align();
-                    }
-                    while k + Self::UNROLL <= end {
-                        for k in k..k + Self::UNROLL {
-                            Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
-                            Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
-                        }
-                        k += Self::UNROLL;
-                    }
-                    while k < end {
-                        Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
-                        k += 1;
-                    }
+                    Self::steps(s, a, (x, w), Some(next), 0..end, [true; 2], &mut acc);
                     if left == 0 {
                         break;
                     }
@@ -386,9 +420,13 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
         }
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
-            // A stem's weights stay in L1, and its inner loops are too short to hide what fetching ahead costs.
-            let fetch = KS != 1 || PS == 0 || PS >= BLOCK;
             let [lb, ly, lx] = a.loops;
+            // How far it is from the last step of an inner loop to the next step of the one around it: for `x` from behind that
+            // step, for `w` from the step itself.
+            let back = |outer: usize, n: usize, inner: usize| outer.wrapping_sub(n.wrapping_mul(inner));
+            let (row_x, block_x) = (back(ly.x, lx.n, lx.x), back(lb.x, ly.n, ly.x));
+            let row_w = back(ly.w, lx.n.wrapping_sub(1), lx.w);
+            let block_w = row_w.wrapping_add(back(lb.w, ly.n, ly.w));
             let mut soon = a.soon.from;
             for tile in 0..a.sweep.n {
                 let x0 = a.x.wrapping_add(tile * a.sweep.x);
@@ -396,51 +434,39 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                 let mut acc = Self::begin(s, a, y0);
 
                 // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping arithmetic.
-                let (mut xb, mut wb) = (x0, a.w);
+                let (mut x, mut w) = (x0, a.w);
                 for b in 0..lb.n {
                     let k0 = if b == 0 { a.head } else { 0 };
                     let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
-                    // After the last tap the next tile starts with these weights again.
-                    let wb_next = if b + 1 < lb.n { wb.wrapping_add(lb.w) } else { a.w };
-                    let (mut xy, mut wy) = (xb, wb);
                     for ky in 0..ly.n {
-                        let wy_next = if ky + 1 < ly.n { wy.wrapping_add(ly.w) } else { wb_next };
-                        let (mut x, mut w) = (xy, wy);
                         for kx in 0..lx.n {
-                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
-                            // panel just goes on.
-                            let next = if KS != 1 {
-                                w.wrapping_add(BLOCK * BLOCK)
-                            } else if kx + 1 < lx.n {
-                                w.wrapping_add(lx.w)
-                            } else {
-                                wy_next
-                            };
-                            if fetch {
+                            if Self::FETCHES {
                                 Self::prefetch_soon(s, a, &mut soon);
                             }
-                            if fetch && KS == 1 {
+                            if Self::FETCHES && KS == 1 {
                                 Self::prefetch_ahead(s, a, x);
                             }
+                            // The next tap; after the last one the next tile starts with these weights again.
+                            let next = if kx + 1 < lx.n {
+                                w.wrapping_add(lx.w)
+                            } else if ky + 1 < ly.n {
+                                w.wrapping_add(row_w)
+                            } else if b + 1 < lb.n {
+                                w.wrapping_add(block_w)
+                            } else {
+                                a.w
+                            };
+                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
+                            // panel just goes on.
+                            let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * BLOCK) };
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);
-                            let mut k = k0;
-                            while k < k1 {
-                                if fetch {
-                                    Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
-                                }
-                                let (x, w) = (x.wrapping_add(k * KS), w.add(k * BLOCK));
-                                Self::step(s, a, (x, w), 0..MR, [first, last], &mut acc);
-                                k += 1;
-                            }
-                            x = x.wrapping_add(lx.x);
-                            w = w.wrapping_add(lx.w);
+                            Self::steps(s, a, (x, w), Self::FETCHES.then_some(ahead), k0..k1, [first, last], &mut acc);
+                            (x, w) = (x.wrapping_add(lx.x), next);
                         }
-                        xy = xy.wrapping_add(ly.x);
-                        wy = wy.wrapping_add(ly.w);
+                        x = x.wrapping_add(row_x);
                     }
-                    xb = xb.wrapping_add(lb.x);
-                    wb = wb.wrapping_add(lb.w);
+                    x = x.wrapping_add(block_x);
                 }
 
                 if a.out.is_simple(NV * I::LANES) {
