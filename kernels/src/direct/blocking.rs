@@ -151,7 +151,10 @@ impl Blocking {
                 } else {
                     halvings(d.y.output).for_each(|rows| consider(Self { rows, ..whole }));
                 }
-                halvings(s.n.max(1)).for_each(|images| consider(Self { images, ..whole }));
+                // Images that share a chunk are one part for threads, so only where its weights would otherwise come in again.
+                if weights > l2 / 4 {
+                    halvings(s.n.max(1)).for_each(|images| consider(Self { images, ..whole }));
+                }
             }
         }
         best.1
