@@ -21,40 +21,20 @@ pub struct Blocking {
     pub chunk: usize,
 }
 
-/// Bytes of L1 that a tile's weights should not exceed: its inputs, the next tap's weights and its outputs are there too.
-const L1: usize = 6 << 10;
+/// What starting a chunk of a panel costs, as bytes that move into the cache in that time.
+const START: usize = 8 << 10;
 
 /// Streams that the hardware's prefetchers follow.
-const STREAMS: usize = 8;
+const STREAMS: f64 = 8.0;
+
+/// What waiting for memory costs, in bytes that move into the cache in the time that one byte is waited for.
+const WAITS: f64 = 13.0;
+
+/// What bringing an input in again for another sweep costs, of what other bytes cost: tiles fetch it ahead.
+const SWEEP: f64 = 0.25;
 
 /// Bytes of L3 that other data leave to an input.
 const L3: usize = 8 << 20;
-
-/// What things cost, in nanoseconds, or nanoseconds for a byte. Fitted on Zen 3 at level AVX2 (1 core, 97 GFLOP/s): by linear
-/// regression, but for `TILE`, `SWEEP` and `FROM_L2` (which it puts at 9.4, 0.003 and 0.0015). Short chunks win 2 % in 1x1
-/// layers by that, and lose 5 % where another thread shares the core, when instructions are what is short.
-mod cost {
-    /// Each tile of each chunk: to begin and to end its sums.
-    pub const TILE: f64 = 14.0;
-    /// Each row of each chunk, but for one long row: its edges, and the calls of the kernel.
-    pub const ROW: f64 = 100.0;
-    /// Each chunk of a panel.
-    pub const CHUNK: f64 = 280.0;
-    /// Weights that come in from L3 again.
-    pub const WEIGHTS: f64 = 0.012;
-    /// Inputs that come in from L3 again for another panel; they are fetched ahead.
-    pub const PANEL: f64 = 0.001;
-    /// Inputs that come in from L3 again for another sweep over a panel.
-    pub const SWEEP: f64 = 0.006;
-    /// Weights that a tile reads from L2.
-    pub const FROM_L2: f64 = 0.0012;
-    /// Weights that a tile reads from L3.
-    pub const FROM_L3: f64 = 0.01;
-    /// Inputs that are waited for since they come from memory in too many streams.
-    pub const STREAM: f64 = 0.14;
-    /// Inputs of a tile that evict each other from L1.
-    pub const CONFLICT: f64 = 0.002;
-}
 
 /// Bytes of packed weights from which on threads share out panels instead of rows.
 const HEAVY_WEIGHTS: usize = 512 << 10;
@@ -63,21 +43,21 @@ impl Blocking {
     /// Four of the longest tiles: columns are not cut finer.
     pub(super) const MIN_COLS: usize = 4 * MAX_MR;
 
-    /// The blocking that takes the least time besides its multiply-adds, by a model of a level-2 cache of `l2` bytes:
+    /// The blocking that moves the fewest bytes, by a model of a level-2 cache of `l2` bytes:
     ///
-    /// * tiles, rows and chunks have to be begun and ended;
     /// * weights come in once for each block of pixels, unless all of them stay;
-    /// * the input of a block comes in again for each panel unless it stays beside a panel's chunk, and again for each sweep
-    ///   of tiles over a panel unless a chunk of it stays;
-    /// * weights of a sweep that do not stay in L1, or not in L2, come in for every tile;
+    /// * the input of a block comes in once, again for each panel unless it stays beside a panel's chunk, and again for
+    ///   each sweep of tiles over a panel unless a chunk of it stays, which costs [`SWEEP`];
+    /// * partial sums are read and written once for each chunk but one. They count in full even where they stay: what a
+    ///   tile waits for them is as long;
+    /// * weights of a sweep that do not stay come in for every tile;
+    /// * [`START`] for each chunk of a panel;
     /// * input from memory, for 1x1: the hardware follows some eight streams, so of a chunk with more channel blocks each
-    ///   line is waited for. 512 -> 128 channels at 28x28, 16 images: 32 blocks take 1.24 times as long as 8, 16 blocks 1.06;
-    /// * planes of whole pages, for 1x1 (56x56): the same pixel of all channel blocks has the same eight lines of L1, which a tile's
-    ///   pixels of more than six blocks exceed, together with what is fetched ahead.
+    ///   line is waited for. 512 -> 128 channels at 28x28, 16 images: 32 blocks take 1.24 times as long as 8, 16 blocks 1.06.
     ///
-    /// Of what is as large as half of L2 all stays, of what is larger than one and a quarter of it nothing does: other data and the
-    /// placing of pages make the limit soft. Fitted on 32 layers with up to 96 blockings each: the choice takes 2 % more time
-    /// than the fastest that was measured, of which noise is about 1 %.
+    /// Of what is as large as half of a cache all stays, of what is one and a half times as large nothing does: other data
+    /// and the placing of pages make the limit soft. On Zen 3, 38 layers with up to 96 blockings each, the choice takes 1.6 %
+    /// more time than the fastest that was measured, of which noise is about 1 %.
     pub(super) fn choose(d: &Direct, flat: bool, l2: usize) -> Self {
         let s = &d.shape;
         let widest = d.blocking.panel;
@@ -86,15 +66,11 @@ impl Blocking {
         let tile = d.tiles.rows.longest();
         let whole = Self { images: 1, rows: d.y.output, cols: d.x.output, panel: widest, chunk: d.span };
         // Planes of less than a page follow each other in one stream.
-        let pointwise = (s.kh, s.kw) == (1, 1) && !d.plain();
-        let streams = pointwise && !d.compact && s.ih * s.iw * BLOCK * 4 > 4096;
-        let planes_alias = pointwise && (s.sh, s.sw) == (1, 1) && (s.ih * s.iw * BLOCK * 4).is_multiple_of(4096);
-        // How much of so many bytes a cache loses: nothing up to its size, all from `most` times as much on.
-        let beyond =
-            |bytes: usize, size: usize, most: f64| ((bytes as f64 / size as f64 - 1.0) / (most - 1.0)).clamp(0.0, 1.0);
-        let lost = |bytes: usize| beyond(bytes, l2 / 2, 2.5);
-        let from_memory = if streams { beyond(4 * d.input.len(s.input()), L3 / 2, 3.0) } else { 0.0 };
-        let time = |b: &Self| -> f64 {
+        let streams = (s.kh, s.kw) == (1, 1) && !d.plain() && !d.compact && s.ih * s.iw * BLOCK * 4 > 4096;
+        let beyond = |bytes: usize, cache: usize| (bytes as f64 / cache as f64 - 0.5).clamp(0.0, 1.0);
+        let lost = |bytes: usize| beyond(bytes, l2);
+        let from_memory = if streams { WAITS * beyond(4 * d.input.len(s.input()), L3) } else { 0.0 };
+        let traffic = |b: &Self| -> f64 {
             let (panel, panels) = (b.panel, blocks(s.oc).div_ceil(b.panel));
             let sweeps = panel.div_ceil(d.tiles.rows.best_width(b.cols, panel));
             // Rows that a stride steps over do not count. Columns do: what is read lies in every other line, so that it
@@ -106,32 +82,26 @@ impl Blocking {
             let output = 64 * panel * b.images * b.rows * b.cols;
             let chunk = 4 * d.step_len() * panel * b.chunk;
             let chunks = d.span.div_ceil(b.chunk);
-            let pieces =
-                (s.n.max(1).div_ceil(b.images) * d.y.output.div_ceil(b.rows) * d.x.output.div_ceil(b.cols)) as f64;
+            let n = s.n.max(1).div_ceil(b.images) * d.y.output.div_ceil(b.rows) * d.x.output.div_ceil(b.cols);
+            let weights_again = (n - 1) as f64 * lost(input(d.span) + weights + output);
+            let input_again = (panels - 1) as f64 * lost(input(d.span) + chunk + output)
+                + SWEEP * (panels * (sweeps - 1)) as f64 * lost(input(b.chunk) + (chunk + output) / sweeps);
+            let waits = from_memory * ((b.chunk as f64 - STREAMS) / (3.0 * STREAMS)).clamp(0.0, 1.0);
+            let sums = 2 * output * panels * (chunks - 1);
             let tiles = b.images * b.rows * b.cols.div_ceil(tile);
-            let passes = (panels * sweeps * chunks) as f64;
-
-            let begin = cost::CHUNK * (panels * chunks) as f64
-                + passes
-                    * (cost::TILE * tiles as f64 + if flat { 0.0 } else { cost::ROW * (b.images * b.rows) as f64 });
-            let weights_again =
-                cost::WEIGHTS * weights as f64 * (pieces - 1.0) / pieces * lost(input(d.span) + weights + output);
-            let input_again = cost::PANEL * (panels - 1) as f64 * lost(input(d.span) + chunk + output)
-                + cost::SWEEP * (panels * (sweeps - 1)) as f64 * lost(input(b.chunk) + (chunk + output) / sweeps)
-                + cost::STREAM * from_memory * beyond(b.chunk, STREAMS, 4.0);
-            let of_sweep = chunk / sweeps;
-            let from_l2 = cost::FROM_L2 * beyond(of_sweep, L1, 2.0) + cost::FROM_L3 * lost(of_sweep);
-            let conflicts = if planes_alias { cost::CONFLICT * beyond(b.chunk, 6, 4.0 / 3.0) } else { 0.0 };
-            let of_tiles =
-                passes * (from_l2 * (of_sweep * (tiles - 1)) as f64 + conflicts * (64 * tile * tiles * b.chunk) as f64);
-            pieces * (begin + weights_again + input_again * input(d.span) as f64 + of_tiles)
+            let spill = (chunk * panels * chunks * (tiles - 1)) as f64 * lost(chunk / sweeps);
+            weights as f64 * (1.0 + weights_again)
+                + n as f64
+                    * (input(d.span) as f64 * (1.0 + input_again + waits)
+                        + (sums + START * panels * chunks) as f64
+                        + spill)
         };
         let mut best = (f64::INFINITY, whole);
         let mut consider = |b: Self| {
             if d.compact && b.images * b.cols * blocks(s.ic) * BLOCK > SCRATCH {
                 return;
             }
-            let t = time(&b);
+            let t = traffic(&b);
             // Among equals the first, whose pieces are the largest.
             if t < best.0 {
                 best = (t, b);
@@ -151,10 +121,7 @@ impl Blocking {
                 } else {
                     halvings(d.y.output).for_each(|rows| consider(Self { rows, ..whole }));
                 }
-                // Images that share a chunk are one part for threads, so only where its weights would otherwise come in again.
-                if weights > l2 / 4 {
-                    halvings(s.n.max(1)).for_each(|images| consider(Self { images, ..whole }));
-                }
+                halvings(s.n.max(1)).for_each(|images| consider(Self { images, ..whole }));
             }
         }
         best.1
@@ -249,11 +216,11 @@ mod tests {
         let b = blocking(1, 64, 224, 64, 3);
         assert!(b.rows < 60, "{b:?}: the input of all rows would leave L2 between sweeps");
         let b = blocking(1, 512, 7, 512, 3);
-        assert_eq!(b.chunk, 32, "no partial sums where a sweep's weights stay");
+        assert_eq!((b.panel, b.chunk), (2, 32), "no partial sums where a sweep's weights stay");
         let b = blocking(16, 512, 7, 512, 3);
-        assert!(b.images > 1, "{b:?}: the weights would be streamed for every image");
-        let b = Blocking::choose(&plan(16, 512, 28, 128, 1), true, 512 << 10);
-        assert!(b.chunk <= 11, "{b:?}: many streams from memory");
+        assert!(b.images > 1 && b.chunk < 32, "{b:?}: the weights would be streamed for every image");
+        let chunk_1x1 = |n| Blocking::choose(&plan(n, 512, 28, 128, 1), true, 512 << 10).chunk;
+        assert!(chunk_1x1(16) <= 11 && chunk_1x1(1) > 11, "few streams from memory, few partial sums from L3");
         let b = blocking(1, 2048, 33, 256, 3);
         assert!(
             (2..64).contains(&b.chunk),
