@@ -34,6 +34,7 @@ pub(crate) use store::{SyncFinish, load_channels};
 pub(crate) use strand::Strand;
 
 use core::ops::Range;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
@@ -107,11 +108,20 @@ impl Soon {
     }
 }
 
-/// How many tiles one call computes, and how far the input and the output move from one to the next, in floats. Calling and
-/// setting up a tile costs about as much as a hundred multiply-adds on vectors, a third of a tile over 16 channels.
+/// Tiles that one call computes: rows of equal tiles. A call costs about as much as a hundred multiply-adds on vectors, a third
+/// of a tile over 16 channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Sweep {
-    /// Number of tiles.
+    /// From a tile to the next one of its row, and how many there are.
+    pub tiles: Steps,
+    /// From a row of tiles to the next one, and how many there are.
+    pub rows: Steps,
+}
+
+/// A number of places, and how far the input and the output move from one to the next, in floats.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Number of places.
     pub n: usize,
     /// Step of `x`.
     pub x: usize,
@@ -121,7 +131,38 @@ pub struct Sweep {
 
 impl Sweep {
     /// A single tile.
-    pub const ONE: Sweep = Sweep { n: 1, x: 0, y: 0 };
+    pub const ONE: Sweep = {
+        let once = Steps { n: 1, x: 0, y: 0 };
+        Sweep { tiles: once, rows: once }
+    };
+}
+
+/// Where a tile of a [`Sweep`] lies, from its first one.
+#[derive(Clone, Copy)]
+struct Place {
+    x: usize,
+    y: usize,
+    /// Tiles of its row that follow.
+    left: usize,
+}
+
+impl Place {
+    #[inline(always)]
+    fn first(sweep: &Sweep) -> Self {
+        Self { x: 0, y: 0, left: sweep.tiles.n.wrapping_sub(1) }
+    }
+
+    /// The next tile's.
+    #[inline(always)]
+    fn next(self, Sweep { tiles, rows }: &Sweep) -> Self {
+        if self.left > 0 {
+            return Self { x: self.x.wrapping_add(tiles.x), y: self.y.wrapping_add(tiles.y), left: self.left - 1 };
+        }
+        // Back to the first tile of this row, and on to the next one's.
+        let turn =
+            |at: usize, row: usize, tile: usize| at.wrapping_add(row).wrapping_sub((tiles.n - 1).wrapping_mul(tile));
+        Self { x: turn(self.x, rows.x, tiles.x), y: turn(self.y, rows.y, tiles.y), left: tiles.n - 1 }
+    }
 }
 
 /// A range of iterations.
@@ -170,10 +211,24 @@ pub enum Access {
 /// the last pixel sit out the iterations of the innermost loop that [`TileArgs::edge`] does not name.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
 
-/// Elements at the end of a sum over a single tap that are taken for a few pixels at a time, which are then stored. Stores wait
-/// for their sums, and more than about six of them hold up what comes after: on Zen 3, twelve in a row cost 25 cycles, where
-/// 16 channels take 96.
+/// Elements at the end of a short sum, a single tap's or a stem's, that are taken for a few pixels at a time, which are then
+/// stored. Stores wait for their sums, and more than about six of them hold up what comes after: on Zen 3, twelve in a row cost
+/// 25 cycles, where 16 channels take 96.
 const LATE: usize = 4;
+
+/// Returns from the kernel by [`Tile::stem`], if the stem has a pixel stride and as many taps to the row as one of a list says.
+/// With 16 registers, tiles of one vector or four would spill.
+macro_rules! stems {
+    ($s:ident, $a:ident; $($ps:literal: [$($k:literal)*])*) => {
+        $($(
+            let written_out = const { PS == $ps && KS == 1 && (I::REGISTERS > 16 || NV == 2 || NV == 3) };
+            if written_out && Self::is_stem::<I>($a, $k) {
+                // SAFETY: the kernel's contract.
+                return unsafe { Self::stem::<I, $k>($s, $a) };
+            }
+        )*)*
+    };
+}
 
 /// Calls [`Tile::finish`] for all groups of pixels, each number a constant: a loop around their loops is not unrolled.
 macro_rules! finish_groups {
@@ -189,9 +244,14 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     const GROUP: usize = if NV < 4 { 4 / NV } else { 1 };
 
     /// Steps that [`Tile::steps`] takes together: four with the large tiles of 16 registers, so that the loop itself costs few
-    /// instructions, which are what is short where another thread shares the core. Pixels at a run-time stride would spill
-    /// pointers.
+    /// instructions, which are what is short where another thread shares the core. So are loads: these tiles leave it to the
+    /// hardware to fetch weights, which follow each other (Zen 3, 24 layers: 1 % faster, 3 to 8 % beside another thread). Pixels at
+    /// a run-time stride would spill pointers.
     const UNROLL: usize = if !EDGE && KS == 1 && PS >= BLOCK && NV == 2 && MR >= 4 && MR <= 6 { 4 } else { 1 };
+
+    /// Whether a step loads inputs that another pixel had in the step before. The compiler would keep them, in registers that the
+    /// sums need, so that it may not see that.
+    const OVERLAPS: bool = KS == 1 && PS > 0 && PS < BLOCK;
 
     /// Whether weights and inputs are fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide
     /// what that costs.
@@ -203,12 +263,13 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         if PS == 0 { a.px } else { PS }
     }
 
-    /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next.
+    /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next: its own, or
+    /// the next tile's.
     ///
     /// # Safety
     /// As for the kernel.
     #[inline(always)]
-    unsafe fn begin<I: Isa>(s: I, a: &TileArgs, y: usize) -> [[I::V; NV]; MR] {
+    unsafe fn begin<I: Isa>(s: I, a: &TileArgs, y: usize, next: usize) -> [[I::V; NV]; MR] {
         if !a.accumulate {
             a.out.prefetch::<I, MR, NV>(s, y);
             return [[s.zero(); NV]; MR];
@@ -216,7 +277,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         // SAFETY: the same contract.
         let acc = unsafe { a.out.load(s, y) };
         // The next tile's sums, which it needs at once.
-        a.out.prefetch::<I, MR, NV>(s, y + a.sweep.y);
+        a.out.prefetch::<I, MR, NV>(s, next);
         acc
     }
 
@@ -271,6 +332,9 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         acc: &mut [[I::V; NV]; MR],
     ) {
         let px = Self::px(a);
+        if Self::OVERLAPS {
+            compiler_fence(Ordering::SeqCst);
+        }
         // SAFETY: the same contract.
         unsafe {
             let mut wv = [s.zero(); NV];
@@ -288,7 +352,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for.
+    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for where
+    /// steps are not taken together.
     ///
     /// # Safety
     /// As for [`Tile::step`], of each element.
@@ -313,9 +378,6 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     // Not over `k..k + UNROLL`, whose bounds would be compared: the sum might overflow.
                     for i in 0..Self::UNROLL {
                         let k = k + i;
-                        if let Some(next) = next {
-                            Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
-                        }
                         Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc);
                     }
                     k += Self::UNROLL;
@@ -355,10 +417,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         let mut soon = a.soon.from;
         // SAFETY: all pointers stay inside what the contract grants.
         unsafe {
-            for tile in 0..a.sweep.n {
-                let (mut x, mut w) = (a.x.wrapping_add(tile * a.sweep.x), a.w);
-                let y = tile * a.sweep.y;
-                let mut acc = Self::begin(s, a, y);
+            let mut coming = Place::first(&a.sweep);
+            for _ in 0..a.sweep.tiles.n * a.sweep.rows.n {
+                let at = coming;
+                coming = at.next(&a.sweep);
+                let (mut x, mut w, y) = (a.x.wrapping_add(at.x), a.w, at.y);
+                let mut acc = Self::begin(s, a, y, coming.y);
                 let mut left = blocks.n;
                 loop {
                     left -= 1;
@@ -371,29 +435,83 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     }
                     (x, w) = (x.wrapping_add(blocks.x), next);
                 }
-                let end = (x.add(tail), w.add(tail * BLOCK));
+                let end = (x.add(tail), w.add(tail * BLOCK), LATE);
                 finish_groups!((s, a, end, y, &mut acc); 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
                 a.out.pad::<I, MR, NV>(s, y);
             }
         }
     }
 
-    /// Adds the last elements, of which the first are at `x` and `w`, to the sums of group `G` of the pixels, and stores these.
+    /// Whether [`Tile::stem`] is to take a sum of so many taps to the row: all of each row, to be stored from registers.
+    #[inline(always)]
+    fn is_stem<I: Isa>(a: &TileArgs, taps: usize) -> bool {
+        let [channels, rows, columns] = a.loops;
+        (a.head, a.depth, a.tail) == (0, taps, taps)
+            && channels.n > 0
+            && rows.n > 0
+            && columns.n == 1
+            && a.out.is_simple(NV * I::LANES)
+    }
+
+    /// The kernel for stems of the usual widths, `K` taps to the row: loops over so few cost half as much again.
     ///
     /// # Safety
-    /// As for [`Tile::pointwise`].
+    /// As for the kernel; it is a [stem](Tile::is_stem) of `K` taps to the row.
+    #[inline(always)]
+    unsafe fn stem<I: Isa, const K: usize>(s: I, a: &TileArgs) {
+        let [channels, rows, _] = a.loops;
+        // From behind a channel's last row to the next channel.
+        let back = |outer: usize, inner: usize| outer.wrapping_sub(rows.n.wrapping_mul(inner));
+        let (back_x, back_w) = (back(channels.x, rows.x), back(channels.w, rows.w));
+        // SAFETY: all pointers stay inside what the contract grants.
+        unsafe {
+            let mut coming = Place::first(&a.sweep);
+            for _ in 0..a.sweep.tiles.n * a.sweep.rows.n {
+                let at = coming;
+                coming = at.next(&a.sweep);
+                let mut acc = Self::begin(s, a, at.y, coming.y);
+                let (mut x, mut w) = (a.x.wrapping_add(at.x), a.w);
+                let mut left = channels.n;
+                loop {
+                    left -= 1;
+                    for _ in 0..rows.n - usize::from(left == 0) {
+                        for k in 0..K {
+                            Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
+                        }
+                        (x, w) = (x.wrapping_add(rows.x), w.wrapping_add(rows.w));
+                    }
+                    if left == 0 {
+                        break;
+                    }
+                    (x, w) = (x.wrapping_add(back_x), w.wrapping_add(back_w));
+                }
+                let early = K.saturating_sub(LATE);
+                for k in 0..early {
+                    Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
+                }
+                let end = (x.add(early), w.add(early * BLOCK), K - early);
+                finish_groups!((s, a, end, at.y, &mut acc); 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+                a.out.pad::<I, MR, NV>(s, at.y);
+            }
+        }
+    }
+
+    /// Adds the last `n` elements, of which the first are at `x` and `w`, to the sums of group `G` of the pixels, and stores these.
+    ///
+    /// # Safety
+    /// As for [`Tile::pointwise`] and [`Tile::stem`].
     #[inline(always)]
     unsafe fn finish<I: Isa, const G: usize>(
         s: I,
         a: &TileArgs,
-        (x, w): (*const f32, *const f32),
+        (x, w, n): (*const f32, *const f32, usize),
         y: usize,
         acc: &mut [[I::V; NV]; MR],
     ) {
         let pixels = G * Self::GROUP..MR.min((G + 1) * Self::GROUP);
         // SAFETY: the same contract.
         unsafe {
-            for k in 0..LATE {
+            for k in 0..n {
                 Self::step(s, a, (x.add(k), w.add(k * BLOCK)), pixels.clone(), [true; 2], acc);
             }
             a.out.store_pixels(s, y, pixels, acc);
@@ -418,6 +536,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             // SAFETY: the same contract.
             return unsafe { Self::pointwise(s, a, blocks) };
         }
+        stems!(s, a; 1: [3 5] 2: [3 7] 4: [4]);
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
             let [lb, ly, lx] = a.loops;
@@ -428,13 +547,15 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             let row_w = back(ly.w, lx.n.wrapping_sub(1), lx.w);
             let block_w = row_w.wrapping_add(back(lb.w, ly.n, ly.w));
             let mut soon = a.soon.from;
-            for tile in 0..a.sweep.n {
-                let x0 = a.x.wrapping_add(tile * a.sweep.x);
-                let y0 = tile * a.sweep.y;
-                let mut acc = Self::begin(s, a, y0);
+            let mut coming = Place::first(&a.sweep);
+            for _ in 0..a.sweep.tiles.n * a.sweep.rows.n {
+                let at = coming;
+                coming = at.next(&a.sweep);
+                let y = at.y;
+                let mut acc = Self::begin(s, a, y, coming.y);
 
                 // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping arithmetic.
-                let (mut x, mut w) = (x0, a.w);
+                let (mut x, mut w) = (a.x.wrapping_add(at.x), a.w);
                 for b in 0..lb.n {
                     let k0 = if b == 0 { a.head } else { 0 };
                     let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
@@ -470,11 +591,11 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                 }
 
                 if a.out.is_simple(NV * I::LANES) {
-                    a.out.store_pixels(s, y0, 0..MR, &mut acc);
+                    a.out.store_pixels(s, y, 0..MR, &mut acc);
                 } else {
-                    a.out.store_by_buffer(s, y0, &acc);
+                    a.out.store_by_buffer(s, y, &acc);
                 }
-                a.out.pad::<I, MR, NV>(s, y0);
+                a.out.pad::<I, MR, NV>(s, y);
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{Direct, Tiling};
 use crate::exec::Shared;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, Row, Soon, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
+use crate::tile::{Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
 
 /// Taps of a tile, over all channel blocks, from which on it fetches inputs ahead.
 const AHEAD_TAPS: usize = 8;
@@ -179,42 +179,40 @@ impl Run<'_> {
         if t.edges.is_none() && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4) && h > w {
             for (b0, nb) in pieces(g.blocks, t.width(&t.columns, h, g.blocks)) {
                 let mut tiles = self.tiles(r, g, b0, true);
-                for x in r.x.out.clone() {
-                    for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
-                        tiles.run(self, t.columns.get(mr, nb), (r.y.out.start + y0, x), n, following);
-                    }
+                for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
+                    let first = (r.y.out.start + y0, r.x.out.start);
+                    tiles.run(self, t.columns.get(mr, nb), first, [n, w], following);
                 }
             }
             return;
         }
         for (b0, nb) in pieces(g.blocks, t.width(&t.rows, w, g.blocks)) {
             let mut tiles = self.tiles(r, g, b0, false);
-            for y in r.y.out.clone() {
-                for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
-                    let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
-                    self.row(&mut tiles, (t.rows.get(mr, nb), edge), (y, r.x.out.start + x0), n, following);
-                }
+            for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
+                let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                let first = (r.y.out.start, r.x.out.start + x0);
+                self.rows(&mut tiles, (t.rows.get(mr, nb), edge), first, [n, h], following);
             }
         }
     }
 
-    /// A run of `n` tiles: edge tiles for the first and the last of a row, if those lack taps.
-    fn row(
+    /// Rows of `n` tiles: edge tiles for the first and the last of each, if those lack taps.
+    fn rows(
         &self,
         tiles: &mut Tiles,
         (row, edge): (&Row, Option<&Row>),
         (y, x): (usize, usize),
-        n: usize,
+        [n, rows]: [usize; 2],
         following: &mut Following,
     ) {
         let d = self.d;
-        let Some(edge) = edge else { return tiles.run(self, row, (y, x), n, following) };
+        let Some(edge) = edge else { return tiles.run(self, row, (y, x), [n, rows], following) };
         let (inner, mr) = (d.x.interior(), row.mr);
         let first = usize::from(x < inner.start);
         let last = usize::from(x + n * mr > inner.end).min(n - first);
         let mut at_edge = |x: usize| {
             tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
-            tiles.run(self, edge, (y, x), 1, following);
+            tiles.run(self, edge, (y, x), [1, rows], following);
         };
         if first == 1 {
             at_edge(x);
@@ -223,7 +221,7 @@ impl Run<'_> {
             at_edge(x + (n - 1) * mr);
         }
         if n > first + last {
-            tiles.run(self, row, (y, x + first * mr), n - first - last, following);
+            tiles.run(self, row, (y, x + first * mr), [n - first - last, rows], following);
         }
     }
 
@@ -293,8 +291,10 @@ impl Run<'_> {
             sweep: Sweep::ONE,
             soon: Soon::NONE,
         };
-        let pixel = if down { (d.y.stride * d.xs.row, d.ys.row) } else { (d.x.stride * d.xs.px, d.ys.px) };
-        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel }
+        let right = (d.x.stride * d.xs.px, d.ys.px);
+        let below = (d.y.stride * d.xs.row, d.ys.row);
+        let (pixel, row) = if down { (below, right) } else { (right, below) };
+        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel, row }
     }
 }
 
@@ -307,33 +307,48 @@ struct Tiles {
     y_at: usize,
     /// From a tile's pixel to the next one, in the input and in the output.
     pixel: (usize, usize),
+    /// From a row of tiles to the next one, likewise.
+    row: (usize, usize),
 }
 
 impl Tiles {
-    /// Computes `n` tiles of `row`, one after the other from output (`oy`, `ox`) on.
+    /// Computes rows of `n` tiles of a kind, from output (`oy`, `ox`) on.
     #[inline]
-    fn run(&mut self, run: &Run<'_>, row: &Row, (oy, ox): (usize, usize), n: usize, following: &mut Following) {
+    fn run(
+        &mut self,
+        run: &Run<'_>,
+        kind: &Row,
+        (oy, ox): (usize, usize),
+        [n, rows]: [usize; 2],
+        following: &mut Following,
+    ) {
         let d = run.d;
         let steps: usize = self.args.loops.iter().map(|l| l.n).product();
-        self.args.soon = following.take(n * steps * Soon::step(row.mr * row.cols));
-        let y_at = self.y_at + oy * d.ys.row + ox * d.ys.px;
-        self.args.sweep = Sweep { n, x: row.mr * self.pixel.0, y: row.mr * self.pixel.1 };
-        self.args.x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
-        self.args.out.y = run.y.at(y_at);
-        if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
-            && !first.residual.is_null()
-        {
-            f.residual = first.residual.wrapping_add(y_at);
+        let x = self.first.x.wrapping_add(oy * d.y.stride * d.xs.row + ox * d.x.stride * d.xs.px);
+        let y = self.y_at + oy * d.ys.row + ox * d.ys.px;
+        let tiles = Steps { n, x: kind.mr * self.pixel.0, y: kind.mr * self.pixel.1 };
+        // A call fetches weights of one block: as many calls as there are blocks to fetch.
+        for (row, rows) in pieces(rows, rows.div_ceil(following.blocks.max(1)).max(1)) {
+            self.args.soon = following.take(n * rows * steps * Soon::step(kind.mr * kind.cols));
+            self.args.sweep = Sweep { tiles, rows: Steps { n: rows, x: self.row.0, y: self.row.1 } };
+            self.args.x = x.wrapping_add(row * self.row.0);
+            let y = y + row * self.row.1;
+            self.args.out.y = run.y.at(y);
+            if let (Some(f), Some(first)) = (&mut self.args.out.finish, &self.first.out.finish)
+                && !first.residual.is_null()
+            {
+                f.residual = first.residual.wrapping_add(y);
+            }
+            // SAFETY:
+            // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
+            // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
+            //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
+            //   stay below the input's (blocked: below its whole blocks); of a compact input, the block's pixels are in scratch;
+            // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
+            // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
+            //   disjoint images, rows, columns or panels, so no two threads write the same one.
+            unsafe { (kind.run)(&self.args) };
         }
-        // SAFETY:
-        // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
-        // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
-        //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
-        //   stay below the input's (blocked: below its whole blocks); of a compact input, the block's pixels are in scratch;
-        // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
-        // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
-        //   disjoint images, rows, columns or panels, so no two threads write the same one.
-        unsafe { (row.run)(&self.args) };
     }
 }
 

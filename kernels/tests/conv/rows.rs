@@ -4,13 +4,13 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, Soon, Sweep, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Loop, Output, Soon, Steps, Sweep, Taps, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
 
-/// Every tile kernel on its own operands: all loops longer than one, a head and a tail, a single tap with and without a tail,
-/// fewer columns than the tile has, a sum that is continued.
+/// Every tile kernel on its own operands, two rows of two tiles: all loops longer than one, a head and a tail, a single tap with
+/// and without a tail, a stem's rows of taps, fewer columns than the tile has, a sum that is continued.
 #[test]
 fn every_tile_against_its_formula() {
     for level in Level::available() {
@@ -26,6 +26,10 @@ fn every_tile_against_its_formula() {
                 ([2, 1, 1], 16, [0, 3]),
                 ([1, 1, 3], 16, [0, 16]),
                 ([1, 1, 1], 16, [0, 11]),
+                ([2, 3, 1], 3, [0, 3]),
+                ([3, 1, 1], 4, [0, 4]),
+                ([1, 2, 1], 5, [0, 5]),
+                ([2, 2, 1], 7, [0, 7]),
             ] {
                 for cut in [0, 3, BLOCK] {
                     for accumulate in [false, true] {
@@ -67,11 +71,15 @@ fn one_tile(
     let (wy, wb) = (nx * wx, ny * nx * wx);
     let w_block = nb * wb;
     let ends = (nb - 1) * xb + (ny - 1) * xy + (nx - 1) * xx + (row.mr - 1) * px;
-    // The last element that is read: nothing may touch what lies behind it.
-    let x = integers(ends + (tail - 1) * step + 1 + xb, 1);
-    let w = integers(row.blocks * w_block, 2);
     let y_px = row.blocks * BLOCK + 3;
-    let start = integers((row.mr - 1) * y_px + cols, 3);
+    let y_tile = row.mr * y_px;
+    let sweep = Sweep { tiles: Steps { n: 2, x: 13, y: y_tile }, rows: Steps { n: 2, x: 29, y: 2 * y_tile + 1 } };
+    let tiles = [(0, 0), (13, y_tile), (29, 2 * y_tile + 1), (42, 3 * y_tile + 1)];
+    let (x_last, y_last) = tiles[3];
+    // The last element that is read: nothing may touch what lies behind it.
+    let x = integers(x_last + ends + (tail - 1) * step + 1, 1);
+    let w = integers(row.blocks * w_block, 2);
+    let start = integers(y_last + (row.mr - 1) * y_px + cols, 3);
     let y = guarded(start.len(), |y| {
         if accumulate {
             y.copy_from_slice(&start);
@@ -88,16 +96,17 @@ fn one_tile(
             w_block,
             accumulate,
             edge,
-            sweep: Sweep::ONE,
+            sweep,
             soon: Soon::NONE,
             out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
         unsafe { (row.run)(&args) };
     });
-    for i in 0..row.mr {
+    for ((x_at, y_at), i) in tiles.into_iter().flat_map(|t| (0..row.mr).map(move |i| (t, i))) {
         for o in 0..cols {
-            let mut want = if accumulate { start[i * y_px + o] } else { 0.0 };
+            let y_at = y_at + i * y_px + o;
+            let mut want = if accumulate { start[y_at] } else { 0.0 };
             for b in 0..nb {
                 let k0 = if b == 0 { head } else { 0 };
                 let k1 = if b + 1 == nb { tail } else { depth };
@@ -106,13 +115,13 @@ fn one_tile(
                         continue;
                     }
                     for k in k0..k1 {
-                        let xv = x[b * xb + ky * xy + kx * xx + i * px + k * step];
+                        let xv = x[x_at + b * xb + ky * xy + kx * xx + i * px + k * step];
                         let wv = w[o / BLOCK * w_block + b * wb + ky * wy + kx * wx + k * BLOCK + o % BLOCK];
                         want += xv * wv;
                     }
                 }
             }
-            assert_eq!(y[i * y_px + o], want, "{} pixel {i} column {o}, {nb}x{ny}x{nx}x{depth}", row.name);
+            assert_eq!(y[y_at], want, "{} pixel {i} column {o}, {nb}x{ny}x{nx}x{depth}", row.name);
         }
     }
 }
