@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::blocking::Part;
 use super::{Direct, Tiling};
 use crate::exec::Shared;
+use crate::isa::Cpu;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
 use crate::tile::{Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
@@ -254,11 +255,14 @@ impl Run<'_> {
             (d.xs.block, loops, BLOCK, head, tail)
         };
         // The next channel block of the same pixels, which may come from L3, or the one after it where a block is a single tap;
-        // not where so few taps follow each other that it costs as much as it gives.
+        // the next row where there is no other block and the input does come from L3; not where so few taps follow each other
+        // that it costs as much as it gives.
         let taps = ky.len() * kx.len();
-        let ahead = match taps {
-            _ if d.plain() || g.steps.len() == 1 || g.steps.len() * taps < AHEAD_TAPS => 0,
-            1 => 2 * d.xs.block,
+        let ahead = match (g.steps.len(), taps) {
+            (blocks, taps) if d.plain() || blocks * taps < AHEAD_TAPS => 0,
+            (1, _) if size_of_val(self.x) > Cpu::l2_bytes() => d.y.stride * d.xs.row,
+            (1, _) => 0,
+            (_, 1) => 2 * d.xs.block,
             _ => d.xs.block,
         };
         let tap_len = if d.plain() { BLOCK } else { BLOCK * BLOCK };
