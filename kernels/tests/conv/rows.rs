@@ -74,7 +74,10 @@ fn one_tile(
     let y_px = row.blocks * BLOCK + 3;
     let y_tile = row.mr * y_px;
     let sweep = Sweep { tiles: Steps { n: 2, x: 13, y: y_tile }, rows: Steps { n: 2, x: 29, y: 2 * y_tile + 1 } };
-    let tiles = [(0, 0), (13, y_tile), (29, 2 * y_tile + 1), (42, 3 * y_tile + 1)];
+    let tiles = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(row, tile)| {
+        let Sweep { tiles, rows } = sweep;
+        (row * rows.x + tile * tiles.x, row * rows.y + tile * tiles.y)
+    });
     let (x_last, y_last) = tiles[3];
     // The last element that is read: nothing may touch what lies behind it.
     let x = integers(x_last + ends + (tail - 1) * step + 1, 1);
