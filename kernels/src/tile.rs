@@ -233,28 +233,47 @@ macro_rules! stems {
 /// Calls [`Tile::finish`] for all groups of pixels, each number a constant: a loop around their loops is not unrolled.
 macro_rules! finish_groups {
     ($args:tt; $($g:literal)*) => {
-        $(if const { $g * Self::GROUP < MR } {
+        $(if const { $g * Self::group(I::REGISTERS) < MR } {
             Self::finish::<I, $g> $args;
         })*
     };
 }
 
 impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Tile<MR, NV, PS, KS, EDGE> {
-    /// Pixels that are stored together: about four vectors.
-    const GROUP: usize = if NV < 4 { 4 / NV } else { 1 };
+    /// Pixels that are stored together: about four vectors with 16 registers, all with more. On a core with two multiply-adds a
+    /// cycle, to load the weights again for each group costs more than the stores do (Granite Rapids, 16 channels: 149 -> 167).
+    const fn group(registers: usize) -> usize {
+        match NV {
+            _ if registers > 16 => MR,
+            1..4 => 4 / NV,
+            _ => 1,
+        }
+    }
 
-    /// Steps that [`Tile::steps`] takes together: four with the large tiles of 16 registers, so that the loop itself costs few
-    /// instructions, which are what is short where another thread shares the core. So are loads: these tiles leave it to the
-    /// hardware to fetch weights, which follow each other (Zen 3, 24 layers: 1 % faster, 3 to 8 % beside another thread). Pixels at
-    /// a run-time stride would spill pointers.
-    const UNROLL: usize = if !EDGE && KS == 1 && PS >= BLOCK && NV == 2 && MR >= 4 && MR <= 6 { 4 } else { 1 };
+    /// Steps that [`Tile::steps`] takes together: four with AVX-512's tiles and the large ones of AVX2, so that the loop itself costs
+    /// few instructions, which are what is short where another thread shares the core (Zen 3), or where a tap has few cycles (Granite
+    /// Rapids: 7x1 taps 165 -> 172). Pixels at a run-time stride would spill pointers, edge tiles sums.
+    const fn unroll(level: Level) -> usize {
+        let gains = match level {
+            Level::Avx512 => true,
+            Level::Avx2 => NV == 2,
+            _ => false,
+        };
+        if gains && !EDGE && MR >= 4 && KS == 1 && PS >= BLOCK { 4 } else { 1 }
+    }
+
+    /// Whether weights are fetched ahead in each step. Those follow each other, so that the hardware does it too, and in small tiles
+    /// a load more is what is short. Zen 3, AVX2's large tiles, 24 layers: 1 % faster without, 3 to 8 % beside another thread. Granite
+    /// Rapids, weights in L2 | beyond: 7x32 150 -> 155 | 110 -> 102, 14x32 168 -> 169 | 154 -> 140.
+    const fn fetches_weights(level: Level) -> bool {
+        Self::FETCHES && (Self::unroll(level) == 1 || matches!(level, Level::Avx512) && MR >= 8)
+    }
 
     /// Whether a step loads inputs that another pixel had in the step before. The compiler would keep them, in registers that the
     /// sums need, so that it may not see that.
     const OVERLAPS: bool = KS == 1 && PS > 0 && PS < BLOCK;
 
-    /// Whether weights and inputs are fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide
-    /// what that costs.
+    /// Whether anything is fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide what that costs.
     const FETCHES: bool = KS != 1 || PS == 0 || PS >= BLOCK;
 
     /// From pixel to pixel of the input.
@@ -352,8 +371,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for where
-    /// steps are not taken together.
+    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for.
     ///
     /// # Safety
     /// As for [`Tile::step`], of each element.
@@ -368,29 +386,49 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         acc: &mut [[I::V; NV]; MR],
     ) {
         let Range { start: mut k, end } = elements;
+        let unroll = const { Self::unroll(I::LEVEL) };
         // SAFETY: the same contract.
         unsafe {
-            if Self::UNROLL > 1 {
-                if k + Self::UNROLL <= end {
-                    s.align();
-                }
-                while k + Self::UNROLL <= end {
-                    // Not over `k..k + UNROLL`, whose bounds would be compared: the sum might overflow.
-                    for i in 0..Self::UNROLL {
-                        let k = k + i;
-                        Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc);
+            if unroll > 1 && k + unroll <= end {
+                s.align();
+            }
+            while unroll > 1 && k + unroll <= end {
+                // Not over `k..k + unroll`, whose bounds would be compared: the sum might overflow.
+                for i in 0..unroll {
+                    if I::REGISTERS > 16 {
+                        // Loads of the next step would take registers that the sums need.
+                        compiler_fence(Ordering::SeqCst);
                     }
-                    k += Self::UNROLL;
+                    Self::element(s, a, (x, w), next, k + i, edge, acc);
                 }
+                k += unroll;
             }
             while k < end {
-                if let Some(next) = next {
-                    Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
-                }
-                Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc);
+                Self::element(s, a, (x, w), next, k, edge, acc);
                 k += 1;
             }
         }
+    }
+
+    /// Element `k` of [`Tile::steps`].
+    ///
+    /// # Safety
+    /// As for [`Tile::step`].
+    #[inline(always)]
+    unsafe fn element<I: Isa>(
+        s: I,
+        a: &TileArgs,
+        (x, w): (*const f32, *const f32),
+        next: Option<*const f32>,
+        k: usize,
+        edge: [bool; 2],
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        if let Some(next) = next {
+            Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
+        }
+        // SAFETY: the same contract.
+        unsafe { Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc) };
     }
 
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
@@ -429,7 +467,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     Self::prefetch_soon(s, a, &mut soon);
                     Self::prefetch_ahead(s, a, x);
                     let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
-                    Self::steps(s, a, (x, w), Some(next), 0..end, [true; 2], &mut acc);
+                    let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(next);
+                    Self::steps(s, a, (x, w), fetched, 0..end, [true; 2], &mut acc);
                     if left == 0 {
                         break;
                     }
@@ -508,7 +547,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         y: usize,
         acc: &mut [[I::V; NV]; MR],
     ) {
-        let pixels = G * Self::GROUP..MR.min((G + 1) * Self::GROUP);
+        let group = const { Self::group(I::REGISTERS) };
+        let pixels = G * group..MR.min((G + 1) * group);
         // SAFETY: the same contract.
         unsafe {
             for k in 0..n {
@@ -580,9 +620,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
                             // panel just goes on.
                             let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * BLOCK) };
+                            let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
                             let first = !EDGE || a.edge[0].contains(kx);
                             let last = !EDGE || a.edge[1].contains(kx);
-                            Self::steps(s, a, (x, w), Self::FETCHES.then_some(ahead), k0..k1, [first, last], &mut acc);
+                            Self::steps(s, a, (x, w), fetched, k0..k1, [first, last], &mut acc);
                             (x, w) = (x.wrapping_add(lx.x), next);
                         }
                         x = x.wrapping_add(row_x);

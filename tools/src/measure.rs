@@ -53,16 +53,25 @@ pub struct Bandwidth {
     pub gb_per_s: f64,
 }
 
+/// Floats from one cache line to the next.
+const LINE: usize = 64 / size_of::<f32>();
+
 /// Read bandwidth of every cache and of memory, on one core. Half of a cache is read, so that other data and a
-/// neighbour's share do not matter; of memory, four times the last cache, at most 512 MiB.
+/// neighbour's share do not matter, at most sixteen times the cache above it: the last one may serve a whole socket, of which one
+/// core's share and its address translation reach less. Of memory, four times the last cache, at most 512 MiB.
 pub fn bandwidths(level: Level, caches: &[Cache]) -> Outcome<Vec<Bandwidth>> {
-    let mut sets: Vec<(String, usize)> = caches.iter().map(|c| (format!("L{}", c.level), c.bytes / 2)).collect();
+    let above = std::iter::once(usize::MAX).chain(caches.iter().map(|c| c.bytes.saturating_mul(16)));
+    let mut sets: Vec<(String, usize)> =
+        caches.iter().zip(above).map(|(c, most)| (format!("L{}", c.level), (c.bytes / 2).min(most))).collect();
     let last = caches.last().map_or(machine::last_cache(), |c| c.bytes);
     sets.push(("memory".into(), (last.saturating_mul(4)).min(512 << 20)));
     sets.into_iter()
         .map(|(from, bytes)| {
-            let data = vec![1.0f32; bytes / size_of::<f32>()];
-            let rate = best_rate(|n| probe::read_bytes(level, black_box(&data), n).map_err(Failure::new))?;
+            let data = vec![1.0f32; bytes / size_of::<f32>() + LINE];
+            // A load that straddles two lines counts as two.
+            let first = data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+            let data = &data[first..][..bytes / size_of::<f32>()];
+            let rate = best_rate(|n| probe::read_bytes(level, black_box(data), n).map_err(Failure::new))?;
             Ok(Bandwidth { from, bytes, gb_per_s: rate / 1e9 })
         })
         .collect()
