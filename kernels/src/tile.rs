@@ -266,7 +266,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// a load more is what is short. Zen 3, AVX2's large tiles, 24 layers: 1 % faster without, 3 to 8 % beside another thread. Granite
     /// Rapids, weights in L2 | beyond: 7x32 150 -> 155 | 110 -> 102, 14x32 168 -> 169 | 154 -> 140.
     const fn fetches_weights(level: Level) -> bool {
-        Self::FETCHES && (Self::unroll(level) == 1 || matches!(level, Level::Avx512) && MR >= 8)
+        Self::FETCHES && (Self::unroll(level) == 1 || matches!(level, Level::Avx512) && MR >= 9)
     }
 
     /// Whether a step loads inputs that another pixel had in the step before. The compiler would keep them, in registers that the
@@ -778,8 +778,9 @@ pub struct TileSet {
     max_mr: [usize; MAX_BLOCKS + 1],
     /// Widest tile, in blocks of output channels.
     pub max_blocks: usize,
-    /// The best width for each number of blocks and pixels.
+    /// The best width for each number of blocks and pixels, and its cycles.
     widths: [[u8; MANY + 1]; MAX_BLOCKS + 1],
+    cycles: [[u16; MANY + 1]; MAX_BLOCKS + 1],
 }
 
 impl TileSet {
@@ -801,6 +802,7 @@ impl TileSet {
             max_mr: [0; MAX_BLOCKS + 1],
             max_blocks: 0,
             widths: [[1; MANY + 1]; MAX_BLOCKS + 1],
+            cycles: [[0; MANY + 1]; MAX_BLOCKS + 1],
         };
         for row in rows(level).iter().filter(|r| r.access == access && r.cols + missing == r.blocks * BLOCK) {
             set.rows[row.blocks][row.mr] = Some(row);
@@ -809,7 +811,8 @@ impl TileSet {
         }
         for blocks in 1..=MAX_BLOCKS {
             for pixels in 1..=MANY {
-                set.widths[blocks][pixels] = best_width(level, &set.max_mr, pixels, blocks) as u8;
+                let (width, cycles) = best_width(level, &set.max_mr, pixels, blocks);
+                (set.widths[blocks][pixels], set.cycles[blocks][pixels]) = (width as u8, cycles as u16);
             }
         }
         set
@@ -838,11 +841,21 @@ impl TileSet {
     pub fn best_width(&self, pixels: usize, blocks: usize) -> usize {
         self.widths[blocks][pixels.min(MANY)].into()
     }
+
+    /// Cycles that these tiles take for a step of the reduction, in multiply-adds; of long runs, those of the first pixels.
+    pub fn cycles(&self, pixels: usize, blocks: usize) -> usize {
+        self.cycles[blocks][pixels.min(MANY)].into()
+    }
 }
 
 /// The width with the lowest cost, as [`TileSet::best_width`] states it, of tiles of `level` that have at most
-/// `max_mr[width]` pixels.
-pub(crate) fn best_width(level: Level, max_mr: &[usize; MAX_BLOCKS + 1], pixels: usize, blocks: usize) -> usize {
+/// `max_mr[width]` pixels, and its cycles.
+pub(crate) fn best_width(
+    level: Level,
+    max_mr: &[usize; MAX_BLOCKS + 1],
+    pixels: usize,
+    blocks: usize,
+) -> (usize, usize) {
     let cost = |width: usize| {
         let (mut cycles, mut weights, mut loads) = (0, 0, 0);
         for (_, nb) in pieces(blocks, width) {
@@ -850,13 +863,17 @@ pub(crate) fn best_width(level: Level, max_mr: &[usize; MAX_BLOCKS + 1], pixels:
                 let nv = nb * BLOCK / level.lanes();
                 // AVX-512: one multiply-add and one load per cycle; else two and two.
                 cycles += (mr * nv).max(mr + nv).max(level.in_flight());
+                // With two and two at AVX-512 small tiles lose about half a cycle (Granite Rapids, share of 12x32 and larger ones, of
+                // 6x48 and of 5x64: 7x32 to 11x32 93 to 96 %, 5x48 93 %, 4x64 91 %).
+                cycles += usize::from(level == Level::Avx512 && (mr * nv < 18 || nv == 2 && mr < 12));
                 weights += nv;
                 loads += mr + nv;
             }
         }
         (cycles, weights, loads)
     };
-    (1..=MAX_BLOCKS.min(blocks)).filter(|&w| max_mr[w] > 0).min_by_key(|&w| cost(w)).unwrap_or(1)
+    let widths = (1..=MAX_BLOCKS.min(blocks)).filter(|&w| max_mr[w] > 0);
+    widths.map(|w| (w, cost(w))).min_by_key(|&(_, cost)| cost).map_or((1, 0), |(w, (cycles, ..))| (w, cycles))
 }
 
 /// Cuts `total` into the fewest pieces of at most `max`, as equal as possible: `(start, length)`, longer ones first.

@@ -312,7 +312,7 @@ impl Winograd {
 
     /// How wide products are for so many tiles, in so many blocks of output channels.
     fn width(&self, tiles: usize, blocks: usize) -> usize {
-        best_width(self.level, &self.max_mr, tiles, blocks)
+        best_width(self.level, &self.max_mr, tiles, blocks).0
     }
 
     /// What the output channels are cut into for so many tiles.
