@@ -22,7 +22,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
-use swath_kernels::tile::{self, Access, Loop, Output, Soon, Sweep, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Edge, Loop, Output, Soon, Sweep, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs, TransformRow, Winograd};
 
 /// A kernel and how much one run of it does.
@@ -103,7 +103,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             ahead: 0,
             w_block,
             accumulate: false,
-            edge: [Taps::ALL; 2],
+            edge: Edge::NONE,
             sweep: Sweep::ONE,
             soon: Soon::NONE,
             out: Output {

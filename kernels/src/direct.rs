@@ -10,8 +10,8 @@
 //! kernel with padding 1: the first, all inner ones, the last). A region is the product of two segments; inside it
 //! every tile has the same tap range, so taps that fall into the padding are never computed and nothing is copied. A region that is
 //! narrower than it is tall is covered by tiles that run down its columns.
-//! Where only one pixel on each side lacks taps, as in most 3x3 layers, rows are not cut: edge tiles let their first and
-//! last pixel sit out the taps that those lack, which saves the small tiles of corners and columns.
+//! Where only one pixel on each side lacks taps, as in most 3x3 layers, or with AVX-512 up to three of a long row, rows are not cut: edge
+//! tiles let their first and last pixels sit out the taps that those lack, which saves the small tiles of corners and columns.
 //!
 //! **1x1 convolutions are GEMMs:** with stride 1 and no padding, the pixels of an image are one long row. With a larger stride
 //! they become one when the pixels that the stride meets are copied to scratch, block by block of pixels. That costs a
@@ -44,7 +44,7 @@ use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
 use crate::shape::ConvShape;
-use crate::tile::{Access, Finish, SyncFinish, TileSet, pieces};
+use crate::tile::{self, Access, Finish, MAX_MR, SyncFinish, TileSet, pieces};
 
 /// Most floats of scratch for one thread.
 const SCRATCH: usize = 1 << 18;
@@ -120,9 +120,11 @@ impl Direct {
             (Layout::Blocked, 2) => Some(Access::Blocked2Edge),
             _ => None,
         };
-        // All inner outputs have all taps, and at most one on each side has fewer.
+        // All inner outputs have all taps, and at most so few on each side have fewer that edge tiles take them: one, or more where a row
+        // is several long tiles.
         let inner = x.interior();
-        let single = inner.len() > 1 && inner.start <= 1 && inner.end + 1 >= x.output && inner.len() < x.output;
+        let most = if x.output > MAX_MR { tile::overhang(level, MAX_MR) } else { 1 };
+        let few = inner.len() > 1 && inner.start <= most && inner.end + most >= x.output && inner.len() < x.output;
         let access = match (input, x.stride) {
             (Layout::Blocked, 1) => Access::Blocked1,
             (Layout::Blocked, 2) => Access::Blocked2,
@@ -131,7 +133,7 @@ impl Direct {
             (Layout::Nchw, 4) => Access::Plain4,
             _ => Access::Strided,
         };
-        let edge_access = edge_access.filter(|_| single);
+        let edge_access = edge_access.filter(|_| few);
         let tiles = Tiling {
             rows: TileSet::new(level, access),
             columns: TileSet::new(level, Access::Strided),

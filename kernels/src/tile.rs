@@ -78,8 +78,8 @@ pub struct TileArgs {
     pub w_block: usize,
     /// Whether the sum continues what the output holds.
     pub accumulate: bool,
-    /// For edge tiles: the iterations of the innermost loop that the first and the last pixel take part in.
-    pub edge: [Taps; 2],
+    /// For edge tiles: which pixels lack which iterations of the innermost loop.
+    pub edge: Edge,
     /// Where the sums go.
     pub out: Output,
     /// Tiles that follow each other.
@@ -165,22 +165,44 @@ impl Place {
     }
 }
 
-/// A range of iterations.
-#[derive(Clone, Copy, Debug)]
-pub struct Taps {
-    /// The first.
-    pub start: usize,
-    /// One beyond the last.
-    pub end: usize,
+/// Most pixels at each end of an edge tile that may lack taps, on any level.
+pub const OVERHANG: usize = 3;
+
+/// Pixels at each end of an edge tile of `mr` pixels that may lack taps at a level. Each number of them is a loop of its own.
+pub const fn overhang(level: Level, mr: usize) -> usize {
+    match level {
+        Level::Avx512 if mr >= LONG => OVERHANG,
+        _ => 1,
+    }
 }
 
-impl Taps {
-    /// All iterations.
-    pub const ALL: Taps = Taps { start: 0, end: usize::MAX };
+/// Pixels of a tile from which on its loops are worth the code.
+const LONG: usize = 4;
 
+/// The iterations of the innermost loop that the pixels at both ends of a tile take part in; as many pixels as [`overhang`] says.
+/// The further inside a pixel, the more of them. Where an end has more than one pixel that lacks an iteration, all at the other end
+/// take part in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Edge {
+    /// The first iteration of the first pixels.
+    pub starts: [usize; OVERHANG],
+    /// One beyond the last iteration of the last pixels, from the last one on.
+    pub ends: [usize; OVERHANG],
+}
+
+impl Edge {
+    /// All pixels take part in all iterations.
+    pub const NONE: Edge = Edge { starts: [0; OVERHANG], ends: [usize::MAX; OVERHANG] };
+
+    /// Pixels at each end, at most `overhang`, that lack iteration `i`.
     #[inline(always)]
-    fn contains(&self, i: usize) -> bool {
-        self.start <= i && i < self.end
+    fn lacking(&self, overhang: usize, i: usize) -> [usize; 2] {
+        let mut lacking = [0; 2];
+        for pixel in 0..overhang {
+            lacking[0] += usize::from(i < self.starts[pixel]);
+            lacking[1] += usize::from(i >= self.ends[pixel]);
+        }
+        lacking
     }
 }
 
@@ -191,7 +213,7 @@ pub enum Access {
     Blocked1,
     /// Blocked input, every other pixel.
     Blocked2,
-    /// Blocked input, adjacent pixels, of which the first and the last may lack taps.
+    /// Blocked input, adjacent pixels, of which the first and the last ones may lack taps.
     Blocked1Edge,
     /// Blocked input, every other pixel, likewise.
     Blocked2Edge,
@@ -208,7 +230,7 @@ pub enum Access {
 }
 
 /// The body for `MR` pixels, `NV` vectors, pixel stride `PS` (0: run time) and element step `KS`; with `EDGE`, the first and
-/// the last pixel sit out the iterations of the innermost loop that [`TileArgs::edge`] does not name.
+/// the last pixels sit out the iterations of the innermost loop that they lack.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
 
 /// Elements at the end of a short sum, a single tap's or a stem's, that are taken for a few pixels at a time, which are then
@@ -239,6 +261,23 @@ macro_rules! finish_groups {
     };
 }
 
+/// Calls [`Tile::steps`] for the pixels that do not lack the tap, with their numbers as constants.
+macro_rules! edge_steps {
+    ($lacking:expr, $wide:ident, $args:tt) => {
+        match $lacking {
+            _ if !EDGE => Self::steps::<I, 0, 0> $args,
+            [0, 0] => Self::steps::<I, 0, 0> $args,
+            [1, 0] => Self::steps::<I, 1, 0> $args,
+            [0, 1] => Self::steps::<I, 0, 1> $args,
+            [2, _] if $wide => Self::steps::<I, 2, 0> $args,
+            [3, _] if $wide => Self::steps::<I, 3, 0> $args,
+            [_, 2] if $wide => Self::steps::<I, 0, 2> $args,
+            [_, 3] if $wide => Self::steps::<I, 0, 3> $args,
+            _ => Self::steps::<I, 1, 1> $args,
+        }
+    };
+}
+
 impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Tile<MR, NV, PS, KS, EDGE> {
     /// Pixels that are stored together: about four vectors with 16 registers, all with more. On a core with two multiply-adds a
     /// cycle, to load the weights again for each group costs more than the stores do (Granite Rapids, 16 channels: 149 -> 167).
@@ -252,14 +291,14 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
 
     /// Steps that [`Tile::steps`] takes together: four with AVX-512's tiles and the large ones of AVX2, so that the loop itself costs
     /// few instructions, which are what is short where another thread shares the core (Zen 3), or where a tap has few cycles (Granite
-    /// Rapids: 7x1 taps 165 -> 172). Pixels at a run-time stride would spill pointers, edge tiles sums.
+    /// Rapids: 7x1 taps 165 -> 172). Pixels at a run-time stride would spill pointers.
     const fn unroll(level: Level) -> usize {
         let gains = match level {
             Level::Avx512 => true,
-            Level::Avx2 => NV == 2,
+            Level::Avx2 => NV == 2 && !EDGE,
             _ => false,
         };
-        if gains && !EDGE && MR >= 4 && KS == 1 && PS >= BLOCK { 4 } else { 1 }
+        if gains && MR >= LONG && KS == 1 && PS >= BLOCK { 4 } else { 1 }
     }
 
     /// Whether weights are fetched ahead in each step. Those follow each other, so that the hardware does it too, and in small tiles
@@ -336,8 +375,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// Adds the products of one element, whose input of the first pixel and weights are at `x` and `w`, to the sums of some pixels, of
-    /// which the first and the last of the tile may sit out.
+    /// Adds the products of one element, whose input of the first pixel and weights are at `x` and `w`, to the sums of some pixels.
     ///
     /// # Safety
     /// The inputs of the pixels that take part and the weights of all vectors are readable.
@@ -347,7 +385,6 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         a: &TileArgs,
         (x, w): (*const f32, *const f32),
         pixels: Range<usize>,
-        [first, last]: [bool; 2],
         acc: &mut [[I::V; NV]; MR],
     ) {
         let px = Self::px(a);
@@ -361,28 +398,26 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                 wv[v] = s.load(w.add(Self::w_at::<I>(a, v)));
             }
             for i in pixels {
-                if (i > 0 || first) && (i + 1 < MR || last) {
-                    let xv = s.load_splat(x.wrapping_add(i * px));
-                    for v in 0..NV {
-                        acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
-                    }
+                let xv = s.load_splat(x.wrapping_add(i * px));
+                for v in 0..NV {
+                    acc[i][v] = s.fma(wv[v], xv, acc[i][v]);
                 }
             }
         }
     }
 
-    /// [`Tile::step`] of all pixels for a range of elements, while the same elements' weights from `next` on are asked for.
+    /// [`Tile::step`] of all pixels but the first `L` and the last `R` for a range of elements, while the same elements' weights from
+    /// `next` on are asked for.
     ///
     /// # Safety
     /// As for [`Tile::step`], of each element.
     #[inline(always)]
-    unsafe fn steps<I: Isa>(
+    unsafe fn steps<I: Isa, const L: usize, const R: usize>(
         s: I,
         a: &TileArgs,
         (x, w): (*const f32, *const f32),
         next: Option<*const f32>,
         elements: Range<usize>,
-        edge: [bool; 2],
         acc: &mut [[I::V; NV]; MR],
     ) {
         let Range { start: mut k, end } = elements;
@@ -399,12 +434,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                         // Loads of the next step would take registers that the sums need.
                         compiler_fence(Ordering::SeqCst);
                     }
-                    Self::element(s, a, (x, w), next, k + i, edge, acc);
+                    Self::element::<I, L, R>(s, a, (x, w), next, k + i, acc);
                 }
                 k += unroll;
             }
             while k < end {
-                Self::element(s, a, (x, w), next, k, edge, acc);
+                Self::element::<I, L, R>(s, a, (x, w), next, k, acc);
                 k += 1;
             }
         }
@@ -415,20 +450,20 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// # Safety
     /// As for [`Tile::step`].
     #[inline(always)]
-    unsafe fn element<I: Isa>(
+    unsafe fn element<I: Isa, const L: usize, const R: usize>(
         s: I,
         a: &TileArgs,
         (x, w): (*const f32, *const f32),
         next: Option<*const f32>,
         k: usize,
-        edge: [bool; 2],
         acc: &mut [[I::V; NV]; MR],
     ) {
         if let Some(next) = next {
             Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
         }
         // SAFETY: the same contract.
-        unsafe { Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), 0..MR, edge, acc) };
+        let pixels = L..MR.saturating_sub(R);
+        unsafe { Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), pixels, acc) };
     }
 
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
@@ -468,7 +503,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     Self::prefetch_ahead(s, a, x);
                     let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
                     let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(next);
-                    Self::steps(s, a, (x, w), fetched, 0..end, [true; 2], &mut acc);
+                    Self::steps::<I, 0, 0>(s, a, (x, w), fetched, 0..end, &mut acc);
                     if left == 0 {
                         break;
                     }
@@ -515,7 +550,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     left -= 1;
                     for _ in 0..rows.n - usize::from(left == 0) {
                         for k in 0..K {
-                            Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
+                            Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
                         }
                         (x, w) = (x.wrapping_add(rows.x), w.wrapping_add(rows.w));
                     }
@@ -526,7 +561,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                 }
                 let early = K.saturating_sub(LATE);
                 for k in 0..early {
-                    Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, [true; 2], &mut acc);
+                    Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
                 }
                 let end = (x.add(early), w.add(early * BLOCK), K - early);
                 finish_groups!((s, a, end, at.y, &mut acc); 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
@@ -552,7 +587,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         // SAFETY: the same contract.
         unsafe {
             for k in 0..n {
-                Self::step(s, a, (x.add(k), w.add(k * BLOCK)), pixels.clone(), [true; 2], acc);
+                Self::step(s, a, (x.add(k), w.add(k * BLOCK)), pixels.clone(), acc);
             }
             a.out.store_pixels(s, y, pixels, acc);
         }
@@ -621,9 +656,10 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             // panel just goes on.
                             let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * BLOCK) };
                             let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
-                            let first = !EDGE || a.edge[0].contains(kx);
-                            let last = !EDGE || a.edge[1].contains(kx);
-                            Self::steps(s, a, (x, w), fetched, k0..k1, [first, last], &mut acc);
+                            let overhang = const { overhang(I::LEVEL, MR) };
+                            let lacking = a.edge.lacking(overhang, kx);
+                            let wide = overhang > 1;
+                            edge_steps!(lacking, wide, (s, a, (x, w), fetched, k0..k1, &mut acc));
                             (x, w) = (x.wrapping_add(lx.x), next);
                         }
                         x = x.wrapping_add(row_x);

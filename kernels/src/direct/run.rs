@@ -1,5 +1,6 @@
 //! One run of a direct convolution: from parts down to tiles.
 
+use core::array;
 use core::ops::Range;
 
 use super::blocking::Part;
@@ -8,7 +9,7 @@ use crate::exec::Shared;
 use crate::isa::Cpu;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Segment;
-use crate::tile::{Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, Taps, TileArgs, pieces, runs};
+use crate::tile::{Edge, Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, TileArgs, pieces, runs};
 
 /// Taps of a tile, over all channel blocks, from which on it fetches inputs ahead.
 const AHEAD_TAPS: usize = 8;
@@ -212,7 +213,11 @@ impl Run<'_> {
         let first = usize::from(x < inner.start);
         let last = usize::from(x + n * mr > inner.end).min(n - first);
         let mut at_edge = |x: usize| {
-            tiles.args.edge = [x, x + mr - 1].map(|x| d.x.taps(x)).map(|t| Taps { start: t.start, end: t.end });
+            // A tile that has fewer pixels counts its last one again.
+            tiles.args.edge = Edge {
+                starts: array::from_fn(|i| d.x.taps(x + i.min(mr - 1)).start),
+                ends: array::from_fn(|i| d.x.taps(x + (mr - 1).saturating_sub(i)).end),
+            };
             tiles.run(self, edge, (y, x), [1, rows], following);
         };
         if first == 1 {
@@ -282,7 +287,7 @@ impl Run<'_> {
             ahead,
             w_block: d.span * step,
             accumulate: g.steps.start > 0,
-            edge: [Taps::ALL; 2],
+            edge: Edge::NONE,
             out: Output {
                 y: self.y.at(0),
                 px: if down { d.ys.row } else { d.ys.px },

@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, Taps, TileArgs, TileSet, pieces};
+use crate::tile::{Access, Edge, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, TileArgs, TileSet, pieces};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -119,7 +119,7 @@ impl Block<'_> {
                     ahead: 0,
                     w_block: w.block,
                     accumulate: self.accumulate,
-                    edge: [Taps::ALL; 2],
+                    edge: Edge::NONE,
                     sweep: Sweep::ONE,
                     soon: Soon::NONE,
                     out: Output {

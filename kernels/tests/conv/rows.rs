@@ -4,7 +4,7 @@ use swath_kernels::depthwise;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::tile::{self, Access, Loop, Output, Soon, Steps, Sweep, Taps, TileArgs};
+use swath_kernels::tile::{self, Access, Edge, Loop, Output, Soon, Steps, Sweep, TileArgs};
 use swath_kernels::winograd::{self, ProductArgs};
 
 use crate::support::{Problem, guarded, integers};
@@ -13,6 +13,10 @@ use crate::support::{Problem, guarded, integers};
 /// and without a tail, a stem's rows of taps, fewer columns than the tile has, a sum that is continued.
 #[test]
 fn every_tile_against_its_formula() {
+    // The first pixels of an edge tile lack the first iterations, the last ones the last, or one of both.
+    let left = Edge { starts: [3, 2, 1], ..Edge::NONE };
+    let right = Edge { ends: [0, 1, 2], ..Edge::NONE };
+    let both = Edge { starts: [2, 0, 0], ends: [1, usize::MAX, usize::MAX] };
     for level in Level::available() {
         assert!(!tile::rows(*level).is_empty());
         for row in tile::rows(*level) {
@@ -31,9 +35,9 @@ fn every_tile_against_its_formula() {
                 ([1, 2, 1], 5, [0, 5]),
                 ([2, 2, 1], 7, [0, 7]),
             ] {
-                for cut in [0, 3, BLOCK] {
+                for (cut, edge) in [(0, left), (0, right), (3, both), (BLOCK, both)] {
                     for accumulate in [false, true] {
-                        one_tile(row, loops, depth, ends, row.cols - cut.min(row.cols - 1), accumulate);
+                        one_tile(row, loops, depth, ends, row.cols - cut.min(row.cols - 1), accumulate, edge);
                     }
                 }
             }
@@ -48,6 +52,7 @@ fn one_tile(
     [head, tail]: [usize; 2],
     cols: usize,
     accumulate: bool,
+    edge: Edge,
 ) {
     let (px, step) = match row.access {
         Access::Blocked1 | Access::Blocked1Edge => (16, 1),
@@ -58,10 +63,13 @@ fn one_tile(
         Access::Plain4 => (4, 1),
         Access::Packed => (1, row.mr),
     };
-    // The first pixel of an edge tile sits out the first iterations, the last one the last.
     let is_edge = matches!(row.access, Access::Blocked1Edge | Access::Blocked2Edge);
-    let edge = if is_edge { [Taps { start: 1, end: 9 }, Taps { start: 0, end: 1 }] } else { [Taps::ALL; 2] };
-    let sits_out = |i: usize, kx: usize| is_edge && ((i == 0 && kx < 1) || (i + 1 == row.mr && kx >= 1));
+    let edge = if is_edge { edge } else { Edge::NONE };
+    let sits_out = |i: usize, kx: usize| {
+        let most = tile::overhang(row.level, row.mr);
+        let behind = row.mr - 1 - i;
+        i < most && kx < edge.starts[i] || behind < most && kx >= edge.ends[behind]
+    };
     // A packed panel has no outer loops.
     let packed = row.access == Access::Packed;
     let [nb, ny, nx] = if packed { [1, 1, 1] } else { [nb, ny, nx] };
