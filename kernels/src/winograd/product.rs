@@ -73,9 +73,11 @@ impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Product<MR, NV> {
                 next = next.wrapping_add(BLOCK * BLOCK);
                 for k in 0..depth {
                     // A block of channels ahead, 16 * MR * NV cycles: far enough for L3. Behind the last channel lie
-                    // the weights of the next point.
-                    for line in (0..NV).step_by(BLOCK / I::LANES) {
-                        s.prefetch(u.wrapping_add(BLOCK * BLOCK + u_at(line)));
+                    // the weights of the next point. A single vector's follow each other in one stream, and loads bound it.
+                    if NV > 1 || I::REGISTERS <= 16 {
+                        for line in (0..NV).step_by(BLOCK / I::LANES) {
+                            s.prefetch(u.wrapping_add(BLOCK * BLOCK + u_at(line)));
+                        }
                     }
                     let mut uv = [s.zero(); NV];
                     for o in 0..NV {
@@ -152,7 +154,7 @@ static AVX2: &[Row] = rows! {
 #[cfg(target_arch = "x86_64")]
 static AVX512: &[Row] = rows! {
     Avx512, avx512, 16, "avx512";
-    1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+    1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16];
     2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
     3 "48": [1 2 3 4 5 6 7 8 9];
     4 "64": [1 2 3 4 5 6];
@@ -164,6 +166,9 @@ static NEON: &[Row] = rows! {
     1 "16": [1 2 3 4 5];
     2 "32": [1 2];
 };
+
+/// Most tiles of a slice, on any level.
+pub(super) const MAX_TILES: usize = 16;
 
 /// All product kernels of a level; none for a level of another architecture. Sizes are contiguous from 1.
 pub fn rows(level: Level) -> &'static [Row] {
