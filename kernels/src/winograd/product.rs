@@ -73,11 +73,9 @@ impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Product<MR, NV> {
                 next = next.wrapping_add(BLOCK * BLOCK);
                 for k in 0..depth {
                     // A block of channels ahead, 16 * MR * NV cycles: far enough for L3. Behind the last channel lie
-                    // the weights of the next point. A single vector's follow each other in one stream, and loads bound it.
-                    if NV > 1 || I::REGISTERS <= 16 {
-                        for line in (0..NV).step_by(BLOCK / I::LANES) {
-                            s.prefetch(u.wrapping_add(BLOCK * BLOCK + u_at(line)));
-                        }
+                    // the weights of the next point.
+                    for line in (0..NV).step_by(BLOCK / I::LANES) {
+                        s.prefetch(u.wrapping_add(BLOCK * BLOCK + u_at(line)));
                     }
                     let mut uv = [s.zero(); NV];
                     for o in 0..NV {
