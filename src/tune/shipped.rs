@@ -16,7 +16,10 @@ use super::form;
 use super::table::{Census, TuningTable};
 
 /// Name and text of each table.
-static TEXTS: &[(&str, &str)] = &[("shipped with swath: zen3", include_str!("shipped/zen3.toml"))];
+static TEXTS: &[(&str, &str)] = &[
+    ("shipped with swath: zen3", include_str!("shipped/zen3.toml")),
+    ("shipped with swath: granite_rapids", include_str!("shipped/granite_rapids.toml")),
+];
 
 /// All shipped entries in one table, also those that are stale or of other CPUs.
 pub fn shipped() -> Arc<TuningTable> {
