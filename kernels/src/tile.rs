@@ -461,8 +461,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         if let Some(next) = next {
             Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
         }
-        // SAFETY: the same contract.
         let pixels = L..MR.saturating_sub(R);
+        // SAFETY: the same contract.
         unsafe { Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), pixels, acc) };
     }
 
