@@ -960,6 +960,21 @@ mod tests {
         }
     }
 
+    /// Direct convolution relies on it where more than one pixel on each side of a row lacks taps.
+    #[test]
+    fn rows_of_several_tiles_have_long_ones() {
+        for level in Level::ALL.into_iter().filter(|&level| overhang(level, MAX_MR) > 1) {
+            for access in [Access::Blocked1Edge, Access::Blocked2Edge] {
+                for set in [Some(TileSet::new(level, access)), TileSet::half(level, access)].into_iter().flatten() {
+                    for (blocks, pixels) in (1..=set.max_blocks).flat_map(|b| (MAX_MR + 1..=300).map(move |p| (b, p))) {
+                        assert!(pieces(pixels, set.max_mr(blocks)).count() > 1);
+                        assert!(pieces(pixels, set.max_mr(blocks)).all(|(_, mr)| overhang(level, mr) == OVERHANG));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn pieces_cover_once() {
         for (total, max) in [(56, 14), (49, 14), (1, 14), (0, 3), (5, 5), (29, 14)] {

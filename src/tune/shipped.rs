@@ -7,6 +7,8 @@
 //! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --passes 5 --export src/tune/shipped/zen3.toml
 //! ```
 //!
+//! (`granite_rapids`: three passes, at AVX-512 alone.)
+//!
 //! They are stale as soon as the set of kernels changes ([`kernel_set`](super::kernel_set)), and then ignored without a
 //! warning, since users can do nothing about it; `swath info` says so, and so does the output of this module's test.
 

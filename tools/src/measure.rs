@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use swath::Level;
+use swath::{Level, Tensor};
 use swath_kernels::probe;
 
 use crate::failure::{Failure, Outcome};
@@ -53,9 +53,6 @@ pub struct Bandwidth {
     pub gb_per_s: f64,
 }
 
-/// Floats from one cache line to the next.
-const LINE: usize = 64 / size_of::<f32>();
-
 /// Read bandwidth of every cache and of memory, on one core. Half of a cache is read, so that other data and a
 /// neighbour's share do not matter, at most sixteen times the cache above it: the last one may serve a whole socket, of which one
 /// core's share and its address translation reach less. Of memory, four times the last cache, at most 512 MiB.
@@ -67,11 +64,10 @@ pub fn bandwidths(level: Level, caches: &[Cache]) -> Outcome<Vec<Bandwidth>> {
     sets.push(("memory".into(), (last.saturating_mul(4)).min(512 << 20)));
     sets.into_iter()
         .map(|(from, bytes)| {
-            let data = vec![1.0f32; bytes / size_of::<f32>() + LINE];
-            // A load that straddles two lines counts as two.
-            let first = data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-            let data = &data[first..][..bytes / size_of::<f32>()];
-            let rate = best_rate(|n| probe::read_bytes(level, black_box(data), n).map_err(Failure::new))?;
+            // Aligned to cache lines: a load that straddles two counts as two. Filled, so that it has pages of its own.
+            let mut data = Tensor::zeros([bytes / size_of::<f32>()]).map_err(Failure::new)?;
+            data.as_mut_slice().fill(1.0);
+            let rate = best_rate(|n| probe::read_bytes(level, black_box(data.as_slice()), n).map_err(Failure::new))?;
             Ok(Bandwidth { from, bytes, gb_per_s: rate / 1e9 })
         })
         .collect()
