@@ -134,17 +134,18 @@ impl Direct {
             _ => Access::Strided,
         };
         let edge_access = edge_access.filter(|_| few);
+        let terms = s.icg() * s.kh * s.kw;
         let tiles = Tiling {
-            rows: TileSet::new(level, access),
-            columns: TileSet::new(level, Access::Strided),
-            edges: edge_access.map(|a| TileSet::new(level, a)),
+            rows: TileSet::new(level, access, terms),
+            columns: TileSet::new(level, Access::Strided, terms),
+            edges: edge_access.map(|a| TileSet::new(level, a, terms)),
             half: false,
         };
         let half = || {
-            let rows = TileSet::half(level, access)?;
-            let columns = TileSet::half(level, Access::Strided)?;
+            let rows = TileSet::half(level, access, terms)?;
+            let columns = TileSet::half(level, Access::Strided, terms)?;
             let edges = match edge_access {
-                Some(a) => Some(TileSet::half(level, a)?),
+                Some(a) => Some(TileSet::half(level, a, terms)?),
                 None => None,
             };
             Some(Tiling { rows, columns, edges, half: true })

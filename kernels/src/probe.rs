@@ -10,9 +10,12 @@
 //! The accumulators are independent, so what is measured is throughput: FMA units times their latency is 8 to 16 on
 //! the machines known, hence 12 accumulators where there are 16 registers and 24 where there are 32.
 
+use core::array;
 use core::hint::black_box;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use crate::isa::{Cpu, Isa, Kernel, Level, LevelError, entry};
+use crate::isa::{Cpu, Entry, Isa, Kernel, Level, LevelError, entry};
 
 /// Accumulators at levels with 16 registers; with two operands (and a product, where nothing fuses) they all fit.
 const ACC_16: usize = 12;
@@ -140,6 +143,37 @@ pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelE
     }
     let run = READS * level.lanes();
     Ok(passes * (data.len() / run * run * size_of::<f32>()) as u64)
+}
+
+/// Whether multiply-adds on half an AVX-512 register take half the time of those on a whole one, as where the units are 256 bits wide
+/// (Zen 4, Intel's client cores); where two of them are 512 bits wide they take as long. CPUID does not tell, so this is measured, once,
+/// in some ten microseconds. No result depends on it. False without AVX-512.
+///
+/// ```
+/// println!("256-bit multiply-adds gain: {}", swath_kernels::probe::half_registers_gain());
+/// ```
+pub fn half_registers_gain() -> bool {
+    static GAIN: OnceLock<bool> = OnceLock::new();
+    *GAIN.get_or_init(|| {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if Level::Avx512.is_available() {
+            let time = |run: Entry<u64>| {
+                let start = Instant::now();
+                // SAFETY: the machine has the level; the kernel asks for nothing else.
+                unsafe { run(&256) };
+                start.elapsed()
+            };
+            // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted.
+            let mut fastest = [Duration::MAX; 2];
+            for _ in 0..4 {
+                let runs: [Entry<u64>; 2] = [entry::avx512::<Fma<ACC_32>>, entry::avx512_half::<Fma<ACC_32>>];
+                fastest = array::from_fn(|i| fastest[i].min(time(runs[i])));
+            }
+            let [whole, half] = fastest;
+            return half * 4 < whole * 3;
+        }
+        false
+    })
 }
 
 #[cfg(test)]

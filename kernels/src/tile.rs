@@ -38,6 +38,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::isa::{self, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
+use crate::probe;
 
 /// One loop of the reduction: how often, and how far `x` and `w` move, in floats.
 #[derive(Clone, Copy, Debug)]
@@ -470,7 +471,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// one, to be stored from registers.
     #[inline(always)]
     fn single_tap<I: Isa>(a: &TileArgs) -> Option<Loop> {
-        if (PS, KS, EDGE) != (BLOCK, 1, false) || (a.depth, a.head) != (BLOCK, 0) || !a.out.is_simple(NV * I::LANES) {
+        if (PS, KS, EDGE) != (BLOCK, 1, false) || (a.depth, a.head) != (BLOCK, 0) || !a.out.takes_tiles(NV * I::LANES) {
             return None;
         }
         match a.loops {
@@ -524,7 +525,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
             && channels.n > 0
             && rows.n > 0
             && columns.n == 1
-            && a.out.is_simple(NV * I::LANES)
+            && a.out.takes_tiles(NV * I::LANES)
     }
 
     /// The kernel for stems of the usual widths, `K` taps to the row: loops over so few cost half as much again.
@@ -667,7 +668,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                     x = x.wrapping_add(block_x);
                 }
 
-                if a.out.is_simple(NV * I::LANES) {
+                if a.out.takes_tiles(NV * I::LANES) {
                     a.out.store_pixels(s, y, 0..MR, &mut acc);
                 } else {
                     a.out.store_by_buffer(s, y, &acc);
@@ -820,19 +821,22 @@ pub struct TileSet {
 }
 
 impl TileSet {
-    /// The tiles of whole blocks that `level` has for `access`.
-    pub fn new(level: Level, access: Access) -> Self {
-        Self::of(level, access, 0)
+    /// The tiles of whole blocks that `level` has for `access`, for sums of so many terms.
+    pub fn new(level: Level, access: Access, terms: usize) -> Self {
+        Self::of(level, access, 0, terms)
     }
 
-    /// The tiles whose last block is a half, if `level` has such: as many blocks wide as [`TileSet::max_blocks`] says, or fewer.
-    pub fn half(level: Level, access: Access) -> Option<Self> {
-        let set = Self::of(level, access, BLOCK / 2);
-        (set.max_blocks > 0).then_some(set)
+    /// The tiles whose last block is a half, if `level` has such and they gain on this machine: as many blocks wide as
+    /// [`TileSet::max_blocks`] says, or fewer.
+    pub fn half(level: Level, access: Access, terms: usize) -> Option<Self> {
+        let set = Self::of(level, access, BLOCK / 2, terms);
+        // Granite Rapids, 96 and 144 -> 24 channels at 56x56: 110 GFLOP/s by half tiles, 128 by whole ones.
+        let gains = level != Level::Avx512 || probe::half_registers_gain();
+        (gains && set.max_blocks > 0).then_some(set)
     }
 
     /// The tiles that are `missing` channels short of whole blocks.
-    fn of(level: Level, access: Access, missing: usize) -> Self {
+    fn of(level: Level, access: Access, missing: usize, terms: usize) -> Self {
         let mut set = Self {
             rows: [[None; MAX_MR + 1]; MAX_BLOCKS + 1],
             max_mr: [0; MAX_BLOCKS + 1],
@@ -845,9 +849,10 @@ impl TileSet {
             set.max_mr[row.blocks] = set.max_mr[row.blocks].max(row.mr);
             set.max_blocks = set.max_blocks.max(row.blocks);
         }
+        let overhead = Overhead::new(level, terms);
         for blocks in 1..=MAX_BLOCKS {
             for pixels in 1..=MANY {
-                let (width, cycles) = best_width(level, &set.max_mr, small_tile(level), pixels, blocks);
+                let (width, cycles) = best_width(level, &set.max_mr, overhead, pixels, blocks);
                 (set.widths[blocks][pixels], set.cycles[blocks][pixels]) = (width as u8, cycles as u16);
             }
         }
@@ -872,7 +877,8 @@ impl TileSet {
 
     /// How wide tiles should be that cover `blocks` output-channel blocks, at most [`MAX_BLOCKS`], and runs of `pixels`
     /// pixels: the width with the fewest cycles per step of the reduction, counting a tile's multiply-adds against its
-    /// loads and latency; between equals, the one that streams fewer weights, then the one with fewer loads.
+    /// loads and latency; between equals, the one that streams fewer weights, then the one with fewer loads, for short sums the other
+    /// way round.
     #[inline]
     pub fn best_width(&self, pixels: usize, blocks: usize) -> usize {
         self.widths[blocks][pixels.min(MANY)].into()
@@ -884,21 +890,39 @@ impl TileSet {
     }
 }
 
-/// Cycles that a small tile loses with each step: on a core with two multiply-adds and two loads a cycle at AVX-512 about half of one.
-/// Granite Rapids, share of what 12x32 and larger ones, 6x48 and 5x64 reach: 7x32 to 11x32 93 to 96 %, 5x48 93 %, 4x64 91 %.
-const fn small_tile(level: Level) -> usize {
-    match level {
-        Level::Avx512 => 1,
-        _ => 0,
+/// What tiles cost beside their multiply-adds.
+#[derive(Clone, Copy)]
+pub(crate) struct Overhead {
+    /// Cycles that a small tile loses with each step.
+    small: usize,
+    /// Whether sums are so short that what counts is how fast tiles follow each other. Wide ones of few pixels load least, and the
+    /// weights of such sums are near.
+    short: bool,
+}
+
+impl Overhead {
+    /// None.
+    pub(crate) const NONE: Overhead = Overhead { small: 0, short: false };
+
+    /// Of the tiles of `level`, for sums of so many terms. Measured where AVX-512 has two multiply-adds and two loads a cycle, on a
+    /// Granite Rapids:
+    ///
+    /// * a small tile loses about half a cycle: of what 12x32 and larger ones, 6x48 and 5x64 reach, 7x32 to 11x32 reach 93 to 96 %,
+    ///   5x48 93 %, 4x64 91 %;
+    /// * each tile of 14x32 takes some 30 cycles more than its multiply-adds, 6x64 5 to 10. 1x1 layers of 16 to 384 input channels
+    ///   are 2 to 8 % faster by the latter, those of 512 and more as fast or 3 % slower.
+    fn new(level: Level, terms: usize) -> Self {
+        let wide = matches!(level, Level::Avx512);
+        Self { small: usize::from(wide), short: wide && terms <= 384 }
     }
 }
 
 /// The width with the lowest cost, as [`TileSet::best_width`] states it, of tiles of `level` that have at most
-/// `max_mr[width]` pixels, and its cycles; a small tile takes `small` more.
+/// `max_mr[width]` pixels, and its cycles.
 pub(crate) fn best_width(
     level: Level,
     max_mr: &[usize; MAX_BLOCKS + 1],
-    small: usize,
+    overhead: Overhead,
     pixels: usize,
     blocks: usize,
 ) -> (usize, usize) {
@@ -910,13 +934,13 @@ pub(crate) fn best_width(
                 // AVX-512: one multiply-add and one load per cycle; else two and two.
                 cycles += (mr * nv).max(mr + nv).max(level.in_flight());
                 if mr * nv < 18 || nv == 2 && mr < 12 {
-                    cycles += small;
+                    cycles += overhead.small;
                 }
                 weights += nv;
                 loads += mr + nv;
             }
         }
-        (cycles, weights, loads)
+        if overhead.short { (cycles, loads, weights) } else { (cycles, weights, loads) }
     };
     let widths = (1..=MAX_BLOCKS.min(blocks)).filter(|&w| max_mr[w] > 0);
     widths.map(|w| (w, cost(w))).min_by_key(|&(_, cost)| cost).map_or((1, 0), |(w, (cycles, ..))| (w, cycles))
@@ -951,7 +975,8 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), rows(level).len());
             for access in [Access::Blocked1, Access::Strided, Access::Plain4, Access::Packed] {
-                for set in [Some(TileSet::new(level, access)), TileSet::half(level, access)].into_iter().flatten() {
+                for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten()
+                {
                     for blocks in 1..=set.max_blocks {
                         assert!((1..=set.max_mr(blocks)).all(|mr| set.get(mr, blocks).mr == mr));
                     }
@@ -965,7 +990,8 @@ mod tests {
     fn rows_of_several_tiles_have_long_ones() {
         for level in Level::ALL.into_iter().filter(|&level| overhang(level, MAX_MR) > 1) {
             for access in [Access::Blocked1Edge, Access::Blocked2Edge] {
-                for set in [Some(TileSet::new(level, access)), TileSet::half(level, access)].into_iter().flatten() {
+                for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten()
+                {
                     for (blocks, pixels) in (1..=set.max_blocks).flat_map(|b| (MAX_MR + 1..=300).map(move |p| (b, p))) {
                         assert!(pieces(pixels, set.max_mr(blocks)).count() > 1);
                         assert!(pieces(pixels, set.max_mr(blocks)).all(|(_, mr)| overhang(level, mr) == OVERHANG));

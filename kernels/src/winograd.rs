@@ -58,7 +58,7 @@ use crate::exec::{Executor, Shared};
 use crate::isa::{self, Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
-use crate::tile::{Finish, MAX_BLOCKS, SyncFinish, best_width, pieces};
+use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
 
 /// The size of the tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -324,7 +324,7 @@ impl Winograd {
         if one_slice && 4 * self.packed_len() > Cpu::l2_bytes() {
             return 1;
         }
-        best_width(self.level, &self.max_mr, 0, tiles, blocks).0
+        best_width(self.level, &self.max_mr, Overhead::NONE, tiles, blocks).0
     }
 
     /// What the output channels are cut into for so many tiles.

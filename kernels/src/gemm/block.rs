@@ -52,7 +52,7 @@ pub(super) struct Tiles {
 impl Tiles {
     /// The tiles that suit `m` rows and `blocks` blocks of columns.
     pub(super) fn new(level: crate::isa::Level, access: Access, m: usize, blocks: usize) -> Self {
-        let set = TileSet::new(level, access);
+        let set = TileSet::new(level, access, usize::MAX);
         // Beyond these extents the remainders no longer matter: 12 blocks are whole tiles of every width.
         let width = set.best_width(m.max(1), blocks.clamp(1, MAX_BLOCKS));
         Self { set, width, mr: set.max_mr(width) }

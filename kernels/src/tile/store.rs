@@ -74,6 +74,9 @@ pub struct Output {
     pub finish: Option<Finish>,
 }
 
+/// Lanes with all bits set.
+static ALL: [f32; BLOCK] = [f32::from_bits(!0); BLOCK];
+
 /// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
 pub(super) const BUFFER: usize = 448;
 
@@ -109,11 +112,16 @@ impl Output {
         }
     }
 
-    /// Whether the next `cols` channels all exist, are adjacent, and end in a clamp at most: then a tile is stored from
-    /// registers.
+    /// Whether the next `cols` channels all exist, are adjacent, and end in a clamp at most: then they are stored from registers.
     #[inline(always)]
     pub(crate) fn is_simple(&self, cols: usize) -> bool {
         self.cols >= cols && self.channel == 1 && self.finish.as_ref().is_none_or(|f| f.act.is_none())
+    }
+
+    /// The same of a tile with `cols` columns, whose last channels need not exist where the output has whole blocks.
+    #[inline(always)]
+    pub(super) fn takes_tiles(&self, cols: usize) -> bool {
+        self.is_simple(if self.pad_cols { cols.min(self.cols) } else { cols })
     }
 
     /// Offset of vector `v` from the first.
@@ -131,15 +139,15 @@ impl Output {
     /// The partial sums that the output holds, `at` floats further on.
     ///
     /// # Safety
-    /// `y`, `at` floats further on, is readable for `MR` pixels of `min(cols, NV * LANES)` channels.
+    /// `y`, `at` floats further on, is readable for `MR` pixels of `min(cols, NV * LANES)` channels (of whole blocks with `pad_cols`).
     #[inline(always)]
     pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) -> [[I::V; NV]; MR] {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
         let mut acc = [[s.zero(); NV]; MR];
-        if self.cols >= NV * I::LANES && self.channel == 1 {
+        if (self.cols >= NV * I::LANES || self.pad_cols) && self.channel == 1 {
             for i in 0..MR {
                 for v in 0..NV {
-                    // SAFETY: all channels of the tile exist.
+                    // SAFETY: all channels of the tile exist, or all of its blocks.
                     acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
                 }
             }
@@ -174,11 +182,12 @@ impl Output {
     }
 
     /// Applies bias, residual and clamp, if this is the last chunk, and stores some pixels of the tile `at` floats further on.
+    /// Channels that do not exist become zeros.
     ///
     /// # Safety
-    /// * all channels of the tile exist, and are [simple](Output::is_simple);
-    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for these pixels and channels, and
-    ///   `finish.bias`, if not null, for the channels.
+    /// * the output [takes](Output::takes_tiles) the tile;
+    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for these pixels and channels (of whole blocks
+    ///   with `pad_cols`), and `finish.bias`, if not null, for the channels that exist.
     #[inline(always)]
     pub(crate) unsafe fn store_pixels<I: Isa, const MR: usize, const NV: usize>(
         &self,
@@ -187,12 +196,14 @@ impl Output {
         pixels: Range<usize>,
         acc: &mut [[I::V; NV]; MR],
     ) {
+        let partial = self.cols < NV * I::LANES;
         // SAFETY: the same contract.
         unsafe {
             if let Some(f) = &self.finish {
                 if !f.bias.is_null() {
                     for v in 0..NV {
-                        let bias = s.load(f.bias.add(v * I::LANES));
+                        let bias = f.bias.wrapping_add(v * I::LANES);
+                        let bias = if partial { s.load_partial(bias, self.valid::<I>(v)) } else { s.load(bias) };
                         for i in pixels.clone() {
                             acc[i][v] = s.add(acc[i][v], bias);
                         }
@@ -220,6 +231,14 @@ impl Output {
                                 acc[i][v] = s.min(hi, acc[i][v]);
                             }
                         }
+                    }
+                }
+            }
+            if partial {
+                for v in 0..NV {
+                    let exist = s.load_partial(ALL.as_ptr(), self.valid::<I>(v));
+                    for i in pixels.clone() {
+                        acc[i][v] = s.and(acc[i][v], exist);
                     }
                 }
             }
@@ -256,8 +275,8 @@ impl Output {
         }
     }
 
-    /// The same for a whole tile by way of a buffer: for activations beyond a clamp, for tiles with fewer channels than columns, and
-    /// for channels that are not adjacent.
+    /// The same for a whole tile by way of a buffer: for activations beyond a clamp, for channels that are not adjacent, and for tiles
+    /// with fewer channels than columns where the output has no whole blocks.
     ///
     /// # Safety
     /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole

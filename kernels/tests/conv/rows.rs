@@ -10,7 +10,7 @@ use swath_kernels::winograd::{self, ProductArgs};
 use crate::support::{Problem, guarded, integers};
 
 /// Every tile kernel on its own operands, two rows of two tiles: all loops longer than one, a head and a tail, a single tap with
-/// and without a tail, a stem's rows of taps, fewer columns than the tile has, a sum that is continued.
+/// and without a tail, a stem's rows of taps, fewer columns than the tile has, whole blocks of them and not, a sum that is continued.
 #[test]
 fn every_tile_against_its_formula() {
     // The first pixels of an edge tile lack the first iterations, the last ones the last, or one of both.
@@ -36,8 +36,9 @@ fn every_tile_against_its_formula() {
                 ([2, 2, 1], 7, [0, 7]),
             ] {
                 for (cut, edge) in [(0, left), (0, right), (3, both), (BLOCK, both)] {
-                    for accumulate in [false, true] {
-                        one_tile(row, loops, depth, ends, row.cols - cut.min(row.cols - 1), accumulate, edge);
+                    for (accumulate, pad_cols) in [(false, false), (true, false), (false, true), (true, true)] {
+                        let cols = row.cols - cut.min(row.cols - 1);
+                        one_tile(row, loops, depth, ends, (cols, pad_cols), accumulate, edge);
                     }
                 }
             }
@@ -50,7 +51,7 @@ fn one_tile(
     [nb, ny, nx]: [usize; 3],
     depth: usize,
     [head, tail]: [usize; 2],
-    cols: usize,
+    (cols, pad_cols): (usize, bool),
     accumulate: bool,
     edge: Edge,
 ) {
@@ -90,7 +91,11 @@ fn one_tile(
     // The last element that is read: nothing may touch what lies behind it.
     let x = integers(x_last + ends + (tail - 1) * step + 1, 1);
     let w = integers(row.blocks * w_block, 2);
-    let start = integers(y_last + (row.mr - 1) * y_px + cols, 3);
+    let stored = if pad_cols { row.blocks * BLOCK } else { cols };
+    let mut start = integers(y_last + (row.mr - 1) * y_px + stored, 3);
+    for (_, y_at) in tiles {
+        (0..row.mr).for_each(|i| start[y_at + i * y_px..][cols..stored].fill(0.0));
+    }
     let y = guarded(start.len(), |y| {
         if accumulate {
             y.copy_from_slice(&start);
@@ -109,14 +114,18 @@ fn one_tile(
             edge,
             sweep,
             soon: Soon::NONE,
-            out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols: false, finish: None },
+            out: Output { y: y.as_mut_ptr(), px: y_px, block: BLOCK, channel: 1, cols, pad_cols, finish: None },
         };
         // SAFETY: the level is available; x, w and y cover the loops' extents as computed above.
         unsafe { (row.run)(&args) };
     });
     for ((x_at, y_at), i) in tiles.into_iter().flat_map(|t| (0..row.mr).map(move |i| (t, i))) {
-        for o in 0..cols {
+        for o in 0..stored {
             let y_at = y_at + i * y_px + o;
+            if o >= cols {
+                assert_eq!(y[y_at], 0.0, "{} pixel {i} column {o} of {cols}", row.name);
+                continue;
+            }
             let mut want = if accumulate { start[y_at] } else { 0.0 };
             for b in 0..nb {
                 let k0 = if b == 0 { head } else { 0 };
