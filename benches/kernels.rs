@@ -103,6 +103,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             ahead: 0,
             w_block,
             accumulate: false,
+            fetch_output: tile::fetches_output(row.level, STEPS * BLOCK, 0),
             edge: Edge::NONE,
             sweep: Sweep::ONE,
             soon: Soon::NONE,

@@ -134,7 +134,7 @@ impl Direct {
             _ => Access::Strided,
         };
         let edge_access = edge_access.filter(|_| few);
-        let terms = s.icg() * s.kh * s.kw;
+        let terms = s.terms();
         let tiles = Tiling {
             rows: TileSet::new(level, access, terms),
             columns: TileSet::new(level, Access::Strided, terms),
@@ -328,8 +328,9 @@ impl Direct {
         let s = &self.shape;
         Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
-        let run =
-            Run { d: self, x, w: packed, y: Shared::new(y), finish: SyncFinish(Finish::new(epilogue, self.level)) };
+        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        let fetch_output = tile::fetches_output(self.level, s.terms(), size_of_val(y) / executor.threads().max(1));
+        let run = Run { d: self, x, w: packed, y: Shared::new(y), finish, fetch_output };
         let grid = Grid::new(self, executor.threads());
         for_each_part_with(executor, grid.len(), scratch, self.scratch_len(), |i, scratch| {
             run.part(&grid.part(self, i), scratch);

@@ -1,6 +1,6 @@
 //! How a kernel's work reaches threads, without this crate starting any.
 //!
-//! A caller implements [`Executor`] over its thread pool; [`for_each_part`] hands out numbered parts of the work. Each
+//! A caller implements [`Executor`] over its thread pool; [`for_each_part_with`] hands out numbered parts of the work. Each
 //! part is claimed from a counter, so it runs exactly once however often and from however many threads the executor
 //! calls: that is what makes writing disjoint parts of one output sound.
 //!
@@ -38,17 +38,6 @@ impl Executor for Inline {
     fn spread(&self, job: &(dyn Fn() + Sync)) {
         job();
     }
-}
-
-/// Calls `f` once for every part `0..parts`, on the executor's threads.
-pub fn for_each_part(executor: &dyn Executor, parts: usize, f: impl Fn(usize) + Sync) {
-    if parts == 1 || executor.threads() == 1 {
-        return (0..parts).for_each(f);
-    }
-    let claims = Claims::new(parts, executor.threads());
-    let work = || claims.of(executor.seat()).for_each(&f);
-    executor.spread(&work);
-    work(); // what an executor that called too seldom has left
 }
 
 /// Calls `f` once for every part `0..parts`, on the executor's threads, each call with `per_thread` floats of scratch that

@@ -275,6 +275,11 @@ impl ConvShape {
         self.oc / self.groups
     }
 
+    /// Terms of the sum that an output is: taps times input channels of a group.
+    pub fn terms(&self) -> usize {
+        self.icg() * self.kh * self.kw
+    }
+
     /// Multiply-adds, counting every tap, also those that fall in the padding (as benchdnn and papers do).
     pub fn macs(&self) -> u64 {
         [self.oc, self.oh, self.ow, self.icg(), self.kh, self.kw]

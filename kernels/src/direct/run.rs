@@ -21,6 +21,8 @@ pub(super) struct Run<'a> {
     pub w: &'a [f32],
     pub y: Shared<'a>,
     pub finish: SyncFinish,
+    /// [`TileArgs::fetch_output`].
+    pub fetch_output: bool,
 }
 
 /// The outputs of one pass over the panels, by cache blocking: whole images, or rows or columns of one.
@@ -287,6 +289,7 @@ impl Run<'_> {
             ahead,
             w_block: d.span * step,
             accumulate: g.steps.start > 0,
+            fetch_output: self.fetch_output,
             edge: Edge::NONE,
             out: Output {
                 y: self.y.at(0),

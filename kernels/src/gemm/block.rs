@@ -1,7 +1,9 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
-use crate::tile::{Access, Edge, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, TileArgs, TileSet, pieces};
+use crate::tile::{
+    Access, Edge, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, TileArgs, TileSet, fetches_output, pieces,
+};
 
 /// Rows of A as the tile reads them.
 #[derive(Clone, Copy)]
@@ -47,6 +49,7 @@ pub(super) struct Tiles {
     pub(super) width: usize,
     /// Most rows of a tile and of a panel.
     pub(super) mr: usize,
+    fetch_output: bool,
 }
 
 impl Tiles {
@@ -55,7 +58,12 @@ impl Tiles {
         let set = TileSet::new(level, access, usize::MAX);
         // Beyond these extents the remainders no longer matter: 12 blocks are whole tiles of every width.
         let width = set.best_width(m.max(1), blocks.clamp(1, MAX_BLOCKS));
-        Self { set, width, mr: set.max_mr(width) }
+        Self {
+            set,
+            width,
+            mr: set.max_mr(width),
+            fetch_output: fetches_output(level, usize::MAX, 4 * m * blocks * BLOCK),
+        }
     }
 
     /// Name of the tile that covers most of `m` rows: what `explain` prints.
@@ -119,6 +127,7 @@ impl Block<'_> {
                     ahead: 0,
                     w_block: w.block,
                     accumulate: self.accumulate,
+                    fetch_output: self.tiles.fetch_output,
                     edge: Edge::NONE,
                     sweep: Sweep::ONE,
                     soon: Soon::NONE,

@@ -111,6 +111,7 @@ fn one_tile(
             ahead: BLOCK,
             w_block,
             accumulate,
+            fetch_output: pad_cols,
             edge,
             sweep,
             soon: Soon::NONE,
