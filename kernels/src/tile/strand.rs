@@ -59,7 +59,7 @@ impl Strand {
     /// # Safety
     /// As for `Output::store_by_buffer`, for these pixels and this vector; the output that the strand is of is alive.
     #[inline(always)]
-    pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, v: usize, y: usize, mut acc: [I::V; MR]) {
+    pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, v: usize, y: usize, acc: [I::V; MR]) {
         const { assert!(MR * I::LANES <= BUFFER) };
         if !self.simple {
             let mut buffer = [0.0f32; BUFFER];
@@ -74,6 +74,29 @@ impl Strand {
             // SAFETY: the same contract; the buffer outlives the call.
             return unsafe { s.call::<Rest>(&RestArgs { out, channel, y, buffer: buffer.as_mut_ptr(), mr: MR }) };
         }
+        // SAFETY: the same contract.
+        unsafe { self.store_simple(s, v, y, self.px, acc) }
+    }
+
+    /// Whether the sums are stored from registers.
+    #[inline(always)]
+    pub(crate) fn is_simple(&self) -> bool {
+        self.simple
+    }
+
+    /// [`Strand::store`] of sums that are [simple](Strand::is_simple), `px` floats from pixel to pixel, which must be the output's.
+    ///
+    /// # Safety
+    /// The same, and these sums are simple.
+    #[inline(always)]
+    pub(crate) unsafe fn store_simple<I: Isa, const MR: usize>(
+        &self,
+        s: I,
+        v: usize,
+        y: usize,
+        px: usize,
+        mut acc: [I::V; MR],
+    ) {
         let y = y + v * I::LANES;
         // SAFETY: all channels of the block exist, in the output, the bias and the residual.
         unsafe {
@@ -86,7 +109,7 @@ impl Strand {
             if !self.residual.is_null() {
                 let residual = self.residual.add(y);
                 for i in 0..MR {
-                    acc[i] = s.add(acc[i], s.load(residual.add(i * self.px)));
+                    acc[i] = s.add(acc[i], s.load(residual.add(i * px)));
                 }
             }
             if self.clamps {
@@ -98,7 +121,7 @@ impl Strand {
             }
             let y = self.y.add(y);
             for i in 0..MR {
-                s.store(y.add(i * self.px), acc[i]);
+                s.store(y.add(i * px), acc[i]);
             }
         }
     }

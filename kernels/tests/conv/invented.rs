@@ -150,6 +150,7 @@ fn named_shapes() {
         conv([1, 1, 1, 1], [1, 1, 1, 1]).build(),
         conv([3, 17, 1, 40], [18, 17, 1, 5]).padding([0, 2]).build(),
         conv([0, 17, 4, 4], [18, 17, 1, 1]).build(),
+        conv([0, 17, 8, 8], [18, 17, 3, 3]).padding(1).build(),
     ];
     for (i, shape) in shapes.into_iter().enumerate() {
         let problem = Problem::new(shape.unwrap(), i as u64);
