@@ -269,22 +269,21 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
-        let whole = if const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) } && a.rows == KW && a.out.px == BLOCK {
-            a.whole_lines()
-        } else {
-            a.first_line..a.first_line
-        };
+        let keeps = const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) };
+        let whole = if keeps && a.rows == KW && a.out.px == BLOCK { a.whole_lines() } else { 0..0 };
         for plane in 0..a.planes {
             let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
             let to = a.out.strand(plane);
-            let mut rest = [a.first_line..a.first_line, a.first_line..a.end_line];
-            if const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) } && to.is_simple() {
+            let together = keeps && to.is_simple();
+            if together {
                 let lines = WholeArgs { lanes: a, x: x.wrapping_add(a.x_vector[0]), w, to, lines: whole.clone() };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { s.call::<WholeLines<MR, KW, S, L, R>>(&lines) };
-                rest = [a.first_line..whole.start, whole.end..a.end_line];
             }
-            for line in rest.into_iter().flatten() {
+            for line in a.first_line..a.end_line {
+                if together && whole.contains(&line) {
+                    continue;
+                }
                 let top = line * a.step;
                 let end = (a.above + a.height).saturating_sub(top).min(a.rows);
                 let first = a.above.saturating_sub(top).min(end);
