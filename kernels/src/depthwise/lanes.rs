@@ -270,7 +270,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
         let keeps = const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) };
-        let whole = if keeps && a.rows == KW && a.out.px == BLOCK { a.whole_lines() } else { 0..0 };
+        let whole = if keeps && a.rows == KW && a.out.px == BLOCK { a.whole_lines() } else { a.end_line..a.end_line };
         for plane in 0..a.planes {
             let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
             let to = a.out.strand(plane);
@@ -280,9 +280,13 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
                 // SAFETY: the contract covers every plane and line.
                 unsafe { s.call::<WholeLines<MR, KW, S, L, R>>(&lines) };
             }
-            for line in a.first_line..a.end_line {
-                if together && whole.contains(&line) {
-                    continue;
+            let mut line = a.first_line;
+            loop {
+                if together && line == whole.start {
+                    line = whole.end;
+                }
+                if line >= a.end_line {
+                    break;
                 }
                 let top = line * a.step;
                 let end = (a.above + a.height).saturating_sub(top).min(a.rows);
@@ -296,6 +300,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
                 };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { Self::line(s, a, from, &to, line * a.y_line) };
+                line += 1;
             }
         }
     }
