@@ -162,7 +162,7 @@ impl Direct {
             y,
             x,
             tiles,
-            half: if last <= BLOCK / 2 { half() } else { None },
+            half: if last <= BLOCK / 2 && tile::halves_gain(level) { half() } else { None },
             blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };

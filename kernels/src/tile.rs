@@ -689,7 +689,13 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
 /// * stems 3->32, 1.6 MB 161 | 169, 6.4 MB 132 | 131, 3->64, 12.6 MB 147 | 138; of 9 terms 1->32, 1.6 MB 114 | 110, 6.4 MB 95 | 85;
 /// * in L2 1x1 layers are 0.5 to 1 % faster without.
 pub fn fetches_output(level: Level, terms: usize, bytes: usize) -> bool {
-    level != Level::Avx512 || probe::half_registers_gain() || terms < BLOCK || bytes > 3 * Cpu::l2_bytes()
+    halves_gain(level) || terms < BLOCK || bytes > 3 * Cpu::l2_bytes()
+}
+
+/// Whether this machine gains by a level's [half tiles](TileSet::half): AVX-512's are of half registers. Granite Rapids, 96 and 144 -> 24
+/// channels at 56x56: 110 GFLOP/s by half tiles, 128 by whole ones.
+pub fn halves_gain(level: Level) -> bool {
+    level != Level::Avx512 || probe::half_registers_gain()
 }
 
 /// A tile kernel at one level: a row of [`rows`].
@@ -839,13 +845,10 @@ impl TileSet {
         Self::of(level, access, 0, terms)
     }
 
-    /// The tiles whose last block is a half, if `level` has such and they gain on this machine: as many blocks wide as
-    /// [`TileSet::max_blocks`] says, or fewer.
+    /// The tiles whose last block is a half, if `level` has such: as many blocks wide as [`TileSet::max_blocks`] says, or fewer.
     pub fn half(level: Level, access: Access, terms: usize) -> Option<Self> {
         let set = Self::of(level, access, BLOCK / 2, terms);
-        // Granite Rapids, 96 and 144 -> 24 channels at 56x56: 110 GFLOP/s by half tiles, 128 by whole ones.
-        let gains = level != Level::Avx512 || probe::half_registers_gain();
-        (gains && set.max_blocks > 0).then_some(set)
+        (set.max_blocks > 0).then_some(set)
     }
 
     /// The tiles that are `missing` channels short of whole blocks.

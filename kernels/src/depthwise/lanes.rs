@@ -274,7 +274,8 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
         for plane in 0..a.planes {
             let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
             let to = a.out.strand(plane);
-            let together = keeps && to.is_simple();
+            // Only then are there weights of `KW` rows.
+            let together = keeps && !whole.is_empty() && to.is_simple();
             if together {
                 let lines = WholeArgs { lanes: a, x: x.wrapping_add(a.x_vector[0]), w, to, lines: whole.clone() };
                 // SAFETY: the contract covers every plane and line.

@@ -49,8 +49,7 @@ impl Run<'_> {
         let chunks = if chunks < 4 * threads { chunks.next_multiple_of(threads).min(total) } else { chunks };
         for_each_part_with(executor, chunks, scratch, each, |i, scratch| {
             let tiles = total * i / chunks..total * (i + 1) / chunks;
-            let pieces: Vec<Piece> = d.pieces(tiles.len()).collect();
-            self.chunk(tiles, &pieces, scratch);
+            self.chunk(tiles.clone(), d.pieces(tiles.len()), scratch);
         });
     }
 
@@ -65,20 +64,20 @@ impl Run<'_> {
         for_each_part_with(executor, parts, scratch, d.scratch_len(), |part, scratch| {
             for start in (0..total).step_by(longest) {
                 let tiles = start..(start + longest).min(total);
-                let pieces: Vec<Piece> = d.pieces(tiles.len()).collect();
-                let cut = |part: usize| pieces.len() * part / parts;
-                self.chunk(tiles, &pieces[cut(part)..cut(part + 1)], scratch);
+                let pieces = d.pieces(tiles.len()).count();
+                let (first, end) = (pieces * part / parts, pieces * (part + 1) / parts);
+                self.chunk(tiles.clone(), d.pieces(tiles.len()).take(end).skip(first), scratch);
             }
         });
     }
 
     /// The pieces' outputs of a chunk of tiles.
-    fn chunk(&self, tiles: Range<usize>, pieces: &[Piece], scratch: &mut [f32]) {
+    fn chunk(&self, tiles: Range<usize>, pieces: impl Iterator<Item = Piece>, scratch: &mut [f32]) {
         let d = self.d;
         let (v, m) = scratch.split_at_mut(d.v_len());
         let (v, m) = (Shared::new(v), Shared::new(m));
         tiles.clone().enumerate().for_each(|(at, tile)| self.input(tile, &v, at));
-        pieces.iter().for_each(|piece| self.piece(&tiles, piece, &v, &m));
+        pieces.for_each(|piece| self.piece(&tiles, &piece, &v, &m));
     }
 
     /// Image, row and column of a tile.
