@@ -6,12 +6,14 @@
 
 mod cost;
 
+use swath_kernels::bf16x6::Bf16x6;
 use swath_kernels::depthwise::Depthwise;
 use swath_kernels::direct::Direct;
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
 use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
+use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
@@ -41,9 +43,10 @@ pub struct Request<'a> {
 /// [`Variant::bound`](swath_kernels::winograd::Variant::bound) state those of Winograd's variants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Accuracy {
-    /// Sums of products as defined: no Winograd.
+    /// Sums of products in f32, as defined: no Winograd, no parts of floats.
     Exact,
-    /// Winograd with tiles of 2x2 and 4x4 outputs: errors about as large as those of a plain sum, to three times as large.
+    /// Also `bf16x6`, whose errors are below those of a plain sum, and Winograd with tiles of 2x2 and 4x4 outputs: errors about as
+    /// large as those of a plain sum, to three times as large. Both make NaN of infinite inputs.
     #[default]
     Default,
     /// All algorithms: Winograd with tiles of 6x6 outputs, too, whose errors are about ten times those of a plain sum.
@@ -57,6 +60,8 @@ pub struct Algo {
     pub name: &'static str,
     /// One line for people.
     pub summary: &'static str,
+    /// Whether this machine has what it takes, at its highest level.
+    pub is_available: fn() -> bool,
     /// The planned kernel, or why this algorithm does not do the shape.
     pub plan: fn(&Request<'_>) -> Result<Kernel, String>,
 }
@@ -66,31 +71,56 @@ pub static ALGOS: &[Algo] = &[
     Algo {
         name: "depthwise",
         summary: "whole groups in a vector's lanes: depthwise and small groups",
+        is_available: everywhere,
         plan: depthwise,
     },
-    Algo { name: "direct", summary: "register tiles over channel blocks, straight from the input", plan: direct },
-    Algo { name: "stem", summary: "register tiles straight from NCHW: few input channels", plan: stem },
+    Algo {
+        name: "direct",
+        summary: "register tiles over channel blocks, straight from the input",
+        is_available: everywhere,
+        plan: direct,
+    },
+    Algo {
+        name: "stem",
+        summary: "register tiles straight from NCHW: few input channels",
+        is_available: everywhere,
+        plan: stem,
+    },
     Algo {
         name: "winograd2",
         summary: "3x3 of stride 1 on tiles of 2x2 outputs: 2.25 times fewer multiplications",
+        is_available: everywhere,
         plan: |r| winograd(r, Variant::F2),
     },
     Algo {
         name: "winograd4",
         summary: "3x3 of stride 1 on tiles of 4x4 outputs: 4 times fewer multiplications",
+        is_available: everywhere,
         plan: |r| winograd(r, Variant::F4),
     },
     Algo {
         name: "winograd6",
         summary: "3x3 of stride 1 on tiles of 6x6 outputs: 5 times fewer multiplications; only if accuracy is `Fast`",
+        is_available: everywhere,
         plan: |r| winograd(r, Variant::F6),
+    },
+    Algo {
+        name: "bf16x6",
+        summary: "matrix units (AMX): floats as three bf16 parts, six products for one; not if accuracy is `Exact`",
+        is_available: || MatrixUnit::Amx.is_available(),
+        plan: bf16x6,
     },
     Algo {
         name: "gemm",
         summary: "packed matrix product, im2col as its packing: every geometry and layout",
+        is_available: everywhere,
         plan: gemm,
     },
 ];
+
+fn everywhere() -> bool {
+    true
+}
 
 /// The row of that name.
 pub fn find(name: &str) -> Option<&'static Algo> {
@@ -125,6 +155,16 @@ fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
     Ok(Kernel::Winograd(Box::new(Winograd::new(r.shape, r.level, variant, r.input, r.output)?)))
 }
 
+fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
+    if r.accuracy == Accuracy::Exact {
+        return Err("the accuracy asked for is `Exact`".into());
+    }
+    if r.level != Level::Avx512 {
+        return Err(format!("takes level avx512, not {}", r.level));
+    }
+    Ok(Kernel::Bf16x6(Box::new(Bf16x6::new(r.shape, r.level, MatrixUnit::Amx, r.input, r.output)?)))
+}
+
 fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
     Ok(Kernel::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output))))
 }
@@ -138,6 +178,8 @@ pub enum Kernel {
     Depthwise(Box<Depthwise>),
     /// Rows `winograd2`, `winograd4` and `winograd6`.
     Winograd(Box<Winograd>),
+    /// Row `bf16x6`.
+    Bf16x6(Box<Bf16x6>),
     /// Row `gemm`.
     Gemm(Box<Im2col>),
 }
@@ -149,6 +191,7 @@ impl Kernel {
             Kernel::Direct(k) => k.kernel(),
             Kernel::Depthwise(k) => k.kernel(),
             Kernel::Winograd(k) => k.kernel(),
+            Kernel::Bf16x6(k) => k.kernel(),
             Kernel::Gemm(k) => k.kernel(),
         }
     }
@@ -159,6 +202,7 @@ impl Kernel {
             Kernel::Direct(k) => k.packed_len(),
             Kernel::Depthwise(k) => k.packed_len(),
             Kernel::Winograd(k) => k.packed_len(),
+            Kernel::Bf16x6(k) => k.packed_len(),
             Kernel::Gemm(k) => k.packed_len(),
         }
     }
@@ -169,6 +213,7 @@ impl Kernel {
             Kernel::Direct(k) => k.scratch_len(),
             Kernel::Depthwise(k) => k.scratch_len(),
             Kernel::Winograd(k) => k.scratch_len(),
+            Kernel::Bf16x6(k) => k.scratch_len(),
             Kernel::Gemm(k) => k.scratch_len(),
         };
         per_thread * threads
@@ -180,6 +225,7 @@ impl Kernel {
             Kernel::Direct(k) => k.waste(),
             Kernel::Depthwise(_) => 1.0,
             Kernel::Winograd(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
+            Kernel::Bf16x6(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
             Kernel::Gemm(k) => k.waste(),
         }
     }
@@ -189,6 +235,7 @@ impl Kernel {
             Kernel::Direct(k) => k.pack(w, packed),
             Kernel::Depthwise(k) => k.pack(w, packed),
             Kernel::Winograd(k) => k.pack(w, packed),
+            Kernel::Bf16x6(k) => k.pack(w, packed),
             Kernel::Gemm(k) => k.pack(w, packed),
         }
     }
@@ -206,6 +253,7 @@ impl Kernel {
             Kernel::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Kernel::Bf16x6(k) => k.forward(x, packed, epilogue, y, scratch, executor),
             Kernel::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
         }
     }

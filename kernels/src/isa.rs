@@ -10,6 +10,7 @@ use core::fmt;
 use core::str::FromStr;
 use std::sync::OnceLock;
 
+pub mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -125,7 +126,7 @@ impl FromStr for Level {
     }
 }
 
-/// Feature bits beyond the level, for kernels to come; detected and shown.
+/// Feature bits beyond the level, detected and shown: what [`matrix`] uses, and what is for kernels to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// `vpdpbusd` and friends (x86-64 AVX-512 VNNI).
@@ -134,6 +135,8 @@ pub struct Features {
     pub avx512_bf16: bool,
     /// `vpdpbusd` on 256-bit registers (x86-64 AVX-VNNI).
     pub avx_vnni: bool,
+    /// `tdpbf16ps` (x86-64 AMX), granted to this process by the operating system.
+    pub amx_bf16: bool,
     /// `sdot`/`udot` (AArch64).
     pub dotprod: bool,
     /// `bfmmla` (AArch64).
@@ -149,6 +152,7 @@ impl Features {
             avx512_vnni: is_x86_feature_detected!("avx512vnni"),
             avx512_bf16: is_x86_feature_detected!("avx512bf16"),
             avx_vnni: is_x86_feature_detected!("avxvnni"),
+            amx_bf16: matrix::MatrixUnit::Amx.is_available(),
             ..Self::default()
         };
         #[cfg(target_arch = "aarch64")]
@@ -168,6 +172,7 @@ impl Features {
             ("avx512_vnni", self.avx512_vnni),
             ("avx512_bf16", self.avx512_bf16),
             ("avx_vnni", self.avx_vnni),
+            ("amx_bf16", self.amx_bf16),
             ("dotprod", self.dotprod),
             ("bf16", self.bf16),
             ("i8mm", self.i8mm),
@@ -333,6 +338,26 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     unsafe fn load_index(self, idx: *const u32) -> Self::Index;
     /// `out[i] = v[idx[i]]`.
     fn permute(self, v: Self::V, idx: Self::Index) -> Self::V;
+
+    /// High, middle and low [`parts`](matrix::parts) of two vectors, as pairs: those of a lane of `first` in the lower half of the
+    /// lane.
+    #[inline(always)]
+    fn bf16_pairs(self, first: Self::V, second: Self::V) -> [Self::V; matrix::PARTS] {
+        const MOST: usize = 16;
+        const { assert!(Self::LANES <= MOST) };
+        let (mut x, mut y) = ([0.0f32; MOST], [0.0f32; MOST]);
+        // SAFETY: the arrays hold a vector.
+        unsafe {
+            self.store(x.as_mut_ptr(), first);
+            self.store(y.as_mut_ptr(), second);
+        }
+        let both: [_; MOST] = core::array::from_fn(|i| (matrix::parts(x[i]), matrix::parts(y[i])));
+        core::array::from_fn(|part| {
+            let pairs = both.map(|(x, y)| matrix::pair(x[part], y[part]));
+            // SAFETY: as above.
+            unsafe { self.load(pairs.as_ptr()) }
+        })
+    }
 
     /// Asks for the cache line at `p`. Never faults.
     fn prefetch(self, p: *const f32);

@@ -48,6 +48,7 @@
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
 
 pub mod act;
+pub mod bf16x6;
 pub mod depthwise;
 pub mod direct;
 pub mod epilogue;

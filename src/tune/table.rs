@@ -49,14 +49,14 @@ impl Conditions {
 /// turns choices around.
 const REVISION: &str = "5";
 
-/// Checksum of the kernels that convolutions can choose from: 64-bit FNV-1a over the names of the algorithms, those of the
-/// kernels of all levels of the architecture, and a revision, as 16 hexadecimal digits. Measurements of another set say
+/// Checksum of the kernels that convolutions can choose from: 64-bit FNV-1a over the names of the algorithms that this machine
+/// can run, those of the kernels of all levels of the architecture, and a revision, as 16 hexadecimal digits. Measurements of another set say
 /// nothing of this one.
 pub fn kernel_set() -> &'static str {
     static SET: OnceLock<String> = OnceLock::new();
     SET.get_or_init(|| {
         let mut names = vec![REVISION];
-        names.extend(ALGOS.iter().map(|a| a.name));
+        names.extend(ALGOS.iter().filter(|a| (a.is_available)()).map(|a| a.name));
         for level in Level::ALL {
             names.extend(tile::rows(level).iter().map(|r| r.name));
             names.extend(depthwise::rows(level).iter().map(|r| r.name));

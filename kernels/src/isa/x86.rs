@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use pulp::x86::{V3, V4};
 
+use super::matrix::PARTS;
 use super::{Isa, Kernel, Level, not_inlined};
 
 /// Token of the AVX2 level: AVX2, FMA, BMI.
@@ -230,6 +231,39 @@ fn avx512_mask(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
+/// Floats, rounded so that their upper halves are the nearest bf16.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn round_to_upper(x: __m512) -> __m512i {
+    // SAFETY: the same contract.
+    unsafe { _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)) }
+}
+
+/// `x` minus what the upper halves of `rounded` are in bf16.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn minus_upper(x: __m512, rounded: __m512i) -> __m512 {
+    // SAFETY: the same contract.
+    unsafe {
+        let upper = _mm512_and_si512(rounded, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        _mm512_sub_ps(x, _mm512_castsi512_ps(upper))
+    }
+}
+
+/// The upper halves of two vectors: those of `x` in the lower halves.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn upper_halves(x: __m512i, y: __m512i) -> __m512 {
+    // SAFETY: the same contract.
+    unsafe { _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(x), y)) }
+}
+
 impl Isa for Avx512 {
     const LEVEL: Level = Level::Avx512;
     const LANES: usize = 16;
@@ -304,6 +338,19 @@ impl Isa for Avx512 {
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         prefetch_write(p: *mut f32) -> () { _mm_prefetch::<_MM_HINT_ET0>(p.cast_const().cast()) }
+    }
+    #[inline(always)]
+    fn bf16_pairs(self, first: __m512, second: __m512) -> [__m512; PARTS] {
+        // SAFETY: holding the token proves that the CPU has these instructions.
+        unsafe {
+            let (x, y) = (round_to_upper(first), round_to_upper(second));
+            let (first, second) = (minus_upper(first, x), minus_upper(second, y));
+            let high = upper_halves(x, y);
+            let (x, y) = (round_to_upper(first), round_to_upper(second));
+            let (first, second) = (minus_upper(first, x), minus_upper(second, y));
+            let low = upper_halves(_mm512_castps_si512(first), _mm512_castps_si512(second));
+            [high, upper_halves(x, y), low]
+        }
     }
     #[inline(always)]
     fn align(self) {

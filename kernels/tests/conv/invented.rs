@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use swath_kernels::direct::Blocking;
 use swath_kernels::isa::Level;
+use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::Variant;
@@ -37,6 +38,21 @@ fn winograd_shapes() -> impl Strategy<Value = ConvShape> {
         .prop_filter_map("kernel beyond the input", |(ic, oc, (n, ih, iw), p)| {
             ConvShape::builder([n, ic, ih, iw], [oc, ic, 3, 3]).padding(p).build().ok()
         })
+}
+
+/// Any geometry without groups, of moderate size; every third of single taps.
+fn ungrouped_shapes() -> impl Strategy<Value = ConvShape> {
+    let image = (0usize..3, 1usize..9, 1usize..40);
+    let kernel = prop_oneof![1 => Just([1usize, 1]), 2 => [1usize..4, 1usize..4]];
+    let window = (kernel, [1usize..4, 1usize..4], [1usize..3, 1usize..3]);
+    let padding = prop_oneof![Just([0; 4]), prop::array::uniform4(0usize..4)];
+    (1usize..70, 1usize..70, image, window, padding).prop_filter_map(
+        "kernel beyond the input",
+        |(ic, oc, (n, ih, iw), (k, s, d), p)| {
+            let shape = ConvShape::builder([n, ic, ih, iw], [oc, ic, k[0], k[1]]);
+            shape.stride(s).dilation(d).padding(p).build().ok()
+        },
+    )
 }
 
 fn layouts() -> impl Strategy<Value = Layout> {
@@ -124,6 +140,31 @@ proptest! {
     }
 }
 
+proptest! {
+    // Products in plain loops take long.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bf16x6(
+        shape in ungrouped_shapes(),
+        nhwc in any::<bool>(),
+        output in layouts(),
+        most in 1usize..70,
+        seed in 0u64..1000,
+    ) {
+        let problem = Problem::new(shape, seed);
+        let layouts = [if nhwc { Layout::Nhwc } else { Layout::Blocked }, output];
+        for level in Level::available() {
+            for unit in MatrixUnit::ALL.into_iter().filter(|u| u.is_available()) {
+                let whole = problem.bf16x6(*level, unit, layouts, None);
+                assert!(!whole.is_empty() || shape.n == 0);
+                // Parts do not change a bit.
+                assert_eq!(whole, problem.bf16x6(*level, unit, layouts, Some(most)));
+            }
+        }
+    }
+}
+
 /// Layers of real networks and corners of the rules.
 #[test]
 fn named_shapes() {
@@ -161,6 +202,9 @@ fn named_shapes() {
                     problem.depthwise(*level, input, output, None);
                     for variant in Variant::ALL {
                         problem.winograd(*level, variant, [input, output], None);
+                    }
+                    if MatrixUnit::Amx.is_available() {
+                        problem.bf16x6(*level, MatrixUnit::Amx, [input, output], None);
                     }
                 }
             }

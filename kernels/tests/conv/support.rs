@@ -1,10 +1,12 @@
 //! Data, guarded outputs, and an executor with real threads.
 
+use swath_kernels::bf16x6::Bf16x6;
 use swath_kernels::depthwise::Depthwise;
 use swath_kernels::direct::{Blocking, Direct};
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::isa::Level;
+use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
@@ -150,6 +152,20 @@ impl Problem {
         let x = self.input(input);
         let what = format!("{variant:?} {level} {input:?} to {output:?}, chunks of {}", d.chunk());
         self.within(output, &what, self.winograd_bound(variant), |e, y, threads| {
+            let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
+            d.forward(&x, &packed, e, y, &mut scratch, threads);
+        })
+    }
+
+    /// Convolution on a matrix unit likewise, where it supports the shape, in parts of at most so many rows or pixels.
+    pub fn bf16x6(&self, level: Level, unit: MatrixUnit, layouts: [Layout; 2], most: Option<usize>) -> Vec<f32> {
+        let [input, output] = layouts;
+        let Ok(d) = Bf16x6::with_most(&self.shape, level, unit, input, output, most) else { return Vec::new() };
+        let mut packed = vec![f32::NAN; d.packed_len()];
+        d.pack(&self.w, &mut packed);
+        let x = self.input(input);
+        // Small integers have no other part than the high one, and their sums are exact.
+        self.within(output, &format!("{} {level} {input:?} to {output:?}", d.kernel()), 0.0, |e, y, threads| {
             let mut scratch = vec![f32::NAN; d.scratch_len() * threads.threads()];
             d.forward(&x, &packed, e, y, &mut scratch, threads);
         })

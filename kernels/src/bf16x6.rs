@@ -1,0 +1,331 @@
+//! Convolution on matrix units: floats are cut into three bf16 parts, and six products of parts stand for one of floats.
+//!
+//! A matrix unit multiplies bf16 so fast that six such products take less time than one of f32: on Granite Rapids 513 GFLOP/s of f32's
+//! work if operands are zeros and 390 if they are not, where its vector units reach 185. See [`isa::matrix`](crate::isa::matrix). XLA calls the scheme `BF16_BF16_F32_X6`; it is the one of Henry, Tang and
+//! Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations" (2019).
+//!
+//! ```text
+//! a part of the work: some rows of one image's output, or some pixels where the kernel is 1x1; all or some output channels
+//!   split    its inputs into scratch: [row][32 channels][part][pixel][16 pairs], padding included; where the kernel is 1x1,
+//!           a row is what goes through together, two tiles of pixels
+//!   for each 32 output channels:                    their weights stay in L2
+//!     for each two tiles of up to 16 pixels:        multiply, for all taps and input channels, in tile registers
+//!       bias, residual, activation, store
+//! ```
+//!
+//! # Error
+//!
+//! Tile registers sum 16 products before they add them to what there was, so that fewer roundings meet a long sum: for data without
+//! structure, errors relative to the result's root mean square are 1.4e-7 for 256 terms and 5.2e-7 for 4608, a third of those of a plain
+//! sum in f32. [`bound`] states what no data exceeds.
+//!
+//! Exceptions to f32's rules: an input or a weight that is infinite, or above 3.38e38, makes NaN of every output it takes part in; parts
+//! below 2^-126 count as zero.
+
+mod run;
+mod split;
+mod store;
+
+use crate::epilogue::{Epilogue, Lengths};
+use crate::exec::{Executor, Shared};
+use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE, pair, parts};
+use crate::isa::{self, Cpu, Entry, Level};
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::shape::ConvShape;
+use crate::tile::{Finish, SyncFinish};
+
+use run::Run;
+use split::{Split, SplitArgs};
+use store::{StoreArgs, StoreTile};
+
+/// The vector kernels around the matrix unit, at one level.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    level: Level,
+    split: Entry<SplitArgs>,
+    store: Entry<StoreArgs>,
+}
+
+macro_rules! rows {
+    ($($(#[$on:meta])? $level:ident $entry:ident;)*) => {
+        &[$($(#[$on])? Row {
+            level: Level::$level,
+            split: isa::entry::$entry::<Split>,
+            store: isa::entry::$entry::<StoreTile>,
+        }),*]
+    };
+}
+
+static ROWS_OF_LEVELS: &[Row] = rows! {
+    Scalar scalar;
+    #[cfg(target_arch = "x86_64")] Avx2 avx2;
+    #[cfg(target_arch = "x86_64")] Avx512 avx512;
+    #[cfg(target_arch = "aarch64")] Neon neon;
+};
+
+/// The most that an output may be off, for sums of so many terms, inputs of at most `max_x` and weights of an output whose absolute
+/// values sum to `sum_w`; all finite, and below 1e38.
+///
+/// Each of the six products of a term is exact, and rounded when it is added; their absolute values sum to at most
+/// (1 + 2^-7)^2 of the term's. What is left out is at most 2^-23 of it. Last, what is below 2^-126 counts as zero.
+///
+/// ```
+/// assert!(swath_kernels::bf16x6::bound(64, 1.0, 64.0) < 0.002);
+/// ```
+pub fn bound(terms: usize, max_x: f64, sum_w: f64) -> f64 {
+    let terms = terms as f64;
+    let (round, smallest) = (2f64.powi(-24), f64::from(f32::MIN_POSITIVE));
+    (6.1 * terms + 2.0) * round * max_x * sum_w + smallest * (4.0 * sum_w + terms * (4.0 * max_x + 8.0))
+}
+
+/// The most scratch of a thread, in floats (2 MiB).
+const MAX_SCRATCH: usize = 1 << 19;
+
+/// Floats of sums: two tiles of pixels by two of output channels.
+const SUMS: usize = 4 * TILE;
+
+/// A convolution on a matrix unit, planned. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::{bf16x6::Bf16x6, isa::matrix::MatrixUnit};
+/// let shape = ConvShape::builder([1, 16, 2, 2], [16, 16, 1, 1]).build()?;
+/// let conv = Bf16x6::new(&shape, Level::Scalar, MatrixUnit::Portable, Layout::Blocked, Layout::Blocked)?;
+/// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
+/// conv.pack(&[0.1; 256], &mut packed);
+/// let mut y = [f32::NAN; 64];
+/// conv.forward(&[1.0; 64], &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+/// assert!(y.iter().all(|v| (v - 1.6).abs() < 1e-6));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bf16x6 {
+    shape: ConvShape,
+    unit: MatrixUnit,
+    row: &'static Row,
+    xs: Strides,
+    ys: Strides,
+    output: Layout,
+    /// What of an image goes through together at most: rows of the output, or pixels where it is pointwise.
+    most: usize,
+}
+
+/// The split inputs of a part of the work.
+#[derive(Clone, Copy, Debug)]
+struct Image {
+    rows: usize,
+    /// Pixels of a row.
+    width: usize,
+    /// From input row to input row, and from column to column, of those that are kept.
+    every: [usize; 2],
+}
+
+impl Image {
+    /// From part to part.
+    fn part(&self) -> usize {
+        self.width * LINE
+    }
+
+    /// From 32 channels to the next.
+    fn channels(&self) -> usize {
+        PARTS * self.part()
+    }
+}
+
+impl Bf16x6 {
+    /// Plans, or says why the shape is not for this algorithm.
+    ///
+    /// # Errors
+    /// A reason: no such unit, groups, channels of the input that are not adjacent, more input channels than scratch holds a row of.
+    pub fn new(
+        shape: &ConvShape,
+        level: Level,
+        unit: MatrixUnit,
+        input: Layout,
+        output: Layout,
+    ) -> Result<Self, &'static str> {
+        Self::with_most(shape, level, unit, input, output, None)
+    }
+
+    /// Plans with parts of at most so many rows of the output, or of pixels where the kernel is 1x1 without padding; at least one. Any
+    /// number gives the same bits.
+    ///
+    /// # Errors
+    /// As for [`Bf16x6::new`].
+    pub fn with_most(
+        shape: &ConvShape,
+        level: Level,
+        unit: MatrixUnit,
+        input: Layout,
+        output: Layout,
+        most: Option<usize>,
+    ) -> Result<Self, &'static str> {
+        shape.assert_consistent();
+        if !unit.is_available() {
+            return Err("no matrix unit for bf16 (x86-64's AMX on Linux)");
+        }
+        if shape.groups != 1 {
+            return Err("there are groups");
+        }
+        if input == Layout::Nchw {
+            return Err("reads blocked or nhwc input, not nchw");
+        }
+        let row = ROWS_OF_LEVELS.iter().find(|r| r.level == level).ok_or("no kernels at this level")?;
+        let (xs, ys) = (input.strides(shape.input()), output.strides(shape.output()));
+        let mut this = Self { shape: *shape, unit, row, xs, ys, output, most: 1 };
+        if this.scratch_len() > MAX_SCRATCH {
+            return Err("so many channels that not even one row fits the scratch");
+        }
+        let budget = this.budget();
+        let fits = |most: usize| this.image_len(most) <= budget;
+        // Lengths grow with `most`.
+        let (mut low, mut high) = (1, this.units().max(1));
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if fits(middle) { low = middle } else { high = middle - 1 }
+        }
+        this.most = most.map_or(low, |most| most.clamp(1, low));
+        Ok(this)
+    }
+
+    /// Floats of split inputs that a part of the work aims at: a quarter of L2, which then holds the weights and outputs of some
+    /// blocks, too; half of it where each part reads the weights from beyond L2 once more (Granite Rapids: 1x1, 512->128 at
+    /// 28x28 193 -> 230 GFLOP/s by the former, 3x3 of 512 at 14x14, stride 2, 116 -> 142 by the latter).
+    fn budget(&self) -> usize {
+        let l2 = Cpu::l2_bytes() / size_of::<f32>();
+        let share = if self.packed_len() > l2 / 2 { l2 / 2 } else { l2 / 4 };
+        share.min(MAX_SCRATCH - SUMS)
+    }
+
+    /// Whether each output takes one pixel: then the pixels of an image are one long row.
+    fn is_pointwise(&self) -> bool {
+        let (s, pad) = (&self.shape, &self.shape.pad);
+        (s.kh, s.kw) == (1, 1) && [pad.top, pad.bottom, pad.left, pad.right] == [0; 4]
+    }
+
+    /// What an image's output is cut along: rows, or pixels where it is pointwise.
+    fn units(&self) -> usize {
+        let s = &self.shape;
+        if self.is_pointwise() { s.oh * s.ow } else { s.oh }
+    }
+
+    /// The split inputs of so many rows of the output, or pixels.
+    fn image(&self, units: usize) -> Image {
+        let s = &self.shape;
+        if self.is_pointwise() {
+            let width = (MAX_TILES * tile_rows(units)).min(units);
+            return Image { rows: units.div_ceil(width.max(1)), width, every: [s.sh, s.sw] };
+        }
+        // Of a single row or column of taps, only the inputs that it meets.
+        let axis = |outputs: usize, stride: usize, taps: usize, dilation: usize| match taps {
+            1 => (outputs, stride),
+            _ => ((outputs - 1) * stride + (taps - 1) * dilation + 1, 1),
+        };
+        let ((rows, y), (width, x)) = (axis(units, s.sh, s.kh, s.dh), axis(s.ow, s.sw, s.kw, s.dw));
+        Image { rows, width, every: [y, x] }
+    }
+
+    /// Floats of the split inputs of so many rows or pixels.
+    fn image_len(&self, units: usize) -> usize {
+        let image = self.image(units);
+        image.rows * self.depths() * image.channels()
+    }
+
+    /// How many times 32 input channels.
+    fn depths(&self) -> usize {
+        self.shape.ic.div_ceil(DEPTH)
+    }
+
+    /// The instruction-set level whose kernels split and store.
+    pub fn level(&self) -> Level {
+        self.row.level
+    }
+
+    /// Name of the kernel that multiplies: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        match self.unit {
+            MatrixUnit::Amx => "bf16x6_32x32_amx",
+            MatrixUnit::Portable => "bf16x6_32x32_portable",
+        }
+    }
+
+    /// Multiply-adds of the products, those of padded channels, of padding and of what fills up tiles included.
+    pub fn macs(&self) -> u64 {
+        let s = &self.shape;
+        let (lines, length) = if self.is_pointwise() { (1, s.oh * s.ow) } else { (s.oh, s.ow) };
+        // A tile of few rows takes as long as one of about ten.
+        let rows = lines * length.div_ceil(ROWS) * tile_rows(length).max(10);
+        (s.n * rows * s.kh * s.kw) as u64 * (self.depths() * DEPTH * blocks(s.oc) * BLOCK) as u64
+    }
+
+    /// Floats of packed weights, three parts of each in one and a half.
+    pub fn packed_len(&self) -> usize {
+        let s = &self.shape;
+        blocks(s.oc) * s.kh * s.kw * self.depths() * PARTS * TILE
+    }
+
+    /// Floats of scratch for each thread.
+    pub fn scratch_len(&self) -> usize {
+        self.image_len(self.most) + SUMS
+    }
+
+    /// Splits and packs weights `[oc, ic, kh, kw]`.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and [`Bf16x6::packed_len`] say.
+    pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        let s = &self.shape;
+        let taps = s.kh * s.kw;
+        assert_eq!(w.len(), s.weights().iter().product::<usize>());
+        assert_eq!(packed.len(), self.packed_len());
+        let weight = |o: usize, c: usize, tap: usize| {
+            parts(if o < s.oc && c < s.ic { w[(o * s.ic + c) * taps + tap] } else { 0.0 })
+        };
+        let mut tiles = packed.as_chunks_mut::<TILE>().0.iter_mut();
+        for (first, n) in pairs(blocks(s.oc)) {
+            for (tap, depth) in (0..taps).flat_map(|tap| (0..self.depths()).map(move |depth| (tap, depth))) {
+                for (part, block) in (0..PARTS).flat_map(|part| (first..first + n).map(move |block| (part, block))) {
+                    let tile = tiles.next().expect("packed_len counts them");
+                    for (i, line) in tile.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                        let c = depth * DEPTH + i;
+                        for (lane, slot) in line.iter_mut().enumerate() {
+                            let o = block * BLOCK + lane;
+                            *slot = pair(weight(o, c, tap)[part], weight(o, c + BLOCK, tap)[part]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the convolution on the executor's threads, of which at most `scratch.len() / scratch_len()` take part.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape, the layouts and [`Bf16x6::packed_len`] say, or the scratch is
+    /// shorter than [`Bf16x6::scratch_len`].
+    pub fn forward(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        Lengths::new(s, s.n * self.xs.n, self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        assert!(self.row.level.is_available());
+        let finish = SyncFinish(Finish::new(epilogue, self.row.level));
+        Run { d: self, x, w: packed, y: Shared::new(y), finish }.all(scratch, executor);
+    }
+}
+
+/// Blocks of output channels that are multiplied together: `(first, number)`.
+fn pairs(blocks: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    (0..blocks).step_by(2).map(move |first| (first, (blocks - first).min(2)))
+}
+
+/// Rows of the tiles that so many adjacent pixels are cut into; the last tile overlaps the one before it.
+fn tile_rows(pixels: usize) -> usize {
+    pixels.div_ceil(pixels.div_ceil(ROWS).max(1))
+}
