@@ -22,9 +22,9 @@
 //! Exceptions to f32's rules: an input or a weight that is infinite, or above 3.38e38, makes NaN of every output it takes part in; parts
 //! below 2^-126 count as zero.
 
+mod panel;
 mod run;
 mod split;
-mod store;
 
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
@@ -34,16 +34,16 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 
+use panel::{Panel, PanelArgs, Places};
 use run::Run;
 use split::{Split, SplitArgs};
-use store::{StoreArgs, StoreTile};
 
 /// The vector kernels around the matrix unit, at one level.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     level: Level,
     split: Entry<SplitArgs>,
-    store: Entry<StoreArgs>,
+    panel: Entry<PanelArgs>,
 }
 
 macro_rules! rows {
@@ -51,7 +51,7 @@ macro_rules! rows {
         &[$($(#[$on])? Row {
             level: Level::$level,
             split: isa::entry::$entry::<Split>,
-            store: isa::entry::$entry::<StoreTile>,
+            panel: isa::entry::$entry::<Panel>,
         }),*]
     };
 }

@@ -2,9 +2,9 @@
 
 use core::ops::Range;
 
-use super::{Bf16x6, Image, SUMS, SplitArgs, StoreArgs, pairs, tile_rows};
+use super::{Bf16x6, Image, PanelArgs, Places, SUMS, SplitArgs, pairs, tile_rows};
 use crate::exec::{Executor, Shared, for_each_part_with};
-use crate::isa::matrix::{LINE, MAX_TILES, PARTS, ROWS, TILE, TileProduct, Tiles};
+use crate::isa::matrix::{LINE, PARTS, TILE, TileProduct, Tiles};
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::tile::{Output, SyncFinish};
 
@@ -25,17 +25,6 @@ struct Part {
     /// Runs of adjacent output pixels, and how long each is.
     lines: usize,
     length: usize,
-}
-
-/// A tile of pixels that follow each other in the output.
-#[derive(Clone, Copy)]
-struct Place {
-    /// The first that is computed, in floats of the split inputs.
-    split: usize,
-    /// Pixels at its start that the tile before it stores.
-    skip: usize,
-    /// The first, in pixels of the image's output.
-    pixel: usize,
 }
 
 impl Run<'_> {
@@ -144,73 +133,48 @@ impl Run<'_> {
     }
 
     /// One or two blocks of output channels of a part.
-    fn multiply(&self, part: &Part, image: &[f32], (first, n): (usize, usize), tiles: &Tiles, sums: &mut [f32]) {
+    fn multiply(&self, part: &Part, image: &[f32], (first, blocks): (usize, usize), tiles: &Tiles, sums: &mut [f32]) {
         let d = self.d;
         let s = &d.shape;
-        let step = part.image.channels() * d.depths();
-        let [tap_y, tap_x] = [if s.kh > 1 { s.dh * step } else { 0 }, if s.kw > 1 { s.dw * LINE } else { 0 }];
+        let row = part.image.channels() * d.depths();
         // Of a single row or column of taps, only the inputs that it meets are there.
-        let line_step = if s.kh > 1 { s.sh * step } else { step };
-        let pixel = if s.kw > 1 { s.sw * LINE } else { LINE };
-        let across = part.length.div_ceil(ROWS);
-        let rows = tile_rows(part.length);
-        let place = |tile: usize| {
-            let (line, i) = (tile / across, tile % across);
-            let x = (i * rows).min(part.length - rows);
-            let split = if d.is_pointwise() {
-                let start = (i / MAX_TILES * part.image.width).min(part.length - rows);
-                i / MAX_TILES * step + (x - start) * LINE
-            } else {
-                line * line_step + x * pixel
-            };
-            Place { split, skip: i * rows - x, pixel: line * part.length + x }
+        let [line, tap_y] = if s.kh > 1 { [s.sh * row, s.dh * row] } else { [row, 0] };
+        let [pixel, tap_x] = if s.kw > 1 { [s.sw * LINE, s.dw * LINE] } else { [LINE, 0] };
+        let bytes = |floats: usize| floats * size_of::<f32>();
+        let product = TileProduct {
+            pixels: image.as_ptr(),
+            second: 0,
+            pixel: bytes(pixel),
+            part: bytes(part.image.part()),
+            channels: bytes(part.image.channels()),
+            next_column: bytes(tap_x) as isize - bytes(row) as isize,
+            next_row: bytes(tap_y) as isize - bytes(s.kw * tap_x) as isize,
+            counts: [d.depths(), s.kw, s.kh],
+            weights: self.w[first * s.kh * s.kw * d.depths() * PARTS * TILE..].as_ptr(),
+            sums: sums.as_mut_ptr(),
         };
-        let floats = size_of::<f32>();
-        let all = part.lines * across;
-        for tile in (0..all).step_by(MAX_TILES) {
-            let places = [place(tile), place((tile + 1).min(all - 1))];
-            let count = (all - tile).min(MAX_TILES);
-            let args = TileProduct {
-                pixels: image[places[0].split..].as_ptr(),
-                second: (places[1].split as isize - places[0].split as isize) * floats as isize,
-                pixel: pixel * floats,
-                part: part.image.part() * floats,
-                channels: part.image.channels() * floats,
-                next_column: (tap_x as isize - step as isize) * floats as isize,
-                next_row: (tap_y as isize - (s.kw * tap_x) as isize) * floats as isize,
-                counts: [d.depths(), s.kw, s.kh],
-                weights: self.w[first * s.kh * s.kw * d.depths() * PARTS * TILE..].as_ptr(),
-                sums: sums.as_mut_ptr(),
-            };
-            // SAFETY: the windows of a part's pixels lie in its split inputs; weights are packed for all taps and channels of each
-            // block; there are sums for two tiles by two.
-            unsafe { tiles.multiply(&args, [count, n]) };
-            for (i, place) in places[..count].iter().enumerate() {
-                self.store(part, place, &sums[(i * n * TILE)..], rows, (first, n));
-            }
-        }
-    }
-
-    /// Stores a tile of pixels at some blocks of output channels.
-    fn store(&self, part: &Part, place: &Place, sums: &[f32], rows: usize, (first, blocks): (usize, usize)) {
-        let d = self.d;
-        let before = if d.is_pointwise() { part.units.start } else { part.units.start * d.shape.ow };
-        let y_at = part.n * d.ys.n + first * d.ys.block + (before + place.pixel + place.skip) * d.ys.px;
-        let args = StoreArgs {
-            sums: sums[place.skip * LINE..].as_ptr(),
-            pixels: rows - place.skip,
+        let rows = tile_rows(part.length);
+        let group = d.is_pointwise().then_some(row);
+        let start = part.units.start * if d.is_pointwise() { 1 } else { s.ow };
+        let y_at = part.n * d.ys.n + first * d.ys.block + start * d.ys.px;
+        let args = PanelArgs {
+            tiles,
+            product,
+            places: Places { lines: part.lines, length: part.length, rows, line, pixel, group },
             blocks,
             out: Output {
                 y: self.y.at(y_at),
                 px: d.ys.px,
                 block: d.ys.block,
                 channel: d.ys.channel,
-                cols: d.shape.oc - first * BLOCK,
+                cols: s.oc - first * BLOCK,
                 pad_cols: d.output == Layout::Blocked,
                 finish: Some(self.finish.0.at(first * BLOCK, y_at)),
             },
         };
-        // SAFETY: the level is available; the pixels are in the output and belong to this tile alone.
-        unsafe { (d.row.store)(&args) };
+        // SAFETY: the level is available; the windows of a part's pixels lie in its split inputs; weights are packed for all taps and
+        // channels of each block; there are sums for two tiles by two; the pixels are in the output, and no other part has these
+        // blocks of them.
+        unsafe { (d.row.panel)(&args) };
     }
 }

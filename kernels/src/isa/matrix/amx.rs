@@ -114,8 +114,8 @@ impl Registers {
 
 /// Instructions of one step of a product, for one or two tiles of pixels and of output channels.
 macro_rules! step {
-    (pixels 1) => { "tileloadd tmm4, [{t} + {pixel}] // not {second}\n" };
-    (pixels 2) => { "tileloadd tmm4, [{t} + {pixel}]\n add {t}, {second}\n tileloadd tmm5, [{t} + {pixel}]\n" };
+    (pixels 1) => { "tileloadd tmm4, [{t} + {pixel}] // {second}\n" };
+    (pixels 2) => { "tileloadd tmm4, [{t} + {pixel}]\n add {t}, [{args} + {second}]\n tileloadd tmm5, [{t} + {pixel}]\n" };
     (weights 1, $part:literal) => { concat!("tileloadd tmm6, [{w} + {line} + 1024 * ", $part, "]\n") };
     (weights 2, $part:literal) => {
         concat!(
@@ -176,11 +176,11 @@ macro_rules! products {
                     k = out(reg) _,
                     x = out(reg) _,
                     y = out(reg) _,
-                    second = in(reg) args.second,
                     pixel = in(reg) args.pixel,
                     part = in(reg) args.part,
                     line = in(reg) 64usize,
                     n = const $n,
+                    second = const offset_of!(TileProduct, second),
                     counts = const offset_of!(TileProduct, counts),
                     channels = const offset_of!(TileProduct, channels),
                     next_column = const offset_of!(TileProduct, next_column),
