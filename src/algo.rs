@@ -19,7 +19,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
 
 pub(crate) use cost::predict;
-pub use cost::{COEFFICIENTS, Coefficients, FEATURES, Work};
+pub use cost::{COEFFICIENTS, Coefficients, Cores, FEATURES, Work};
 
 /// What an algorithm is asked to plan.
 #[derive(Clone, Copy, Debug)]

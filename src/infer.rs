@@ -37,7 +37,7 @@ pub struct SessionOptions {
     pub output: Layout,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
-    /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd.
+    /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd and bf16x6.
     pub accuracy: Accuracy,
     /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
     /// the rayon pool that [`Session::run`] is called from. Every algorithm gives the same bits for any number; a tuning

@@ -4,11 +4,12 @@
 //! milliseconds = multiply-adds * c0 + inputs * c1 + outputs * c2 + weights * c3 + weights beyond L3 * c4 + floats beyond L2 * c5 + c6
 //! ```
 //!
-//! with non-negative coefficients per algorithm and level, for one thread. Inputs and outputs are the tensors, or what
+//! with non-negative coefficients per algorithm and kind of [`Cores`], for one thread. Inputs and outputs are the tensors, or what
 //! Winograd makes of them; weights are the packed ones. `swath fit-cost` makes the coefficients: it reads the
 //! csv of `swath bench-conv --algo all`, minimises the squared relative error by coordinate descent, and prints the
 //! table below.
 
+use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::isa::{Cpu, Level};
 use swath_kernels::layout::{BLOCK, blocks};
 use swath_kernels::shape::ConvShape;
@@ -55,13 +56,41 @@ impl Work {
     }
 }
 
+/// What coefficients are measured on: a level, and what else tells cores apart at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// Level `scalar`.
+    Scalar,
+    /// Level `neon`.
+    Neon,
+    /// Level `avx2`.
+    Avx2,
+    /// Level `avx512`.
+    Avx512,
+    /// Level `avx512` on cores with matrix units, which start two 512-bit multiply-adds a cycle.
+    Avx512Amx,
+}
+
+impl Cores {
+    /// This machine's at a level.
+    pub fn here(level: Level) -> Self {
+        match level {
+            Level::Scalar => Cores::Scalar,
+            Level::Neon => Cores::Neon,
+            Level::Avx2 => Cores::Avx2,
+            Level::Avx512 if MatrixUnit::Amx.is_available() => Cores::Avx512Amx,
+            Level::Avx512 => Cores::Avx512,
+        }
+    }
+}
+
 /// Fitted milliseconds per unit of [`Work`].
 #[derive(Clone, Copy, Debug)]
 pub struct Coefficients {
     /// Algorithm, a name of [`ALGOS`](super::ALGOS).
     pub algo: &'static str,
-    /// Level.
-    pub level: Level,
+    /// Cores.
+    pub cores: Cores,
     /// In the order of [`FEATURES`].
     pub ms: [f64; FEATURES.len()],
 }
@@ -75,19 +104,21 @@ impl Coefficients {
 
 /// Predicted milliseconds of an algorithm at a level on one thread.
 pub(crate) fn predict(algo: &str, level: Level, work: &Work) -> f64 {
-    let row = COEFFICIENTS.iter().find(|c| c.algo == algo && c.level == level);
+    let cores = Cores::here(level);
+    let row = COEFFICIENTS.iter().find(|c| c.algo == algo && c.cores == cores);
     row.map_or(f64::INFINITY, |c| c.predict(work))
 }
 
 macro_rules! table {
-    ($($algo:literal $level:ident [$($c:literal),*];)*) => {
-        &[$(Coefficients { algo: $algo, level: Level::$level, ms: [$($c),*] },)*]
+    ($($algo:literal $cores:ident [$($c:literal),*];)*) => {
+        &[$(Coefficients { algo: $algo, cores: Cores::$cores, ms: [$($c),*] },)*]
     };
 }
 
 /// Coefficients of every algorithm at every level, fitted to the layers of ResNet-50, VGG-16, MobileNet v2, SqueezeNet 1.1 and
-/// assorted others at batch 1 and 8 to 64: AVX-512 on a Zen 4 core (86 problems), AVX2 and scalar on a Zen 3 core (99). The
-/// choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 96 % (AVX2) and 98 % (scalar) of them. AVX2's
+/// assorted others at batch 1 and 8 to 64: AVX-512 on a Zen 4 core (86 problems) and, with matrix units, on a Granite Rapids core (99, the
+/// fastest of 3 runs), AVX2 and scalar on a Zen 3 core (99). The choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 96
+/// % (with matrix units), 96 % (AVX2) and 98 % (scalar) of them. AVX2's
 /// are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
 /// Winograd moves weighs more there.
 ///
@@ -100,8 +131,15 @@ pub static COEFFICIENTS: &[Coefficients] = table! {
     "winograd2" Avx512 [0.015486, 0.240997, 0.235816, 0.069010, 0.000000, 0.705435, 0.000000];
     "winograd4" Avx512 [0.017453, 0.210320, 0.212337, 0.000000, 0.322483, 0.392045, 0.000000];
     "winograd6" Avx512 [0.017441, 0.117553, 0.277680, 0.000000, 0.171479, 0.299200, 0.000000];
-    "bf16x6"    Avx512 [0.007000, 0.080000, 0.080000, 0.050000, 0.0, 0.0, 0.000000];
     "gemm"      Avx512 [0.019569, 0.198773, 0.331578, 0.000000, 0.0, 0.0, 0.000000];
+    "depthwise" Avx512Amx [0.010313, 0.023883, 0.017683, 0.085407, 0.000000, 0.145925, 0.000000];
+    "direct"    Avx512Amx [0.011318, 0.031042, 0.000000, 0.039341, 0.000000, 0.058374, 0.000000];
+    "stem"      Avx512Amx [0.010530, 0.000000, 0.027205, 0.000000, 0.000000, 0.079328, 0.000000];
+    "winograd2" Avx512Amx [0.011484, 0.196704, 0.166647, 0.050906, 0.000000, 0.628575, 0.000000];
+    "winograd4" Avx512Amx [0.013130, 0.099377, 0.159040, 0.021352, 0.231210, 0.457677, 0.000000];
+    "winograd6" Avx512Amx [0.015459, 0.154285, 0.139644, 0.003853, 0.145180, 0.406212, 0.000000];
+    "bf16x6"    Avx512Amx [0.006056, 0.258426, 0.049093, 0.062095, 0.000000, 0.148586, 0.000000];
+    "gemm"      Avx512Amx [0.015333, 0.179556, 0.135273, 0.000000, 0.000000, 0.332856, 0.000000];
     "depthwise" Avx2   [0.023347, 0.060784, 0.0, 0.216487, 0.0, 0.0, 0.000032];
     "direct"    Avx2   [0.021981, 0.0, 0.043995, 0.144819, 0.0, 0.0, 0.0];
     "stem"      Avx2   [0.019061, 0.0, 0.226628, 0.0, 0.0, 0.0, 0.0];

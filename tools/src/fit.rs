@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write, stdout};
 use std::path::PathBuf;
 
-use swath::algo::{self, ALGOS, FEATURES, Work};
+use swath::algo::{self, ALGOS, Cores, FEATURES, Work};
 use swath::benchdnn::Problem;
 use swath::{Accuracy, Level, Options};
 
@@ -60,8 +60,8 @@ pub fn run(args: &Args) -> Outcome<()> {
         let at = |share: f64| 100.0 * errors[((errors.len() - 1) as f64 * share) as usize];
         eprintln!("{:<10} {:3} runs, error {:.0} % median, {:.0} % at 90", algo.name, runs.len(), at(0.5), at(0.9));
         let numbers = c.map(|c| format!("{c:.6}")).join(", ");
-        let name = format!("{level:?}");
-        writeln!(stdout(), "    {:<11} {name:<6} [{numbers}];", format!("{:?}", algo.name))?;
+        let (name, cores) = (format!("{:?}", algo.name), format!("{:?}", Cores::here(level)));
+        writeln!(stdout(), "    {name:<11} {cores:<9} [{numbers}];")?;
         coefficients.insert(algo.name, c);
     }
     eprintln!("{}", verdict(&measured, &coefficients));

@@ -22,9 +22,9 @@ pub struct Request {
 /// [`Accuracy`] on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
-    /// No Winograd
+    /// Sums of products in f32 alone: no Winograd, no bf16x6
     Exact,
-    /// Winograd with tiles of 2x2 and 4x4 outputs
+    /// Also bf16x6, and Winograd with tiles of 2x2 and 4x4 outputs
     #[default]
     Default,
     /// Also with tiles of 6x6 outputs

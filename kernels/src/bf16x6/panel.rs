@@ -122,14 +122,7 @@ impl<I: Isa> Kernel<I> for Panel {
 /// # Safety
 /// As for [`Strand::store`], for these pixels; `sums` is readable for them.
 #[inline(always)]
-unsafe fn store<I: Isa>(
-    s: I,
-    strand: &Strand,
-    sums: *const f32,
-    pixels: Range<usize>,
-    y: usize,
-    px: usize,
-) {
+unsafe fn store<I: Isa>(s: I, strand: &Strand, sums: *const f32, pixels: Range<usize>, y: usize, px: usize) {
     for v in 0..BLOCK / I::LANES {
         let sums = sums.wrapping_add(v * I::LANES);
         // SAFETY: the same contract.

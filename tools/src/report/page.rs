@@ -317,7 +317,7 @@ fn about(report: &Report) -> Markup {
                 dt { "FMA peak" } dd { (format!("{:.1}", m.peak)) " GFLOP/s on one core" }
                 dt { "Reading" } dd { (rates.join(", ")) ", on one core" }
                 dt { "Threads" } dd { (counts.join(", ")) }
-                dt { "Accuracy" } dd { (t.accuracy) @if t.accuracy == "exact" { ": no Winograd" } }
+                dt { "Accuracy" } dd { (t.accuracy) @if t.accuracy == "exact" { ": no Winograd, no bf16x6" } }
                 dt { "Weights" } dd { @if t.cold { "other ones in every run, from memory" } @else { "warm" } ", packed beforehand" }
                 dt { "Measured" } dd { (report.date) ", swath " (report.swath) }
                 dt { "Command" } dd { code { (report.command) } }
