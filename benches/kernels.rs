@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use swath_kernels::act::{self, ActArgs};
+use swath_kernels::bf16x6::Bf16x6;
 use swath_kernels::depthwise::{self, Depthwise};
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
+use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::pool::{self, Part};
 use swath_kernels::probe;
@@ -44,6 +46,9 @@ fn rows(level: Level) -> Vec<Row> {
     rows.extend(depthwise::rows(level).iter().map(lane_row));
     rows.extend(winograd::rows(level).iter().map(product_row));
     rows.extend(winograd::transforms(level).iter().map(transform_row));
+    if level == Level::Avx512 && MatrixUnit::Amx.is_available() {
+        rows.push(matrix_row(level, MatrixUnit::Amx));
+    }
     rows.extend(act::table(level).iter().map(act_row));
     rows.extend(pools(level));
     rows
@@ -195,6 +200,22 @@ fn transform_row(row: &'static TransformRow) -> Row {
     let bytes = size_of_val(&x[..]) as u64;
     let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
     Row { name: row.name.into(), throughput: Throughput::Bytes(bytes), run: Box::new(run) }
+}
+
+/// A 1x1 convolution of 512 pixels on a matrix unit, splitting of its inputs included. The data are random: with equal ones the unit
+/// clocks higher than any layer lets it.
+fn matrix_row(level: Level, unit: MatrixUnit) -> Row {
+    let shape = ConvShape::builder([1, 128, 16, 32], [128, 128, 1, 1]).build().expect("a valid shape");
+    let plan = Bf16x6::new(&shape, level, unit, Layout::Blocked, Layout::Blocked).expect("the unit is available");
+    let random = |i: usize| (i as u32).wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32 - 0.5;
+    let x: Vec<f32> = (0..Layout::Blocked.len(shape.input())).map(random).collect();
+    let w: Vec<f32> = (0..shape.weights().iter().product()).map(random).collect();
+    let (mut packed, mut scratch) = (vec![0.0; plan.packed_len()], vec![0.0; plan.scratch_len()]);
+    plan.pack(&w, &mut packed);
+    let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
+    let throughput = Throughput::Elements(2 * shape.macs());
+    let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+    Row { name: unit.kernel().into(), throughput, run: Box::new(run) }
 }
 
 fn act_row(row: &'static act::Row) -> Row {

@@ -178,7 +178,6 @@ impl Bf16x6 {
         }
         let budget = this.budget();
         let fits = |most: usize| this.image_len(most) <= budget;
-        // Lengths grow with `most`.
         let (mut low, mut high) = (1, this.units().max(1));
         while low < high {
             let middle = (low + high).div_ceil(2);
@@ -225,10 +224,13 @@ impl Bf16x6 {
         Image { rows, width, every: [y, x] }
     }
 
-    /// Floats of the split inputs of so many rows or pixels.
+    /// Room for the split inputs of so many rows or pixels, in floats: no less for more of them.
     fn image_len(&self, units: usize) -> usize {
         let image = self.image(units);
-        image.rows * self.depths() * image.channels()
+        // Rows of two tiles are shorter for some numbers of pixels than for smaller ones.
+        let pixels =
+            if self.is_pointwise() { units.next_multiple_of(MAX_TILES * ROWS) } else { image.rows * image.width };
+        pixels * self.depths() * PARTS * LINE
     }
 
     /// How many times 32 input channels.
@@ -243,10 +245,7 @@ impl Bf16x6 {
 
     /// Name of the kernel that multiplies: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        match self.unit {
-            MatrixUnit::Amx => "bf16x6_32x32_amx",
-            MatrixUnit::Portable => "bf16x6_32x32_portable",
-        }
+        self.unit.kernel()
     }
 
     /// Multiply-adds of the products, those of padded channels, of padding and of what fills up tiles included.

@@ -11,6 +11,7 @@
 //! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
 //! | 0 | [`layout`] | the channel block, packed weights, reorders between NCHW, NHWC and blocked |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
+//! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
@@ -22,6 +23,7 @@
 //! | 4 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
 //! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
 //! | 4 | [`winograd`] | 3x3 convolution of stride 1 with fewer multiplications: F(2x2), F(4x4), F(6x6) |
+//! | 4 | [`bf16x6`](mod@bf16x6) | convolution on matrix units |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!

@@ -88,6 +88,7 @@ pub struct KernelRow {
 
 /// All kernels of this build that this machine can run.
 pub fn kernels() -> Vec<KernelRow> {
+    use swath_kernels::isa::matrix::MatrixUnit;
     use swath_kernels::{act, depthwise, pool, tile, winograd};
     let mut rows = Vec::new();
     for &level in Level::available() {
@@ -98,6 +99,9 @@ pub fn kernels() -> Vec<KernelRow> {
         add("winograd", winograd::rows(level).iter().map(|r| r.name).collect());
         add("winograd transform", winograd::transforms(level).iter().map(|r| r.name).collect());
         add("depthwise", depthwise::rows(level).iter().map(|r| r.name).collect());
+        if level == Level::Avx512 && MatrixUnit::Amx.is_available() {
+            add("matrix unit", vec![MatrixUnit::Amx.kernel()]);
+        }
         add("pool", pool::table(level).iter().map(|r| r.name).collect());
         add("activation", act::table(level).iter().map(|r| r.name).collect());
         add("softmax", act::softmax_table(level).iter().map(|r| r.name).collect());

@@ -10,22 +10,22 @@
 mod amx;
 
 /// Most rows of a tile: pixels, or pairs of input channels.
-pub const ROWS: usize = 16;
+pub(crate) const ROWS: usize = 16;
 
 /// Floats of a tile's row: so many sums, or so many pairs of bf16.
-pub const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Input channels of a step: a line of pairs.
-pub const DEPTH: usize = 2 * LINE;
+pub(crate) const DEPTH: usize = 2 * LINE;
 
 /// Parts of a float.
 pub const PARTS: usize = 3;
 
 /// Floats of a tile of all rows.
-pub const TILE: usize = ROWS * LINE;
+pub(crate) const TILE: usize = ROWS * LINE;
 
 /// Most tiles of pixels, and most of output channels, of one product.
-pub const MAX_TILES: usize = 2;
+pub(crate) const MAX_TILES: usize = 2;
 
 /// High, middle and low part of a float, in bf16: they add up to it exactly where it is 0, or between 2^-102 and 3.38e38; below, up to
 /// 2^-133 may be cut off, and above, there is no such sum.
@@ -64,7 +64,7 @@ pub enum MatrixUnit {
 /// What a product works on. Steps in bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct TileProduct {
+pub(crate) struct TileProduct {
     /// The first tile of pixels, high parts, first channels, first tap: a row for each pixel.
     pub pixels: *const f32,
     /// From it to the second tile of pixels.
@@ -102,11 +102,19 @@ impl MatrixUnit {
         }
     }
 
-    /// Calls `f` with this thread's tile registers shaped for tiles of `rows` pixels.
+    /// Name of the kernel that multiplies up to 32 pixels with 32 output channels.
+    pub const fn kernel(self) -> &'static str {
+        match self {
+            MatrixUnit::Amx => "bf16x6_32x32_amx",
+            MatrixUnit::Portable => "bf16x6_32x32_portable",
+        }
+    }
+
+    /// Calls `f` with this thread's tile registers shaped for tiles of `rows` pixels. `f` must not call this again.
     ///
     /// # Panics
     /// If the unit is not available, or if there are no rows, or more than [`ROWS`].
-    pub fn with_tiles(self, rows: usize, f: impl FnOnce(&Tiles)) {
+    pub(crate) fn with_tiles(self, rows: usize, f: impl FnOnce(&Tiles)) {
         assert!(self.is_available() && (1..=ROWS).contains(&rows), "{self:?}, {rows} rows");
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -123,7 +131,7 @@ impl MatrixUnit {
 
 /// A thread's tile registers, or what stands for them.
 #[derive(Debug)]
-pub struct Tiles {
+pub(crate) struct Tiles {
     rows: usize,
     #[cfg(target_arch = "x86_64")]
     registers: Option<amx::Registers>,
