@@ -117,7 +117,7 @@ macro_rules! table {
 
 /// Coefficients of every algorithm at every level, fitted to the layers of ResNet-50, VGG-16, MobileNet v2, SqueezeNet 1.1 and
 /// assorted others at batch 1 and 8 to 64: AVX-512 on a Zen 4 core (86 problems) and, with matrix units, on a Granite Rapids core (99, the
-/// fastest of 3 runs), AVX2 and scalar on a Zen 3 core (99). The choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 96
+/// fastest of 3 runs, and the mean of warm weights and of ones from memory), AVX2 and scalar on a Zen 3 core (99). The choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 96
 /// % (with matrix units), 96 % (AVX2) and 98 % (scalar) of them. AVX2's
 /// are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
 /// Winograd moves weighs more there.
@@ -132,14 +132,14 @@ pub static COEFFICIENTS: &[Coefficients] = table! {
     "winograd4" Avx512 [0.017453, 0.210320, 0.212337, 0.000000, 0.322483, 0.392045, 0.000000];
     "winograd6" Avx512 [0.017441, 0.117553, 0.277680, 0.000000, 0.171479, 0.299200, 0.000000];
     "gemm"      Avx512 [0.019569, 0.198773, 0.331578, 0.000000, 0.0, 0.0, 0.000000];
-    "depthwise" Avx512Amx [0.010313, 0.023883, 0.017683, 0.085407, 0.000000, 0.145925, 0.000000];
-    "direct"    Avx512Amx [0.011318, 0.031042, 0.000000, 0.039341, 0.000000, 0.058374, 0.000000];
-    "stem"      Avx512Amx [0.010530, 0.000000, 0.027205, 0.000000, 0.000000, 0.079328, 0.000000];
-    "winograd2" Avx512Amx [0.011484, 0.196704, 0.166647, 0.050906, 0.000000, 0.628575, 0.000000];
-    "winograd4" Avx512Amx [0.013130, 0.099377, 0.159040, 0.021352, 0.231210, 0.457677, 0.000000];
+    "depthwise" Avx512Amx [0.009552, 0.027215, 0.024804, 0.134242, 0.000000, 0.146294, 0.000000];
+    "direct"    Avx512Amx [0.011586, 0.031040, 0.000000, 0.101076, 0.000000, 0.054089, 0.000000];
+    "stem"      Avx512Amx [0.010440, 0.000000, 0.037273, 0.000000, 0.000000, 0.063540, 0.000000];
+    "winograd2" Avx512Amx [0.011490, 0.194833, 0.165989, 0.151649, 0.000000, 0.635538, 0.000000];
+    "winograd4" Avx512Amx [0.013453, 0.050575, 0.161272, 0.106446, 0.171046, 0.503326, 0.000000];
     "winograd6" Avx512Amx [0.015459, 0.154285, 0.139644, 0.003853, 0.145180, 0.406212, 0.000000];
-    "bf16x6"    Avx512Amx [0.006056, 0.258426, 0.049093, 0.062095, 0.000000, 0.148586, 0.000000];
-    "gemm"      Avx512Amx [0.015333, 0.179556, 0.135273, 0.000000, 0.000000, 0.332856, 0.000000];
+    "bf16x6"    Avx512Amx [0.006293, 0.265942, 0.064549, 0.118780, 0.000000, 0.101491, 0.000000];
+    "gemm"      Avx512Amx [0.015839, 0.177110, 0.141515, 0.050257, 0.000000, 0.314173, 0.000000];
     "depthwise" Avx2   [0.023347, 0.060784, 0.0, 0.216487, 0.0, 0.0, 0.000032];
     "direct"    Avx2   [0.021981, 0.0, 0.043995, 0.144819, 0.0, 0.0, 0.0];
     "stem"      Avx2   [0.019061, 0.0, 0.226628, 0.0, 0.0, 0.0, 0.0];
