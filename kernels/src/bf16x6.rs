@@ -1,13 +1,14 @@
 //! Convolution on matrix units: floats are cut into three bf16 parts, and six products of parts stand for one of floats.
 //!
 //! A matrix unit multiplies bf16 so fast that six such products take less time than one of f32: on Granite Rapids 513 GFLOP/s of f32's
-//! work if operands are zeros and 390 if they are not, where its vector units reach 185. See [`isa::matrix`](crate::isa::matrix). XLA calls the scheme `BF16_BF16_F32_X6`; it is the one of Henry, Tang and
-//! Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations" (2019).
+//! work if operands are zeros and 390 if they are not, where its vector units reach 185. XLA calls the scheme `BF16_BF16_F32_X6`; it
+//! is the one of Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations"
+//! (2019). [`isa::matrix`] holds the unit and the parts.
 //!
 //! ```text
 //! a part of the work: some rows of one image's output, or some pixels where the kernel is 1x1; all or some output channels
-//!   split    its inputs into scratch: [row][32 channels][part][pixel][16 pairs], padding included; where the kernel is 1x1,
-//!           a row is what goes through together, two tiles of pixels
+//!   split its inputs into scratch: [row][32 channels][part][pixel][16 pairs], padding included
+//!     (where the kernel is 1x1, a row is what goes through together: two tiles of pixels)
 //!   for each 32 output channels:                    their weights stay in L2
 //!     for each two tiles of up to 16 pixels:        multiply, for all taps and input channels, in tile registers
 //!       bias, residual, activation, store
@@ -136,7 +137,7 @@ impl Bf16x6 {
     /// Plans, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: no such unit, groups, channels of the input that are not adjacent, more input channels than scratch holds a row of.
+    /// A reason: no such unit, groups, channels of the input that are not adjacent, a row of outputs whose inputs exceed the scratch.
     pub fn new(
         shape: &ConvShape,
         level: Level,
@@ -174,7 +175,7 @@ impl Bf16x6 {
         let (xs, ys) = (input.strides(shape.input()), output.strides(shape.output()));
         let mut this = Self { shape: *shape, unit, row, xs, ys, output, most: 1 };
         if this.scratch_len() > MAX_SCRATCH {
-            return Err("so many channels that not even one row fits the scratch");
+            return Err("not even one row of outputs fits the scratch");
         }
         let budget = this.budget();
         let fits = |most: usize| this.image_len(most) <= budget;
@@ -228,9 +229,12 @@ impl Bf16x6 {
     fn image_len(&self, units: usize) -> usize {
         let image = self.image(units);
         // Rows of two tiles are shorter for some numbers of pixels than for smaller ones.
-        let pixels =
-            if self.is_pointwise() { units.next_multiple_of(MAX_TILES * ROWS) } else { image.rows * image.width };
-        pixels * self.depths() * PARTS * LINE
+        let pixels = if self.is_pointwise() {
+            units.next_multiple_of(MAX_TILES * ROWS)
+        } else {
+            image.rows.saturating_mul(image.width) // padding has no limit of its own
+        };
+        pixels.saturating_mul(self.depths() * PARTS * LINE)
     }
 
     /// How many times 32 input channels.
@@ -254,7 +258,9 @@ impl Bf16x6 {
         let (lines, length) = if self.is_pointwise() { (1, s.oh * s.ow) } else { (s.oh, s.ow) };
         // A tile of few rows takes as long as one of about ten.
         let rows = lines * length.div_ceil(ROWS) * tile_rows(length).max(10);
-        (s.n * rows * s.kh * s.kw) as u64 * (self.depths() * DEPTH * blocks(s.oc) * BLOCK) as u64
+        [rows, s.kh, s.kw, self.depths() * DEPTH, blocks(s.oc) * BLOCK]
+            .iter()
+            .fold(s.n as u64, |macs, &e| macs.saturating_mul(e as u64))
     }
 
     /// Floats of packed weights, three parts of each in one and a half.
@@ -265,7 +271,7 @@ impl Bf16x6 {
 
     /// Floats of scratch for each thread.
     pub fn scratch_len(&self) -> usize {
-        self.image_len(self.most) + SUMS
+        self.image_len(self.most).saturating_add(SUMS)
     }
 
     /// Splits and packs weights `[oc, ic, kh, kw]`.

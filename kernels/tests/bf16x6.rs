@@ -124,7 +124,9 @@ fn what_it_does_not_do_is_refused() {
     assert_eq!(refused(conv(32, 2), Layout::Blocked), "there are groups");
     assert_eq!(refused(conv(32, 1), Layout::Nchw), "reads blocked or nhwc input, not nchw");
     let wide = ConvShape::builder([1, 2048, 3, 1000], [16, 2048, 3, 3]).build();
-    assert_eq!(refused(wide, Layout::Blocked), "so many channels that not even one row fits the scratch");
+    assert_eq!(refused(wide, Layout::Blocked), "not even one row of outputs fits the scratch");
+    let padded = ConvShape::builder([1, 1, 1, 1], [1, 1, 2, 2]).padding(1 << 30).dilation(1 << 31).build();
+    assert_eq!(refused(padded, Layout::Blocked), "not even one row of outputs fits the scratch");
     if !MatrixUnit::Amx.is_available() {
         let why = Bf16x6::new(&conv(32, 1).unwrap(), Level::Scalar, MatrixUnit::Amx, Layout::Blocked, Layout::Blocked);
         assert_eq!(why.unwrap_err(), "no matrix unit for bf16 (x86-64's AMX on Linux)");

@@ -49,8 +49,8 @@ pub fn draw(report: &Report) -> Outcome<Figure> {
          (input, weights, output), and how fast it runs. Sloping roofs are the measured rates of reading{cores}, the flat one is \
          the peak of multiply-adds. Points on the flat roof are bound by arithmetic, points far below every roof leave speed \
          behind; the {LABELS} furthest below are named. {above} of {} lie above the flat roof: operations count every tap as \
-         the direct algorithm has them, but Winograd does with fewer multiplications, and taps that fall into the padding are \
-         skipped.",
+         the direct algorithm has them, but Winograd does with fewer multiplications, `bf16x6` has a matrix unit do them, and taps \
+         that fall into the padding are skipped.",
         points.len()
     );
     Ok(Figure { set: None, id: "roofline".into(), title, svg, caption })

@@ -56,8 +56,8 @@ pub fn draw(report: &Report, set: &Set) -> Outcome<Figure> {
         }
         Ok(())
     })?;
-    let caption = "Left, how much of the multiply-add peak each layer's chosen algorithm reaches; more than 100 % is Winograd or \
-                   skipped padding. Right, how much of the whole set's time goes into it, as often as it occurs. A short bar on \
+    let caption = "Left, how much of the multiply-add peak each layer's chosen algorithm reaches; more than 100 % is Winograd, \
+                   a matrix unit or skipped padding. Right, how much of the whole set's time goes into it, as often as it occurs. A short bar on \
                    the left with a long one on the right is where work pays.";
     Ok(Figure {
         set: Some(set.name.clone()),
