@@ -10,12 +10,10 @@
 //! The accumulators are independent, so what is measured is throughput: FMA units times their latency is 8 to 16 on
 //! the machines known, hence 12 accumulators where there are 16 registers and 24 where there are 32.
 
-use core::array;
 use core::hint::black_box;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
-use crate::isa::{Cpu, Entry, Isa, Kernel, Level, LevelError, entry};
+use crate::isa::{Cpu, Isa, Kernel, Level, LevelError, entry};
 
 /// Accumulators at levels with 16 registers; with two operands (and a product, where nothing fuses) they all fit.
 const ACC_16: usize = 12;
@@ -157,6 +155,10 @@ pub fn half_registers_gain() -> bool {
     *GAIN.get_or_init(|| {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if Level::Avx512.is_available() {
+            use std::time::{Duration, Instant};
+
+            use crate::isa::Entry;
+
             let time = |run: Entry<u64>| {
                 let start = Instant::now();
                 // SAFETY: the machine has the level; the kernel asks for nothing else.
@@ -167,7 +169,7 @@ pub fn half_registers_gain() -> bool {
             let mut fastest = [Duration::MAX; 2];
             for _ in 0..4 {
                 let runs: [Entry<u64>; 2] = [entry::avx512::<Fma<ACC_32>>, entry::avx512_half::<Fma<ACC_32>>];
-                fastest = array::from_fn(|i| fastest[i].min(time(runs[i])));
+                fastest = core::array::from_fn(|i| fastest[i].min(time(runs[i])));
             }
             let [whole, half] = fastest;
             return half * 4 < whole * 3;
