@@ -46,9 +46,7 @@ fn rows(level: Level) -> Vec<Row> {
     rows.extend(depthwise::rows(level).iter().map(lane_row));
     rows.extend(winograd::rows(level).iter().map(product_row));
     rows.extend(winograd::transforms(level).iter().map(transform_row));
-    if level == Level::Avx512 && MatrixUnit::Amx.is_available() {
-        rows.push(matrix_row(level, MatrixUnit::Amx));
-    }
+    rows.extend(MatrixUnit::beside(level).map(|unit| matrix_row(level, unit)));
     rows.extend(act::table(level).iter().map(act_row));
     rows.extend(pools(level));
     rows

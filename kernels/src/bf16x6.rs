@@ -6,7 +6,7 @@
 //! (2019). [`isa::matrix`] holds the unit and the parts.
 //!
 //! ```text
-//! a part of the work: some rows of one image's output, or some pixels where the kernel is 1x1; all or some output channels
+//! a chunk: some rows of one image's output, or some pixels where the kernel is 1x1; all or some output channels
 //!   split its inputs into scratch: [row][32 channels][part][pixel][16 pairs], padding included
 //!     (where the kernel is 1x1, a row is what goes through together: two tiles of pixels)
 //!   for each 32 output channels:                    their weights stay in L2
@@ -106,12 +106,13 @@ pub struct Bf16x6 {
     row: &'static Row,
     xs: Strides,
     ys: Strides,
+    input: Layout,
     output: Layout,
-    /// What of an image goes through together at most: rows of the output, or pixels where it is pointwise.
+    /// What of an image goes through together at most, in [units](Bf16x6::units).
     most: usize,
 }
 
-/// The split inputs of a part of the work.
+/// The split inputs of a chunk.
 #[derive(Clone, Copy, Debug)]
 struct Image {
     rows: usize,
@@ -148,7 +149,7 @@ impl Bf16x6 {
         Self::with_most(shape, level, unit, input, output, None)
     }
 
-    /// Plans with parts of at most so many rows of the output, or of pixels where the kernel is 1x1 without padding; at least one. Any
+    /// Plans with chunks of at most so many rows of the output, or of pixels where the kernel is 1x1 without padding; at least one. Any
     /// number gives the same bits.
     ///
     /// # Errors
@@ -173,7 +174,7 @@ impl Bf16x6 {
         }
         let row = ROWS_OF_LEVELS.iter().find(|r| r.level == level).ok_or("no kernels at this level")?;
         let (xs, ys) = (input.strides(shape.input()), output.strides(shape.output()));
-        let mut this = Self { shape: *shape, unit, row, xs, ys, output, most: 1 };
+        let mut this = Self { shape: *shape, unit, row, xs, ys, input, output, most: 1 };
         if this.scratch_len() > MAX_SCRATCH {
             return Err("not even one row of outputs fits the scratch");
         }
@@ -188,8 +189,8 @@ impl Bf16x6 {
         Ok(this)
     }
 
-    /// Floats of split inputs that a part of the work aims at: a quarter of L2, which then holds the weights and outputs of some
-    /// blocks, too; half of it where each part reads the weights from beyond L2 once more (Granite Rapids: 1x1, 512->128 at
+    /// Floats of split inputs that a chunk aims at: a quarter of L2, which then holds the weights and outputs of some
+    /// blocks, too; half of it where each chunk reads the weights from beyond L2 once more (Granite Rapids: 1x1, 512->128 at
     /// 28x28 193 -> 230 GFLOP/s by the former, 3x3 of 512 at 14x14, stride 2, 116 -> 142 by the latter).
     fn budget(&self) -> usize {
         let l2 = Cpu::l2_bytes() / size_of::<f32>();
@@ -197,22 +198,25 @@ impl Bf16x6 {
         share.min(MAX_SCRATCH - SUMS)
     }
 
-    /// Whether each output takes one pixel: then the pixels of an image are one long row.
-    fn is_pointwise(&self) -> bool {
-        let (s, pad) = (&self.shape, &self.shape.pad);
-        (s.kh, s.kw) == (1, 1) && [pad.top, pad.bottom, pad.left, pad.right] == [0; 4]
+    /// Output pixels of a unit, which chunks are made of: of a row, or one where the pixels of an image are one long row.
+    fn unit_pixels(&self) -> usize {
+        if self.shape.is_pointwise() { 1 } else { self.shape.ow }
     }
 
-    /// What an image's output is cut along: rows, or pixels where it is pointwise.
+    /// Units of an image.
     fn units(&self) -> usize {
-        let s = &self.shape;
-        if self.is_pointwise() { s.oh * s.ow } else { s.oh }
+        self.shape.oh * self.shape.ow / self.unit_pixels()
     }
 
-    /// The split inputs of so many rows of the output, or pixels.
+    /// Runs of adjacent output pixels that so many units are, and the length of each.
+    fn lines(&self, units: usize) -> (usize, usize) {
+        if self.shape.is_pointwise() { (1, units) } else { (units, self.shape.ow) }
+    }
+
+    /// The split inputs of so many units.
     fn image(&self, units: usize) -> Image {
         let s = &self.shape;
-        if self.is_pointwise() {
+        if s.is_pointwise() {
             let width = (MAX_TILES * tile_rows(units)).min(units);
             return Image { rows: units.div_ceil(width.max(1)), width, every: [s.sh, s.sw] };
         }
@@ -225,11 +229,11 @@ impl Bf16x6 {
         Image { rows, width, every: [y, x] }
     }
 
-    /// Room for the split inputs of so many rows or pixels, in floats: no less for more of them.
+    /// Room for the split inputs of so many units, in floats: no less for more of them.
     fn image_len(&self, units: usize) -> usize {
         let image = self.image(units);
         // Rows of two tiles are shorter for some numbers of pixels than for smaller ones.
-        let pixels = if self.is_pointwise() {
+        let pixels = if self.shape.is_pointwise() {
             units.next_multiple_of(MAX_TILES * ROWS)
         } else {
             image.rows.saturating_mul(image.width) // padding has no limit of its own
@@ -255,7 +259,7 @@ impl Bf16x6 {
     /// Multiply-adds of the products, those of padded channels, of padding and of what fills up tiles included.
     pub fn macs(&self) -> u64 {
         let s = &self.shape;
-        let (lines, length) = if self.is_pointwise() { (1, s.oh * s.ow) } else { (s.oh, s.ow) };
+        let (lines, length) = self.lines(self.units());
         // A tile of few rows takes as long as one of about ten.
         let rows = lines * length.div_ceil(ROWS) * tile_rows(length).max(10);
         [rows, s.kh, s.kw, self.depths() * DEPTH, blocks(s.oc) * BLOCK]
@@ -286,17 +290,15 @@ impl Bf16x6 {
         let weight = |o: usize, c: usize, tap: usize| {
             parts(if o < s.oc && c < s.ic { w[(o * s.ic + c) * taps + tap] } else { 0.0 })
         };
-        let mut tiles = packed.as_chunks_mut::<TILE>().0.iter_mut();
-        for (first, n) in pairs(blocks(s.oc)) {
-            for (tap, depth) in (0..taps).flat_map(|tap| (0..self.depths()).map(move |depth| (tap, depth))) {
-                for (part, block) in (0..PARTS).flat_map(|part| (first..first + n).map(move |block| (part, block))) {
-                    let tile = tiles.next().expect("packed_len counts them");
-                    for (i, line) in tile.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
-                        let c = depth * DEPTH + i;
-                        for (lane, slot) in line.iter_mut().enumerate() {
-                            let o = block * BLOCK + lane;
-                            *slot = pair(weight(o, c, tap)[part], weight(o, c + BLOCK, tap)[part]);
-                        }
+        let block_len = packed.len() / blocks(s.oc);
+        for ((first, n), panel) in pairs(blocks(s.oc)).zip(packed.chunks_mut(2 * block_len)) {
+            for (step, tiles) in panel.chunks_exact_mut(PARTS * n * TILE).enumerate() {
+                let (tap, depth) = (step / self.depths(), step % self.depths());
+                for (block, i, lane) in (0..n * TILE).map(|at| (at / TILE, at / LINE % ROWS, at % LINE)) {
+                    let (o, c) = ((first + block) * BLOCK + lane, depth * DEPTH + i);
+                    let (x, y) = (weight(o, c, tap), weight(o, c + BLOCK, tap));
+                    for part in 0..PARTS {
+                        tiles[(part * n + block) * TILE + i * LINE + lane] = pair(x[part], y[part]);
                     }
                 }
             }
@@ -328,6 +330,11 @@ impl Bf16x6 {
 /// Blocks of output channels that are multiplied together: `(first, number)`.
 fn pairs(blocks: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
     (0..blocks).step_by(2).map(move |first| (first, (blocks - first).min(2)))
+}
+
+/// The first pixel of a tile of `rows`, of those that so many adjacent pixels are cut into: the last tile ends with them.
+fn tile_start(tile: usize, rows: usize, pixels: usize) -> usize {
+    (tile * rows).min(pixels - rows)
 }
 
 /// Rows of the tiles that so many adjacent pixels are cut into; the last tile overlaps the one before it.

@@ -107,13 +107,12 @@ impl Direct {
     ) -> Self {
         shape.assert_consistent();
         let s = *shape;
-        let pointwise = (s.kh, s.kw) == (1, 1) && s.pad == Default::default();
-        let compact = pointwise
+        let compact = s.is_pointwise()
             && (s.sh, s.sw) != (1, 1)
             && s.groups == 1
             && input == Layout::Blocked
             && Blocking::MIN_COLS * blocks(s.ic) * BLOCK <= SCRATCH;
-        let flat = pointwise && (s.sh, s.sw) == (1, 1) || compact;
+        let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) || compact;
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
         let edge_access = match (input, x.stride) {
             (Layout::Blocked, 1) => Some(Access::Blocked1Edge),

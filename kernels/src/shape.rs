@@ -307,6 +307,11 @@ impl ConvShape {
         self.groups > 1 && self.icg() == 1
     }
 
+    /// Whether each output takes one pixel, so that rows need not be told apart: a kernel of 1x1 without padding, at any stride.
+    pub fn is_pointwise(&self) -> bool {
+        (self.kh, self.kw) == (1, 1) && self.pad == Padding::default()
+    }
+
     /// Panics if fields were changed so that they no longer describe one convolution. Kernels call it when they are
     /// planned: their memory safety rests on a shape that the builder would make.
     pub(crate) fn assert_consistent(&self) {

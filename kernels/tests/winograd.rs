@@ -5,13 +5,12 @@ use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
-use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
 
 mod threads;
 
-use threads::random;
+use threads::{random, scaled};
 
 /// Errors of one convolution: the largest as a share of the stated bound, and the root mean square relative to the result's.
 fn errors(shape: &ConvShape, level: Level, variant: Variant, x: &[f32], w: &[f32]) -> (f64, f64) {
@@ -20,21 +19,9 @@ fn errors(shape: &ConvShape, level: Level, variant: Variant, x: &[f32], w: &[f32
     conv.pack(w, &mut packed);
     let mut blocked = vec![f32::NAN; Layout::Blocked.len(shape.input())];
     reorder(Layout::Nchw, x, Layout::Blocked, &mut blocked, shape.input());
-    let want = reference::conv2d(shape, x, w, None);
-    let mut y = vec![f32::NAN; want.len()];
+    let mut y = vec![f32::NAN; shape.output().iter().product()];
     conv.forward(&blocked, &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
-    let max_x = x.iter().map(|v| f64::from(v.abs())).fold(0.0, f64::max);
-    let plane = shape.oh * shape.ow;
-    let (mut worst, mut off, mut all) = (0.0f64, 0.0, 0.0);
-    for (i, (got, want)) in y.iter().zip(&want).enumerate() {
-        let of = &w[i / plane % shape.oc * shape.ic * 9..][..shape.ic * 9];
-        let sum_w = of.iter().map(|v| f64::from(v.abs())).sum();
-        let error = (f64::from(*got) - want).abs();
-        worst = worst.max(error / variant.bound(shape.ic, max_x, sum_w).max(f64::MIN_POSITIVE));
-        off += error * error;
-        all += want * want;
-    }
-    (worst, (off / all).sqrt())
+    threads::errors(shape, &y, x, w, |max_x, sum_w| variant.bound(shape.ic, max_x, sum_w))
 }
 
 fn shape(ic: usize, size: usize) -> ConvShape {
@@ -110,15 +97,7 @@ proptest! {
         seed in 0u64..1000,
     ) {
         let s = ConvShape::builder([1, ic, size.0, size.1], [5, ic, 3, 3]).padding(1).build().unwrap();
-        let of = |len, scale: i32, seed| -> Vec<f32> {
-            let exponents = random(len, seed + 7);
-            random(len, seed)
-                .iter()
-                .zip(exponents)
-                .enumerate()
-                .map(|(i, (v, e))| if zeros > 0 && i % 5 < zeros { 0.0 } else { v * (10f32.powi(scale) * e).exp2().min(1e6) })
-                .collect()
-        };
+        let of = |len, scale: i32, seed| scaled(len, seed, zeros, |e| (10f32.powi(scale) * e).exp2().min(1e6));
         let (x, w) = (of(ic * size.0 * size.1, scale[0].min(1), seed), of(5 * ic * 9, scale[1].min(1), seed + 1));
         for level in Level::available() {
             for variant in Variant::ALL {

@@ -78,7 +78,7 @@ impl Cores {
             Level::Scalar => Cores::Scalar,
             Level::Neon => Cores::Neon,
             Level::Avx2 => Cores::Avx2,
-            Level::Avx512 if MatrixUnit::Amx.is_available() => Cores::Avx512Amx,
+            Level::Avx512 if MatrixUnit::beside(level).is_some() => Cores::Avx512Amx,
             Level::Avx512 => Cores::Avx512,
         }
     }

@@ -99,9 +99,7 @@ pub fn kernels() -> Vec<KernelRow> {
         add("winograd", winograd::rows(level).iter().map(|r| r.name).collect());
         add("winograd transform", winograd::transforms(level).iter().map(|r| r.name).collect());
         add("depthwise", depthwise::rows(level).iter().map(|r| r.name).collect());
-        if level == Level::Avx512 && MatrixUnit::Amx.is_available() {
-            add("matrix unit", vec![MatrixUnit::Amx.kernel()]);
-        }
+        add("matrix unit", MatrixUnit::beside(level).iter().map(|u| u.kernel()).collect());
         add("pool", pool::table(level).iter().map(|r| r.name).collect());
         add("activation", act::table(level).iter().map(|r| r.name).collect());
         add("softmax", act::softmax_table(level).iter().map(|r| r.name).collect());

@@ -1,8 +1,9 @@
-//! The products of a part of the work with one or two blocks of output channels, and their way to the output with bias, residual and
+//! The products of a chunk with one or two blocks of output channels, and their way to the output with bias, residual and
 //! activation.
 
 use core::ops::Range;
 
+use super::tile_start;
 use crate::isa::matrix::{LINE, MAX_TILES, TILE, TileProduct, Tiles};
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
@@ -44,12 +45,13 @@ impl Places {
 
     #[inline(always)]
     fn place(&self, line: usize, i: usize) -> Place {
-        let x = (i * self.rows).min(self.length - self.rows);
+        let start = |tile: usize| tile_start(tile, self.rows, self.length);
+        let x = start(i);
         let split = match self.group {
             None => line * self.line + x * self.pixel,
             Some(group) => {
-                let first = (i / MAX_TILES * MAX_TILES * self.rows).min(self.length - self.rows);
-                i / MAX_TILES * group + (x - first) * self.pixel
+                let row = i / MAX_TILES;
+                row * group + (x - start(row * MAX_TILES)) * self.pixel
             }
         };
         Place { split, skip: i * self.rows - x, pixel: line * self.length + x }

@@ -1,10 +1,10 @@
-//! One run of a convolution on a matrix unit: from parts of the work down to its three kernels.
+//! One run of a convolution on a matrix unit: from chunks down to its three kernels.
 
 use core::ops::Range;
 
-use super::{Bf16x6, Image, PanelArgs, Places, SUMS, SplitArgs, pairs, tile_rows};
+use super::{Bf16x6, Image, PanelArgs, Places, SUMS, SplitArgs, pairs, tile_rows, tile_start};
 use crate::exec::{Executor, Shared, for_each_part_with};
-use crate::isa::matrix::{LINE, PARTS, TILE, TileProduct, Tiles};
+use crate::isa::matrix::{LINE, MAX_TILES, PARTS, TILE, TileProduct, Tiles};
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::tile::{Output, SyncFinish};
 
@@ -17,8 +17,8 @@ pub(super) struct Run<'a> {
     pub finish: SyncFinish,
 }
 
-/// Some rows of an image's output, or pixels where it is pointwise, and their split inputs.
-struct Part {
+/// Some units of an image, and their split inputs.
+struct Chunk {
     n: usize,
     units: Range<usize>,
     image: Image,
@@ -33,10 +33,10 @@ impl Run<'_> {
         let (d, threads) = (self.d, executor.threads());
         let (units, images) = (d.units(), d.shape.n);
         let mut cuts = units.div_ceil(d.most).max(1);
-        // Threads share out the output channels of a single part whose weights are longer than its inputs, which each of them splits.
+        // Threads share out the output channels of a single chunk whose weights are longer than its inputs, which each of them splits.
         let by_channels = images * cuts < threads && d.packed_len() > d.image_len(units);
         let groups = if by_channels { threads.min(pairs(blocks(d.shape.oc)).count()) } else { 1 };
-        // Else as many parts for each thread, if there are not many.
+        // Else as many chunks for each thread, if there are not many.
         if !by_channels && images * cuts < 4 * threads {
             while cuts < units && !(images * cuts).is_multiple_of(threads) {
                 cuts += 1;
@@ -44,78 +44,82 @@ impl Run<'_> {
         }
         for_each_part_with(executor, images * cuts * groups, scratch, d.scratch_len(), |i, scratch| {
             let (n, cut, group) = (i / groups / cuts, i / groups % cuts, i % groups);
-            let part = self.part(n, units * cut / cuts..units * (cut + 1) / cuts);
+            let chunk = self.chunk(n, units * cut / cuts..units * (cut + 1) / cuts);
             let (image, sums) = scratch.split_at_mut(scratch.len() - SUMS);
-            self.split(&part, image);
+            self.split(&chunk, image);
             let pairs = pairs(blocks(d.shape.oc));
             let all = pairs.clone().count();
             let (first, end) = (all * group / groups, all * (group + 1) / groups);
-            d.unit.with_tiles(tile_rows(part.length), |tiles| {
-                pairs.take(end).skip(first).for_each(|pair| self.multiply(&part, image, pair, tiles, sums));
+            d.unit.with_tiles(tile_rows(chunk.length), |tiles| {
+                pairs.take(end).skip(first).for_each(|pair| self.multiply(&chunk, image, pair, tiles, sums));
             });
         });
     }
 
-    fn part(&self, n: usize, units: Range<usize>) -> Part {
-        let (image, count) = (self.d.image(units.len()), units.len());
-        let (lines, length) = if self.d.is_pointwise() { (1, count) } else { (count, self.d.shape.ow) };
-        Part { n, units, image, lines, length }
+    fn chunk(&self, n: usize, units: Range<usize>) -> Chunk {
+        let (lines, length) = self.d.lines(units.len());
+        Chunk { n, image: self.d.image(units.len()), units, lines, length }
     }
 
-    /// Splits a part's inputs.
-    fn split(&self, part: &Part, to: &mut [f32]) {
+    /// Splits a chunk's inputs.
+    fn split(&self, chunk: &Chunk, to: &mut [f32]) {
+        if self.d.shape.is_pointwise() { self.split_pixels(chunk, to) } else { self.split_rows(chunk, to) }
+    }
+
+    /// Those of pixels one by one, of which two tiles make a row.
+    fn split_pixels(&self, chunk: &Chunk, to: &mut [f32]) {
         let d = self.d;
         let s = &d.shape;
-        let Image { rows, width, every } = part.image;
-        if d.is_pointwise() {
-            let count = part.units.len();
-            let rows_of_tile = tile_rows(count);
-            for row in 0..rows {
-                let start = (row * width).min(count - rows_of_tile);
-                let (mut at, end) = (start, (row * width + width).min(count));
-                while at < end {
-                    let pixel = part.units.start + at;
-                    let (y, x) = (pixel / s.ow, pixel % s.ow);
-                    // Rows without gaps between them are one.
-                    let whole = if (every, d.xs.row) == ([1, 1], s.iw * d.xs.px) { end - at } else { s.ow - x };
-                    let pixels = whole.min(end - at);
-                    self.pixels(part, [y * every[0], x * every[1]], pixels, row, at - start, to);
-                    at += pixels;
-                }
+        let Image { rows, width, every } = chunk.image;
+        let tile = tile_rows(chunk.length);
+        // Input rows without gaps between them are one.
+        let gapless = (every, d.xs.row) == ([1, 1], s.iw * d.xs.px);
+        for row in 0..rows {
+            let start = tile_start(row * MAX_TILES, tile, chunk.length);
+            let (mut at, end) = (start, (row * width + width).min(chunk.length));
+            while at < end {
+                let pixel = chunk.units.start + at;
+                let (y, x) = (pixel / s.ow, pixel % s.ow);
+                let pixels = if gapless { end - at } else { (s.ow - x).min(end - at) };
+                self.pixels(chunk, [y * every[0], x * every[1]], pixels, row, at - start, to);
+                at += pixels;
             }
-            return;
         }
+    }
+
+    /// Those of rows, with the padding around them.
+    fn split_rows(&self, chunk: &Chunk, to: &mut [f32]) {
+        let d = self.d;
+        let s = &d.shape;
+        let Image { rows, width, every } = chunk.image;
         // Columns that lie in the image: the others are padding.
         let first = s.pad.left.div_ceil(every[1]).min(width);
         let end = (s.iw + s.pad.left).div_ceil(every[1]).clamp(first, width);
         for row in 0..rows {
-            let y = (part.units.start * s.sh + row * every[0]).wrapping_sub(s.pad.top);
+            let y = (chunk.units.start * s.sh + row * every[0]).wrapping_sub(s.pad.top);
             let inside = if y < s.ih && first < end { first..end } else { 0..0 };
-            let row_len = d.depths() * part.image.channels();
-            for line in to[row * row_len..][..row_len].chunks_exact_mut(part.image.part()) {
+            let row_len = d.depths() * chunk.image.channels();
+            for line in to[row * row_len..][..row_len].chunks_exact_mut(chunk.image.part()) {
                 line[..inside.start * LINE].fill(0.0);
                 line[inside.end * LINE..].fill(0.0);
             }
             if !inside.is_empty() {
                 let x = inside.start * every[1] - s.pad.left;
-                self.pixels(part, [y, x], inside.len(), row, inside.start, to);
+                self.pixels(chunk, [y, x], inside.len(), row, inside.start, to);
             }
         }
     }
 
     /// Splits some pixels of an input row from `[y, x]` on, to some row and column of the split inputs.
-    fn pixels(&self, part: &Part, [y, x]: [usize; 2], pixels: usize, row: usize, column: usize, to: &mut [f32]) {
+    fn pixels(&self, chunk: &Chunk, [y, x]: [usize; 2], pixels: usize, row: usize, column: usize, to: &mut [f32]) {
         let d = self.d;
-        let image = &part.image;
-        let channels = |block: usize| match d.xs.block == BLOCK {
-            true => d.shape.ic.saturating_sub(block * BLOCK).min(BLOCK),
-            // Blocked input has whole blocks.
-            false if block < blocks(d.shape.ic) => BLOCK,
-            false => 0,
-        };
+        let image = &chunk.image;
+        // Blocked input has whole blocks.
+        let exist = if d.input == Layout::Blocked { blocks(d.shape.ic) * BLOCK } else { d.shape.ic };
+        let channels = |block: usize| exist.saturating_sub(block * BLOCK).min(BLOCK);
         for depth in 0..d.depths() {
             let to = &mut to[(row * d.depths() + depth) * image.channels()..][..image.channels()];
-            let first = part.n * d.xs.n + 2 * depth * d.xs.block + y * d.xs.row + x * d.xs.px;
+            let first = chunk.n * d.xs.n + 2 * depth * d.xs.block + y * d.xs.row + x * d.xs.px;
             let args = SplitArgs {
                 x: self.x[first..].as_ptr(),
                 block: d.xs.block,
@@ -132,49 +136,42 @@ impl Run<'_> {
         }
     }
 
-    /// One or two blocks of output channels of a part.
-    fn multiply(&self, part: &Part, image: &[f32], (first, blocks): (usize, usize), tiles: &Tiles, sums: &mut [f32]) {
+    /// One or two blocks of output channels of a chunk.
+    fn multiply(&self, chunk: &Chunk, image: &[f32], (first, blocks): (usize, usize), tiles: &Tiles, sums: &mut [f32]) {
         let d = self.d;
         let s = &d.shape;
-        let row = part.image.channels() * d.depths();
-        // Of a single row or column of taps, only the inputs that it meets are there.
-        let [line, tap_y] = if s.kh > 1 { [s.sh * row, s.dh * row] } else { [row, 0] };
-        let [pixel, tap_x] = if s.kw > 1 { [s.sw * LINE, s.dw * LINE] } else { [LINE, 0] };
+        let Image { every, .. } = chunk.image;
+        let row = chunk.image.channels() * d.depths();
+        // In the split inputs, which lack the rows and columns that no output takes.
+        let [line, pixel] = [s.sh / every[0] * row, s.sw / every[1] * LINE];
+        // The dilation of a single tap means nothing, and may be any number.
+        let [tap_y, tap_x] = [if s.kh > 1 { s.dh * row } else { 0 }, if s.kw > 1 { s.dw * LINE } else { 0 }];
         let bytes = |floats: usize| floats * size_of::<f32>();
         let product = TileProduct {
             pixels: image.as_ptr(),
             second: 0,
             pixel: bytes(pixel),
-            part: bytes(part.image.part()),
-            channels: bytes(part.image.channels()),
+            part: bytes(chunk.image.part()),
+            channels: bytes(chunk.image.channels()),
             next_column: bytes(tap_x) as isize - bytes(row) as isize,
             next_row: bytes(tap_y) as isize - bytes(s.kw * tap_x) as isize,
             counts: [d.depths(), s.kw, s.kh],
             weights: self.w[first * s.kh * s.kw * d.depths() * PARTS * TILE..].as_ptr(),
             sums: sums.as_mut_ptr(),
         };
-        let rows = tile_rows(part.length);
-        let group = d.is_pointwise().then_some(row);
-        let start = part.units.start * if d.is_pointwise() { 1 } else { s.ow };
-        let y_at = part.n * d.ys.n + first * d.ys.block + start * d.ys.px;
+        let rows = tile_rows(chunk.length);
+        let group = s.is_pointwise().then_some(row);
+        let y_at = chunk.n * d.ys.n + first * d.ys.block + chunk.units.start * d.unit_pixels() * d.ys.px;
         let args = PanelArgs {
             tiles,
             product,
-            places: Places { lines: part.lines, length: part.length, rows, line, pixel, group },
+            places: Places { lines: chunk.lines, length: chunk.length, rows, line, pixel, group },
             blocks,
-            out: Output {
-                y: self.y.at(y_at),
-                px: d.ys.px,
-                block: d.ys.block,
-                channel: d.ys.channel,
-                cols: s.oc - first * BLOCK,
-                pad_cols: d.output == Layout::Blocked,
-                finish: Some(self.finish.0.at(first * BLOCK, y_at)),
-            },
+            out: Output::new(&self.y, y_at, &d.ys, d.output, first * BLOCK..s.oc, &self.finish),
         };
-        // SAFETY: the level is available; the windows of a part's pixels lie in its split inputs; weights are packed for all taps and
-        // channels of each block; there are sums for two tiles by two; the pixels are in the output, and no other part has these
-        // blocks of them.
+        // SAFETY: the level is available; the windows of a chunk's pixels lie in its split inputs; weights are packed for all taps and
+        // channels of each block; there are sums for two tiles by two; the pixels are in the output, and no other chunk or group has
+        // these blocks of them.
         unsafe { (d.row.panel)(&args) };
     }
 }

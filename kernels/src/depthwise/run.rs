@@ -119,7 +119,6 @@ impl Run<'_> {
             let (block, channel) = ((source / BLOCK - self.x.block) * d.xs.block, source % BLOCK);
             (*x, *head) = if d.source == Source::One { (block, channel) } else { (block + channel, 0) };
         }
-        let finish = self.finish.0.at(first, 0);
         LaneArgs {
             x: self.x.x.as_ptr(),
             w: self.w.as_ptr(),
@@ -150,15 +149,7 @@ impl Run<'_> {
             vectors,
             x_vector,
             head,
-            out: Output {
-                y: self.y.at(0),
-                px: d.ys.px,
-                block: d.ys.block,
-                channel: d.ys.channel,
-                cols: s.oc - first,
-                pad_cols: d.output == Layout::Blocked,
-                finish: Some(finish),
-            },
+            out: Output::new(self.y, 0, &d.ys, d.output, first..s.oc, self.finish),
         }
     }
 

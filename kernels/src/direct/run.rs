@@ -7,7 +7,7 @@ use super::blocking::Part;
 use super::{Direct, Tiling};
 use crate::exec::Shared;
 use crate::isa::Cpu;
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, blocks};
 use crate::region::Segment;
 use crate::tile::{Edge, Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, TileArgs, pieces, runs};
 
@@ -278,6 +278,7 @@ impl Run<'_> {
         let x_at = (r.n * d.xs.n + (all.start + g.steps.start) * first) as isize
             + ((ky.start * s.dh) as isize - d.y.before as isize) * d.xs.row as isize
             + ((kx.start * s.dw) as isize - d.x.before as isize) * d.xs.px as isize;
+        let out = Output::new(&self.y, 0, &d.ys, d.output, ocb * BLOCK..s.oc, &self.finish);
         let args = TileArgs {
             x: r.input.wrapping_offset(x_at),
             w: self.w.as_ptr().wrapping_add(w_at),
@@ -291,15 +292,7 @@ impl Run<'_> {
             accumulate: g.steps.start > 0,
             fetch_output: self.fetch_output,
             edge: Edge::NONE,
-            out: Output {
-                y: self.y.at(0),
-                px: if down { d.ys.row } else { d.ys.px },
-                block: d.ys.block,
-                channel: d.ys.channel,
-                cols: s.oc - ocb * BLOCK,
-                pad_cols: d.output == Layout::Blocked,
-                finish: last.then(|| self.finish.0.at(ocb * BLOCK, 0)),
-            },
+            out: Output { px: if down { d.ys.row } else { d.ys.px }, finish: out.finish.filter(|_| last), ..out },
             sweep: Sweep::ONE,
             soon: Soon::NONE,
         };

@@ -9,6 +9,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 
+use super::Level;
+
 /// Most rows of a tile: pixels, or pairs of input channels.
 pub(crate) const ROWS: usize = 16;
 
@@ -91,6 +93,11 @@ impl MatrixUnit {
     /// All of them.
     pub const ALL: [MatrixUnit; 2] = [MatrixUnit::Amx, MatrixUnit::Portable];
 
+    /// The unit that this process can use beside the vectors of a level.
+    pub fn beside(level: Level) -> Option<Self> {
+        (level == Level::Avx512 && MatrixUnit::Amx.is_available()).then_some(MatrixUnit::Amx)
+    }
+
     /// Whether this process can use it.
     pub fn is_available(self) -> bool {
         match self {
@@ -118,7 +125,7 @@ impl MatrixUnit {
         assert!(self.is_available() && (1..=ROWS).contains(&rows), "{self:?}, {rows} rows");
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the unit is available; what `f` does with the tiles ends before they are released.
+            // SAFETY: the unit is available and so many rows are allowed, as asserted; `f` does not call this again.
             MatrixUnit::Amx => f(&Tiles { rows, registers: Some(unsafe { amx::Registers::new(rows) }) }),
             _ => f(&Tiles {
                 rows,

@@ -5,8 +5,9 @@ use core::ptr;
 
 use crate::act::{self, ActArgs};
 use crate::epilogue::{Activation, Epilogue};
+use crate::exec::Shared;
 use crate::isa::{Entry, Isa, Kernel, Level};
-use crate::layout::BLOCK;
+use crate::layout::{BLOCK, Layout, Strides};
 
 /// What happens to a finished sum before its store. Null pointers stand for what is absent.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,26 @@ static ALL: [f32; BLOCK] = [f32::from_bits(!0); BLOCK];
 pub(super) const BUFFER: usize = 448;
 
 impl Output {
+    /// Of a tensor with these strides: those `channels`, which begin a block, `at` floats from its start.
+    pub(crate) fn new(
+        y: &Shared<'_>,
+        at: usize,
+        strides: &Strides,
+        layout: Layout,
+        channels: Range<usize>,
+        finish: &SyncFinish,
+    ) -> Self {
+        Self {
+            y: y.at(at),
+            px: strides.px,
+            block: strides.block,
+            channel: strides.channel,
+            cols: channels.len(),
+            pad_cols: layout == Layout::Blocked,
+            finish: Some(finish.0.at(channels.start, at)),
+        }
+    }
+
     /// Moves on by `y` floats, in the output and in the residual.
     #[inline(always)]
     pub(crate) fn advance(&mut self, y: usize) {

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::{InputArgs, OutputArgs, ProductArgs, Winograd};
 use crate::exec::{Executor, Shared, for_each_part_with};
-use crate::layout::{BLOCK, Layout};
+use crate::layout::BLOCK;
 use crate::tile::{Output, SyncFinish};
 
 /// One run: the plan and its tensors.
@@ -166,15 +166,7 @@ impl Run<'_> {
             valid: [(s.oh - ty * size).min(size), (s.ow - tx * size).min(size)],
             row: d.ys.row,
             ahead: self.y.len() > FAR && d.ys.row >= PAGE,
-            out: Output {
-                y: self.y.at(y_at),
-                px: d.ys.px,
-                block: d.ys.block,
-                channel: d.ys.channel,
-                cols: s.oc - b0 * BLOCK,
-                pad_cols: d.output == Layout::Blocked,
-                finish: Some(self.finish.0.at(b0 * BLOCK, y_at)),
-            },
+            out: Output::new(&self.y, y_at, &d.ys, d.output, b0 * BLOCK..s.oc, &self.finish),
         };
         // SAFETY: the level is available; the products of tile `at` are in `m`; the valid pixels of the tile are in the
         // output and belong to no other tile, and no other part has these blocks of it.

@@ -1,7 +1,9 @@
-//! Executors for tests: real threads, and ones that call too often or never; and outputs between canaries.
+//! For tests: real threads, and executors that call too often or never; outputs between canaries; data, and errors of convolutions.
 #![allow(dead_code)] // not every test binary uses all of it
 
 use swath_kernels::exec::Executor;
+use swath_kernels::reference;
+use swath_kernels::shape::ConvShape;
 
 /// So many threads, started for each job.
 pub struct Threads(pub usize);
@@ -77,6 +79,31 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// The same with each value times a factor, of another random number; of every five values the first `zeros` are 0.
+pub fn scaled(len: usize, seed: u64, zeros: usize, factor: impl Fn(f32) -> f32) -> Vec<f32> {
+    let pairs = random(len, seed).into_iter().zip(random(len, seed + 7)).enumerate();
+    pairs.map(|(i, (v, e))| if zeros > 0 && i % 5 < zeros { 0.0 } else { v * factor(e) }).collect()
+}
+
+/// Errors of a convolution's output in NCHW: the largest as a share of `bound`, which is given the largest input and the sum of an
+/// output's weights by their absolute values; and the root mean square relative to the result's.
+pub fn errors(shape: &ConvShape, got: &[f32], x: &[f32], w: &[f32], bound: impl Fn(f64, f64) -> f64) -> (f64, f64) {
+    let want = reference::conv2d(shape, x, w, None);
+    let max_x = x.iter().map(|v| f64::from(v.abs())).fold(0.0, f64::max);
+    let plane = shape.oh * shape.ow;
+    let (mut worst, mut off, mut all) = (0.0f64, 0.0, 0.0);
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        let of = &w[i / plane % shape.oc * shape.terms()..][..shape.terms()];
+        let sum_w = of.iter().map(|v| f64::from(v.abs())).sum();
+        let error = (f64::from(*got) - want).abs();
+        worst = worst.max(error / bound(max_x, sum_w).max(f64::MIN_POSITIVE));
+        off += error * error;
+        all += want * want;
+    }
+    (worst, (off / all).sqrt())
 }
 
 pub fn bits(v: &[f32]) -> Vec<u32> {

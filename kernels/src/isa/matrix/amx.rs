@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::marker::PhantomData;
 use core::mem::offset_of;
 
-use super::{ROWS, TileProduct};
+use super::{MAX_TILES, ROWS, TileProduct};
 
 /// Whether CPU and operating system have bf16 products of tiles for this process.
 #[cfg(all(target_os = "linux", not(miri)))]
@@ -67,12 +67,8 @@ impl Registers {
     /// Shapes this thread's tile registers.
     ///
     /// # Safety
-    /// They are [`available`], and no other `Registers` lives in this thread.
-    ///
-    /// # Panics
-    /// If there are no rows, or more than [`ROWS`].
+    /// They are [`available`], no other `Registers` lives in this thread, and there are 1 to [`ROWS`] rows.
     pub unsafe fn new(rows: usize) -> Self {
-        assert!((1..=ROWS).contains(&rows));
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
         config.bytes[..8].fill(64);
         config.rows[..6].fill(rows as u8);
@@ -91,22 +87,18 @@ impl Drop for Registers {
 }
 
 impl Registers {
-    /// Products of so many tiles of pixels (1 or 2) with so many of output channels (1 or 2).
+    /// Products of so many tiles of pixels with so many of output channels, one or [`MAX_TILES`] each.
     ///
     /// # Safety
-    /// As [`TileProduct`] states, for the rows that the registers are shaped for.
-    ///
-    /// # Panics
-    /// For other numbers of tiles.
+    /// As for [`Tiles::multiply`](super::Tiles::multiply), for the rows that the registers are shaped for.
     pub unsafe fn multiply(&self, args: &TileProduct, tiles: [usize; 2]) {
         // SAFETY: the same contract; the registers are shaped.
         unsafe {
-            match tiles {
-                [1, 1] => product_1x1(args),
-                [1, 2] => product_1x2(args),
-                [2, 1] => product_2x1(args),
-                [2, 2] => product_2x2(args),
-                _ => panic!("no product of {tiles:?} tiles"),
+            match tiles.map(|n| n == MAX_TILES) {
+                [false, false] => product_1x1(args),
+                [false, true] => product_1x2(args),
+                [true, false] => product_2x1(args),
+                [true, true] => product_2x2(args),
             }
         }
     }
