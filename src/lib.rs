@@ -54,6 +54,7 @@
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 9 | [`data`] | data sets |
+//! | 9 | `onnx`, `ops` | ONNX files; operators on arrays of any element type (feature `onnx`) |
 //! | 10 | [`zoo`] | well-known networks as layer code |
 //!
 //! # What holds everywhere
@@ -78,6 +79,10 @@ pub mod infer;
 pub mod machine;
 mod model;
 pub mod nn;
+#[cfg(feature = "onnx")]
+pub mod onnx;
+#[cfg(feature = "onnx")]
+pub mod ops;
 pub mod par;
 mod tensor;
 pub mod tune;

@@ -1,0 +1,31 @@
+//! ONNX models: the file, and what it computes.
+//!
+//! [`ModelProto::read`] borrows everything from one slice of bytes, so that reading 88 MB of weights copies none of them.
+//! The reader is this crate's own: no generated code, no dependency, no `protoc`.
+//!
+//! ```no_run
+//! let bytes = std::fs::read("model.onnx")?;
+//! let model = swath::onnx::ModelProto::read(&bytes)?;
+//! for node in &model.graph.nodes {
+//!     println!("{} {:?} -> {:?}", node.op_type, node.inputs, node.outputs);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `wire` | protobuf's wire format |
+//! | `proto` | models, graphs, nodes, attributes, constants |
+//! | `external` | constants in files beside the model |
+
+mod error;
+mod external;
+mod proto;
+mod wire;
+
+pub use error::ReadError;
+pub use external::External;
+pub use proto::{
+    AttributeProto, AttributeValue, Dimension, ExternalPlace, GraphProto, ModelProto, NodeProto, TensorProto,
+    ValueInfo, ValueType,
+};

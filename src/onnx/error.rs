@@ -1,0 +1,54 @@
+//! What can be wrong with a file.
+
+use std::fmt;
+
+/// A file that is not an ONNX model, is damaged, or holds a form that this crate refuses; with the place in the file.
+///
+/// ```
+/// let error = swath::onnx::ModelProto::read(b"\x3a\x7f").unwrap_err();
+/// assert_eq!(error.to_string(), "byte 2, in the model: a field of 127 bytes, but 0 are left");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadError {
+    offset: usize,
+    places: Vec<String>,
+    problem: String,
+}
+
+impl ReadError {
+    /// The problem at a byte offset of the file.
+    pub(crate) fn new(offset: usize, problem: impl Into<String>) -> Self {
+        Self { offset, places: Vec::new(), problem: problem.into() }
+    }
+
+    /// Names the message that the problem lies in. The innermost message speaks first.
+    pub(crate) fn within(mut self, place: impl FnOnce() -> String) -> Self {
+        self.places.push(place());
+        self
+    }
+
+    /// Where in the file the problem is, in bytes from its start.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// What is wrong, without the place.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}", self.offset)?;
+        for (i, place) in self.places.iter().enumerate() {
+            write!(f, "{}{place}", if i == 0 { ", in " } else { " of " })?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// `Result` with [`ReadError`].
+pub(crate) type Read<T> = Result<T, ReadError>;

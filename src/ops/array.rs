@@ -1,0 +1,266 @@
+//! Arrays of any element type and any number of dimensions.
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+/// A type that elements can have.
+pub trait Element: Clone + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// Its name among the types.
+    const TYPE: ElementType;
+    /// Elements as data of an array.
+    fn wrap(elements: Vec<Self>) -> Data;
+    /// The elements, if they are of this type.
+    fn unwrap(data: &Data) -> Option<&[Self]>;
+}
+
+/// One list of the element types: name, Rust type, ONNX's number, ONNX's name.
+macro_rules! element_types {
+    ($($(#[$doc:meta])* $name:ident $rust:ty, $code:literal, $text:literal;)*) => {
+        /// The types of elements.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ElementType { $($(#[$doc])* $name,)* }
+
+        impl ElementType {
+            /// Every type.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// ONNX's number of the type.
+            pub fn code(self) -> i64 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The type of ONNX's number; `None` if this crate lacks it.
+            pub fn from_code(code: i64) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+
+            /// ONNX's name, such as `float`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Bytes of an element in memory.
+            pub fn bytes(self) -> usize {
+                match self { $(Self::$name => size_of::<$rust>(),)* }
+            }
+        }
+
+        /// Elements of one type.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Data { $($(#[$doc])* $name(Vec<$rust>),)* }
+
+        $(impl Element for $rust {
+            const TYPE: ElementType = ElementType::$name;
+            fn wrap(elements: Vec<Self>) -> Data { Data::$name(elements) }
+            fn unwrap(data: &Data) -> Option<&[Self]> {
+                match data { Data::$name(v) => Some(v), _ => None }
+            }
+        })*
+
+        impl Data {
+            /// The type of the elements.
+            pub fn element(&self) -> ElementType {
+                match self { $(Self::$name(_) => ElementType::$name,)* }
+            }
+
+            /// Zeros, `false`, or empty strings.
+            pub fn zeros(element: ElementType, len: usize) -> Self {
+                match element { $(ElementType::$name => Self::$name(vec![Default::default(); len]),)* }
+            }
+        }
+
+        /// Runs the same code on elements of any type: `each!(data, v => v.len())`.
+        macro_rules! each {
+            ($data:expr, $v:ident => $body:expr) => {
+                match $data { $($crate::ops::Data::$name($v) => $body,)* }
+            };
+        }
+    };
+}
+
+element_types! {
+    /// 32-bit floats.
+    F32 f32, 1, "float";
+    /// Unsigned bytes.
+    U8 u8, 2, "uint8";
+    /// Signed bytes.
+    I8 i8, 3, "int8";
+    /// Unsigned 16-bit integers.
+    U16 u16, 4, "uint16";
+    /// Signed 16-bit integers.
+    I16 i16, 5, "int16";
+    /// Signed 32-bit integers.
+    I32 i32, 6, "int32";
+    /// Signed 64-bit integers: shapes and indices.
+    I64 i64, 7, "int64";
+    /// Text.
+    Str String, 8, "string";
+    /// Truth values.
+    Bool bool, 9, "bool";
+    /// 16-bit floats of IEEE 754.
+    F16 f16, 10, "float16";
+    /// 64-bit floats.
+    F64 f64, 11, "double";
+    /// Unsigned 32-bit integers.
+    U32 u32, 12, "uint32";
+    /// Unsigned 64-bit integers.
+    U64 u64, 13, "uint64";
+    /// 16-bit floats with the exponent of 32-bit ones.
+    Bf16 bf16, 16, "bfloat16";
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl ElementType {
+    /// Whether it is a type of floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    /// Whether it is a type of integers.
+    pub fn is_integer(self) -> bool {
+        !self.is_float() && !matches!(self, Self::Bool | Self::Str)
+    }
+
+    /// Bytes that elements take in a file; `None` if that overflows.
+    pub fn packed_bytes(self, elements: usize) -> Option<usize> {
+        elements.checked_mul(self.bytes())
+    }
+}
+
+impl Data {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        each!(self, v => v.len())
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements from little-endian bytes, at any alignment. What is left over is left out; text has no such form and gives
+    /// nothing.
+    pub fn from_le_bytes(element: ElementType, bytes: &[u8]) -> Self {
+        macro_rules! numbers {
+            ($n:literal, $variant:ident, $read:expr) => {
+                Self::$variant(bytes.as_chunks::<$n>().0.iter().map(|&b| $read(b)).collect())
+            };
+        }
+        match element {
+            ElementType::F32 => numbers!(4, F32, f32::from_le_bytes),
+            ElementType::F64 => numbers!(8, F64, f64::from_le_bytes),
+            ElementType::F16 => numbers!(2, F16, f16::from_le_bytes),
+            ElementType::Bf16 => numbers!(2, Bf16, bf16::from_le_bytes),
+            ElementType::I8 => numbers!(1, I8, i8::from_le_bytes),
+            ElementType::I16 => numbers!(2, I16, i16::from_le_bytes),
+            ElementType::I32 => numbers!(4, I32, i32::from_le_bytes),
+            ElementType::I64 => numbers!(8, I64, i64::from_le_bytes),
+            ElementType::U8 => Self::U8(bytes.to_vec()),
+            ElementType::U16 => numbers!(2, U16, u16::from_le_bytes),
+            ElementType::U32 => numbers!(4, U32, u32::from_le_bytes),
+            ElementType::U64 => numbers!(8, U64, u64::from_le_bytes),
+            ElementType::Bool => Self::Bool(bytes.iter().map(|&b| b != 0).collect()),
+            ElementType::Str => Self::Str(Vec::new()),
+        }
+    }
+}
+
+/// An array: elements with their dimensions, the last dimension contiguous.
+///
+/// ```
+/// use swath::ops::Array;
+///
+/// let shape = Array::vector(vec![1i64, 3, 224, 224]);
+/// assert_eq!(shape.dims(), [4]);
+/// assert_eq!(shape.elements::<i64>(), Some(&[1, 3, 224, 224][..]));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    dims: Vec<usize>,
+    data: Data,
+}
+
+impl Array {
+    /// Elements with dimensions; `None` if their number is another one.
+    pub fn new(dims: impl Into<Vec<usize>>, data: Data) -> Option<Self> {
+        let dims = dims.into();
+        (count(&dims) == Some(data.len())).then_some(Self { dims, data })
+    }
+
+    /// Elements with dimensions that are known to agree.
+    ///
+    /// # Panics
+    ///
+    /// If they do not.
+    pub(crate) fn of<T: Element>(dims: impl Into<Vec<usize>>, elements: Vec<T>) -> Self {
+        Self::new(dims, T::wrap(elements)).expect("as many elements as the dimensions make")
+    }
+
+    /// An array of one dimension.
+    pub fn vector<T: Element>(elements: Vec<T>) -> Self {
+        Self::of([elements.len()], elements)
+    }
+
+    /// An array without dimensions.
+    pub fn scalar<T: Element>(element: T) -> Self {
+        Self::of([], vec![element])
+    }
+
+    /// The dimensions.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.dims.len()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The elements, of whatever type.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements, of whatever type, without the dimensions.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The type of the elements.
+    pub fn element(&self) -> ElementType {
+        self.data.element()
+    }
+
+    /// The elements, if they are of the type `T`.
+    pub fn elements<T: Element>(&self) -> Option<&[T]> {
+        T::unwrap(&self.data)
+    }
+
+    /// The same elements with other dimensions; `None` if those make another number of elements.
+    pub fn with_dims(self, dims: impl Into<Vec<usize>>) -> Option<Self> {
+        Self::new(dims, self.data)
+    }
+}
+
+/// The number of elements that dimensions make; `None` if it does not fit.
+pub(crate) fn count(dims: &[usize]) -> Option<usize> {
+    if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) }
+}
