@@ -35,7 +35,8 @@ use core::marker::PhantomData;
 use function::*;
 
 use crate::epilogue::Activation;
-use crate::isa::{self, Isa, Kernel, Level, entry};
+use crate::isa::{self, Isa, Kernel, Level};
+use crate::registry::{by_level, edges};
 
 pub use softmax::{SoftmaxArgs, SoftmaxRow, log_softmax, softmax, softmax_table};
 
@@ -105,6 +106,8 @@ impl<I: Isa, F: Function> Kernel<I> for Map<F> {
     }
 }
 
+edges!(edge);
+
 /// The rows of one level, in the order of [`index`].
 macro_rules! level_rows {
     ($level:ident, $entry:ident) => {
@@ -132,7 +135,7 @@ macro_rules! level_rows {
             name: concat!($name, "_f32_", stringify!($entry)),
             level: Level::$level,
             bound: Bound { ulp: $ulp, abs: $abs },
-            run: entry::$entry::<Map<$f>>,
+            run: edge::$entry::run::<Map<$f>>,
         }),*]
     };
 }
@@ -140,27 +143,14 @@ macro_rules! level_rows {
 /// 2^-140: a few roundings of subnormal numbers.
 const TINY: f32 = f32::from_bits(1 << 9);
 
-static SCALAR: [Row; 16] = level_rows!(Scalar, scalar);
-#[cfg(target_arch = "x86_64")]
-static AVX2: [Row; 16] = level_rows!(Avx2, avx2);
-#[cfg(target_arch = "x86_64")]
-static AVX512: [Row; 16] = level_rows!(Avx512, avx512);
-#[cfg(target_arch = "aarch64")]
-static NEON: [Row; 16] = level_rows!(Neon, neon);
+by_level! {
+    /// All rows of a level; empty for a level of another architecture.
+    pub fn table() -> [Row];
 
-/// All rows of a level; empty for a level of another architecture.
-pub fn table(level: Level) -> &'static [Row] {
-    match level {
-        Level::Scalar => &SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => &NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    Scalar: &level_rows!(Scalar, scalar),
+    Avx2: &level_rows!(Avx2, avx2),
+    Avx512: &level_rows!(Avx512, avx512),
+    Neon: &level_rows!(Neon, neon),
 }
 
 /// An activation's place in a level's rows.

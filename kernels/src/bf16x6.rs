@@ -30,8 +30,9 @@ mod split;
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
 use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE, pair, parts};
-use crate::isa::{self, Cpu, Entry, Level};
+use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 
@@ -47,22 +48,22 @@ struct Row {
     panel: Entry<PanelArgs>,
 }
 
-macro_rules! rows {
-    ($($(#[$on:meta])? $level:ident $entry:ident;)*) => {
-        &[$($(#[$on])? Row {
-            level: Level::$level,
-            split: isa::entry::$entry::<Split>,
-            panel: isa::entry::$entry::<Panel>,
-        }),*]
+edges!(edge);
+
+macro_rules! row {
+    ($level:ident $entry:ident) => {
+        &[Row { level: Level::$level, split: edge::$entry::run::<Split>, panel: edge::$entry::run::<Panel> }]
     };
 }
 
-static ROWS_OF_LEVELS: &[Row] = rows! {
-    Scalar scalar;
-    #[cfg(target_arch = "x86_64")] Avx2 avx2;
-    #[cfg(target_arch = "x86_64")] Avx512 avx512;
-    #[cfg(target_arch = "aarch64")] Neon neon;
-};
+by_level! {
+    fn rows() -> [Row];
+
+    Scalar: row!(Scalar scalar),
+    Avx2: row!(Avx2 avx2),
+    Avx512: row!(Avx512 avx512),
+    Neon: row!(Neon neon),
+}
 
 /// The most that an output may be off, for sums of so many terms, inputs of at most `max_x` and weights of an output whose absolute
 /// values sum to `sum_w`; all finite, and below 1e38.
@@ -172,7 +173,7 @@ impl Bf16x6 {
         if input == Layout::Nchw {
             return Err("reads blocked or nhwc input, not nchw");
         }
-        let row = ROWS_OF_LEVELS.iter().find(|r| r.level == level).ok_or("no kernels at this level")?;
+        let row = rows(level).first().ok_or("no kernels at this level")?;
         let (xs, ys) = (input.strides(shape.input()), output.strides(shape.output()));
         let mut this = Self { shape: *shape, unit, row, xs, ys, input, output, most: 1 };
         if this.scratch_len() > MAX_SCRATCH {

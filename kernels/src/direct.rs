@@ -76,8 +76,8 @@ pub struct Direct {
 struct Tiling {
     /// Along rows.
     rows: TileSet,
-    /// Down columns.
-    columns: TileSet,
+    /// Down columns; none for tiles that end in half a block.
+    columns: Option<TileSet>,
     /// Along rows, with first and last pixels that may lack taps, where the level has them for this stride.
     edges: Option<TileSet>,
     /// Whether they end in half a block, so that one tile must cover all of its blocks.
@@ -136,18 +136,18 @@ impl Direct {
         let terms = s.terms();
         let tiles = Tiling {
             rows: TileSet::new(level, access, terms),
-            columns: TileSet::new(level, Access::Strided, terms),
+            columns: Some(TileSet::new(level, Access::Strided, terms)),
             edges: edge_access.map(|a| TileSet::new(level, a, terms)),
             half: false,
         };
+        // Where no column of outputs needs tiles of its own.
         let half = || {
             let rows = TileSet::half(level, access, terms)?;
-            let columns = TileSet::half(level, Access::Strided, terms)?;
             let edges = match edge_access {
                 Some(a) => Some(TileSet::half(level, a, terms)?),
                 None => None,
             };
-            Some(Tiling { rows, columns, edges, half: true })
+            (edges.is_some() || inner.len() == x.output).then_some(Tiling { rows, columns: None, edges, half: true })
         };
         let last = (s.oc - 1) % BLOCK + 1;
         let mut this = Self {

@@ -21,9 +21,11 @@ mod x86;
 pub use neon::Neon;
 pub use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+pub use x86::{Avx2, Avx512, Avx512Half};
 
 use thiserror::Error;
+
+use crate::registry::compiled_in;
 
 /// An instruction-set level: the key of every kernel table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,19 +77,12 @@ impl Level {
         AVAILABLE.get_or_init(|| Level::ALL.into_iter().filter(|l| l.is_available()).collect())
     }
 
-    /// Whether this machine can run the level.
+    /// Whether this machine can run the level, and its code is compiled in (cargo features `avx2`, `avx512`, `neon`).
     pub fn is_available(self) -> bool {
-        match self {
-            Level::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Avx2::new().is_some(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Avx512::new().is_some(),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => Neon::new().is_some(),
-            #[allow(unreachable_patterns)]
-            _ => false,
-        }
+        compiled_in! { Avx2 => if self == Level::Avx2 { return Avx2::new().is_some(); } }
+        compiled_in! { Avx512 => if self == Level::Avx512 { return Avx512::new().is_some(); } }
+        compiled_in! { Neon => if self == Level::Neon { return Neon::new().is_some(); } }
+        self == Level::Scalar
     }
 }
 

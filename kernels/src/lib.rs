@@ -16,6 +16,7 @@
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
+//! | 1 | [`registry`] | levels that are compiled in, outermost edges, the list of all kernel tables |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
@@ -62,6 +63,7 @@ pub mod pool;
 pub mod probe;
 pub mod reference;
 mod region;
+pub mod registry;
 pub mod shape;
 pub mod tile;
 pub mod vecmath;

@@ -38,8 +38,9 @@ use core::ops::Range;
 
 pub use adaptive::AdaptiveShape;
 
-use crate::isa::{self, Level, entry};
+use crate::isa::{self, Level};
 use crate::layout::{BLOCK, Layout, blocks};
+use crate::registry::{by_level, edges};
 use crate::shape::{MAX_ELEMENTS, Padding, PoolShape, checked_elements};
 
 use adaptive::Adaptive;
@@ -138,6 +139,8 @@ impl PoolRow {
     }
 }
 
+edges!(edge);
+
 /// The rows of one level: of each operation the unrolled ones first, then the one for everything.
 macro_rules! level_rows {
     ($level:ident, $entry:ident) => {
@@ -160,32 +163,19 @@ macro_rules! level_rows {
             level: Level::$level,
             op: Op::$op,
             window: $window,
-            run: entry::$entry::<$kernel>,
+            run: edge::$entry::run::<$kernel>,
         }),*]
     };
 }
 
-static SCALAR: [PoolRow; 10] = level_rows!(Scalar, scalar);
-#[cfg(target_arch = "x86_64")]
-static AVX2: [PoolRow; 10] = level_rows!(Avx2, avx2);
-#[cfg(target_arch = "x86_64")]
-static AVX512: [PoolRow; 10] = level_rows!(Avx512, avx512);
-#[cfg(target_arch = "aarch64")]
-static NEON: [PoolRow; 10] = level_rows!(Neon, neon);
+by_level! {
+    /// All pooling kernels of a level; empty for a level of another architecture.
+    pub fn table() -> [PoolRow];
 
-/// All pooling kernels of a level; empty for a level of another architecture.
-pub fn table(level: Level) -> &'static [PoolRow] {
-    match level {
-        Level::Scalar => &SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => &NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    Scalar: &level_rows!(Scalar, scalar),
+    Avx2: &level_rows!(Avx2, avx2),
+    Avx512: &level_rows!(Avx512, avx512),
+    Neon: &level_rows!(Neon, neon),
 }
 
 /// Units of one image, and the channels that they interleave.

@@ -13,11 +13,13 @@
 use core::hint::black_box;
 use std::sync::OnceLock;
 
-use crate::isa::{Cpu, Isa, Kernel, Level, LevelError, entry};
+use crate::isa::{Cpu, Entry, Isa, Kernel, Level, LevelError};
+use crate::registry::{by_level, edges};
 
 /// Accumulators at levels with 16 registers; with two operands (and a product, where nothing fuses) they all fit.
 const ACC_16: usize = 12;
 /// Accumulators at levels with 32 registers.
+#[allow(dead_code)] // such a level may be left out
 const ACC_32: usize = 24;
 /// Vectors that [`read_bytes`] loads per round of its loop, each with an accumulator of its own.
 const READS: usize = 8;
@@ -45,22 +47,27 @@ impl<I: Isa, const ACC: usize> Kernel<I> for Fma<ACC> {
 }
 
 /// What [`Read`] takes.
-struct ReadArgs<'a> {
-    data: &'a [f32],
+struct ReadArgs {
+    data: *const f32,
+    len: usize,
     passes: u64,
 }
 
 /// Sums all whole runs of `READS` vectors, `passes` times.
-struct Read<'a>(core::marker::PhantomData<&'a ()>);
+struct Read;
 
-impl<'a, I: Isa> Kernel<I> for Read<'a> {
-    type Args = ReadArgs<'a>;
+impl<I: Isa> Kernel<I> for Read {
+    type Args = ReadArgs;
 
+    /// # Safety
+    /// `data` is readable for `len` floats.
     #[inline(always)]
-    unsafe fn run(s: I, args: &ReadArgs<'a>) {
+    unsafe fn run(s: I, args: &ReadArgs) {
+        // SAFETY: the contract.
+        let data = unsafe { core::slice::from_raw_parts(args.data, args.len) };
         let mut acc = [s.zero(); READS];
         for _ in 0..args.passes {
-            for run in args.data.chunks_exact(READS * I::LANES) {
+            for run in data.chunks_exact(READS * I::LANES) {
                 for (i, v) in acc.iter_mut().enumerate() {
                     // SAFETY: the run holds READS * LANES floats, and i < READS.
                     *v = s.add(*v, unsafe { s.load(run.as_ptr().add(i * I::LANES)) });
@@ -69,6 +76,40 @@ impl<'a, I: Isa> Kernel<I> for Read<'a> {
         }
         keep(s, acc);
     }
+}
+
+edges!(edge);
+
+/// The probes of a level.
+struct Row {
+    accumulators: usize,
+    fma: Entry<u64>,
+    read: Entry<ReadArgs>,
+}
+
+macro_rules! row {
+    ($entry:ident $accumulators:expr) => {
+        &[Row {
+            accumulators: $accumulators,
+            fma: edge::$entry::run::<Fma<{ $accumulators }>>,
+            read: edge::$entry::run::<Read>,
+        }]
+    };
+}
+
+by_level! {
+    fn rows() -> [Row];
+
+    Scalar: row!(scalar ACC_16),
+    Avx2: row!(avx2 ACC_16),
+    Avx512: row!(avx512 ACC_32),
+    Neon: row!(neon ACC_32),
+}
+
+/// The probes of a level that this machine has.
+fn available(level: Level) -> Result<&'static Row, LevelError> {
+    let level = Cpu::detect().lowered(level)?.level;
+    Ok(rows(level).first().expect("an available level has probes"))
 }
 
 /// Makes the accumulators count as used. Each is stored: at the scalar level, whole vectors in memory at the end are
@@ -97,20 +138,10 @@ fn keep<I: Isa, const N: usize>(s: I, acc: [I::V; N]) {
 /// # Ok::<(), swath_kernels::isa::LevelError>(())
 /// ```
 pub fn fma_flops(level: Level, iterations: u64) -> Result<u64, LevelError> {
-    let level = Cpu::detect().lowered(level)?.level;
+    let row = available(level)?;
     // SAFETY: the machine has the level; the kernel asks for nothing else.
-    let acc = unsafe {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => (entry::avx512::<Fma<ACC_32>>(&iterations), ACC_32).1,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => (entry::avx2::<Fma<ACC_16>>(&iterations), ACC_16).1,
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => (entry::neon::<Fma<ACC_32>>(&iterations), ACC_32).1,
-            _ => (entry::scalar::<Fma<ACC_16>>(&iterations), ACC_16).1,
-        }
-    };
-    Ok(iterations * (2 * acc * level.lanes()) as u64)
+    unsafe { (row.fma)(&iterations) };
+    Ok(iterations * (2 * row.accumulators * level.lanes()) as u64)
 }
 
 /// Reads `data` from one end to the other, `passes` times; returns the number of bytes read, which leaves out a tail
@@ -125,20 +156,10 @@ pub fn fma_flops(level: Level, iterations: u64) -> Result<u64, LevelError> {
 /// # Ok::<(), swath_kernels::isa::LevelError>(())
 /// ```
 pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelError> {
-    let level = Cpu::detect().lowered(level)?.level;
-    let args = ReadArgs { data, passes };
-    // SAFETY: the machine has the level; the kernel asks for nothing else.
-    unsafe {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => entry::avx512::<Read<'_>>(&args),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => entry::avx2::<Read<'_>>(&args),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => entry::neon::<Read<'_>>(&args),
-            _ => entry::scalar::<Read<'_>>(&args),
-        }
-    }
+    let row = available(level)?;
+    let args = ReadArgs { data: data.as_ptr(), len: data.len(), passes };
+    // SAFETY: the machine has the level; the slice is as long as it says.
+    unsafe { (row.read)(&args) };
     let run = READS * level.lanes();
     Ok(passes * (data.len() / run * run * size_of::<f32>()) as u64)
 }
@@ -153,11 +174,9 @@ pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelE
 pub fn half_registers_gain() -> bool {
     static GAIN: OnceLock<bool> = OnceLock::new();
     *GAIN.get_or_init(|| {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        #[cfg(all(target_arch = "x86_64", feature = "avx512", not(miri)))]
         if Level::Avx512.is_available() {
             use std::time::{Duration, Instant};
-
-            use crate::isa::Entry;
 
             let time = |run: Entry<u64>| {
                 let start = Instant::now();
@@ -168,7 +187,7 @@ pub fn half_registers_gain() -> bool {
             // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted.
             let mut fastest = [Duration::MAX; 2];
             for _ in 0..4 {
-                let runs: [Entry<u64>; 2] = [entry::avx512::<Fma<ACC_32>>, entry::avx512_half::<Fma<ACC_32>>];
+                let runs: [Entry<u64>; 2] = [edge::avx512::run::<Fma<ACC_32>>, edge::avx512_half::run::<Fma<ACC_32>>];
                 fastest = core::array::from_fn(|i| fastest[i].min(time(runs[i])));
             }
             let [whole, half] = fastest;

@@ -36,9 +36,10 @@ pub(crate) use strand::Strand;
 use core::ops::Range;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use crate::isa::{self, Cpu, Entry, Isa, Kernel, Level};
+use crate::isa::{Cpu, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::probe;
+use crate::registry::by_level;
 
 /// One loop of the reduction: how often, and how far `x` and `w` move, in floats.
 #[derive(Clone, Copy, Debug)]
@@ -717,33 +718,53 @@ pub struct Row {
     pub run: Entry<TileArgs>,
 }
 
-/// Rows of one level: for each width of output channels, the numbers of pixels, for every access; `strided` and `packed` list
-/// those of these two. A group shares an entry and its lanes.
+/// The outermost edges, a module for each access: rustc generates the code of a module's functions together, and several modules'
+/// at the same time.
+mod edge {
+    use crate::registry::edges;
+
+    edges!(pub(super) blocked1);
+    edges!(pub(super) blocked2);
+    edges!(pub(super) blocked1_edge);
+    edges!(pub(super) blocked2_edge);
+    edges!(pub(super) plain);
+    edges!(pub(super) strided);
+    edges!(pub(super) packed);
+}
+
+/// Rows of one level: for each width of output channels, the numbers of pixels, for every access but `Strided` and `Packed`, which
+/// have lists of their own. `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
+/// every access they were a third of all of AVX-512's code, for layers that end in 8 or 24 channels. A group shares an entry and its
+/// lanes.
 macro_rules! rows {
     ($level:ident, $name:literal;
      $($entry:ident $lanes:literal {
-        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*];)*
+        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*];)*
      })*) => {
         &[$($(
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked1, "conv", 16, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked2, "conv_s2", 32, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked1Edge, "conv_edge", 16, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Blocked2Edge, "conv_s2_edge", 32, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain1, "stem_s1", 1, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain2, "stem_s2", 2, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, Plain4, "stem_s4", 4, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked1 Blocked1, "conv", 16, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked2 Blocked2, "conv_s2", 32, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked1_edge Blocked1Edge, "conv_edge", 16, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked2_edge Blocked2Edge, "conv_s2_edge", 32, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain1, "stem_s1", 1, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain2, "stem_s2", 2, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain4, "stem_s4", 4, 1, false),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $smr, Strided, "conv_any", 0, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $nmr, blocked1 Blocked1, "conv", 16, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $nmr, blocked1_edge Blocked1Edge, "conv_edge", 16, 1, true),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, Packed, "gemm", 1, $pmr, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $smr, strided Strided, "conv_any", 0, 1, false),
+            )*
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, packed Packed, "gemm", 1, $pmr, false),
             )*
         )*)*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $cols:literal, $mr:literal,
-     $access:ident, $prefix:literal, $ps:expr, $ks:expr, $edge:literal) => {
+     $module:ident $access:ident, $prefix:literal, $ps:expr, $ks:expr, $edge:literal) => {
         Row {
             name: concat!($prefix, "_f32_", $mr, "x", $cols, "_", $name),
             level: Level::$level,
@@ -751,72 +772,56 @@ macro_rules! rows {
             mr: $mr,
             cols: $cols,
             blocks: usize::div_ceil($cols, BLOCK),
-            run: isa::entry::$entry::<Tile<{ $mr }, { $cols / $lanes }, { $ps }, { $ks }, { $edge }>>,
+            run: edge::$module::$entry::run::<Tile<{ $mr }, { $cols / $lanes }, { $ps }, { $ks }, { $edge }>>,
         }
     };
 }
 
-/// 16 registers and no memory operand for multiply-add; 4 floats to the register.
-static SCALAR: &[Row] = rows! {
-    Scalar, "scalar";
-    scalar 4 {
-        16: [1 2] strided [1 2] packed [1 2];
-    }
-};
+by_level! {
+    /// All tile kernels of a level; none for a level of another architecture.
+    pub fn rows() -> [Row];
 
-/// 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
-#[cfg(target_arch = "x86_64")]
-static AVX2: &[Row] = rows! {
-    Avx2, "avx2";
-    avx2 8 {
-        8: [1 2 3 4 5 6 7 8 9 10] strided [1 2 3 4 5 6] packed [];
-        16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6];
-        24: [1 2 3] strided [1 2 3] packed [];
-        32: [1 2] strided [1 2] packed [1 2];
-    }
-};
-
-/// 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
-/// block is at most half full, tiles of half as wide vectors save a half of its time.
-#[cfg(target_arch = "x86_64")]
-static AVX512: &[Row] = rows! {
-    Avx512, "avx512";
-    avx512 16 {
-        16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-        32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-        48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9];
-        64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6];
-    }
-    avx512_half 8 {
-        8: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [];
-        24: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [];
-    }
-};
-
-/// 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
-/// the compiler spill.
-#[cfg(target_arch = "aarch64")]
-static NEON: &[Row] = rows! {
-    Neon, "neon";
-    neon 4 {
-        16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5];
-        32: [1 2] strided [1 2] packed [1 2];
-    }
-};
-
-/// All tile kernels of a level; none for a level of another architecture.
-pub fn rows(level: Level) -> &'static [Row] {
-    match level {
-        Level::Scalar => SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    // 16 registers and no memory operand for multiply-add; 4 floats to the register.
+    Scalar: rows! {
+        Scalar, "scalar";
+        scalar 4 {
+            16: [1 2] strided [1 2] packed [1 2] narrow [];
+        }
+    },
+    // 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
+    Avx2: rows! {
+        Avx2, "avx2";
+        avx2 8 {
+            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10];
+            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [];
+            24: [] strided [] packed [] narrow [1 2 3];
+            32: [1 2] strided [1 2] packed [1 2] narrow [];
+        }
+    },
+    // 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
+    // block is at most half full, tiles of half as wide vectors save a half of its time.
+    Avx512: rows! {
+        Avx512, "avx512";
+        avx512 16 {
+            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [];
+            32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [];
+            48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [];
+            64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [];
+        }
+        avx512_half 8 {
+            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+            24: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9];
+        }
+    },
+    // 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
+    // the compiler spill.
+    Neon: rows! {
+        Neon, "neon";
+        neon 4 {
+            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [];
+            32: [1 2] strided [1 2] packed [1 2] narrow [];
+        }
+    },
 }
 
 /// Most blocks of output channels in a tile, on any level.

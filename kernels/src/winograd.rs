@@ -55,8 +55,9 @@ use transform::{F2, F4, F6, Transform};
 
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
-use crate::isa::{self, Cpu, Entry, Level};
+use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
 
@@ -140,6 +141,8 @@ pub struct TransformRow {
     pub(crate) output: Entry<OutputArgs>,
 }
 
+edges!(edge);
+
 macro_rules! transform_rows {
     ($level:ident, $entry:ident, $name:literal) => {
         &[
@@ -153,33 +156,20 @@ macro_rules! transform_rows {
             name: concat!("winograd", $m, "_f32_", $name),
             level: Level::$level,
             variant: Variant::$variant,
-            input: isa::entry::$entry::<InputTile<$variant, $m, $p>>,
-            output: isa::entry::$entry::<OutputTile<$variant, $m, $p>>,
+            input: edge::$entry::run::<InputTile<$variant, $m, $p>>,
+            output: edge::$entry::run::<OutputTile<$variant, $m, $p>>,
         }
     };
 }
 
-static SCALAR: &[TransformRow] = transform_rows!(Scalar, scalar, "scalar");
-#[cfg(target_arch = "x86_64")]
-static AVX2: &[TransformRow] = transform_rows!(Avx2, avx2, "avx2");
-#[cfg(target_arch = "x86_64")]
-static AVX512: &[TransformRow] = transform_rows!(Avx512, avx512, "avx512");
-#[cfg(target_arch = "aarch64")]
-static NEON: &[TransformRow] = transform_rows!(Neon, neon, "neon");
+by_level! {
+    /// The transforms of a level, one row a variant; none for a level of another architecture.
+    pub fn transforms() -> [TransformRow];
 
-/// The transforms of a level, one row a variant; none for a level of another architecture.
-pub fn transforms(level: Level) -> &'static [TransformRow] {
-    match level {
-        Level::Scalar => SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    Scalar: transform_rows!(Scalar, scalar, "scalar"),
+    Avx2: transform_rows!(Avx2, avx2, "avx2"),
+    Avx512: transform_rows!(Avx512, avx512, "avx512"),
+    Neon: transform_rows!(Neon, neon, "neon"),
 }
 
 /// Bytes of transformed inputs and products that a chunk aims at: with the weights of a point they stay in L2.

@@ -13,7 +13,8 @@
 //! `(6 + abs(x_i - m) / 2 + c / 8) 2^-23` relative, plus 2^-140, and log-softmax within `(4 + c / 8) 2^-23` of
 //! `1 + abs(y)`.
 
-use crate::isa::{self, Isa, Kernel, Level, entry};
+use crate::isa::{self, Isa, Kernel, Level};
+use crate::registry::{by_level, edges};
 use crate::vecmath::{exp, log};
 
 /// What softmax's entry point takes.
@@ -125,6 +126,8 @@ impl<I: Isa, const LOG: bool> Kernel<I> for Softmax<LOG> {
     }
 }
 
+edges!(edge);
+
 macro_rules! level_rows {
     ($level:ident, $entry:ident) => {
         [
@@ -132,39 +135,26 @@ macro_rules! level_rows {
                 name: concat!("softmax_f32_", stringify!($entry)),
                 level: Level::$level,
                 log: false,
-                run: entry::$entry::<Softmax<false>>,
+                run: edge::$entry::run::<Softmax<false>>,
             },
             SoftmaxRow {
                 name: concat!("log_softmax_f32_", stringify!($entry)),
                 level: Level::$level,
                 log: true,
-                run: entry::$entry::<Softmax<true>>,
+                run: edge::$entry::run::<Softmax<true>>,
             },
         ]
     };
 }
 
-static SCALAR: [SoftmaxRow; 2] = level_rows!(Scalar, scalar);
-#[cfg(target_arch = "x86_64")]
-static AVX2: [SoftmaxRow; 2] = level_rows!(Avx2, avx2);
-#[cfg(target_arch = "x86_64")]
-static AVX512: [SoftmaxRow; 2] = level_rows!(Avx512, avx512);
-#[cfg(target_arch = "aarch64")]
-static NEON: [SoftmaxRow; 2] = level_rows!(Neon, neon);
+by_level! {
+    /// Softmax and log-softmax of a level; empty for a level of another architecture.
+    pub fn softmax_table() -> [SoftmaxRow];
 
-/// Softmax and log-softmax of a level; empty for a level of another architecture.
-pub fn softmax_table(level: Level) -> &'static [SoftmaxRow] {
-    match level {
-        Level::Scalar => &SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => &NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    Scalar: &level_rows!(Scalar, scalar),
+    Avx2: &level_rows!(Avx2, avx2),
+    Avx512: &level_rows!(Avx512, avx512),
+    Neon: &level_rows!(Neon, neon),
 }
 
 fn run(level: Level, log: bool, rows: usize, cols: usize, x: &[f32], y: &mut [f32]) {

@@ -1,6 +1,7 @@
 //! The table of kernels, and how a line is cut into runs.
 
-use crate::isa::{self, Entry, Level};
+use crate::isa::{Entry, Level};
+use crate::registry::by_level;
 
 use super::lanes::{LaneArgs, Lanes, ONE, OWN, PERMUTED};
 
@@ -47,6 +48,15 @@ pub enum Source {
     One,
 }
 
+/// The outermost edges, a module for each source, so that their code is generated side by side.
+mod edge {
+    use crate::registry::edges;
+
+    edges!(pub(super) dw);
+    edges!(pub(super) group);
+    edges!(pub(super) splat);
+}
+
 /// Rows of one level: for each number of taps, stride and overhang, the numbers of pixels of depthwise kernels, and of those
 /// for groups.
 macro_rules! rows {
@@ -54,96 +64,80 @@ macro_rules! rows {
      $($taps:literal = $kw:literal $s:literal hang $l:literal $r:literal:
        dw [$($mr:literal)*] group [$($gmr:literal)*] splat [$($omr:literal)*];)*) => {
         &[$($(
-            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $mr, "dw", Own, OWN),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $mr, dw, Own, OWN),
         )* $(
-            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $gmr, "group", Permuted, PERMUTED),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $gmr, group, Permuted, PERMUTED),
         )* $(
-            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $omr, "splat", One, ONE),
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $omr, splat, One, ONE),
         )*)*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $taps:literal, $kw:literal, $s:literal,
-     $l:literal, $r:literal, $mr:literal, $family:literal, $source:ident, $from:ident) => {
+     $l:literal, $r:literal, $mr:literal, $family:ident, $source:ident, $from:ident) => {
         Row {
-            name: concat!($family, $taps, "_f32_", $mr, "x", $lanes, "_", $name),
+            name: concat!(stringify!($family), $taps, "_f32_", $mr, "x", $lanes, "_", $name),
             level: Level::$level,
             mr: $mr,
             kw: $kw,
             stride: $s,
             source: Source::$source,
             overhang: [$l, $r],
-            run: isa::entry::$entry::<Lanes<{ $mr }, { $kw }, { $s }, { $from }, { $l }, { $r }>>,
+            run: edge::$family::$entry::run::<Lanes<{ $mr }, { $kw }, { $s }, { $from }, { $l }, { $r }>>,
         }
     };
 }
 
 // `even`: windows of stride 2 over an even number of pixels, padded by half a window, hang over the end by one tap less.
 
-static SCALAR: &[Row] = rows! {
-    Scalar, scalar, 4, "scalar";
-    "any" = 1 1 hang 0 0: dw [1 2 3 4] group [1 2] splat [1 2 3 4];
-    "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2];
-    "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2];
-    "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
-};
+by_level! {
+    /// All kernels of this family at a level; none for a level of another architecture.
+    pub fn rows() -> [Row];
 
-/// 16 registers; some sizes that should fit them make the compiler spill.
-#[cfg(target_arch = "x86_64")]
-static AVX2: &[Row] = rows! {
-    Avx2, avx2, 8, "avx2";
-    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
-    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8 9 10];
-    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [];
-    "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-    "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6] group [] splat [];
-    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-};
-
-/// 32 registers. Beyond these sizes the compiler stops unrolling, or spills.
-#[cfg(target_arch = "x86_64")]
-static AVX512: &[Row] = rows! {
-    Avx512, avx512, 16, "avx512";
-    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
-    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
-    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
-    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
-    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
-    "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-    "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
-    "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
-};
-
-/// 32 registers.
-#[cfg(target_arch = "aarch64")]
-static NEON: &[Row] = rows! {
-    Neon, neon, 4, "neon";
-    "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
-    "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
-    "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-    "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
-};
-
-/// All kernels of this family at a level; none for a level of another architecture.
-pub fn rows(level: Level) -> &'static [Row] {
-    match level {
-        Level::Scalar => SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+    Scalar: rows! {
+        Scalar, scalar, 4, "scalar";
+        "any" = 1 1 hang 0 0: dw [1 2 3 4] group [1 2] splat [1 2 3 4];
+        "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2];
+        "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2];
+        "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
+    },
+    // 16 registers; some sizes that should fit them make the compiler spill.
+    Avx2: rows! {
+        Avx2, avx2, 8, "avx2";
+        "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8 9 10];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [];
+        "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+        "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6] group [] splat [];
+        "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    },
+    // 32 registers. Beyond these sizes the compiler stops unrolling, or spills.
+    Avx512: rows! {
+        Avx512, avx512, 16, "avx512";
+        "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7 8 9 10] splat [1 2 3 4 5 6 7 8 9 10];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8 9 10] group [1 2 3 4 5 6 7] splat [];
+        "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+        "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6 7 8] group [] splat [];
+        "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 6 7 8] group [] splat [];
+    },
+    // 32 registers.
+    Neon: rows! {
+        Neon, neon, 4, "neon";
+        "any" = 1 1 hang 0 0: dw [1 2 3 4 5 6 7] group [1 2 3 4 5 6 7] splat [1 2 3 4 5 6 7];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7 8] splat [1 2 3 4 5 6 7 8];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 6 7 8] group [1 2 3 4 5 6 7] splat [];
+    },
 }
 
 /// A line of pixels, cut into runs of one length; where that does not divide the line, the last run overlaps the one before,

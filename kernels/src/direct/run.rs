@@ -180,12 +180,16 @@ impl Run<'_> {
         let t = g.tiling;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        if t.edges.is_none() && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4) && h > w {
-            for (b0, nb) in pieces(g.blocks, t.width(&t.columns, h, g.blocks)) {
+        let columns = t.columns.as_ref().filter(|_| t.edges.is_none());
+        if let Some(columns) = columns
+            && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4)
+            && h > w
+        {
+            for (b0, nb) in pieces(g.blocks, t.width(columns, h, g.blocks)) {
                 let mut tiles = self.tiles(r, g, b0, true);
-                for (y0, mr, n) in runs(h, t.columns.max_mr(nb)) {
+                for (y0, mr, n) in runs(h, columns.max_mr(nb)) {
                     let first = (r.y.out.start + y0, r.x.out.start);
-                    tiles.run(self, t.columns.get(mr, nb), first, [n, w], following);
+                    tiles.run(self, columns.get(mr, nb), first, [n, w], following);
                 }
             }
             return;

@@ -10,8 +10,9 @@
 //! that setting it up does not count even where there are 16 input channels. Order of the sum: `c`. Register budget: as for
 //! [`tile`](crate::tile).
 
-use crate::isa::{self, Entry, Isa, Kernel, Level};
+use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
+use crate::registry::{by_level, edges};
 
 /// What one point's product works on. Steps in floats.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,8 @@ pub struct Row {
     pub run: Entry<ProductArgs>,
 }
 
+edges!(edge);
+
 /// Rows of one level: for each width of output channels, the numbers of tiles.
 macro_rules! rows {
     ($level:ident, $entry:ident, $lanes:literal, $name:literal; $($blocks:literal $cols:literal: [$($mr:literal)*];)*) => {
@@ -131,54 +134,38 @@ macro_rules! rows {
                 level: Level::$level,
                 mr: $mr,
                 blocks: $blocks,
-                run: isa::entry::$entry::<Product<{ $mr }, { $blocks * BLOCK / $lanes }>>,
+                run: edge::$entry::run::<Product<{ $mr }, { $blocks * BLOCK / $lanes }>>,
             },
         )*)*]
     };
 }
 
-static SCALAR: &[Row] = rows! {
-    Scalar, scalar, 4, "scalar";
-    1 "16": [1 2];
-};
-
-#[cfg(target_arch = "x86_64")]
-static AVX2: &[Row] = rows! {
-    Avx2, avx2, 8, "avx2";
-    1 "16": [1 2 3 4 5 6];
-    2 "32": [1 2];
-};
-
-#[cfg(target_arch = "x86_64")]
-static AVX512: &[Row] = rows! {
-    Avx512, avx512, 16, "avx512";
-    1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16];
-    2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-    3 "48": [1 2 3 4 5 6 7 8 9];
-    4 "64": [1 2 3 4 5 6];
-};
-
-#[cfg(target_arch = "aarch64")]
-static NEON: &[Row] = rows! {
-    Neon, neon, 4, "neon";
-    1 "16": [1 2 3 4 5];
-    2 "32": [1 2];
-};
-
 /// Most tiles of a slice, on any level.
 pub(super) const MAX_TILES: usize = 16;
 
-/// All product kernels of a level; none for a level of another architecture. Sizes are contiguous from 1.
-pub fn rows(level: Level) -> &'static [Row] {
-    match level {
-        Level::Scalar => SCALAR,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => AVX2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => AVX512,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => NEON,
-        #[allow(unreachable_patterns)]
-        _ => &[],
-    }
+by_level! {
+    /// All product kernels of a level; none for a level of another architecture. Sizes are contiguous from 1.
+    pub fn rows() -> [Row];
+
+    Scalar: rows! {
+        Scalar, scalar, 4, "scalar";
+        1 "16": [1 2];
+    },
+    Avx2: rows! {
+        Avx2, avx2, 8, "avx2";
+        1 "16": [1 2 3 4 5 6];
+        2 "32": [1 2];
+    },
+    Avx512: rows! {
+        Avx512, avx512, 16, "avx512";
+        1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16];
+        2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+        3 "48": [1 2 3 4 5 6 7 8 9];
+        4 "64": [1 2 3 4 5 6];
+    },
+    Neon: rows! {
+        Neon, neon, 4, "neon";
+        1 "16": [1 2 3 4 5];
+        2 "32": [1 2];
+    },
 }

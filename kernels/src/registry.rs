@@ -1,0 +1,98 @@
+//! One list for each kind of thing about kernels: which levels are compiled in, the outermost edges, and all tables.
+//!
+//! A kernel is a row of its family's table; a table has a list of rows for each level ([`by_level!`]). [`FAMILIES`] is the list of
+//! tables: checksums of tuning files, `swath info`, benches and tests go through it. Adding a family is one line here.
+
+use crate::isa::Level;
+
+/// Code for a level, where the level is of this architecture and not left out by a cargo feature.
+macro_rules! compiled_in {
+    (Scalar => $($code:tt)*) => { $($code)* };
+    (Neon => $($code:tt)*) => { #[cfg(all(target_arch = "aarch64", feature = "neon"))] $($code)* };
+    (Avx2 => $($code:tt)*) => { #[cfg(all(target_arch = "x86_64", feature = "avx2"))] $($code)* };
+    (Avx512 => $($code:tt)*) => { #[cfg(all(target_arch = "x86_64", feature = "avx512"))] $($code)* };
+}
+
+/// A function from a level to its static table; the table of a level that is not compiled in is empty.
+macro_rules! by_level {
+    ($(#[$attribute:meta])* $vis:vis fn $name:ident() -> [$row:ty]; $($level:ident: $table:expr),* $(,)?) => {
+        $(#[$attribute])*
+        $vis fn $name(level: crate::isa::Level) -> &'static [$row] {
+            $(crate::registry::compiled_in! { $level =>
+                if level == crate::isa::Level::$level {
+                    static TABLE: &[$row] = $table;
+                    return TABLE;
+                }
+            })*
+            &[]
+        }
+    };
+}
+
+/// A module of outermost edges, one `#[target_feature]` function for each level: `edge::avx512::run::<K>` is what a table's row holds.
+///
+/// rustc generates the code of generic functions by the module that defines the function. So a family with modules of its own is
+/// compiled beside the others, on another core; with one module for all, one core did nearly everything.
+macro_rules! edges {
+    ($vis:vis $name:ident) => {
+        #[allow(dead_code, unused_imports)] // a family need not have kernels of every level
+        $vis mod $name {
+            crate::registry::edges!(@level Scalar scalar Scalar);
+            crate::registry::edges!(@level Neon neon Neon "neon");
+            crate::registry::edges!(@level Avx2 avx2 Avx2 "avx2,fma,bmi1,bmi2,lzcnt,popcnt");
+            crate::registry::edges!(@level Avx512 avx512 Avx512
+                "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt");
+            crate::registry::edges!(@level Avx512 avx512_half Avx512Half
+                "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt");
+        }
+    };
+    (@level $level:ident $name:ident $token:ident $($features:literal)?) => {
+        crate::registry::compiled_in! { $level =>
+            pub mod $name {
+                use crate::isa::{Isa, Kernel, $token};
+
+                /// Runs `K` at its level.
+                ///
+                /// # Safety
+                /// The CPU has the level, and `args` satisfies the kernel's contract.
+                $(#[target_feature(enable = $features)])?
+                #[inline(never)]
+                pub unsafe fn run<K: Kernel<$token>>(args: &K::Args) {
+                    // SAFETY: the caller vouches for the CPU and for the kernel's contract.
+                    unsafe { K::run($token::new_unchecked(), args) }
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use {by_level, compiled_in, edges};
+
+/// A table of kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// What its kernels compute.
+    pub name: &'static str,
+    /// Names of a level's kernels, in the order of the table.
+    pub names: fn(Level) -> Vec<&'static str>,
+}
+
+/// All tables of kernels.
+///
+/// ```
+/// use swath_kernels::{isa::Level, registry::FAMILIES};
+/// let tile = FAMILIES.iter().find(|family| family.name == "tile").unwrap();
+/// assert!((tile.names)(Level::Scalar).contains(&"conv_f32_2x16_scalar"));
+/// ```
+pub static FAMILIES: &[Family] = &[
+    Family { name: "tile", names: |level| crate::tile::rows(level).iter().map(|r| r.name).collect() },
+    Family { name: "depthwise", names: |level| crate::depthwise::rows(level).iter().map(|r| r.name).collect() },
+    Family {
+        name: "winograd transform",
+        names: |level| crate::winograd::transforms(level).iter().map(|r| r.name).collect(),
+    },
+    Family { name: "winograd product", names: |level| crate::winograd::rows(level).iter().map(|r| r.name).collect() },
+    Family { name: "activation", names: |level| crate::act::table(level).iter().map(|r| r.name).collect() },
+    Family { name: "softmax", names: |level| crate::act::softmax_table(level).iter().map(|r| r.name).collect() },
+    Family { name: "pool", names: |level| crate::pool::table(level).iter().map(|r| r.name).collect() },
+];
