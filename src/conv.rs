@@ -34,7 +34,7 @@ use crate::tune::{self, Figures, Tuning};
 pub use swath_kernels::epilogue::Epilogue;
 
 /// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
-/// all threads of the rayon pool that a run is called from.
+/// all threads of where a run is called from ([`par`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Layout of the input.
@@ -47,7 +47,8 @@ pub struct Options {
     pub algo: Option<String>,
     /// How much rounding error is acceptable. A named algorithm that is less accurate is refused.
     pub accuracy: Accuracy,
-    /// Most threads of a run; `None` is all of the current rayon pool's, `Some(1)` the calling thread alone.
+    /// Most threads of a run; `None` is all of the current rayon pool's, and outside of one the process's ([`par`]); `Some(1)`
+    /// is the calling thread alone.
     pub threads: Option<usize>,
     /// Measurements to choose by; the default is the user's tuning file, then the table that ships with this crate.
     pub tuning: Tuning,

@@ -6,6 +6,7 @@
 
 use core::{fmt, mem};
 use std::sync::Arc;
+use std::time::Duration;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
@@ -39,10 +40,21 @@ pub struct SessionOptions {
     pub level: Option<Level>,
     /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd and bf16x6.
     pub accuracy: Accuracy,
-    /// Threads of a pool that the session keeps for itself, `Some(1)` for a single-threaded session; `None` runs in
-    /// the rayon pool that [`Session::run`] is called from. Every algorithm gives the same bits for any number; a tuning
-    /// table may name others for another number, which [`Tuning::Off`] forbids.
+    /// Threads of a run. `Some(1)` is the calling thread alone; `Some(n)` adds `n - 1` that the session keeps for itself and
+    /// that its clones share. `None` takes those of the rayon pool that [`Session::run`] is called from, and outside of one
+    /// as many of the process's own.
+    ///
+    /// With `None`, inside a rayon pool, a thread that waits takes up other work of that pool: a parallel loop whose
+    /// iterations lock a session, or borrow it from a `RefCell`, can meet its own lock on the same stack, and hang or panic.
+    /// With a number it cannot ([`par`](crate::par)).
+    ///
+    /// Every algorithm gives the same bits for any number; a tuning table may name others for another number, which
+    /// [`Tuning::Off`] forbids.
     pub threads: Option<usize>,
+    /// For how long a thread without work stays awake before it sleeps, between steps and behind a run: zero saves power
+    /// and leaves the core to others, but waking a thread takes 50 to 200 microseconds a step. `None` is 200 microseconds.
+    /// A rayon pool's threads follow rayon's rules.
+    pub spin: Option<Duration>,
     /// Measurements to choose convolution algorithms by.
     pub tuning: Tuning,
 }
@@ -128,7 +140,7 @@ impl Session {
         input: &[usize],
         options: &SessionOptions,
     ) -> Result<Self> {
-        let team = Team::new(options.threads)?;
+        let team = Team::new(options.threads, options.spin)?;
         // Among the threads that will run it, whose number tuning tables are keyed by.
         let mut lowered = team.run(|| lower(graph, parameters, input, options))?;
         let memory = memory::plan(&mut lowered);
@@ -170,7 +182,7 @@ impl Session {
             }
         }
         check_len("the input", input.floats().len(), program.lens[0])?;
-        // One region around all steps: a thread pool is entered here, once.
+        // One region around all steps: threads are called here, once.
         let (x, slots, y, scratch) = (input.floats(), &mut self.slots, &mut self.output.data, &mut self.scratch);
         self.team.run(|| program.execute(x, slots, y, scratch));
         Ok(&self.output)

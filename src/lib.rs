@@ -45,7 +45,7 @@
 //! | 5 | [`cpu()`] | the CPU, held to the level that `SWATH_LEVEL` names |
 //! | 5 | [`benchdnn`] | convolution problems in benchdnn's notation |
 //! | 5 | [`machine`] | the CPU's identity and its caches |
-//! | 5 | [`par`] | threads: the only module that names rayon |
+//! | 5 | [`par`] | threads: crews of our own, and the caller's rayon pool |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |

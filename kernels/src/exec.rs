@@ -9,7 +9,12 @@
 //! before it: on two cores that is worth 5 to 10 % of a 1x1 layer.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+mod slot;
+
+pub use slot::JobSlot;
 
 /// Runs one job on several threads at once.
 pub trait Executor: Sync {
@@ -86,6 +91,35 @@ pub fn for_each_part_with(
     // no call runs any more and the first slot is free again.
     slot.store(0, Ordering::Relaxed);
     work();
+}
+
+/// Cuts `y` into pieces of `len` floats, the last of which may be shorter, and calls `f` once with each piece's position
+/// in `y` and the piece, on the executor's threads.
+///
+/// # Panics
+/// If `len` is 0.
+///
+/// ```
+/// use swath_kernels::exec::{Inline, for_each_piece_with};
+/// let mut y = [0.0; 5];
+/// for_each_piece_with(&Inline, &mut y, 2, |at, piece| piece.fill(at.start as f32));
+/// assert_eq!(y, [0.0, 0.0, 2.0, 2.0, 4.0]);
+/// ```
+pub fn for_each_piece_with(
+    executor: &dyn Executor,
+    y: &mut [f32],
+    len: usize,
+    f: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) {
+    let (end, pieces) = (y.len(), y.len().div_ceil(len));
+    let y = Shared::new(y);
+    for_each_part_with(executor, pieces, &mut [], 0, |piece, _| {
+        let at = piece * len..end.min((piece + 1).saturating_mul(len));
+        // SAFETY: `at` lies inside the slice, which stays borrowed until all parts have run; pieces are disjoint, and each
+        // runs once.
+        let floats = unsafe { core::slice::from_raw_parts_mut(y.at(at.start), at.len()) };
+        f(at, floats);
+    });
 }
 
 /// Shares of the parts: more threads than this begin with each other's.

@@ -7,6 +7,7 @@ use super::forward::{Forward, Operands};
 use super::{Operator, ParameterId};
 use crate::conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::{Error, Result};
+use crate::par;
 
 /// A convolution with zero padding; other paddings are a [`super::pad::Pad`] before it.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ impl ConvForward {
 
     /// Floats of scratch.
     pub(crate) fn scratch_len(&self) -> usize {
-        self.plan.scratch_len(rayon::current_num_threads())
+        self.plan.scratch_len(par::width(None))
     }
 
     /// `3x3/2 + bias + residual + ReLU`, and the algorithm.

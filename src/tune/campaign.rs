@@ -54,7 +54,7 @@ pub struct Summary {
 }
 
 impl Tuner {
-    /// Tunes jobs in turn, in the rayon pool that this is called from, and merges each into the file as soon as it is
+    /// Tunes jobs in turn, on the threads of where this is called ([`par`](crate::par)), and merges each into the file as soon as it is
     /// measured: a program that is killed loses at most the job at hand.
     ///
     /// # Errors

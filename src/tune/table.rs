@@ -33,8 +33,8 @@ impl Conditions {
         Self { cpu: machine::cpu_identity().into(), level: level.name().into(), threads, kernels: kernel_set().into() }
     }
 
-    /// Those that a plan with these options runs under, when it is run from where this is called: of its threads, the
-    /// current rayon pool may have fewer.
+    /// Those that a plan with these options runs under, when it is run from where this is called: of its threads, there
+    /// may be fewer ([`par`]).
     pub fn of(level: Level, options: &Options) -> Self {
         Self::here(level, par::width(options.threads))
     }

@@ -90,8 +90,8 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// Times one convolution where plans with these options would run: on at most `options.threads` threads of the
-    /// current rayon pool. Their `algo`, `tuning` and `accuracy` do not matter: the candidates of every accuracy are
+    /// Times one convolution where plans with these options would run: on at most `options.threads` threads of
+    /// where this is called ([`par`](crate::par)). Their `algo`, `tuning` and `accuracy` do not matter: the candidates of every accuracy are
     /// timed, so that the entry serves all plans. No round begins after `until`, except the first [`Rules::min_rounds`].
     ///
     /// # Errors
