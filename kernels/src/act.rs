@@ -28,6 +28,7 @@
 //! | hardswish | 2.5 | 0 |
 
 mod function;
+mod gradient;
 mod softmax;
 
 use core::marker::PhantomData;
@@ -38,6 +39,7 @@ use crate::epilogue::Activation;
 use crate::isa::{self, Isa, Kernel, Level};
 use crate::registry::{by_level, edges};
 
+pub use gradient::{Kept, backward, backward_inplace, bound as gradient_bound, output_suffices};
 pub use softmax::{SoftmaxArgs, SoftmaxRow, log_softmax, softmax, softmax_table};
 
 /// What an activation's entry point takes.

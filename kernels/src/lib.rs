@@ -13,12 +13,15 @@
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
+//! | 1 | [`pass`] | where passes over slices run, how their outputs are cut, bodies in safe Rust for every level |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
 //! | 1 | [`registry`] | levels that are compiled in, outermost edges, the list of all kernel tables |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
+//! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
+//! | 3 | [`norm`] | batch, group, instance and layer normalisation, forward and backward |
 //! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
 //! | 4 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
 //! | 4 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
@@ -59,12 +62,15 @@ pub mod exec;
 pub mod gemm;
 pub mod isa;
 pub mod layout;
+pub mod norm;
+pub mod pass;
 pub mod pool;
 pub mod probe;
 pub mod reference;
 mod region;
 pub mod registry;
 pub mod shape;
+mod slices;
 pub mod tile;
 pub mod vecmath;
 pub mod winograd;

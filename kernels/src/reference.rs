@@ -3,9 +3,13 @@
 mod act;
 mod conv;
 mod gemm;
+mod norm;
+mod numeric;
 mod pool;
 
-pub use act::{activation, erf, erfc, log_softmax, softmax};
+pub use act::{activation, activation_gradient, erf, erfc, log_softmax, softmax};
 pub use conv::conv2d;
 pub use gemm::gemm;
+pub use norm::{NormIndex, moments, normalise, normalise_gradients};
+pub use numeric::{assert_gradient, numeric_gradient, values};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};

@@ -94,6 +94,89 @@ pub fn activation(act: Activation, x: f64) -> f64 {
     }
 }
 
+/// `x * f(x)` for an `f` that vanishes at both infinities faster than `1 / x`.
+fn bump(x: f64, f: f64) -> f64 {
+    if x.is_infinite() { 0.0 } else { x * f }
+}
+
+/// The derivative of any activation, in f64 from its definition, with PyTorch's values at kinks; limits at the infinities. NaN
+/// gives NaN, but for ReLU and clip 1, leaky ReLU its slope, hard-sigmoid 0.
+pub fn activation_gradient(act: Activation, x: f64) -> f64 {
+    let f = f64::from;
+    let inside = |lo: f64, hi: f64| !(x <= lo || x >= hi);
+    match act {
+        Activation::Identity => 1.0,
+        Activation::Relu => f64::from(u8::from(inside(0.0, f64::INFINITY) || x == f64::INFINITY)),
+        Activation::Clip { lo, hi } => f64::from(u8::from(inside(f(lo), f(hi)))),
+        Activation::LeakyRelu { slope } => {
+            if x > 0.0 {
+                1.0
+            } else {
+                f(slope)
+            }
+        }
+        Activation::HardSigmoid => {
+            if x > -3.0 && x < 3.0 {
+                1.0 / 6.0
+            } else {
+                0.0
+            }
+        }
+        _ if x.is_nan() => x,
+        Activation::Elu { alpha } => {
+            if x > 0.0 {
+                1.0
+            } else {
+                f(alpha) * x.exp()
+            }
+        }
+        Activation::Selu => 1.050_700_987_355_480_5 * if x > 0.0 { 1.0 } else { 1.673_263_242_354_377_2 * x.exp() },
+        Activation::Celu { alpha } => {
+            if x > 0.0 {
+                1.0
+            } else {
+                (x / f(alpha)).exp()
+            }
+        }
+        Activation::Sigmoid => bell(x),
+        Activation::Tanh => 4.0 * bell(2.0 * x),
+        Activation::Gelu => 0.5 * erfc(-x * FRAC_1_SQRT_2) + bump(x, (-0.5 * x * x).exp() / (2.0 * PI).sqrt()),
+        Activation::GeluTanh => {
+            let c = 2.0 * (2.0 / PI).sqrt();
+            let u = c * (x + 0.044715 * x * x * x);
+            let slope = if x.is_infinite() { 0.0 } else { bell(u) * c * (1.0 + 3.0 * 0.044715 * x * x) };
+            sigmoid(u) + bump(x, slope)
+        }
+        Activation::Silu => sigmoid(x) + bump(x, bell(x)),
+        Activation::Mish if x > 40.0 => 1.0,
+        // tanh(u) + x sech(u)^2 sigmoid(x), u = softplus(x), with n = exp(x)
+        Activation::Mish => {
+            let n = x.exp();
+            let w = n * (n + 2.0);
+            w / (w + 2.0) + bump(x, 4.0 * (n + 1.0).powi(2) / (w + 2.0).powi(2) * sigmoid(x))
+        }
+        Activation::Softplus { beta, threshold } => {
+            let z = f(beta) * x;
+            if z > f(threshold) { 1.0 } else { sigmoid(z) }
+        }
+        Activation::HardSwish => {
+            if x <= -3.0 {
+                0.0
+            } else if x < 3.0 {
+                x / 3.0 + 0.5
+            } else {
+                1.0
+            }
+        }
+    }
+}
+
+/// The logistic function's derivative, `e / (1 + e)^2` with `e = exp(-abs(x))`.
+fn bell(x: f64) -> f64 {
+    let e = (-x.abs()).exp();
+    e / (1.0 + e).powi(2)
+}
+
 /// `exp(x_i) / sum exp(x_j)` of each row of `cols` elements.
 pub fn softmax(cols: usize, x: &[f32]) -> Vec<f64> {
     log_softmax(cols, x).into_iter().map(f64::exp).collect()
@@ -108,4 +191,41 @@ pub fn log_softmax(cols: usize, x: &[f32]) -> Vec<f64> {
             row.iter().map(move |&v| f64::from(v) - max - sum.ln())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{assert_gradient, values};
+
+    #[test]
+    fn gradients_are_those_of_central_differences() {
+        use Activation::*;
+        let acts = [
+            Identity,
+            Relu,
+            Clip { lo: -1.0, hi: 2.0 },
+            LeakyRelu { slope: 0.1 },
+            Elu { alpha: 0.7 },
+            Selu,
+            Celu { alpha: 2.5 },
+            Sigmoid,
+            Tanh,
+            Gelu,
+            GeluTanh,
+            Silu,
+            Mish,
+            Softplus { beta: 0.5, threshold: 3.0 },
+            HardSigmoid,
+            HardSwish,
+        ];
+        let x: Vec<f64> = values(200, 5).into_iter().map(|v| 6.5 * v).collect();
+        for act in acts {
+            let dx: Vec<f64> = x.iter().map(|&x| activation_gradient(act, x)).collect();
+            // Each output depends on its own input alone, so gradients of ones will do.
+            for (x, dx) in x.iter().zip(dx) {
+                assert_gradient(&[*x], &[1.0], &[dx], |x| vec![activation(act, x[0])]);
+            }
+        }
+    }
 }

@@ -1,0 +1,553 @@
+//! Batch, group and instance normalisation, forward and backward, in every layout; layer normalisation over rows.
+//!
+//! ```text
+//! a set of values shares a mean m and a variance v: a channel of the batch, or some channels of an image
+//! forward    y = (x - m) / sqrt(v + eps) w + b,   then a residual is added, then ReLU or clip
+//! backward   g = dy where y is inside the clip,   xhat = (x - m) s,   s = 1 / sqrt(v + eps)
+//!            db = sum g,   dw = sum g xhat
+//!            dx = s (w g - mean(w g) - xhat mean(w g xhat))          with means over the set
+//!            dx = s w g                                              where statistics are given, not computed
+//! ```
+//!
+//! # Order of sums and precision
+//!
+//! The tensor is cut into slices of at most 1024 pixels (16,384 in a plane of NCHW), which the shape alone fixes. For each slice and channel
+//! the mean comes first, then sums of `x - mean` and of its square while the slice is in L2: memory is read once,
+//! and a mean of 1000 standard deviations loses nothing. Slices are combined in f64 in their order (Chan, Golub and LeVeque
+//! 1983). What is kept are m and s in f32; the forward pass also subtracts what rounding m lost.
+//!
+//! Results are the same bits for any number of threads, and at every level.
+
+mod layer;
+
+use crate::epilogue::Activation;
+use crate::layout::Layout;
+use crate::pass::{Map, MapOver, Place, Sum};
+use crate::shape::{ShapeError, checked_elements};
+use crate::slices::Slices;
+
+pub use layer::{LayerBackward, LayerNorm};
+
+/// Which values share a mean and a variance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sets {
+    /// A channel, over all images: batch normalisation.
+    Batch,
+    /// So many groups of neighbouring channels of each image: group normalisation; with as many as there are channels, instance
+    /// normalisation.
+    Groups(usize),
+}
+
+/// A normalisation of a tensor in a layout: checked extents, and how the work is cut.
+///
+/// ```
+/// use swath_kernels::norm::{Forward, Norm, Normalised, Sets};
+/// use swath_kernels::{isa::Cpu, layout::Layout, pass::Place};
+/// let norm = Norm::new(Layout::Nchw, [2, 1, 1, 2], Sets::Batch)?;
+/// let (mut y, mut mean, mut inv) = ([0.0; 4], [0.0], [0.0]);
+/// let mut scratch = vec![0.0; norm.scratch()];
+/// let place = Place::inline(Cpu::detect().level);
+/// let forward = Forward { x: &[1000.0, 1002.0, 1004.0, 1006.0], eps: 0.0, ..Forward::default() };
+/// let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None };
+/// norm.forward(&place, &forward, out, &mut scratch);
+/// assert_eq!(mean, [1003.0]);
+/// assert!((y[3] - 3.0 / 5f32.sqrt()).abs() < 1e-6);
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Norm {
+    slices: Slices,
+    sets: Sets,
+}
+
+/// What a forward pass reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forward<'a> {
+    /// The input.
+    pub x: &'a [f32],
+    /// Scale of each channel; 1 where there is none.
+    pub w: Option<&'a [f32]>,
+    /// Shift of each channel; 0 where there is none.
+    pub b: Option<&'a [f32]>,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Added to the result, before the activation: a tensor of the same extents and layout.
+    pub residual: Option<&'a [f32]>,
+    /// Identity, ReLU, or a clip around zero.
+    pub activation: Activation,
+}
+
+/// Running statistics of batch normalisation: `running = (1 - momentum) running + momentum batch`, of which the variance is
+/// the unbiased one (over `n - 1`).
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// Means of each channel.
+    pub mean: &'a mut [f32],
+    /// Variances of each channel.
+    pub var: &'a mut [f32],
+    /// PyTorch's momentum; for its cumulative mean 1 over the number of batches, this one included.
+    pub momentum: f32,
+}
+
+/// What a forward pass writes: the output, and for the backward pass mean and `1 / sqrt(variance + eps)` of each set, of
+/// which there are [`Norm::sets`].
+#[derive(Debug)]
+pub struct Normalised<'a> {
+    /// The output.
+    pub y: &'a mut [f32],
+    /// Means.
+    pub mean: &'a mut [f32],
+    /// `1 / sqrt(variance + eps)`
+    pub inv: &'a mut [f32],
+    /// Running statistics to update, of batch normalisation.
+    pub running: Option<Running<'a>>,
+}
+
+/// What a backward pass reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backward<'a> {
+    /// The input of the forward pass.
+    pub x: &'a [f32],
+    /// The gradient at the output.
+    pub dy: &'a [f32],
+    /// The output, where the activation is not identity: gradients pass where it is inside the limits.
+    pub y: Option<&'a [f32]>,
+    /// The forward pass's activation.
+    pub activation: Activation,
+    /// Scale of each channel; 1 where there is none.
+    pub w: Option<&'a [f32]>,
+    /// Means, as the forward pass left them, or running ones.
+    pub mean: &'a [f32],
+    /// `1 / sqrt(variance + eps)`, as the forward pass left them, or of running variances (see [`inverse`]).
+    pub inv: &'a [f32],
+    /// Whether mean and variance were given, not computed from `x`, so that no gradient goes through them.
+    pub frozen: bool,
+}
+
+/// Gradients that a backward pass writes; none is computed that is not wanted.
+#[derive(Debug, Default)]
+pub struct Gradients<'a> {
+    /// Of the input.
+    pub dx: Option<&'a mut [f32]>,
+    /// Of the scale.
+    pub dw: Option<&'a mut [f32]>,
+    /// Of the shift.
+    pub db: Option<&'a mut [f32]>,
+}
+
+/// Limits of the activations that are fused here.
+fn limits(act: Activation) -> [f32; 2] {
+    let [lo, hi] = match act {
+        Activation::Identity => [f32::NEG_INFINITY, f32::INFINITY],
+        Activation::Relu => [0.0, f32::INFINITY],
+        Activation::Clip { lo, hi } => [lo, hi],
+        _ => panic!("{act:?} is not fused with a normalisation"),
+    };
+    assert!(lo <= 0.0 && hi >= 0.0, "limits {lo} and {hi} must have zero between them");
+    [lo, hi]
+}
+
+/// `1 / sqrt(var + eps)` of each channel: [`Backward::inv`] of running variances.
+pub fn inverse(var: &[f32], eps: f32, inv: &mut [f32]) {
+    for (inv, &var) in inv.iter_mut().zip(var) {
+        *inv = inverse_of(f64::from(var), eps) as f32;
+    }
+}
+
+fn inverse_of(var: f64, eps: f32) -> f64 {
+    let var = if var < 0.0 { 0.0 } else { var }; // a rounding below zero; NaN stays
+    1.0 / (var + f64::from(eps)).sqrt()
+}
+
+/// `v` inside the limits; NaN stays.
+#[inline(always)]
+fn clip(v: f32, [lo, hi]: [f32; 2]) -> f32 {
+    if v < lo {
+        lo
+    } else if v > hi {
+        hi
+    } else {
+        v
+    }
+}
+
+/// `dy` where the clipped `y` is inside the limits or NaN, else 0.
+#[inline(always)]
+fn pass(dy: f32, y: f32, [lo, hi]: [f32; 2]) -> f32 {
+    if (y <= lo) | (y >= hi) { 0.0 } else { dy }
+}
+
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Sum<1, 0, 1> for Plain {
+    #[inline(always)]
+    fn terms(self, v: [f32; 1], _: [f32; 0]) -> [f32; 1] {
+        v
+    }
+}
+
+/// Deviations from a mean, and their squares.
+#[derive(Clone, Copy)]
+struct Centred;
+
+impl Sum<1, 1, 2> for Centred {
+    #[inline(always)]
+    fn terms(self, [x]: [f32; 1], [m]: [f32; 1]) -> [f32; 2] {
+        let d = x - m;
+        [d, d * d]
+    }
+}
+
+/// Products of gradients and deviations, with the activation's limits.
+#[derive(Clone, Copy)]
+struct Limits([f32; 2]);
+
+impl Sum<2, 1, 2> for Limits {
+    #[inline(always)]
+    fn terms(self, [x, dy]: [f32; 2], [m]: [f32; 1]) -> [f32; 2] {
+        [dy, dy * (x - m)]
+    }
+}
+
+impl Sum<3, 1, 2> for Limits {
+    #[inline(always)]
+    fn terms(self, [x, dy, y]: [f32; 3], [m]: [f32; 1]) -> [f32; 2] {
+        let g = pass(dy, y, self.0);
+        [g, g * (x - m)]
+    }
+}
+
+/// Forward, without and with a residual.
+impl Map<1, 3, 1> for Limits {
+    #[inline(always)]
+    fn value(self, [x]: [f32; 1], [m, a, b]: [f32; 3]) -> [f32; 1] {
+        [clip((x - m) * a + b, self.0)]
+    }
+}
+
+impl Map<2, 3, 1> for Limits {
+    #[inline(always)]
+    fn value(self, [x, r]: [f32; 2], [m, a, b]: [f32; 3]) -> [f32; 1] {
+        [clip((x - m) * a + b + r, self.0)]
+    }
+}
+
+/// Backward, without and with an activation.
+impl Map<2, 4, 1> for Limits {
+    #[inline(always)]
+    fn value(self, [x, dy]: [f32; 2], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
+        [dy * a + ((x - m) * b + c)]
+    }
+}
+
+impl Map<3, 4, 1> for Limits {
+    #[inline(always)]
+    fn value(self, [x, dy, y]: [f32; 3], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
+        [pass(dy, y, self.0) * a + ((x - m) * b + c)]
+    }
+}
+
+impl Norm {
+    /// Of a tensor of the logical extents `dims = [n, c, h, w]`.
+    ///
+    /// # Errors
+    /// If there are no groups, or they do not divide the channels, or the tensor is too large.
+    pub fn new(layout: Layout, dims: [usize; 4], sets: Sets) -> Result<Self, ShapeError> {
+        let [n, c, h, w] = dims;
+        checked_elements("input", &[n, c.checked_next_multiple_of(16).unwrap_or(usize::MAX), h, w])?;
+        if let Sets::Groups(groups) = sets
+            && (groups == 0 || !c.is_multiple_of(groups))
+        {
+            return Err(ShapeError::Groups { what: "normalised", groups, channels: c });
+        }
+        let slices = if sets == Sets::Batch { Slices::of_batch(layout, dims) } else { Slices::new(layout, dims) };
+        Ok(Self { slices, sets })
+    }
+
+    /// Means and variances that there are: one for each channel, or for each image and group.
+    pub fn sets(&self) -> usize {
+        match self.sets {
+            Sets::Batch => self.slices.c,
+            Sets::Groups(g) => self.slices.images * g,
+        }
+    }
+
+    /// Values that share a mean. Batch normalisation in training wants at least two (PyTorch's rule).
+    pub fn set_len(&self) -> usize {
+        let (images, channels) = self.members(0);
+        images.len() * channels.len() * self.slices.pixels
+    }
+
+    /// Floats of scratch that either pass needs.
+    pub fn scratch(&self) -> usize {
+        3 * self.slices.sums() + 4 * self.coefficients()
+    }
+
+    /// Channels with coefficients of their own: those of one image, or of all.
+    fn coefficients(&self) -> usize {
+        let images = if self.sets == Sets::Batch { 1 } else { self.slices.images };
+        images * self.slices.channels()
+    }
+
+    /// Images and channels of a set.
+    fn members(&self, set: usize) -> (core::ops::Range<usize>, core::ops::Range<usize>) {
+        match self.sets {
+            Sets::Batch => (0..self.slices.images, set..set + 1),
+            Sets::Groups(g) => {
+                let (image, group, per) = (set / g, set % g, self.slices.c / g);
+                (image..image + 1, group * per..(group + 1) * per)
+            }
+        }
+    }
+
+    /// Where the coefficients of a channel of a set lie.
+    fn coefficient(&self, set: usize, channel: usize) -> usize {
+        let image = match self.sets {
+            Sets::Batch => 0,
+            Sets::Groups(g) => set / g,
+        };
+        image * self.slices.channels() + channel
+    }
+
+    /// Mean and variance (biased) of a set, from sums of its slices: mean, deviations, squares.
+    fn statistics(&self, set: usize, [means, sums, squares]: [&[f32]; 3]) -> (f64, f64) {
+        let (images, channels) = self.members(set);
+        let slices = |f: &mut dyn FnMut(usize, f64)| {
+            for image in images.clone() {
+                for channel in channels.clone() {
+                    for (s, i) in self.slices.of_channel(image, channel).enumerate() {
+                        f(i, self.slices.slice_pixels(s) as f64);
+                    }
+                }
+            }
+        };
+        let count = self.set_len() as f64;
+        let mut mean = 0.0;
+        slices(&mut |i, n| mean += n * f64::from(means[i]) + f64::from(sums[i]));
+        mean /= count;
+        let mut square = 0.0;
+        // Of deviations d from a slice's mean m: sum of (d + m - mean)^2.
+        slices(&mut |i, n| {
+            let shift = f64::from(means[i]) - mean;
+            square += f64::from(squares[i]) + shift * (2.0 * f64::from(sums[i]) + n * shift);
+        });
+        (mean, square / count)
+    }
+
+    /// Checks the tensors' lengths, and those of parameters.
+    fn check(&self, tensors: &[Option<&[f32]>], parameters: &[Option<&[f32]>], scratch: &[f32]) {
+        for t in tensors.iter().flatten() {
+            assert_eq!(t.len(), self.slices.len(), "length of a tensor");
+        }
+        for p in parameters.iter().flatten() {
+            assert_eq!(p.len(), self.slices.c, "one parameter for each channel");
+        }
+        assert!(scratch.len() >= self.scratch(), "{} floats of scratch, {} needed", scratch.len(), self.scratch());
+    }
+
+    /// Normalises by the statistics of `x`.
+    ///
+    /// # Panics
+    /// If a length is not what the extents say, `running` is given where sets are not channels, or the activation is
+    /// another one than [`Forward::activation`] allows.
+    pub fn forward(&self, place: &Place<'_>, f: &Forward<'_>, out: Normalised<'_>, scratch: &mut [f32]) {
+        let Normalised { y, mean, inv, mut running } = out;
+        self.check(&[Some(f.x), f.residual, Some(y)], &[f.w, f.b], scratch);
+        assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
+        assert!(running.is_none() || self.sets == Sets::Batch, "only batch normalisation has running statistics");
+        let (sums, coefficients) = scratch[..self.scratch()].split_at_mut(3 * self.slices.sums());
+        let [means, sums, squares] = thirds(sums);
+        self.sum_slices(place, f.x, [means, sums, squares]);
+        let [m, a, b, _] = quarters(coefficients);
+        [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
+        for set in 0..self.sets() {
+            let (centre, var) = self.statistics(set, [means, sums, squares]);
+            let s = inverse_of(var, f.eps);
+            (mean[set], inv[set]) = (centre as f32, s as f32);
+            // What the rounding of the mean lost goes into the shift.
+            let lost = centre - f64::from(mean[set]);
+            for channel in self.members(set).1 {
+                let scale = s * f.w.map_or(1.0, |w| f64::from(w[channel]));
+                let i = self.coefficient(set, channel);
+                (m[i], a[i]) = (mean[set], scale as f32);
+                b[i] = (f.b.map_or(0.0, |b| f64::from(b[channel])) - lost * scale) as f32;
+            }
+            if let Some(r) = &mut running {
+                let (n, k) = (self.set_len() as f64, f64::from(r.momentum));
+                let step = |old: f32, new: f64| ((1.0 - k) * f64::from(old) + k * new) as f32;
+                r.mean[set] = step(r.mean[set], centre);
+                r.var[set] = step(r.var[set], var * n / (n - 1.0));
+            }
+        }
+        self.apply(place, f, [m, a, b], y);
+    }
+
+    /// Normalises by given means and `inv = 1 / sqrt(variance + eps)` (see [`inverse`]): evaluation mode. `f.eps` is not used.
+    ///
+    /// # Panics
+    /// As [`Norm::forward`].
+    pub fn evaluate(
+        &self,
+        place: &Place<'_>,
+        f: &Forward<'_>,
+        mean: &[f32],
+        inv: &[f32],
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        self.check(&[Some(f.x), f.residual, Some(y)], &[f.w, f.b], scratch);
+        assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
+        let [m, a, b, _] = quarters(&mut scratch[..4 * self.coefficients()]);
+        [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
+        for set in 0..self.sets() {
+            for channel in self.members(set).1 {
+                let i = self.coefficient(set, channel);
+                (m[i], a[i]) = (mean[set], inv[set] * f.w.map_or(1.0, |w| w[channel]));
+                b[i] = f.b.map_or(0.0, |b| b[channel]);
+            }
+        }
+        self.apply(place, f, [m, a, b], y);
+    }
+
+    /// Mean, deviations and squares of each slice and channel, in one visit.
+    fn sum_slices(&self, place: &Place<'_>, x: &[f32], out: [&mut [f32]; 3]) {
+        use crate::pass::{Chunks, SumOver};
+        let ch = self.slices.ch;
+        place.each(self.slices.len(), out.map(|out| Chunks::new(out, ch)), |i, [mean, sum, square]| {
+            let x = [&x[self.slices.slice(i).2]];
+            place.at(SumOver { f: Plain, ch, x, p: [], out: [&mut *mean] });
+            let pixels = (x[0].len() / ch) as f32;
+            mean.iter_mut().for_each(|m| *m /= pixels);
+            place.at(SumOver { f: Centred, ch, x, p: [mean], out: [sum, square] });
+        });
+    }
+
+    /// `clip((x - m) a + b + residual)`
+    fn apply(&self, place: &Place<'_>, f: &Forward<'_>, p: [&[f32]; 3], y: &mut [f32]) {
+        let (limits, ch) = (Limits(limits(f.activation)), self.slices.ch);
+        place.each(2 * self.slices.len(), self.slices.cuts(y), |i, y| {
+            let (image, unit, range) = self.slices.slice(i);
+            let (x, p) = (&f.x[range.clone()], p.map(|p| self.slices.parameters(p, image, unit)));
+            match f.residual {
+                None => place.at(MapOver { f: limits, ch, x: [x], p, y: [y] }),
+                Some(r) => place.at(MapOver { f: limits, ch, x: [x, &r[range]], p, y: [y] }),
+            }
+        });
+    }
+
+    /// The gradients that are wanted.
+    ///
+    /// # Panics
+    /// If a length is not what the extents say, or there is an activation and no output.
+    pub fn backward(&self, place: &Place<'_>, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut [f32]) {
+        self.check(
+            &[Some(b.x), Some(b.dy), b.y, out.dx.as_deref()],
+            &[b.w, out.dw.as_deref(), out.db.as_deref()],
+            scratch,
+        );
+        assert!(b.mean.len() == self.sets() && b.inv.len() == self.sets(), "as many means as sets, {}", self.sets());
+        let limits = Limits(limits(b.activation));
+        let y = if b.activation == Activation::Identity { None } else { Some(b.y.expect("the activation's output")) };
+        let (sums, coefficients) = scratch[..self.scratch()].split_at_mut(3 * self.slices.sums());
+        let [s1, s2, _] = thirds(sums);
+        let [m, ka, kb, kc] = quarters(coefficients);
+        [&mut *m, &mut *ka, &mut *kb, &mut *kc].into_iter().for_each(|v| v.fill(0.0));
+        for set in 0..self.sets() {
+            for channel in self.members(set).1 {
+                m[self.coefficient(set, channel)] = b.mean[set];
+            }
+        }
+        if !b.frozen || out.dw.is_some() || out.db.is_some() {
+            let into = [&mut *s1, &mut *s2];
+            match y {
+                None => self.slices.sum(place, limits, [b.x, b.dy], [&*m], into),
+                Some(y) => self.slices.sum(place, limits, [b.x, b.dy, y], [&*m], into),
+            }
+        }
+        let (s1, s2) = (&*s1, &*s2);
+        self.parameter_gradients(b, [s1, s2], out.dw, out.db);
+        let Some(dx) = out.dx else { return };
+        self.input_coefficients(b, [s1, s2], [&mut *ka, &mut *kb, &mut *kc]);
+        let (p, ch): ([&[f32]; 4], _) = ([m, ka, kb, kc], self.slices.ch);
+        place.each(3 * self.slices.len(), self.slices.cuts(dx), |i, dx| {
+            let (image, unit, range) = self.slices.slice(i);
+            let (x, dy) = (&b.x[range.clone()], &b.dy[range.clone()]);
+            let p = p.map(|p| self.slices.parameters(p, image, unit));
+            match y {
+                None => place.at(MapOver { f: limits, ch, x: [x, dy], p, y: [dx] }),
+                Some(y) => place.at(MapOver { f: limits, ch, x: [x, dy, &y[range]], p, y: [dx] }),
+            }
+        });
+    }
+
+    /// `dw` and `db`, from sums of `g` and of `g (x - m)`.
+    fn parameter_gradients(
+        &self,
+        b: &Backward<'_>,
+        [s1, s2]: [&[f32]; 2],
+        mut dw: Option<&mut [f32]>,
+        mut db: Option<&mut [f32]>,
+    ) {
+        if dw.is_none() && db.is_none() {
+            return;
+        }
+        for channel in 0..self.slices.c {
+            let (mut w, mut sum) = (0.0, 0.0);
+            for image in 0..self.slices.images {
+                let set = match self.sets {
+                    Sets::Batch => channel,
+                    Sets::Groups(g) => image * g + channel / (self.slices.c / g),
+                };
+                sum += self.slices.total(s1, image, channel);
+                w += f64::from(b.inv[set]) * self.slices.total(s2, image, channel);
+            }
+            if let Some(dw) = &mut dw {
+                dw[channel] = w as f32;
+            }
+            if let Some(db) = &mut db {
+                db[channel] = sum as f32;
+            }
+        }
+    }
+
+    /// `dx = a g + b (x - m) + c`: the coefficients.
+    fn input_coefficients(&self, bw: &Backward<'_>, [s1, s2]: [&[f32]; 2], [a, b, c]: [&mut [f32]; 3]) {
+        let w = |channel: usize| bw.w.map_or(1.0, |w| f64::from(w[channel]));
+        for set in 0..self.sets() {
+            let (images, channels) = self.members(set);
+            let (mut sum, mut products) = (0.0, 0.0);
+            if !bw.frozen {
+                for image in images {
+                    for channel in channels.clone() {
+                        sum += w(channel) * self.slices.total(s1, image, channel);
+                        products += w(channel) * self.slices.total(s2, image, channel);
+                    }
+                }
+            }
+            let (s, n) = (f64::from(bw.inv[set]), self.set_len() as f64);
+            for channel in channels {
+                let i = self.coefficient(set, channel);
+                a[i] = (s * w(channel)) as f32;
+                b[i] = (-s * s * s * products / n) as f32;
+                c[i] = (-s * sum / n) as f32;
+            }
+        }
+    }
+}
+
+/// A slice in three equal parts.
+fn thirds(v: &mut [f32]) -> [&mut [f32]; 3] {
+    let third = v.len() / 3;
+    let (a, rest) = v.split_at_mut(third);
+    let (b, c) = rest.split_at_mut(third);
+    [a, b, c]
+}
+
+/// A slice in four equal parts.
+fn quarters(v: &mut [f32]) -> [&mut [f32]; 4] {
+    let half = v.len() / 2;
+    let (ab, cd) = v.split_at_mut(half);
+    let ((a, b), (c, d)) = (ab.split_at_mut(half / 2), cd.split_at_mut(half / 2));
+    [a, b, c, d]
+}

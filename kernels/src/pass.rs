@@ -1,0 +1,264 @@
+//! Passes over slices: where they run, how their outputs are cut into parts, and bodies in safe Rust for every level.
+//!
+//! The operators that move more than they multiply (normalisation, pooling, arithmetic, gradients of activations) are loops
+//! over arrays of 16 floats that LLVM turns into whatever vectors the level has: a [`Body`] is such a loop, compiled once
+//! for each level behind its `#[target_feature]` edge. Since bodies neither fuse multiply-adds nor depend on the
+//! vector's width, one body gives the same bits at every level.
+//!
+//! A pass is cut into parts whose sizes the shape alone fixes, [`Place::each`] hands the parts to threads, and whatever
+//! is summed over parts is added in their order: the same bits for any number of threads.
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+
+use crate::exec::{Executor, Inline, for_each_part_with};
+use crate::isa::{Isa, Kernel, Level};
+use crate::registry::{compiled_in, edges};
+
+mod stream;
+
+pub(crate) use stream::{Map, MapOver, Sum, SumOver};
+
+edges!(edge);
+
+/// Where a pass runs: at which level, on which threads.
+///
+/// ```
+/// use swath_kernels::{isa::Cpu, pass::Place};
+/// let here = Place::inline(Cpu::detect().level); // the calling thread alone
+/// assert_eq!(here.level(), Cpu::detect().level);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    level: Level,
+    executor: &'a dyn Executor,
+}
+
+impl core::fmt::Debug for Place<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} on {} threads", self.level, self.executor.threads())
+    }
+}
+
+/// A pass that touches fewer floats runs on the calling thread: handing it over costs about 12 us, in which a core
+/// moves 64 thousand of them.
+const INLINE_FLOATS: usize = 1 << 16;
+
+impl<'a> Place<'a> {
+    /// A level and the threads of an executor.
+    ///
+    /// # Panics
+    /// If the machine does not have the level.
+    pub fn new(level: Level, executor: &'a dyn Executor) -> Self {
+        assert!(Level::available().contains(&level), "level {level} is not available on this machine");
+        Self { level, executor }
+    }
+
+    /// A level and the calling thread.
+    ///
+    /// # Panics
+    /// If the machine does not have the level.
+    pub fn inline(level: Level) -> Self {
+        Self::new(level, &Inline)
+    }
+
+    /// The level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Runs a body at the level, on the calling thread.
+    pub(crate) fn at<B: Body>(&self, body: B) -> B::Out {
+        let call = Call { body: Cell::new(Some(body)), out: Cell::new(None) };
+        self.edge(&call);
+        call.out.take().expect("the edge ran the body")
+    }
+
+    /// Runs the edge of the level.
+    fn edge<B: Body>(&self, call: &Call<B>) {
+        // The level is available, which `new` asserts, and edges ask for nothing else.
+        compiled_in! { Avx512 => if self.level == Level::Avx512 {
+            // SAFETY: as above.
+            return unsafe { edge::avx512::run::<Edge<B>>(call) };
+        } }
+        compiled_in! { Avx2 => if self.level == Level::Avx2 {
+            // SAFETY: as above.
+            return unsafe { edge::avx2::run::<Edge<B>>(call) };
+        } }
+        compiled_in! { Neon => if self.level == Level::Neon {
+            // SAFETY: as above.
+            return unsafe { edge::neon::run::<Edge<B>>(call) };
+        } }
+        // SAFETY: as above; the scalar level is always there.
+        unsafe { edge::scalar::run::<Edge<B>>(call) }
+    }
+
+    /// Calls `f` once for each piece of `cut`, on the executor's threads where `floats`, which the pass reads and writes
+    /// in all, are worth it.
+    pub(crate) fn each<C: Cut>(&self, floats: usize, cut: C, f: impl Fn(usize, C::Piece) + Sync) {
+        let executor: &dyn Executor = if floats < INLINE_FLOATS { &Inline } else { self.executor };
+        for_each_part_with(executor, cut.pieces(), &mut [], 0, |i, _| {
+            // SAFETY: every part is claimed once, and `i` is below the number of pieces.
+            f(i, unsafe { cut.piece(i) })
+        });
+    }
+}
+
+/// A loop in safe Rust that is compiled for every level. `run` must be `#[inline(always)]`.
+pub(crate) trait Body {
+    /// What it returns.
+    type Out;
+    /// The loop; `s` is there for those that call [`crate::vecmath`].
+    fn run<I: Isa>(self, s: I) -> Self::Out;
+}
+
+struct Call<B: Body> {
+    body: Cell<Option<B>>,
+    out: Cell<Option<B::Out>>,
+}
+
+struct Edge<B>(PhantomData<B>);
+
+impl<I: Isa, B: Body> Kernel<I> for Edge<B> {
+    type Args = Call<B>;
+
+    /// # Safety
+    /// None beyond the level.
+    #[inline(always)]
+    unsafe fn run(s: I, call: &Call<B>) {
+        if let Some(body) = call.body.take() {
+            call.out.set(Some(body.run(s)));
+        }
+    }
+}
+
+/// What can be cut into numbered, disjoint pieces.
+pub(crate) trait Cut: Sync {
+    /// One of them.
+    type Piece;
+    /// How many there are; `usize::MAX` where any number will do.
+    fn pieces(&self) -> usize;
+    /// Piece `i`.
+    ///
+    /// # Safety
+    /// `i` is below [`Cut::pieces`], and no other piece of the number is alive.
+    unsafe fn piece(&self, i: usize) -> Self::Piece;
+}
+
+/// A slice of units of equal length, each cut into chunks of equal length, of which a unit's last may be shorter.
+pub(crate) struct Chunks<'a, T> {
+    start: *mut T,
+    unit: usize,
+    chunk: usize,
+    per_unit: usize,
+    units: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: pieces are disjoint `&mut [T]`, which may be sent where `T` may.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+
+impl<'a, T> Chunks<'a, T> {
+    /// Chunks of `chunk` elements.
+    pub fn new(slice: &'a mut [T], chunk: usize) -> Self {
+        let len = slice.len();
+        Self::of_units(slice, len, chunk)
+    }
+
+    /// Units of `unit` elements, in chunks of `chunk`.
+    ///
+    /// # Panics
+    /// If the slice is not whole units.
+    pub fn of_units(slice: &'a mut [T], unit: usize, chunk: usize) -> Self {
+        let (units, chunk) = (slice.len().checked_div(unit).unwrap_or(0), chunk.max(1));
+        assert_eq!(slice.len(), units * unit, "whole units of {unit}");
+        Self { start: slice.as_mut_ptr(), unit, chunk, per_unit: unit.div_ceil(chunk), units, slice: PhantomData }
+    }
+}
+
+impl<'a, T: Send> Cut for Chunks<'a, T> {
+    type Piece = &'a mut [T];
+
+    fn pieces(&self) -> usize {
+        self.units * self.per_unit
+    }
+
+    unsafe fn piece(&self, i: usize) -> &'a mut [T] {
+        debug_assert!(i < self.pieces());
+        let (unit, chunk) = (i / self.per_unit, i % self.per_unit);
+        let len = self.chunk.min(self.unit - chunk * self.chunk);
+        // SAFETY: `i` is below the number of pieces, so the unit and the chunk's first element are inside the slice, and
+        // `len` ends it inside the unit; pieces of other numbers are disjoint, and the caller has none of this number.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(unit * self.unit + chunk * self.chunk), len) }
+    }
+}
+
+/// Nothing to write, any number of times.
+impl Cut for () {
+    type Piece = ();
+    fn pieces(&self) -> usize {
+        usize::MAX
+    }
+    unsafe fn piece(&self, _: usize) {}
+}
+
+impl<C: Cut> Cut for Option<C> {
+    type Piece = Option<C::Piece>;
+    fn pieces(&self) -> usize {
+        self.as_ref().map_or(usize::MAX, Cut::pieces)
+    }
+    unsafe fn piece(&self, i: usize) -> Self::Piece {
+        // SAFETY: the same contract.
+        self.as_ref().map(|c| unsafe { c.piece(i) })
+    }
+}
+
+/// As many pieces of the same number together.
+impl<C: Cut, const N: usize> Cut for [C; N] {
+    type Piece = [C::Piece; N];
+    fn pieces(&self) -> usize {
+        self.iter().map(Cut::pieces).min().unwrap_or(usize::MAX)
+    }
+    unsafe fn piece(&self, i: usize) -> Self::Piece {
+        // SAFETY: the same contract; the fewest pieces count.
+        core::array::from_fn(|n| unsafe { self[n].piece(i) })
+    }
+}
+
+macro_rules! tuples {
+    ($($($c:ident $i:tt),+;)*) => {$(
+        /// Pieces of the same number together.
+        impl<$($c: Cut),+> Cut for ($($c,)+) {
+            type Piece = ($($c::Piece,)+);
+            fn pieces(&self) -> usize {
+                usize::MAX$(.min(self.$i.pieces()))+
+            }
+            unsafe fn piece(&self, i: usize) -> Self::Piece {
+                // SAFETY: the same contract; the fewest pieces count.
+                unsafe { ($(self.$i.piece(i),)+) }
+            }
+        }
+    )*};
+}
+
+tuples! { A 0, B 1; A 0, B 1, C 2; A 0, B 1, C 2, D 3; }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_each_unit_once() {
+        for (units, unit, chunk) in [(3, 10, 4), (1, 7, 100), (2, 8, 4), (0, 5, 2), (4, 1, 1)] {
+            let mut v = vec![0usize; units * unit];
+            let cut = (Chunks::of_units(&mut v, unit, chunk), None::<Chunks<'_, f32>>, ());
+            Place::inline(Level::Scalar).each(0, cut, |i, (piece, none, ())| {
+                assert!(none.is_none() && !piece.is_empty() && piece.len() <= chunk);
+                piece.iter_mut().for_each(|v| *v += i + 1);
+            });
+            let per = unit.div_ceil(chunk);
+            let want: Vec<usize> = (0..units * unit).map(|i| i / unit * per + i % unit / chunk + 1).collect();
+            assert_eq!(v, want);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Operators that are not convolutions, forward and backward, against the naive oracle and against PyTorch: at every level, in
+//! every layout, on invented shapes, with the same bits for any number of threads.
+
+mod act;
+mod fixtures;
+mod norm;
+mod support;
+#[path = "../threads/mod.rs"]
+mod threads;
