@@ -55,6 +55,8 @@
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 9 | [`data`] | data sets |
 //! | 9 | `onnx`, `ops` | ONNX files; operators on arrays of any element type (feature `onnx`) |
+//! | 9 | [`train`] | optimizers, schedules, clipping, averages |
+//! | 9 | [`metrics`] | accuracy, confusion, IoU, average precision |
 //! | 10 | [`zoo`] | well-known networks as layer code |
 //!
 //! # What holds everywhere
@@ -77,6 +79,7 @@ mod error;
 pub mod graph;
 pub mod infer;
 pub mod machine;
+pub mod metrics;
 mod model;
 pub mod nn;
 #[cfg(feature = "onnx")]
@@ -84,7 +87,9 @@ pub mod onnx;
 #[cfg(feature = "onnx")]
 pub mod ops;
 pub mod par;
+mod rect;
 mod tensor;
+pub mod train;
 pub mod tune;
 mod weights;
 pub mod zoo;
@@ -96,6 +101,7 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Value};
 pub use infer::{Session, SessionOptions};
 pub use model::{Model, Strictness};
+pub use rect::Rect;
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;

@@ -18,10 +18,11 @@
 //! [`SessionOptions::threads`]: crate::SessionOptions::threads
 
 use core::ops::Range;
-use std::sync::{Arc, OnceLock};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use swath_kernels::exec::{Executor, Inline, for_each_piece_with};
+use swath_kernels::exec::{Executor, Inline, for_each_part_with, for_each_piece_with};
 
 use crate::error::Result;
 
@@ -96,6 +97,71 @@ pub(crate) fn for_each_piece(y: &mut [f32], unit: usize, work: usize, f: impl Fn
     });
 }
 
+/// Elementwise work on several slices at once, that can be cut in two anywhere.
+pub(crate) trait Divide: Sized + Send {
+    /// Elements.
+    fn len(&self) -> usize;
+
+    /// The elements before `at`, and those from it on.
+    fn divide(self, at: usize) -> (Self, Self);
+}
+
+/// Parts that elementwise work is cut into at most.
+const MOST_PARTS: usize = 64;
+
+/// Elements that are not cut any further: 16 KiB of floats.
+const LEAF: usize = 4096;
+
+/// Runs `f` on parts of the work, on several threads where `work` multiply-adds an element pay for them. Every element
+/// must depend on its position alone, not on the cuts.
+pub(crate) fn for_each_part<T: Divide>(all: T, work: usize, f: impl Fn(T) + Sync) {
+    let (n, threads) = (all.len(), width(None));
+    if threads == 1 || ((n * work) as u64) < INLINE_MACS {
+        return f(all);
+    }
+    // A few parts for each thread even out what the machine does besides. Cuts are between cache lines.
+    let parts = (threads * 4).min(MOST_PARTS).min(n.div_ceil(LEAF));
+    let len = n.div_ceil(parts).next_multiple_of(16);
+    let mut rest = Some(all);
+    let parts: [Mutex<Option<T>>; MOST_PARTS] = core::array::from_fn(|_| {
+        let part = rest.take().map(|all| match all.len() > len {
+            true => {
+                let (part, after) = all.divide(len);
+                rest = Some(after);
+                part
+            }
+            false => all,
+        });
+        Mutex::new(part)
+    });
+    for_each_part_with(&*parallel(threads), n.div_ceil(len), &mut [], 0, |i, _| {
+        if let Some(part) = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
+            f(part);
+        }
+    });
+}
+
+/// The sum of `f` over pieces of at most [`LEAF`] elements, in an order that follows from the length alone: the same bits
+/// for any number of threads.
+pub(crate) fn sum(values: &[f32], f: impl Fn(&[f32]) -> f64 + Sync) -> f64 {
+    let in_order = |values: &[f32]| values.chunks(LEAF).map(&f).sum::<f64>();
+    let len = values.len().div_ceil(MOST_PARTS).next_multiple_of(LEAF).max(LEAF);
+    let parts = values.len().div_ceil(len);
+    let sums: [AtomicU64; MOST_PARTS] = core::array::from_fn(|_| AtomicU64::new(0));
+    let part = |i: usize| {
+        let sum = in_order(&values[i * len..values.len().min((i + 1) * len)]);
+        // Relaxed: the executor's return orders all parts before what follows.
+        sums[i].store(sum.to_bits(), Ordering::Relaxed);
+    };
+    let threads = width(None);
+    if threads == 1 || (values.len() as u64) < INLINE_MACS {
+        (0..parts).for_each(part);
+    } else {
+        for_each_part_with(&*parallel(threads), parts, &mut [], 0, |i, _| part(i));
+    }
+    sums[..parts].iter().map(|s| f64::from_bits(s.load(Ordering::Relaxed))).sum()
+}
+
 /// Who runs a session: threads of its own, or those of where it is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Team {
@@ -143,7 +209,7 @@ pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> R) -> Result<R> {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::{AtomicUsize, Ordering};
+    use core::sync::atomic::AtomicUsize;
 
     use super::*;
 
