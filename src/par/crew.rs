@@ -136,7 +136,7 @@ impl Membership {
             shared.runs.fetch_add(1, Ordering::Relaxed);
             // Awake by the time that the first job is there, if runs have jobs.
             if !spin.is_zero() && shared.called.swap(false, Ordering::Relaxed) {
-                shared.spin.store(nanos(spin), Ordering::Relaxed);
+                shared.stay_awake(spin);
                 shared.wake(shared.helpers.len());
             }
         }
@@ -151,10 +151,6 @@ impl Drop for Membership {
             shared.runs.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-fn nanos(spin: Duration) -> u64 {
-    spin.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 /// The executor of a crew.
@@ -212,8 +208,10 @@ impl Shared {
         if helpers == 0 {
             return job();
         }
-        self.spin.store(nanos(spin), Ordering::Relaxed);
-        self.called.store(true, Ordering::Relaxed);
+        self.stay_awake(spin);
+        if !self.called.load(Ordering::Relaxed) {
+            self.called.store(true, Ordering::Relaxed);
+        }
         let panic = Mutex::new(None);
         let helped = || {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
@@ -229,6 +227,14 @@ impl Shared {
         }
         if let Some(payload) = panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
+        }
+    }
+
+    /// Tells helpers how long to stay awake without work. Written only where it changes: they look at what lies beside it.
+    fn stay_awake(&self, spin: Duration) {
+        let nanos = spin.as_nanos().try_into().unwrap_or(u64::MAX);
+        if self.spin.load(Ordering::Relaxed) != nanos {
+            self.spin.store(nanos, Ordering::Relaxed);
         }
     }
 
@@ -263,12 +269,11 @@ impl Shared {
         MEMBER.set(Some(Member { shared: self.clone(), spin: Duration::ZERO }));
         let mut seen = 0;
         while !self.stop.load(Ordering::SeqCst) {
-            if self.slot.enter(number, &mut seen, |job| job()) {
-                if self.waits.load(Ordering::SeqCst) {
-                    // Behind the lock, so that the lender is not between its look and its sleep.
-                    drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
-                    self.left.notify_one();
-                }
+            let entered = self.slot.enter(number, &mut seen, |job| job());
+            if entered && self.waits.load(Ordering::SeqCst) {
+                // Behind the lock, so that the lender is not between its look and its sleep.
+                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+                self.left.notify_one();
             }
             let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed));
             if !spin::until(spin, || self.slot.calls(number, seen) || self.stop.load(Ordering::Relaxed)) {

@@ -35,6 +35,7 @@ type Job = dyn Fn() + Sync;
 /// assert_eq!(calls.into_inner(), 1);
 /// ```
 #[derive(Debug)]
+#[repr(align(128))] // cache lines of its own, in pairs as they are fetched: helpers look at it all the time
 pub struct JobSlot {
     state: AtomicU64,
     /// Written by the lender while no helper is asked for, read by helpers that have entered.
