@@ -2,6 +2,7 @@
 //! parallel loop, of any rayon pool.
 
 use core::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -133,4 +134,21 @@ fn numbers_of_threads_that_cannot_be_are_refused() {
         let error = model.compile_with(DIMS, &options).unwrap_err().to_string();
         assert_eq!(error, format!("the number of threads is {threads}, but it must be from 1 to 1024"));
     }
+}
+
+#[test]
+fn one_file_names_rayon() {
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files(&path, found);
+            } else if std::fs::read_to_string(&path).is_ok_and(|text| text.contains("rayon::")) {
+                found.push(path);
+            }
+        }
+    }
+    let (src, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), Vec::new());
+    files(&src, &mut found);
+    assert_eq!(found, [src.join("par/guest.rs")]);
 }
