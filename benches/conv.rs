@@ -1,9 +1,9 @@
 //! The layers of `benches/shapes`, forward, blocked activations in and out, weights packed beforehand.
 //!
 //! ```text
-//! cargo bench --bench conv                     every layer of every list
-//! cargo bench --bench conv -- resnet50         the layers of one network
-//! SWATH_LEVEL=avx2 cargo bench --bench conv    at a lower level
+//! cargo bench -p swath-bench --bench conv                     every layer of every list
+//! cargo bench -p swath-bench --bench conv -- resnet50         the layers of one network
+//! SWATH_LEVEL=avx2 cargo bench -p swath-bench --bench conv    at a lower level
 //! ```
 //!
 //! An element of the throughput is a floating-point operation: `Gelem/s` are GFLOP/s.

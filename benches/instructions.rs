@@ -1,7 +1,7 @@
 //! Instructions that convolutions execute, counted by valgrind: the same from run to run, whatever else the machine does.
 //!
 //! ```text
-//! cargo bench --bench instructions
+//! cargo bench -p swath-bench --bench instructions
 //! ```
 //!
 //! needs valgrind and iai-callgrind's runner (README, "Measuring"). valgrind knows no AVX-512, so what is counted are

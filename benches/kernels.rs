@@ -1,8 +1,8 @@
 //! The rows of the kernel tables, on data in the first- and second-level cache; pooling by window.
 //!
 //! ```text
-//! cargo bench --bench kernels                  every row
-//! cargo bench --bench kernels -- avx2          those of one level
+//! cargo bench -p swath-bench --bench kernels                  every row
+//! cargo bench -p swath-bench --bench kernels -- avx2          those of one level
 //! ```
 //!
 //! A row is benched under its own name, the one that tests and logs use. The two probes of the machine come first: their

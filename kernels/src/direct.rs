@@ -122,7 +122,7 @@ impl Direct {
         // All inner outputs have all taps, and at most so few on each side have fewer that edge tiles take them: one, or more where a row
         // is several long tiles.
         let inner = x.interior();
-        let most = if x.output > MAX_MR { tile::overhang(level, MAX_MR) } else { 1 };
+        let most = if x.output > MAX_MR { tile::overhang(level, x.stride, MAX_MR) } else { 1 };
         let few = inner.len() > 1 && inner.start <= most && inner.end + most >= x.output && inner.len() < x.output;
         let access = match (input, x.stride) {
             (Layout::Blocked, 1) => Access::Blocked1,

@@ -196,22 +196,3 @@ pub fn half_registers_gain() -> bool {
         false
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_level_counts_its_work() {
-        for &level in Level::available() {
-            let accumulators = if matches!(level, Level::Avx512 | Level::Neon) { 24 } else { 12 };
-            assert_eq!(fma_flops(level, 10), Ok(10 * 2 * accumulators * level.lanes() as u64));
-            assert_eq!(fma_flops(level, 0), Ok(0));
-            assert_eq!(read_bytes(level, &[0.5; 8 * 16 * 3 + 7], 5), Ok(5 * 8 * 16 * 3 * 4));
-            assert_eq!(read_bytes(level, &[], 5), Ok(0));
-        }
-        for level in Level::ALL.into_iter().filter(|l| !l.is_available()) {
-            assert!(fma_flops(level, 1).is_err() && read_bytes(level, &[], 1).is_err());
-        }
-    }
-}

@@ -13,12 +13,18 @@ macro_rules! compiled_in {
     (Avx512 => $($code:tt)*) => { #[cfg(all(target_arch = "x86_64", feature = "avx512"))] $($code)* };
 }
 
+/// The same for tables, of which the crate's own unit tests have the scalar level's only: they would compile all kernels once more.
+macro_rules! tabled {
+    (Scalar => $($code:tt)*) => { $($code)* };
+    ($level:ident => $($code:tt)*) => { crate::registry::compiled_in! { $level => #[cfg(not(test))] $($code)* } };
+}
+
 /// A function from a level to its static table; the table of a level that is not compiled in is empty.
 macro_rules! by_level {
     ($(#[$attribute:meta])* $vis:vis fn $name:ident() -> [$row:ty]; $($level:ident: $table:expr),* $(,)?) => {
         $(#[$attribute])*
         $vis fn $name(level: crate::isa::Level) -> &'static [$row] {
-            $(crate::registry::compiled_in! { $level =>
+            $(crate::registry::tabled! { $level =>
                 if level == crate::isa::Level::$level {
                     static TABLE: &[$row] = $table;
                     return TABLE;
@@ -66,7 +72,7 @@ macro_rules! edges {
     };
 }
 
-pub(crate) use {by_level, compiled_in, edges};
+pub(crate) use {by_level, compiled_in, edges, tabled};
 
 /// A table of kernels.
 #[derive(Clone, Copy, Debug)]

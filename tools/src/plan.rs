@@ -4,6 +4,8 @@ use swath::algo::{self, ALGOS};
 use swath::benchdnn::Problem;
 use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor, Tuning};
 
+use swath_kernels::registry::FAMILIES;
+
 use crate::failure::Outcome;
 
 /// What the user asked of the plan.
@@ -89,20 +91,15 @@ pub struct KernelRow {
 /// All kernels of this build that this machine can run.
 pub fn kernels() -> Vec<KernelRow> {
     use swath_kernels::isa::matrix::MatrixUnit;
-    use swath_kernels::{act, depthwise, pool, tile, winograd};
     let mut rows = Vec::new();
     for &level in Level::available() {
         let mut add = |family: &str, names: Vec<&str>| {
             rows.extend(names.into_iter().map(|name| KernelRow { name: name.into(), family: family.into(), level }));
         };
-        add("tile", tile::rows(level).iter().map(|r| r.name).collect());
-        add("winograd", winograd::rows(level).iter().map(|r| r.name).collect());
-        add("winograd transform", winograd::transforms(level).iter().map(|r| r.name).collect());
-        add("depthwise", depthwise::rows(level).iter().map(|r| r.name).collect());
+        for family in FAMILIES {
+            add(family.name, (family.names)(level));
+        }
         add("matrix unit", MatrixUnit::beside(level).iter().map(|u| u.kernel()).collect());
-        add("pool", pool::table(level).iter().map(|r| r.name).collect());
-        add("activation", act::table(level).iter().map(|r| r.name).collect());
-        add("softmax", act::softmax_table(level).iter().map(|r| r.name).collect());
     }
     rows
 }

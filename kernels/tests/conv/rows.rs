@@ -67,7 +67,7 @@ fn one_tile(
     let is_edge = matches!(row.access, Access::Blocked1Edge | Access::Blocked2Edge);
     let edge = if is_edge { edge } else { Edge::NONE };
     let sits_out = |i: usize, kx: usize| {
-        let most = tile::overhang(row.level, row.mr);
+        let most = tile::overhang(row.level, if row.access == Access::Blocked2Edge { 2 } else { 1 }, row.mr);
         let behind = row.mr - 1 - i;
         i < most && kx < edge.starts[i] || behind < most && kx >= edge.ends[behind]
     };
