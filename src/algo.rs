@@ -3,8 +3,12 @@
 //! Each row says whether it supports a shape, or why not. A supported one becomes a [`Kernel`], which knows its packed
 //! weights, its scratch and what it would do, and the cost model turns that into predicted time. Adding an algorithm is
 //! one family module in `swath-kernels`, one variant of [`Kernel`] and one row of [`ALGOS`].
+//!
+//! A row has a column for each [`Pass`]: the convolution, its data gradient and its weight gradient. A data gradient of stride 1 is a
+//! convolution of its own, on turned weights, so that most rows do it by what they do forward.
 
 mod cost;
+mod gradient;
 
 use swath_kernels::bf16x6::Bf16x6;
 use swath_kernels::depthwise::Depthwise;
@@ -16,21 +20,49 @@ use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::weights::Weights;
 use swath_kernels::winograd::{Variant, Winograd};
 
 pub(crate) use cost::predict;
 pub use cost::{COEFFICIENTS, Coefficients, Cores, FEATURES, Work};
+pub use gradient::{DataKernel, WeightKernel};
 
-/// What an algorithm is asked to plan.
+/// What is computed of a convolution `y = conv(x, w)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// `y` of `x` and `w`.
+    #[default]
+    Forward,
+    /// The gradient at `x` of the one at `y` and `w`; also transposed convolution.
+    BackwardData,
+    /// The gradients at `w` and the bias of `x` and the gradient at `y`.
+    BackwardWeights,
+}
+
+impl Pass {
+    /// All passes.
+    pub const ALL: [Pass; 3] = [Pass::Forward, Pass::BackwardData, Pass::BackwardWeights];
+
+    /// benchdnn's name of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "fwd",
+            Pass::BackwardData => "bwd_d",
+            Pass::BackwardWeights => "bwd_w",
+        }
+    }
+}
+
+/// What an algorithm is asked to plan. Shape and layouts are those of the convolution, whatever the pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The geometry.
     pub shape: &'a ConvShape,
     /// The instruction-set level.
     pub level: Level,
-    /// Layout of the input.
+    /// Layout of the input, and of the gradient there.
     pub input: Layout,
-    /// Layout of the output.
+    /// Layout of the output, and of the gradient there.
     pub output: Layout,
     /// How much rounding error is acceptable.
     pub accuracy: Accuracy,
@@ -64,6 +96,10 @@ pub struct Algo {
     pub is_available: fn() -> bool,
     /// The planned kernel, or why this algorithm does not do the shape.
     pub plan: fn(&Request<'_>) -> Result<Kernel, String>,
+    /// The same for the data gradient.
+    pub data: fn(&Request<'_>) -> Result<DataKernel, String>,
+    /// The same for the weight gradient.
+    pub weights: fn(&Request<'_>) -> Result<WeightKernel, String>,
 }
 
 /// All algorithms. The order breaks ties of the cost model and carries no other meaning.
@@ -73,48 +109,64 @@ pub static ALGOS: &[Algo] = &[
         summary: "whole groups in a vector's lanes: depthwise and small groups",
         is_available: everywhere,
         plan: depthwise,
+        data: |r| gradient::turned(r, depthwise),
+        weights: gradient::no_weights,
     },
     Algo {
         name: "direct",
         summary: "register tiles over channel blocks, straight from the input",
         is_available: everywhere,
         plan: direct,
+        data: gradient::phases,
+        weights: gradient::pixel_sums,
     },
     Algo {
         name: "stem",
         summary: "register tiles straight from NCHW: few input channels",
         is_available: everywhere,
         plan: stem,
+        data: gradient::phases_from_nchw,
+        weights: gradient::no_weights,
     },
     Algo {
         name: "winograd2",
         summary: "3x3 of stride 1 on tiles of 2x2 outputs: 2.25 times fewer multiplications",
         is_available: everywhere,
         plan: |r| winograd(r, Variant::F2),
+        data: |r| gradient::turned(r, |r| winograd(r, Variant::F2)),
+        weights: gradient::no_weights,
     },
     Algo {
         name: "winograd4",
         summary: "3x3 of stride 1 on tiles of 4x4 outputs: 4 times fewer multiplications",
         is_available: everywhere,
         plan: |r| winograd(r, Variant::F4),
+        data: |r| gradient::turned(r, |r| winograd(r, Variant::F4)),
+        weights: gradient::no_weights,
     },
     Algo {
         name: "winograd6",
         summary: "3x3 of stride 1 on tiles of 6x6 outputs: 5 times fewer multiplications; only if accuracy is `Fast`",
         is_available: everywhere,
         plan: |r| winograd(r, Variant::F6),
+        data: |r| gradient::turned(r, |r| winograd(r, Variant::F6)),
+        weights: gradient::no_weights,
     },
     Algo {
         name: "bf16x6",
         summary: "matrix units (AMX): floats as three bf16 parts, six products for one; not if accuracy is `Exact`",
         is_available: || MatrixUnit::Amx.is_available(),
         plan: bf16x6,
+        data: |r| gradient::turned(r, bf16x6),
+        weights: gradient::no_weights,
     },
     Algo {
         name: "gemm",
         summary: "packed matrix product, im2col as its packing: every geometry and layout",
         is_available: everywhere,
         plan: gemm,
+        data: |r| gradient::turned(r, gemm),
+        weights: gradient::no_weights,
     },
 ];
 
@@ -230,13 +282,13 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32]) {
+    pub(crate) fn pack(&self, w: &Weights<'_>, packed: &mut [f32]) {
         match self {
-            Kernel::Direct(k) => k.pack(w, packed),
-            Kernel::Depthwise(k) => k.pack(w, packed),
-            Kernel::Winograd(k) => k.pack(w, packed),
-            Kernel::Bf16x6(k) => k.pack(w, packed),
-            Kernel::Gemm(k) => k.pack(w, packed),
+            Kernel::Direct(k) => k.pack_from(w, packed),
+            Kernel::Depthwise(k) => k.pack_from(w, packed),
+            Kernel::Winograd(k) => k.pack_from(w, packed),
+            Kernel::Bf16x6(k) => k.pack_from(w, packed),
+            Kernel::Gemm(k) => k.pack_from(w, packed),
         }
     }
 

@@ -1,6 +1,9 @@
-//! Convolution plans: a shape, an algorithm, packed weights.
+//! Convolution plans: a shape, a pass, an algorithm, packed weights.
 //!
-//! Plan once, run often. A plan picks an algorithm from [`ALGOS`]: the one that the
+//! [`ConvPlan`] computes a convolution, [`ConvBackwardData`] the gradient at its input (and transposed convolution),
+//! [`ConvBackwardWeights`] the gradients at its weights and bias. The same shape and options do for all three.
+//!
+//! Plan once, run often. A plan picks an algorithm from [`ALGOS`](crate::algo::ALGOS): the one that the
 //! caller asks for, else the one that a tuning table measured as the fastest ([`tune`]), else the one that the cost
 //! model predicts to be fastest. It never times anything.
 //!
@@ -19,18 +22,25 @@
 //! # Ok::<(), swath::Error>(())
 //! ```
 
-use core::fmt;
+mod backward_data;
+mod backward_weights;
+mod choice;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::weights::Weights;
 
-use crate::algo::{self, ALGOS, Accuracy, Kernel, Request, Work};
+use crate::algo::{self, Accuracy, Kernel, Pass, Work};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::par;
-use crate::tune::{self, Figures, Tuning};
+use crate::tune::Tuning;
 
+pub use backward_data::ConvBackwardData;
+pub use backward_weights::ConvBackwardWeights;
+use choice::Choice;
+pub use choice::{Candidate, Explanation};
 pub use swath_kernels::epilogue::Epilogue;
 
 /// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
@@ -43,7 +53,7 @@ pub struct Options {
     pub output: Layout,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
-    /// Name of the algorithm, from [`ALGOS`]; `None` lets the plan choose.
+    /// Name of the algorithm, from [`ALGOS`](crate::algo::ALGOS); `None` lets the plan choose.
     pub algo: Option<String>,
     /// How much rounding error is acceptable. A named algorithm that is less accurate is refused.
     pub accuracy: Accuracy,
@@ -86,7 +96,7 @@ impl Scratch {
 }
 
 /// Weights in the order that one plan's kernels read them. Made by [`ConvPlan::pack`]; any plan of the same weight
-/// extents, groups, algorithm, level and layouts can use them.
+/// extents, groups, pass, algorithm, level and layouts can use them; of data gradients, of the same geometry.
 #[derive(Clone, Debug)]
 pub struct PackedWeights {
     data: Buffer,
@@ -94,6 +104,20 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
+    fn new<K>(choice: &Choice<K>, len: usize) -> Self {
+        Self { data: Buffer::zeros(len), key: PackKey::new(choice, len) }
+    }
+
+    /// # Errors
+    /// If they were packed for something else than this plan.
+    fn check<K>(&self, choice: &Choice<K>, len: usize) -> Result<()> {
+        let key = PackKey::new(choice, len);
+        if self.key == key {
+            return Ok(());
+        }
+        Err(Error::Weights { packed: format!("{:?}", self.key), expected: format!("{key:?}") })
+    }
+
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         self.data.len() * size_of::<f32>()
@@ -103,38 +127,37 @@ impl PackedWeights {
 /// What the order of packed weights depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct PackKey {
+    pass: Pass,
     algo: &'static str,
     weights: [usize; 4],
     groups: usize,
+    /// Of a data gradient: what its phases depend on.
+    phases: Option<([usize; 4], [usize; 4], [usize; 4])>,
     level: Level,
     layouts: [Layout; 2],
     len: usize,
 }
 
-/// One algorithm as a plan saw it.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// Name, from [`ALGOS`].
-    pub algo: &'static str,
-    /// Predicted milliseconds on one thread, or why it does not support the shape.
-    pub predicted: Result<f64, String>,
-    /// What a tuning table measured, on the threads that the plan is for.
-    pub measured: Option<Figures>,
+impl PackKey {
+    fn new<K>(choice: &Choice<K>, len: usize) -> Self {
+        let Choice { pass, shape: s, options, level, algo, .. } = choice;
+        let phases = || ([s.sh, s.sw, s.dh, s.dw], [s.pad.top, s.pad.left, s.ih, s.iw], s.output());
+        Self {
+            pass: *pass,
+            algo,
+            weights: s.weights(),
+            groups: s.groups,
+            phases: (*pass == Pass::BackwardData).then(phases),
+            level: *level,
+            layouts: [options.input, options.output],
+            len,
+        }
+    }
 }
 
 /// A planned convolution.
 #[derive(Clone, Debug)]
-pub struct ConvPlan {
-    shape: ConvShape,
-    options: Options,
-    level: Level,
-    algo: &'static str,
-    kernel: Kernel,
-    /// Milliseconds on one thread, by the cost model.
-    predicted: f64,
-    candidates: Vec<Candidate>,
-    reason: String,
-}
+pub struct ConvPlan(Choice<Kernel>);
 
 impl ConvPlan {
     /// Plans. Never times anything.
@@ -142,72 +165,49 @@ impl ConvPlan {
     /// # Errors
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        let level = crate::cpu()?.lowered(options.level.unwrap_or(crate::cpu()?.level))?.level;
-        let request =
-            Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
-        let mut candidates = Vec::with_capacity(ALGOS.len());
-        let mut kernels = Vec::with_capacity(ALGOS.len());
-        for algo in ALGOS {
-            let planned = (algo.plan)(&request);
-            let predicted = match &planned {
-                Ok(k) => Ok(algo::predict(algo.name, level, &Work::new(shape, k))),
-                Err(why) => Err(why.clone()),
-            };
-            candidates.push(Candidate { algo: algo.name, predicted, measured: None });
-            kernels.push(planned.ok());
-        }
-        let (chosen, reason) = choose(shape, level, options, &mut candidates)?;
-        let (algo, predicted) =
-            (candidates[chosen].algo, candidates[chosen].predicted.clone().unwrap_or(f64::INFINITY));
-        let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
-        Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
+        let predict = |algo, level, kernel: &Kernel| algo::predict(algo, level, &Work::new(shape, kernel));
+        Ok(Self(Choice::new(Pass::Forward, shape, options, |algo, request| (algo.plan)(request), predict)?))
     }
 
     /// The geometry.
     pub fn shape(&self) -> &ConvShape {
-        &self.shape
+        &self.0.shape
     }
 
     /// The options that the plan was made with.
     pub fn options(&self) -> &Options {
-        &self.options
+        &self.0.options
     }
 
     /// The instruction-set level.
     pub fn level(&self) -> Level {
-        self.level
+        self.0.level
     }
 
-    /// Name of the chosen algorithm, from [`ALGOS`].
+    /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).
     pub fn algo(&self) -> &'static str {
-        self.algo
+        self.0.algo
     }
 
     /// Name of the microkernel that does most of the work.
     pub fn kernel(&self) -> &'static str {
-        self.kernel.name()
+        self.0.kernel.name()
     }
 
     /// Every algorithm, with its prediction or why it does not support the shape.
     pub fn candidates(&self) -> &[Candidate] {
-        &self.candidates
+        &self.0.candidates
     }
 
     /// What was chosen, from which candidates, and why.
     pub fn explain(&self) -> Explanation<'_> {
-        Explanation(self)
+        let kernel = &self.0.kernel;
+        Explanation::new(&self.0, kernel.name(), [kernel.packed_len(), kernel.scratch_len(1)])
     }
 
     /// Floats of scratch that [`ConvPlan::forward`] takes from its [`Scratch`] when run on `threads` threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.kernel.scratch_len(threads)
-    }
-
-    fn pack_key(&self) -> PackKey {
-        let len = self.kernel.packed_len();
-        let layouts = [self.options.input, self.options.output];
-        let (weights, groups) = (self.shape.weights(), self.shape.groups);
-        PackKey { algo: self.algo, weights, groups, level: self.level, layouts, len }
+        self.0.kernel.scratch_len(threads)
     }
 
     /// Packs weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
@@ -215,10 +215,21 @@ impl ConvPlan {
     /// # Errors
     /// For a wrong length.
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        check_len("the weights", w.len(), self.shape.weights().iter().product())?;
-        let mut data = Buffer::zeros(self.kernel.packed_len());
-        self.kernel.pack(w, &mut data);
-        Ok(PackedWeights { data, key: self.pack_key() })
+        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len());
+        self.repack(w, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Packs other weights in place of what [`ConvPlan::pack`] made, without asking for memory: weights that are trained change
+    /// every step.
+    ///
+    /// # Errors
+    /// For a wrong length, and weights that were packed for something else.
+    pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
+        check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
+        packed.check(&self.0, self.0.kernel.packed_len())?;
+        self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data);
+        Ok(())
     }
 
     /// Runs the convolution: `y = activation(conv(x, weights) + bias + residual)`.
@@ -236,91 +247,16 @@ impl ConvPlan {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let (s, o) = (&self.shape, &self.options);
+        let Choice { shape: s, options: o, kernel, .. } = &self.0;
         let y_len = o.output.len(s.output());
         check_len("the input", x.len(), o.input.len(s.input()))?;
         check_len("the output", y.len(), y_len)?;
         check_len("the bias", epilogue.bias.map_or(s.oc, <[f32]>::len), s.oc)?;
         check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
-        if weights.key != self.pack_key() {
-            return Err(Error::Weights {
-                packed: format!("{:?}", weights.key),
-                expected: format!("{:?}", self.pack_key()),
-            });
-        }
-        let executor = par::executor(o.threads, self.predicted);
-        let scratch = scratch.take(self.kernel.scratch_len(executor.threads()));
-        self.kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);
+        weights.check(&self.0, kernel.packed_len())?;
+        let executor = par::executor(o.threads, self.0.predicted);
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()));
+        kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);
         Ok(())
-    }
-}
-
-/// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
-fn choose(shape: &ConvShape, level: Level, options: &Options, candidates: &mut [Candidate]) -> Result<(usize, String)> {
-    let supported = candidates.iter().enumerate().filter_map(|(i, c)| Some((i, *c.predicted.as_ref().ok()?)));
-    // The first of equals: the order of the table breaks ties.
-    let modelled = supported.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
-    let tuned = modelled.and_then(|m| tune::consult(shape, level, options, candidates, m));
-    if let Some(name) = &options.algo {
-        let refused = |why| Error::Algo { name: name.clone(), why };
-        let Some(asked) = candidates.iter().position(|c| c.algo == name) else {
-            return Err(refused(format!("unknown; there are {}", names())));
-        };
-        return match &candidates[asked].predicted {
-            Ok(_) => Ok((asked, "asked for".into())),
-            Err(why) => Err(refused(why.clone())),
-        };
-    }
-    let modelled = modelled.map(|m| (m, "the cost model predicts it to be fastest".into()));
-    let none = || Error::Algo { name: String::new(), why: "none supports the shape".into() };
-    tuned.or(modelled).ok_or_else(none)
-}
-
-fn names() -> String {
-    ALGOS.iter().map(|a| a.name).collect::<Vec<_>>().join(", ")
-}
-
-/// Prints a plan's choice; made by [`ConvPlan::explain`].
-#[derive(Clone, Copy, Debug)]
-pub struct Explanation<'a>(&'a ConvPlan);
-
-impl fmt::Display for Explanation<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p = self.0;
-        let s = &p.shape;
-        let [n, ic, ih, iw] = s.input();
-        let [_, oc, oh, ow] = s.output();
-        write!(f, "convolution [{n}, {ic}, {ih}, {iw}] -> [{n}, {oc}, {oh}, {ow}], kernel {}x{}", s.kh, s.kw)?;
-        write!(f, ", stride {}x{}, dilation {}x{}, groups {}", s.sh, s.sw, s.dh, s.dw, s.groups)?;
-        writeln!(f, ", padding {}/{}/{}/{}", s.pad.top, s.pad.left, s.pad.bottom, s.pad.right)?;
-        writeln!(
-            f,
-            "{:.3} GFLOP at level {}, {} in, {} out",
-            2e-9 * s.macs() as f64,
-            p.level,
-            p.options.input.name(),
-            p.options.output.name()
-        )?;
-        writeln!(f, "chosen: {} ({}), because {}", p.algo, p.kernel(), p.reason)?;
-        for c in &p.candidates {
-            match &c.predicted {
-                Ok(ms) => {
-                    write!(f, "  {:<10} predicted {ms:9.4} ms on one thread", c.algo)?;
-                    if let Some(t) = c.measured {
-                        let (ms, warm, cold) = (t.ms(), t.warm_ms(), t.cold_ms());
-                        write!(f, ", measured {ms:9.4} ms ({warm:.4} with warm weights, {cold:.4} with cold ones)")?;
-                    }
-                    writeln!(f)?;
-                }
-                Err(why) => writeln!(f, "  {:<10} no: {why}", c.algo)?,
-            }
-        }
-        let packed = p.kernel.packed_len() * 4;
-        write!(
-            f,
-            "packed weights {:.1} KiB, scratch {:.1} KiB a thread",
-            packed as f64 / 1024.0,
-            p.scratch_len(1) as f64 / 256.0
-        )
     }
 }

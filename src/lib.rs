@@ -95,7 +95,7 @@ mod weights;
 pub mod zoo;
 
 pub use algo::Accuracy;
-pub use conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+pub use conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use graph::{Graph, Value};
@@ -105,7 +105,7 @@ pub use rect::Rect;
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;
-pub use swath_kernels::shape::{ConvShape, Padding, Pair, PoolShape, ShapeError};
+pub use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding, Pair, PoolShape, ShapeError};
 pub use tensor::Tensor;
 pub use tune::Tuning;
 pub use weights::WeightsFile;

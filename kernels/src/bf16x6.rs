@@ -35,6 +35,7 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
+use crate::weights::Weights;
 
 use panel::{Panel, PanelArgs, Places};
 use run::Run;
@@ -284,12 +285,18 @@ impl Bf16x6 {
     /// # Panics
     /// If a slice's length is not what the shape and [`Bf16x6::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack_from(&Weights::forward(&self.shape, w), packed);
+    }
+
+    /// The same from any order of the weights.
+    ///
+    /// # Panics
+    /// If `packed` is not [`Bf16x6::packed_len`] long.
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         let s = &self.shape;
-        let taps = s.kh * s.kw;
-        assert_eq!(w.len(), s.weights().iter().product::<usize>());
         assert_eq!(packed.len(), self.packed_len());
         let weight = |o: usize, c: usize, tap: usize| {
-            parts(if o < s.oc && c < s.ic { w[(o * s.ic + c) * taps + tap] } else { 0.0 })
+            parts(if o < s.oc && c < s.ic { w.at(o, c, tap / s.kw, tap % s.kw) } else { 0.0 })
         };
         let block_len = packed.len() / blocks(s.oc);
         for ((first, n), panel) in pairs(blocks(s.oc)).zip(packed.chunks_mut(2 * block_len)) {

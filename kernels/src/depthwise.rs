@@ -50,6 +50,7 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
+use crate::weights::Weights;
 
 /// Most input channels of a group: beyond, the register tile wastes less than the permutations cost.
 const MAX_ICG: usize = 8;
@@ -214,14 +215,23 @@ impl Depthwise {
     /// # Panics
     /// If a slice's length is not what the shape and [`Depthwise::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack_from(&Weights::forward(&self.shape, w), packed);
+    }
+
+    /// The same from any order of the weights.
+    ///
+    /// # Panics
+    /// If `packed` is not [`Depthwise::packed_len`] long.
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         let s = &self.shape;
         let per_channel = s.icg() * s.kh * s.kw;
-        assert_eq!(w.len(), s.oc * per_channel);
         assert_eq!(packed.len(), self.packed_len());
         packed.fill(0.0);
-        for (o, taps) in w.chunks_exact(per_channel).enumerate() {
-            for (t, &v) in taps.iter().enumerate() {
-                packed[(o / BLOCK * per_channel + t) * BLOCK + o % BLOCK] = v;
+        let taps = s.kh * s.kw;
+        for o in 0..s.oc {
+            for at in 0..per_channel {
+                let (j, tap) = (at / taps, at % taps);
+                packed[(o / BLOCK * per_channel + at) * BLOCK + o % BLOCK] = w.at(o, j, tap / s.kw, tap % s.kw);
             }
         }
     }

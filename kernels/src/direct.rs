@@ -45,6 +45,7 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
 use crate::shape::ConvShape;
 use crate::tile::{self, Access, Finish, MAX_MR, SyncFinish, TileSet, pieces};
+use crate::weights::Weights;
 
 /// Most floats of scratch for one thread.
 const SCRATCH: usize = 1 << 18;
@@ -105,6 +106,18 @@ impl Direct {
         output: Layout,
         blocking: Option<Blocking>,
     ) -> Self {
+        let strides = [input.strides(shape.input()), output.strides(shape.output())];
+        Self::within(shape, level, [input, output], strides, blocking)
+    }
+
+    /// Plans for tensors that are parts of larger ones: with these distances between their elements.
+    pub(crate) fn within(
+        shape: &ConvShape,
+        level: Level,
+        [input, output]: [Layout; 2],
+        [xs, ys]: [Strides; 2],
+        blocking: Option<Blocking>,
+    ) -> Self {
         shape.assert_consistent();
         let s = *shape;
         let compact = s.is_pointwise()
@@ -112,7 +125,8 @@ impl Direct {
             && s.groups == 1
             && input == Layout::Blocked
             && Blocking::MIN_COLS * blocks(s.ic) * BLOCK <= SCRATCH;
-        let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) || compact;
+        let adjacent = xs.row == s.iw * xs.px && ys.row == s.ow * ys.px;
+        let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) && adjacent || compact;
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
         let edge_access = match (input, x.stride) {
             (Layout::Blocked, 1) => Some(Access::Blocked1Edge),
@@ -154,8 +168,8 @@ impl Direct {
             shape: s,
             level,
             compact,
-            xs: input.strides(s.input()),
-            ys: output.strides(s.output()),
+            xs,
+            ys,
             input,
             output,
             y,
@@ -235,6 +249,16 @@ impl Direct {
         self.shape.kh * self.shape.kw * BLOCK * if self.plain() { 1 } else { BLOCK }
     }
 
+    /// The geometry.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// How many parts a run on so many threads has.
+    pub(crate) fn parts(&self, threads: usize) -> usize {
+        Grid::new(self, threads).len()
+    }
+
     /// The blocking in use.
     pub fn blocking(&self) -> Blocking {
         self.blocking
@@ -285,8 +309,15 @@ impl Direct {
     /// # Panics
     /// If a slice's length is not what the shape and [`Direct::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack_from(&Weights::forward(&self.shape, w), packed);
+    }
+
+    /// The same from any order of the weights.
+    ///
+    /// # Panics
+    /// If `packed` is not [`Direct::packed_len`] long.
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         let s = &self.shape;
-        assert_eq!(w.len(), s.weights().iter().product::<usize>());
         assert_eq!(packed.len(), self.packed_len());
         packed.fill(0.0);
         let (icg, ocg, taps) = (s.icg(), s.ocg(), s.kh * s.kw);
@@ -299,7 +330,7 @@ impl Direct {
                 let step = ic / depth - first;
                 for t in 0..taps {
                     let at = (((ocb * self.span + step) * taps + t) * depth + ic % depth) * BLOCK + o % BLOCK;
-                    packed[at] = w[(o * icg + c) * taps + t];
+                    packed[at] = w.at(o, c, t / s.kw, t % s.kw);
                 }
             }
         }
@@ -328,11 +359,48 @@ impl Direct {
         Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
-        let fetch_output = tile::fetches_output(self.level, s.terms(), size_of_val(y) / executor.threads().max(1));
-        let run = Run { d: self, x, w: packed, y: Shared::new(y), finish, fetch_output };
-        let grid = Grid::new(self, executor.threads());
-        for_each_part_with(executor, grid.len(), scratch, self.scratch_len(), |i, scratch| {
-            run.part(&grid.part(self, i), scratch);
-        });
+        let job = self.job(x, packed, finish, (Shared::new(y), 0), executor.threads());
+        for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
+    }
+
+    /// A run whose parts may be computed in any order, from `x` on and to `y` from a place in it on.
+    ///
+    /// # Panics
+    /// If a tensor is shorter than the shape and the strides say, or the packed weights have another length.
+    pub(crate) fn job<'a>(
+        &'a self,
+        x: &'a [f32],
+        packed: &'a [f32],
+        finish: SyncFinish,
+        (y, y_first): (Shared<'a>, usize),
+        threads: usize,
+    ) -> Job<'a> {
+        let s = &self.shape;
+        // A compact input is reached through its layout's own strides, as `forward` asserts.
+        assert!(self.compact || self.xs.reach(self.input, s.input()) <= x.len(), "input length");
+        assert!(y_first + self.ys.reach(self.output, s.output()) <= y.len(), "output length");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
+        assert!(self.level.is_available());
+        let fetch_output = tile::fetches_output(self.level, s.terms(), 4 * y.len() / threads.max(1));
+        let run = Run { d: self, x, w: packed, y, y_first, finish, fetch_output };
+        Job { run, grid: Grid::new(self, threads) }
+    }
+}
+
+/// A run of a direct convolution, in parts that write disjoint outputs.
+pub(crate) struct Job<'a> {
+    run: Run<'a>,
+    grid: Grid,
+}
+
+impl Job<'_> {
+    /// How many parts.
+    pub(crate) fn parts(&self) -> usize {
+        self.grid.len()
+    }
+
+    /// Computes part `i`, with [`Direct::scratch_len`] floats of scratch.
+    pub(crate) fn part(&self, i: usize, scratch: &mut [f32]) {
+        self.run.part(&self.grid.part(self.run.d, i), scratch);
     }
 }

@@ -45,6 +45,18 @@ pub struct Strides {
     pub px: usize,
 }
 
+impl Strides {
+    /// Floats from the first element to behind the last one of a tensor of the logical extents `[n, c, h, w]`.
+    pub(crate) fn reach(&self, layout: Layout, [n, c, h, w]: [usize; 4]) -> usize {
+        if n * c * h * w == 0 {
+            return 0;
+        }
+        let last = if layout == Layout::Blocked { BLOCK - 1 } else { (c - 1) % BLOCK };
+        let block = (blocks(c) - 1) * self.block + last * self.channel;
+        (n - 1) * self.n + block + (h - 1) * self.row + (w - 1) * self.px + 1
+    }
+}
+
 impl Layout {
     /// All layouts.
     pub const ALL: [Layout; 3] = [Layout::Nchw, Layout::Nhwc, Layout::Blocked];

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
 //! | 0 | [`layout`] | the channel block, packed weights, reorders between NCHW, NHWC and blocked |
+//! | 0 | [`weights`] | weights as kernels read them while they pack: in PyTorch's order, or turned |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
@@ -28,6 +29,8 @@
 //! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
 //! | 4 | [`winograd`] | 3x3 convolution of stride 1 with fewer multiplications: F(2x2), F(4x4), F(6x6) |
 //! | 4 | [`bf16x6`](mod@bf16x6) | convolution on matrix units |
+//! | 5 | [`backward_data`] | the gradient at a convolution's input, and transposed convolution |
+//! | 5 | [`backward_weights`] | the gradients at a convolution's weights and bias |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
@@ -54,6 +57,8 @@
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
 
 pub mod act;
+pub mod backward_data;
+pub mod backward_weights;
 pub mod bf16x6;
 pub mod depthwise;
 pub mod direct;
@@ -73,6 +78,7 @@ pub mod shape;
 mod slices;
 pub mod tile;
 pub mod vecmath;
+pub mod weights;
 pub mod winograd;
 
 /// The examples of README.md compile and run as doctests.

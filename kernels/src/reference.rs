@@ -8,7 +8,7 @@ mod numeric;
 mod pool;
 
 pub use act::{activation, activation_gradient, erf, erfc, log_softmax, softmax};
-pub use conv::conv2d;
+pub use conv::{conv2d, conv2d_backward_bias, conv2d_backward_data, conv2d_backward_weights};
 pub use gemm::gemm;
 pub use norm::{NormIndex, moments, normalise, normalise_gradients};
 pub use numeric::{assert_gradient, numeric_gradient, values};

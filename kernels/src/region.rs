@@ -61,6 +61,14 @@ impl Axis {
         taps_inside(o, self.stride, self.dilation, self.before, self.kernel, self.input)
     }
 
+    /// Outputs whose tap `k` lies inside the input.
+    pub fn outputs(&self, k: usize) -> Range<usize> {
+        let tap = k * self.dilation;
+        let lo = self.before.saturating_sub(tap).div_ceil(self.stride);
+        let hi = (self.before + self.input).saturating_sub(tap).div_ceil(self.stride).min(self.output);
+        lo.min(hi)..hi
+    }
+
     /// Cuts `range` of the outputs into segments.
     pub fn segments(self, range: Range<usize>) -> impl Iterator<Item = Segment> + Clone {
         let inner = self.interior();
@@ -103,6 +111,10 @@ mod tests {
         ] {
             let output = (input + before + after - dilation * (kernel - 1) - 1) / stride + 1;
             let axis = Axis { output, input, kernel, stride, dilation, before };
+            for k in 0..kernel {
+                let meets = |o: &usize| axis.taps(*o).contains(&k);
+                assert!(axis.outputs(k).eq((0..output).filter(meets)), "tap {k} of {axis:?}");
+            }
             for from in 0..output {
                 let mut end = from;
                 for s in axis.segments(from..output) {

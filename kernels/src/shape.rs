@@ -8,7 +8,11 @@
 //!
 //! Every constructor checks sizes, divisibility and overflow, and every error carries the offending numbers.
 
+mod transposed;
+
 use thiserror::Error;
+
+pub use transposed::{ConvTransposeShape, ConvTransposeShapeBuilder};
 
 /// Largest number of elements a tensor may have: indices fit `i32` scaled by 4 bytes only below this, and every
 /// product of extents is checked against it.
@@ -67,6 +71,26 @@ pub enum ShapeError {
         padding: usize,
         /// Kernel extent.
         kernel: usize,
+    },
+    /// A transposed convolution's output padding of a stride and a dilation or more.
+    #[error("along the {axis} the output padding is {padding}, but must be less than {limit}")]
+    OutputPadding {
+        /// `height` or `width`.
+        axis: &'static str,
+        /// The output padding.
+        padding: usize,
+        /// What it must be less than.
+        limit: usize,
+    },
+    /// A transposed convolution whose padding cuts off everything.
+    #[error("along the {axis} padding of {padding} leaves nothing of the {full} outputs of a transposed convolution")]
+    NoOutput {
+        /// `height` or `width`.
+        axis: &'static str,
+        /// Padding of both sides.
+        padding: usize,
+        /// Outputs without padding.
+        full: usize,
     },
     /// A product of extents is beyond what memory can hold.
     #[error("the {what} would have more than {limit} elements")]

@@ -18,6 +18,7 @@
 //! | `Strided` | run time | 1 | any other stride, tiles that run down a column, NHWC, row-major matrices |
 //! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4 | 1 | the stem, straight from NCHW; `k` runs over `kx` |
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
+//! | `PixelSum` | 1 | run time | weight gradients: `i` are input channels, `k` pixels, and `w` is the gradient at the output |
 //!
 //! Register budget: `MR * NV` accumulators, `NV` weights, one broadcast; rows below stay within it on every level, and
 //! `.ci/disassembly` proves that no tile loop touches the stack. Any tile with two or more weight vectors and eight or
@@ -72,7 +73,7 @@ pub struct TileArgs {
     pub head: usize,
     /// Where the inner loop ends in the last step of the outermost loop.
     pub tail: usize,
-    /// Pixel stride of the input, for [`Access::Strided`].
+    /// Pixel stride of the input, for [`Access::Strided`]; step of the reduction's elements, for [`Access::PixelSum`].
     pub px: usize,
     /// How far beyond a tap's first inputs those lie that it brings to L1 meanwhile; 0: none. Not for the stem's accesses.
     pub ahead: usize,
@@ -232,9 +233,11 @@ pub enum Access {
     Plain4,
     /// A packed panel `[k][MR]`.
     Packed,
+    /// Adjacent floats are input channels, and the reduction runs over pixels, whose step is given at run time.
+    PixelSum,
 }
 
-/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` (0: run time) and element step `KS`; with `EDGE`, the first and
+/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0: run time); with `EDGE`, the first and
 /// the last pixels sit out the iterations of the innermost loop that they lack.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
 
@@ -329,6 +332,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     #[inline(always)]
     fn px(a: &TileArgs) -> usize {
         if PS == 0 { a.px } else { PS }
+    }
+
+    /// From element to element of the reduction, in the input.
+    #[inline(always)]
+    fn ks(a: &TileArgs) -> usize {
+        if KS == 0 { a.px } else { KS }
     }
 
     /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next: its own, or
@@ -476,7 +485,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
         let pixels = L..MR.saturating_sub(R);
         // SAFETY: the same contract.
-        unsafe { Self::step(s, a, (x.wrapping_add(k * KS), w.wrapping_add(k * BLOCK)), pixels, acc) };
+        unsafe { Self::step(s, a, (x.wrapping_add(k * Self::ks(a)), w.wrapping_add(k * BLOCK)), pixels, acc) };
     }
 
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
@@ -737,16 +746,18 @@ mod edge {
     edges!(pub(super) plain);
     edges!(pub(super) strided);
     edges!(pub(super) packed);
+    edges!(pub(super) pixel_sum);
 }
 
-/// Rows of one level: for each width of output channels, the numbers of pixels, for every access but `Strided` and `Packed`, which
-/// have lists of their own. `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
+/// Rows of one level: for each width of output channels, the numbers of pixels, for every access but `Strided`, `Packed` and
+/// `PixelSum` (`sums`), which have lists of their own. `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
 /// every access they were a third of all of AVX-512's code, for layers that end in 8 or 24 channels. A group shares an entry and its
 /// lanes.
 macro_rules! rows {
     ($level:ident, $name:literal;
      $($entry:ident $lanes:literal {
-        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*];)*
+        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*]
+         sums [$($amr:literal)*];)*
      })*) => {
         &[$($(
             $(
@@ -767,6 +778,9 @@ macro_rules! rows {
             )*
             $(
                 rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, packed Packed, "gemm", 1, $pmr, false),
+            )*
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $amr, pixel_sum PixelSum, "bwd_w", 1, 0, false),
             )*
         )*)*]
     };
@@ -792,17 +806,17 @@ by_level! {
     Scalar: rows! {
         Scalar, "scalar";
         scalar 4 {
-            16: [1 2] strided [1 2] packed [1 2] narrow [];
+            16: [1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
         }
     },
     // 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
     Avx2: rows! {
         Avx2, "avx2";
         avx2 8 {
-            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10];
-            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [];
-            24: [] strided [] packed [] narrow [1 2 3];
-            32: [1 2] strided [1 2] packed [1 2] narrow [];
+            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
+            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
+            24: [] strided [] packed [] narrow [1 2 3] sums [];
+            32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
     // 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
@@ -810,14 +824,14 @@ by_level! {
     Avx512: rows! {
         Avx512, "avx512";
         avx512 16 {
-            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [];
-            32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [];
-            48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [];
-            64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [];
+            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
+            32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
+            48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [] sums [];
+            64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [] sums [];
         }
         avx512_half 8 {
-            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-            24: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9];
+            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14] sums [];
+            24: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9] sums [];
         }
     },
     // 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
@@ -825,8 +839,8 @@ by_level! {
     Neon: rows! {
         Neon, "neon";
         neon 4 {
-            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [];
-            32: [1 2] strided [1 2] packed [1 2] narrow [];
+            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
+            32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
 }

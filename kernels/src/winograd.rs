@@ -60,6 +60,7 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
+use crate::weights::Weights;
 
 /// The size of the tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -400,7 +401,14 @@ impl Winograd {
     /// # Panics
     /// If a slice's length is not what the shape and [`Winograd::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
-        assert_eq!(w.len(), self.shape.weights().iter().product::<usize>());
+        self.pack_from(&Weights::forward(&self.shape, w), packed);
+    }
+
+    /// The same from any order of the weights.
+    ///
+    /// # Panics
+    /// If `packed` is not [`Winograd::packed_len`] long.
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         assert_eq!(packed.len(), self.packed_len());
         match self.variant {
             Variant::F2 => self.pack_as::<F2, 2, 4>(w, packed),
@@ -409,13 +417,14 @@ impl Winograd {
         }
     }
 
-    fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &[f32], packed: &mut [f32]) {
+    fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &Weights<'_>, packed: &mut [f32]) {
         let (ic, oc) = (self.shape.ic, self.shape.oc);
         for (b, block) in packed.chunks_exact_mut(P * P * ic * BLOCK).enumerate() {
             for c in 0..ic {
                 let mut lines = [[[0.0; BLOCK]; P]; P];
                 for o in b * BLOCK..oc.min((b + 1) * BLOCK) {
-                    let points = weight_points::<T, M, P>(&w[(o * ic + c) * 9..][..9]);
+                    let taps: [f32; 9] = core::array::from_fn(|tap| w.at(o, c, tap / 3, tap % 3));
+                    let points = weight_points::<T, M, P>(&taps);
                     for (lines, points) in lines.as_flattened_mut().iter_mut().zip(points.as_flattened()) {
                         lines[o % BLOCK] = *points;
                     }

@@ -36,16 +36,20 @@ impl Work {
     /// What a kernel does with the shape that it was planned for.
     pub fn new(shape: &ConvShape, kernel: &Kernel) -> Self {
         let s = shape;
-        let million = |v: usize| v as f64 / 1e6;
         let x = s.n * s.ic * s.ih * s.iw;
         let y = s.n * blocks(s.oc) * BLOCK * s.oh * s.ow;
-        let [inputs, outputs] = match kernel {
+        let transformed = match kernel {
             Kernel::Winograd(k) => k.transformed(),
             _ => [x, y],
         };
-        let packed = kernel.packed_len();
+        Self::of(s.macs_inside() as f64 * kernel.waste(s), transformed, [x, y], kernel.packed_len())
+    }
+
+    /// So many multiply-adds on tensors of so many floats, as they are or as they become, and on so many packed weights.
+    pub(super) fn of(macs: f64, [inputs, outputs]: [usize; 2], [x, y]: [usize; 2], packed: usize) -> Self {
+        let million = |v: usize| v as f64 / 1e6;
         Self([
-            s.macs_inside() as f64 * kernel.waste(s) / 1e6,
+            macs / 1e6,
             million(inputs),
             million(outputs),
             million(packed),

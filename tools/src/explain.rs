@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use crate::failure::Outcome;
-use crate::plan::{self, Precision, Request};
+use crate::plan::{self, Direction, Precision, Request};
 use crate::problems::Problems;
 
 /// What the command line says.
@@ -13,6 +13,7 @@ Examples:
   swath explain ic64ih56oc64kh3ph1
   swath explain --threads 2 g32mb1_ic128ih56oc128oh56kh3ph1nresnext
   swath explain --file benches/shapes/resnet50.txt
+  swath explain --pass bwd_w mb8_ic64ih56oc64kh3ph1
   swath explain --model unet
 
 Nothing is timed: this is what a plan decides, with the level that SWATH_LEVEL allows.")]
@@ -20,6 +21,9 @@ pub struct Args {
     /// Threads that the plan is for
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
+    /// Which pass of the convolution
+    #[arg(long, value_enum, default_value_t)]
+    pass: Direction,
     /// Ask for this algorithm instead of leaving the choice to the plan
     #[arg(long, value_name = "NAME")]
     algo: Option<String>,

@@ -21,6 +21,30 @@ pub struct Request {
     pub threads: usize,
 }
 
+/// [`Pass`] on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Direction {
+    /// The convolution
+    #[default]
+    Fwd,
+    /// The gradient at its input
+    #[value(name = "bwd_d")]
+    BwdD,
+    /// The gradient at its weights
+    #[value(name = "bwd_w")]
+    BwdW,
+}
+
+impl From<Direction> for Pass {
+    fn from(d: Direction) -> Self {
+        match d {
+            Direction::Fwd => Pass::Forward,
+            Direction::BwdD => Pass::BackwardData,
+            Direction::BwdW => Pass::BackwardWeights,
+        }
+    }
+}
+
 /// [`Accuracy`] on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {

@@ -20,6 +20,8 @@ pub(super) struct Run<'a> {
     pub x: &'a [f32],
     pub w: &'a [f32],
     pub y: Shared<'a>,
+    /// Where output pixel (0, 0) of image 0 lies in `y`.
+    pub y_first: usize,
     pub finish: SyncFinish,
     /// [`TileArgs::fetch_output`].
     pub fetch_output: bool,
@@ -303,7 +305,7 @@ impl Run<'_> {
         let right = (d.x.stride * d.xs.px, d.ys.px);
         let below = (d.y.stride * d.xs.row, d.ys.row);
         let (pixel, row) = if down { (below, right) } else { (right, below) };
-        Tiles { args, first: args, y_at: r.n * d.ys.n + ocb * d.ys.block, pixel, row }
+        Tiles { args, first: args, y_at: self.y_first + r.n * d.ys.n + ocb * d.ys.block, pixel, row }
     }
 }
 
@@ -349,7 +351,7 @@ impl Tiles {
                 f.residual = first.residual.wrapping_add(y);
             }
             // SAFETY:
-            // * the level is available, and slices have the lengths of their layouts (asserted in `forward`);
+            // * the level is available, and the tensors reach as far as their strides say (asserted in `job`);
             // * the tiles' pixels lie in one segment of each axis, whose tap ranges keep every tap inside the input (edge
             //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
             //   stay below the input's (blocked: below its whole blocks); of a compact input, the block's pixels are in scratch;

@@ -31,7 +31,7 @@
 
 use core::ops::Range;
 
-use super::block::{Block, Left, Tiles, Weights};
+use super::block::{self, Block, Left, Tiles};
 use super::gather::Patches;
 use super::{A_FLOATS, ALIGN, Blocking, KC, aligned, row_len};
 use crate::epilogue::{Epilogue, Lengths};
@@ -40,6 +40,7 @@ use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, pieces};
+use crate::weights::Weights;
 
 /// Longest chunk of the reduction for NCHW output, whose partial sums are scattered, at about the price of 100 steps for
 /// each load and store: 16 x 4 KiB of patches and 128 KiB of weights per block of columns stay in L2.
@@ -177,17 +178,22 @@ impl Im2col {
     /// # Panics
     /// If a slice's length is not what the shape and [`Im2col::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack_from(&Weights::forward(&self.shape, w), packed);
+    }
+
+    /// The same from any order of the weights.
+    ///
+    /// # Panics
+    /// If `packed` is not [`Im2col::packed_len`] long.
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         let s = &self.shape;
-        assert_eq!(w.len(), s.weights().iter().product::<usize>());
         assert_eq!(packed.len(), self.packed_len());
         packed.fill(0.0);
         let (icg, taps) = (s.icg(), s.kh * s.kw);
         for (i, block) in packed.chunks_exact_mut(self.k * BLOCK).enumerate() {
             for (lane, o) in self.piece(i / self.span, i % self.span).enumerate() {
-                for (c, from) in w[o * self.k..][..self.k].chunks_exact(taps).enumerate() {
-                    for (t, &v) in from.iter().enumerate() {
-                        block[(t * icg + c) * BLOCK + lane] = v;
-                    }
+                for (c, t) in (0..icg).flat_map(|c| (0..taps).map(move |t| (c, t))) {
+                    block[(t * icg + c) * BLOCK + lane] = w.at(o, c, t / s.kw, t % s.kw);
                 }
             }
         }
@@ -351,7 +357,7 @@ impl Run<'_> {
             left,
             rows: pixels.len(),
             depth: ks.len() / left.taps,
-            weights: Weights {
+            weights: block::Weights {
                 start: self.w[((g * d.span + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
                 block: d.k * BLOCK,
                 step: BLOCK,

@@ -63,6 +63,7 @@ fn one_tile(
         Access::Plain2 => (2, 1),
         Access::Plain4 => (4, 1),
         Access::Packed => (1, row.mr),
+        Access::PixelSum => (1, 7),
     };
     let is_edge = matches!(row.access, Access::Blocked1Edge | Access::Blocked2Edge);
     let edge = if is_edge { edge } else { Edge::NONE };
@@ -107,7 +108,7 @@ fn one_tile(
             depth,
             head,
             tail,
-            px,
+            px: if row.access == Access::PixelSum { step } else { px },
             ahead: BLOCK,
             w_block,
             accumulate,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use swath::algo::Pass;
 use swath::benchdnn::{Problem, STANDARD_SETS};
 use swath::{ConvShape, Level};
 

@@ -1,0 +1,226 @@
+//! The gradient at a convolution's input, which is the transposed convolution of the gradient at its output.
+//!
+//! ```text
+//! dx[i] = sum over (oc, k, o) with o * s + k * d - p = i  of  dy[o] * w[oc, k]
+//!
+//! for each phase (y, x) of the stride, of those that meet a tap:
+//!   direct convolution of stride 1 and dilation d / gcd(s, d) of dy with every s / gcd(s, d)-th tap, turned,
+//!     which writes every s-th row and column of dx
+//! what meets no tap: activation(bias + residual), 0 for a gradient
+//! ```
+//!
+//! Every geometry is done so: any stride, dilation, padding (also beyond the kernel) and groups, in every layout. Nothing is copied:
+//! a phase reads a part of `dy` and writes a lattice of `dx`. For stride 1 there is one phase, a convolution of its own
+//! ([`turned`]), which other algorithms can do as well.
+//!
+//! Order of each sum: as for [`direct`](crate::direct), over the phase's turned taps. Error: as for the register tile.
+
+mod fill;
+mod phase;
+
+use phase::{Axis, AxisPhase, Window};
+
+use crate::direct::Direct;
+use crate::epilogue::Epilogue;
+use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::isa::Level;
+use crate::layout::{Layout, Strides};
+use crate::shape::{ConvShape, ShapeError};
+use crate::tile::{Finish, SyncFinish};
+use crate::weights::{Taps, Weights};
+
+/// The convolution that is the data gradient of `s`, if it is a single one over all of `dy`: stride 1, and padding within the kernel.
+/// Its weights are all taps, [`turned`](Weights::turned).
+///
+/// ```
+/// use swath_kernels::{backward_data::turned, shape::ConvShape};
+/// let s = ConvShape::builder([1, 64, 56, 56], [128, 64, 3, 3]).padding(1).build()?;
+/// let t = turned(&s).unwrap();
+/// assert_eq!((t.input(), t.output(), t.pad.top), (s.output(), s.input(), 1));
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+pub fn turned(s: &ConvShape) -> Option<ConvShape> {
+    if (s.sh, s.sw) != (1, 1) {
+        return None;
+    }
+    let (y, x) = (Axis::y(s).phases().next()?.window?, Axis::x(s).phases().next()?.window?);
+    let whole = [y.view, x.view] == [[0, s.oh], [0, s.ow]];
+    convolution(s, &y, &x).ok().filter(|t| whole && t.output() == s.input())
+}
+
+/// The convolution of stride 1 that two windows are.
+fn convolution(s: &ConvShape, y: &Window, x: &Window) -> Result<ConvShape, ShapeError> {
+    ConvShape::builder([s.n, s.oc, y.view[1], x.view[1]], [s.ic, s.ocg(), y.taps.n, x.taps.n])
+        .dilation([y.dilation, x.dilation])
+        .padding([y.pad[0], x.pad[0], y.pad[1], x.pad[1]])
+        .groups(s.groups)
+        .build()
+}
+
+/// A phase: which of the plans, and where its tensors lie.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    plan: usize,
+    /// Where its part of `dy` begins, in floats.
+    x: usize,
+    /// Where its first element of `dx` lies, in floats.
+    y: usize,
+    taps: [Taps; 2],
+    /// Where its packed weights begin.
+    packed: usize,
+}
+
+/// A data gradient, planned: the phases of the stride, each a direct convolution. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::backward_data::BackwardData;
+/// let shape = ConvShape::builder([1, 1, 4, 4], [1, 1, 2, 2]).stride(2).build()?;
+/// let plan = BackwardData::new(&shape, Level::Scalar, Layout::Nchw, Layout::Nchw)?;
+/// let mut packed = vec![0.0; plan.packed_len()];
+/// plan.pack(&[1.0, 2.0, 3.0, 4.0], &mut packed);
+/// let mut dx = [f32::NAN; 16];
+/// plan.run(&[1.0, 10.0, 0.0, 0.0], &packed, &Epilogue::none(), &mut dx, &mut [], &Inline);
+/// assert_eq!(dx[..8], [1.0, 2.0, 10.0, 20.0, 3.0, 4.0, 30.0, 40.0]);
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BackwardData {
+    shape: ConvShape,
+    level: Level,
+    input: Layout,
+    output: Layout,
+    /// The phases' convolutions, each different one once.
+    plans: Vec<Direct>,
+    phases: Vec<Phase>,
+    packed_len: usize,
+    /// Whether some positions meet no tap.
+    holes: bool,
+}
+
+impl BackwardData {
+    /// Plans the data gradient of the convolution `shape`, from `dy` in layout `input` to `dx` in layout `output`.
+    ///
+    /// # Errors
+    /// Where a phase's sizes overflow, though those of the convolution do not.
+    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, ShapeError> {
+        shape.assert_consistent();
+        let s = *shape;
+        let (xs, ys) = (input.strides(s.output()), output.strides(s.input()));
+        let lattice = Strides { row: s.sh * ys.row, px: s.sw * ys.px, ..ys };
+        let mut this =
+            Self { shape: s, level, input, output, plans: Vec::new(), phases: Vec::new(), packed_len: 0, holes: false };
+        let mut shapes: Vec<ConvShape> = Vec::new();
+        for y in Axis::y(&s).phases() {
+            for x in Axis::x(&s).phases() {
+                let (Some(wy), Some(wx)) = (y.window, x.window) else {
+                    this.holes = true;
+                    continue;
+                };
+                let conv = convolution(&s, &wy, &wx)?;
+                debug_assert_eq!(conv.output(), [s.n, s.ic, y.outputs, x.outputs]);
+                let plan = shapes.iter().position(|&c| c == conv).unwrap_or_else(|| {
+                    shapes.push(conv);
+                    this.plans.push(Direct::within(&conv, level, [input, output], [xs, lattice], None));
+                    shapes.len() - 1
+                });
+                this.phases.push(Phase {
+                    plan,
+                    x: wy.view[0] * xs.row + wx.view[0] * xs.px,
+                    y: y.first * ys.row + x.first * ys.px,
+                    taps: [wy.taps, wx.taps],
+                    packed: this.packed_len,
+                });
+                this.packed_len += this.plans[plan].packed_len();
+            }
+        }
+        Ok(this)
+    }
+
+    /// The convolution whose gradient this is.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// The instruction-set level whose tiles run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Name of the tile that does most of the work: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        let macs = |p: &&Phase| self.plans[p.plan].shape().macs();
+        self.phases.iter().max_by_key(macs).map_or("none", |p| self.plans[p.plan].kernel())
+    }
+
+    /// Multiply-adds done per multiply-add that counts: 1 except where groups are unaligned with blocks.
+    pub fn waste(&self) -> f64 {
+        self.plans.iter().map(Direct::waste).fold(1.0, f64::max)
+    }
+
+    /// Floats of packed weights: phase after phase.
+    pub fn packed_len(&self) -> usize {
+        self.packed_len
+    }
+
+    /// Packs the convolution's weights `[oc, ic / groups, kh, kw]`.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and [`BackwardData::packed_len`] say.
+    pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        assert_eq!(packed.len(), self.packed_len, "packed weights' length");
+        for phase in &self.phases {
+            let plan = &self.plans[phase.plan];
+            let to = &mut packed[phase.packed..][..plan.packed_len()];
+            plan.pack_from(&Weights::turned(&self.shape, w, phase.taps), to);
+        }
+    }
+
+    /// Computes `dx = activation(transposed convolution of dy + bias + residual)` on the executor's threads; a gradient has no
+    /// epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does. No scratch is
+    /// needed.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape, the layouts and [`BackwardData::packed_len`] say.
+    pub fn run(
+        &self,
+        dy: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        dx: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        assert_eq!(dy.len(), self.input.len(s.output()), "gradient's length");
+        assert_eq!(dx.len(), self.output.len(s.input()), "output length");
+        assert_eq!(packed.len(), self.packed_len, "packed weights' length");
+        assert!(epilogue.bias.is_none_or(|b| b.len() == s.ic), "bias length");
+        assert!(epilogue.residual.is_none_or(|r| r.len() == dx.len()), "residual length");
+        assert!(self.level.is_available());
+        let dx = Shared::new(dx);
+        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        if self.holes {
+            fill::Fill { d: self, y: dx, finish }.all(executor);
+        }
+        let threads = executor.threads();
+        let job = |phase: &Phase| {
+            let plan = &self.plans[phase.plan];
+            let packed = &packed[phase.packed..][..plan.packed_len()];
+            plan.job(&dy[phase.x.min(dy.len())..], packed, finish, (dx, phase.y), threads)
+        };
+        // As many parts for each phase; those that a small one lacks are empty.
+        let most = self.plans.iter().map(|p| p.parts(threads)).max().unwrap_or(0);
+        for_each_part_with(executor, self.phases.len() * most, scratch, 0, |i, _| {
+            let job = job(&self.phases[i / most]);
+            if i % most < job.parts() {
+                job.part(i % most, &mut []);
+            }
+        });
+    }
+
+    /// Positions of an axis that meet no tap.
+    fn holes(axis: Axis) -> impl Iterator<Item = AxisPhase> + Clone {
+        axis.phases().filter(|p| p.window.is_none())
+    }
+}

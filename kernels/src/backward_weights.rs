@@ -1,0 +1,299 @@
+//! The gradients at a convolution's weights and bias.
+//!
+//! ```text
+//! dw[oc][ic][ky][kx] = sum over (n, oy, ox)  x[n][ic][oy * sh + ky * dh - top][ox * sw + kx * dw - left] * dy[n][oc][oy][ox]
+//! db[oc]             = sum over (n, oy, ox)  dy[n][oc][oy][ox]
+//!
+//! for each slice of the pixels, for each chunk of the pairs (block of dy, block of x):      threads
+//!   for each segment of the slice, pair, tap:     sums[slice][pair][tap][16 ic][16 oc] += register tile over the segment's pixels
+//! then for each pair:                             dw = sum over slices, in PyTorch's order
+//! ```
+//!
+//! **An outer product for each pixel.** In blocked tensors a pixel's sixteen input channels are a line, and so are its sixteen
+//! output channels: what the register tile of [`Access::PixelSum`] takes. Nothing is transposed or packed. A tap is an
+//! offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the input. Tensors in other
+//! layouts are copied to blocked ones in scratch memory first.
+//!
+//! **Same bits for any number of threads.** Pixels are cut into segments, of at most [`LONGEST`] pixels, and segments into slices, by the
+//! shape alone. Threads share out slices and pairs. There is one slice, unless there are fewer pairs than threads could use.
+//!
+//! **Groups** that do not fill blocks compute whole pairs of blocks, of which they store what belongs together.
+//!
+//! Order of each sum: `(n, oy, ox)` within a segment; segments in their order within a slice; slices in theirs. Error: with `t`
+//! pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
+
+mod run;
+
+use core::ops::Range;
+
+use run::Run;
+
+use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::isa::Level;
+use crate::layout::{BLOCK, Layout, blocks};
+use crate::region::Axis;
+use crate::shape::ConvShape;
+use crate::tile::{self, Access, Row};
+
+/// Most pixels of a segment, but for rows that are longer: sums of more terms lose precision.
+pub const LONGEST: usize = 2048;
+
+/// Floats of a segment's input for kernels of few taps, which read each input only so often: half of a level-2 cache.
+const SEGMENT: usize = 1 << 17;
+
+/// Taps of a kernel from which on it does not matter where its input comes from.
+const MANY_TAPS: usize = 4;
+
+/// Slices and pairs that there should be together, for threads to share out.
+const PARTS: usize = 16;
+
+/// The gradients at a convolution's weights and bias, planned. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::backward_weights::BackwardWeights;
+/// let shape = ConvShape::builder([1, 1, 3, 3], [1, 1, 2, 2]).build()?;
+/// let plan = BackwardWeights::new(&shape, Level::Scalar, Layout::Nchw, Layout::Nchw);
+/// let mut scratch = vec![0.0; plan.scratch_len(1)];
+/// let (x, dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], [1.0, 0.0, 0.0, 10.0]);
+/// let (mut dw, mut db) = ([f32::NAN; 4], [f32::NAN; 1]);
+/// plan.run(&x, &dy, &mut dw, Some(&mut db), &mut scratch, &Inline);
+/// assert_eq!((dw, db), ([51.0, 62.0, 84.0, 95.0], [11.0]));
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BackwardWeights {
+    shape: ConvShape,
+    level: Level,
+    input: Layout,
+    gradient: Layout,
+    y: Axis,
+    x: Axis,
+    /// The tiles, by their number of input channels.
+    tiles: [Option<&'static Row>; BLOCK + 1],
+    segments: Segments,
+    /// Segments are cut into so many slices.
+    slices: usize,
+    /// Most input blocks that meet a block of output channels.
+    span: usize,
+}
+
+/// How the pixels are cut.
+#[derive(Clone, Copy, Debug)]
+struct Segments {
+    /// Groups of whole images; single images, where there are several bands.
+    images: usize,
+    /// Bands of rows of an image.
+    bands: usize,
+}
+
+impl Segments {
+    /// Segments of at most `longest` pixels, or of single rows.
+    fn new(s: &ConvShape, longest: usize) -> Self {
+        let plane = s.oh * s.ow;
+        if plane > longest {
+            return Self { images: s.n.max(1), bands: s.oh.div_ceil((longest / s.ow).max(1)) };
+        }
+        Self { images: s.n.div_ceil(longest / plane).max(1), bands: 1 }
+    }
+
+    fn len(&self) -> usize {
+        self.images * self.bands
+    }
+
+    /// Images and output rows of segment `i`.
+    fn at(&self, s: &ConvShape, i: usize) -> (Range<usize>, Range<usize>) {
+        (cut(s.n, self.images, i / self.bands), cut(s.oh, self.bands, i % self.bands))
+    }
+}
+
+/// Piece `i` of `total` things that are cut into `pieces`.
+fn cut(total: usize, pieces: usize, i: usize) -> Range<usize> {
+    let at = |i: usize| (total as u128 * i as u128 / pieces as u128) as usize;
+    at(i)..at(i + 1)
+}
+
+impl BackwardWeights {
+    /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
+    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
+        shape.assert_consistent();
+        let s = *shape;
+        let longest = if s.kh * s.kw >= MANY_TAPS {
+            LONGEST
+        } else {
+            (SEGMENT / (blocks(s.ic) * BLOCK)).clamp(LONGEST / 8, LONGEST)
+        };
+        let mut tiles = [None; BLOCK + 1];
+        for row in tile::rows(level).iter().filter(|r| r.access == Access::PixelSum && r.cols == BLOCK) {
+            tiles[row.mr] = Some(row);
+        }
+        let segments = Segments::new(&s, longest);
+        let mut this = Self {
+            shape: s,
+            level,
+            input,
+            gradient,
+            y: Axis::y(&s),
+            x: Axis::x(&s),
+            tiles,
+            segments,
+            slices: 1,
+            span: 0,
+        };
+        this.span = (0..blocks(s.oc)).map(|b| this.inputs(b).len()).max().unwrap_or(1);
+        this.slices = PARTS.div_ceil(this.pairs()).min(segments.len());
+        this
+    }
+
+    /// The input blocks that meet block `ocb` of output channels.
+    fn inputs(&self, ocb: usize) -> Range<usize> {
+        let s = &self.shape;
+        let last = ((ocb + 1) * BLOCK).min(s.oc) - 1;
+        ocb * BLOCK / s.ocg() * s.icg() / BLOCK..blocks((last / s.ocg() + 1) * s.icg())
+    }
+
+    /// Pairs of blocks; some of them are no pairs, where blocks of output channels meet fewer inputs than others.
+    fn pairs(&self) -> usize {
+        blocks(self.shape.oc) * self.span
+    }
+
+    /// Blocks of output and input channels of pair `i`.
+    fn pair(&self, i: usize) -> Option<(usize, usize)> {
+        let (ocb, icb) = (i / self.span, i % self.span);
+        self.inputs(ocb).nth(icb).map(|icb| (ocb, icb))
+    }
+
+    fn taps(&self) -> usize {
+        self.shape.kh * self.shape.kw
+    }
+
+    /// Floats of a pair's sums: of each tap, and those of `dy`.
+    fn pair_len(&self) -> usize {
+        self.taps() * BLOCK * BLOCK + BLOCK
+    }
+
+    /// Whether sums go on from segment to segment, in memory that all threads see; else each pair's are finished at once.
+    fn continues(&self) -> bool {
+        self.segments.len() > 1
+    }
+
+    /// Floats of the copies of `x` and `dy`.
+    fn copies(&self) -> [usize; 2] {
+        let s = &self.shape;
+        let copy = |layout, dims| if layout == Layout::Blocked { 0 } else { Layout::Blocked.len(dims) };
+        [copy(self.input, s.input()), copy(self.gradient, s.output())]
+    }
+
+    /// The geometry.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// The instruction-set level whose tiles run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Name of the tile that does the work: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        self.tiles.iter().rev().flatten().next().map_or("none", |r| r.name)
+    }
+
+    /// Multiply-adds done per multiply-add that counts: more than 1 where channels do not fill blocks.
+    pub fn waste(&self) -> f64 {
+        let s = &self.shape;
+        let pairs = (0..self.pairs()).filter(|&i| self.pair(i).is_some()).count();
+        (pairs * BLOCK * BLOCK) as f64 / (s.oc * s.icg()) as f64
+    }
+
+    /// Floats of scratch for a run on so many threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        let sums = if self.continues() { self.slices * self.pairs() } else { threads.max(1) };
+        self.copies().iter().sum::<usize>() + sums * self.pair_len()
+    }
+
+    /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
+    /// [`BackwardWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
+    pub fn run(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: Option<&mut [f32]>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        assert_eq!(x.len(), self.input.len(s.input()), "input length");
+        assert_eq!(dy.len(), self.gradient.len(s.output()), "gradient's length");
+        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
+        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
+        assert!(self.level.is_available());
+        let [x_copy, dy_copy] = self.copies();
+        let (copy, scratch) = scratch.split_at_mut(x_copy);
+        let x = blocked(x, self.input, s.input(), copy, executor);
+        let (copy, sums) = scratch.split_at_mut(dy_copy);
+        let dy = blocked(dy, self.gradient, s.output(), copy, executor);
+        let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
+        if self.continues() {
+            run.in_segments(sums, executor);
+        } else {
+            run.at_once(sums, executor);
+        }
+    }
+}
+
+/// A tensor in blocks: as it lies, or copied.
+fn blocked<'a>(
+    from: &'a [f32],
+    layout: Layout,
+    dims: [usize; 4],
+    copy: &'a mut [f32],
+    executor: &dyn Executor,
+) -> &'a [f32] {
+    if layout == Layout::Blocked {
+        return from;
+    }
+    let [n, c, h, w] = dims;
+    let (of, strides, plane) = (blocks(c), layout.strides(dims), h * w * BLOCK);
+    let to = Shared::new(copy);
+    for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
+        let (image, block) = (part / of, part % of);
+        // SAFETY: each part has a block of its own, and all of them lie in the copy, whose length is that of the layout.
+        let to = unsafe { core::slice::from_raw_parts_mut(to.at(part * plane), plane) };
+        let channels = BLOCK.min(c - block * BLOCK);
+        let from = &from[image * strides.n + block * strides.block..];
+        for (pixel, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let at = pixel / w * strides.row + pixel % w * strides.px;
+            for (c, to) in to.iter_mut().enumerate() {
+                *to = if c < channels { from[at + c * strides.channel] } else { 0.0 };
+            }
+        }
+    });
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cover_all_pixels_once_and_are_short() {
+        for (n, oh, ow) in [(1, 1, 1), (8, 56, 56), (9, 14, 14), (3, 7, 7), (2, 3, 5000), (1, 300, 7), (0, 4, 4)] {
+            let s = ConvShape::builder([n, 1, oh, ow], [1, 1, 1, 1]).build().unwrap();
+            let segments = Segments::new(&s, LONGEST);
+            let mut seen = vec![0; n * oh];
+            for i in 0..segments.len() {
+                let (images, rows) = segments.at(&s, i);
+                assert!(images.len() * rows.len() * ow <= LONGEST || images.len() * rows.len() == 1);
+                assert!(rows == (0..oh) || images.len() <= 1);
+                images.flat_map(|n| rows.clone().map(move |y| n * oh + y)).for_each(|i| seen[i] += 1);
+            }
+            assert!(seen.iter().all(|&v| v == 1), "{n} images of {oh}x{ow}");
+        }
+    }
+}

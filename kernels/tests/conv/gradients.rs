@@ -1,0 +1,170 @@
+//! Gradients of convolutions that proptest invents, and transposed convolution, against the oracle.
+
+use proptest::prelude::*;
+use swath_kernels::backward_data::BackwardData;
+use swath_kernels::backward_weights::BackwardWeights;
+use swath_kernels::epilogue::{Activation, Epilogue};
+use swath_kernels::exec::{Executor, Inline};
+use swath_kernels::isa::Level;
+use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::reference;
+use swath_kernels::shape::ConvShape;
+
+use crate::support::{Threads, guarded, integers};
+
+/// Any valid geometry of moderate size: batches to 5, padding beyond the kernel, strides beyond it.
+fn shapes() -> impl Strategy<Value = ConvShape> {
+    let channels = (prop_oneof![3 => Just(1usize), 1 => 2usize..5, 1 => 5usize..20], 1usize..20, 1usize..40);
+    let image = (0usize..6, 1usize..15, 1usize..20);
+    let window =
+        ([1usize..6, 1usize..6], [1usize..5, 1usize..5], [1usize..5, 1usize..4], prop::array::uniform4(0usize..5));
+    (channels, image, window).prop_filter_map(
+        "kernel beyond the input",
+        |((g, icg, ocg), (n, ih, iw), (k, s, d, p))| {
+            let (icg, ocg) = if g > 4 { (icg % 5 + 1, ocg % 6 + 1) } else { (icg, ocg) };
+            ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]])
+                .stride(s)
+                .dilation(d)
+                .padding(p)
+                .groups(g)
+                .build()
+                .ok()
+        },
+    )
+}
+
+fn layouts() -> impl Strategy<Value = Layout> {
+    prop::sample::select(Layout::ALL.to_vec())
+}
+
+/// A tensor in another layout.
+fn to(layout: Layout, nchw: &[f32], dims: [usize; 4]) -> Vec<f32> {
+    let mut y = vec![f32::NAN; layout.len(dims)];
+    reorder(Layout::Nchw, nchw, layout, &mut y, dims);
+    y
+}
+
+/// Compares a tensor in `layout` with values in NCHW, and its padding channels with zero.
+fn check(got: &[f32], layout: Layout, dims: [usize; 4], want: &[f64], what: &str) {
+    let mut nchw = vec![f32::NAN; Layout::Nchw.len(dims)];
+    reorder(layout, got, Layout::Nchw, &mut nchw, dims);
+    for (i, (g, w)) in nchw.iter().zip(want).enumerate() {
+        assert!(f64::from(*g) == *w, "{what}: element {i} of {dims:?} is {g}, not {w}");
+    }
+    assert_eq!(got, to(layout, &nchw, dims), "{what}: channels that pad the last block are not zero");
+}
+
+/// What `run` makes of an output, on one thread and on several, which must not matter.
+fn on_any_threads(len: usize, what: &str, run: impl Fn(&mut [f32], &dyn Executor)) -> Vec<f32> {
+    let one = guarded(len, |y| run(y, &Inline));
+    for threads in [2, 3, 8] {
+        assert_eq!(guarded(len, |y| run(y, &Threads(threads))), one, "{what}: {threads} threads");
+    }
+    one
+}
+
+/// The data gradient at a level, plain and as a transposed convolution with bias, residual and activation.
+fn data(s: &ConvShape, level: Level, [input, output]: [Layout; 2], seed: u64) {
+    let what = format!("data gradient {level} {input:?} to {output:?} of {s:?}");
+    let (dy, w) = (integers(Layout::Nchw.len(s.output()), seed), integers(s.weights().iter().product(), seed + 1));
+    let want = reference::conv2d_backward_data(s, &dy, &w);
+    let plan = BackwardData::new(s, level, input, output).unwrap();
+    let mut packed = vec![f32::NAN; plan.packed_len()];
+    plan.pack(&w, &mut packed);
+    let dy = to(input, &dy, s.output());
+    let dx = on_any_threads(output.len(s.input()), &what, |dx, threads| {
+        plan.run(&dy, &packed, &Epilogue::none(), dx, &mut [], threads);
+    });
+    check(&dx, output, s.input(), &want, &what);
+
+    let (bias, residual) = (integers(s.ic, seed + 2), integers(want.len(), seed + 3));
+    let at = to(output, &residual, s.input());
+    let e = Epilogue::bias(&bias).residual(&at).activation(Activation::Clip { lo: -1.0, hi: 6.0 });
+    let y = on_any_threads(output.len(s.input()), &what, |y, threads| {
+        plan.run(&dy, &packed, &e, y, &mut [], threads);
+    });
+    let plane = s.ih * s.iw;
+    let finished: Vec<f64> = want
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (v + f64::from(bias[i / plane % s.ic]) + f64::from(residual[i])).clamp(-1.0, 6.0))
+        .collect();
+    check(&y, output, s.input(), &finished, &format!("transposed convolution, {what}"));
+}
+
+/// The gradients at the weights and the bias at a level.
+fn weights(s: &ConvShape, level: Level, [input, gradient]: [Layout; 2], seed: u64) {
+    let what = format!("weight gradient {level} {input:?} and {gradient:?} of {s:?}");
+    let (x, dy) = (integers(Layout::Nchw.len(s.input()), seed), integers(Layout::Nchw.len(s.output()), seed + 1));
+    let (want, want_bias) = (reference::conv2d_backward_weights(s, &x, &dy), reference::conv2d_backward_bias(s, &dy));
+    let plan = BackwardWeights::new(s, level, input, gradient);
+    let (x, dy) = (to(input, &x, s.input()), to(gradient, &dy, s.output()));
+    let (len, with_bias) = (want.len(), want.len() + s.oc);
+    let both = on_any_threads(with_bias, &what, |both, threads| {
+        let (dw, db) = both.split_at_mut(len);
+        plan.run(&x, &dy, dw, Some(db), &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+    });
+    let alone = guarded(len, |dw| {
+        plan.run(&x, &dy, dw, None, &mut vec![f32::NAN; plan.scratch_len(1)], &Inline);
+    });
+    assert_eq!(alone, both[..len], "{what}: without a bias");
+    for (i, (got, want)) in both.iter().zip(want.iter().chain(&want_bias)).enumerate() {
+        assert!(
+            f64::from(*got) == *want,
+            "{what}: element {i} of {len} weights and {} biases: {got}, not {want}",
+            s.oc
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn data_gradients(shape in shapes(), input in layouts(), output in layouts(), seed in 0u64..1000) {
+        for level in Level::available() {
+            data(&shape, *level, [input, output], seed);
+        }
+    }
+
+    #[test]
+    fn weight_gradients(shape in shapes(), input in layouts(), gradient in layouts(), seed in 0u64..1000) {
+        for level in Level::available() {
+            weights(&shape, *level, [input, gradient], seed);
+        }
+    }
+}
+
+/// Layers of real networks, and corners of the rules.
+#[test]
+fn named_gradients() {
+    let conv = |input, weights| ConvShape::builder(input, weights);
+    let shapes = [
+        conv([2, 32, 28, 28], [48, 32, 3, 3]).padding(1).build(),
+        conv([1, 3, 35, 35], [20, 3, 7, 7]).stride(2).padding(3).build(),
+        conv([2, 40, 15, 15], [33, 40, 1, 1]).stride(2).build(),
+        conv([3, 48, 9, 9], [80, 48, 1, 1]).build(),
+        conv([1, 20, 14, 14], [24, 20, 3, 3]).stride(2).padding(1).build(),
+        // Several segments and slices: rows of one image, and images.
+        conv([1, 3, 61, 70], [5, 3, 3, 3]).padding(1).build(),
+        conv([5, 17, 31, 33], [20, 17, 1, 1]).build(),
+        conv([2, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
+        conv([1, 40, 7, 9], [16, 20, 3, 3]).padding(1).groups(2).build(),
+        conv([2, 21, 11, 11], [63, 1, 5, 5]).padding(2).groups(21).build(),
+        // Outputs that see nothing but padding; strides beyond the kernel; dilation and stride with a common factor.
+        conv([1, 5, 3, 3], [6, 5, 2, 2]).padding(3).stride(2).build(),
+        conv([1, 4, 9, 9], [3, 4, 2, 2]).stride(5).build(),
+        conv([1, 4, 19, 19], [3, 4, 3, 3]).stride([4, 6]).dilation([6, 4]).padding([2, 9]).build(),
+        conv([1, 1, 1, 1], [1, 1, 1, 1]).build(),
+        conv([0, 17, 4, 4], [18, 17, 3, 3]).padding(1).build(),
+    ];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        let shape = shape.unwrap();
+        for level in Level::available() {
+            for layouts in Layout::ALL.into_iter().flat_map(|a| Layout::ALL.map(|b| [a, b])) {
+                data(&shape, *level, layouts, i as u64);
+                weights(&shape, *level, layouts, i as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Algorithms of the two gradients: what the rows' columns for them hold.
+
+use swath_kernels::backward_data::{self, BackwardData};
+use swath_kernels::backward_weights::BackwardWeights;
+use swath_kernels::epilogue::Epilogue;
+use swath_kernels::exec::Executor;
+use swath_kernels::isa::Level;
+use swath_kernels::layout::Layout;
+use swath_kernels::shape::ConvShape;
+use swath_kernels::weights::{Taps, Weights};
+
+use super::{Kernel, Request, Work, predict};
+
+/// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
+#[derive(Clone, Debug)]
+pub enum DataKernel {
+    /// A convolution of the gradient at the output with turned weights.
+    Turned {
+        /// The convolution whose gradient this is.
+        shape: ConvShape,
+        /// That of its output's gradient.
+        turned: ConvShape,
+        /// What does it.
+        kernel: Kernel,
+    },
+    /// The phases of a stride, each by register tiles.
+    Phases(Box<BackwardData>),
+}
+
+/// The data gradient by what an algorithm does forward.
+pub(super) fn turned(
+    r: &Request<'_>,
+    plan: impl Fn(&Request<'_>) -> Result<Kernel, String>,
+) -> Result<DataKernel, String> {
+    let Some(turned) = backward_data::turned(r.shape) else {
+        return Err("the stride is not 1, or the padding reaches beyond the kernel".into());
+    };
+    let kernel = plan(&Request { shape: &turned, input: r.output, output: r.input, ..*r })?;
+    Ok(DataKernel::Turned { shape: *r.shape, turned, kernel })
+}
+
+/// The data gradient by phases, from blocked or NHWC gradients.
+pub(super) fn phases(r: &Request<'_>) -> Result<DataKernel, String> {
+    if r.output == Layout::Nchw {
+        return Err("reads blocked or nhwc gradients, not nchw".into());
+    }
+    let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
+    Ok(DataKernel::Phases(Box::new(plan)))
+}
+
+/// The same from NCHW.
+pub(super) fn phases_from_nchw(r: &Request<'_>) -> Result<DataKernel, String> {
+    if r.output != Layout::Nchw {
+        return Err(format!("reads nchw gradients, not {}", r.output.name()));
+    }
+    let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
+    Ok(DataKernel::Phases(Box::new(plan)))
+}
+
+impl DataKernel {
+    /// Name of the microkernel that does most of the work.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DataKernel::Turned { kernel, .. } => kernel.name(),
+            DataKernel::Phases(k) => k.kernel(),
+        }
+    }
+
+    /// Floats of packed weights.
+    pub fn packed_len(&self) -> usize {
+        match self {
+            DataKernel::Turned { kernel, .. } => kernel.packed_len(),
+            DataKernel::Phases(k) => k.packed_len(),
+        }
+    }
+
+    /// Floats of scratch for a number of threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        match self {
+            DataKernel::Turned { kernel, .. } => kernel.scratch_len(threads),
+            DataKernel::Phases(_) => 0,
+        }
+    }
+
+    /// Predicted milliseconds on one thread, by the coefficients of the same algorithm forward.
+    pub(crate) fn predict(&self, algo: &'static str, level: Level) -> f64 {
+        let work = match self {
+            DataKernel::Turned { turned, kernel, .. } => Work::new(turned, kernel),
+            DataKernel::Phases(k) => {
+                let s = k.shape();
+                let tensors = [s.output(), s.input()].map(|dims| Layout::Blocked.len(dims));
+                Work::of(s.macs_inside() as f64 * k.waste(), tensors, tensors, k.packed_len())
+            }
+        };
+        predict(algo, level, &work)
+    }
+
+    pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        match self {
+            DataKernel::Turned { shape, kernel, .. } => {
+                let all = [Taps::all(shape.kh), Taps::all(shape.kw)];
+                kernel.pack(&Weights::turned(shape, w, all), packed);
+            }
+            DataKernel::Phases(k) => k.pack(w, packed),
+        }
+    }
+
+    pub(crate) fn run(
+        &self,
+        dy: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        dx: &mut [f32],
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        match self {
+            DataKernel::Turned { kernel, .. } => kernel.forward(dy, packed, epilogue, dx, scratch, executor),
+            DataKernel::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
+        }
+    }
+}
+
+/// A planned weight gradient.
+#[derive(Clone, Debug)]
+pub enum WeightKernel {
+    /// Sums over pixels, by register tiles.
+    PixelSums(Box<BackwardWeights>),
+}
+
+/// The weight gradient by sums over pixels: every geometry and layout.
+pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
+    Ok(WeightKernel::PixelSums(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output))))
+}
+
+/// For algorithms without weight gradients.
+pub(super) fn no_weights(_: &Request<'_>) -> Result<WeightKernel, String> {
+    Err("does no weight gradients".into())
+}
+
+impl WeightKernel {
+    /// Name of the microkernel that does most of the work.
+    pub fn name(&self) -> &'static str {
+        match self {
+            WeightKernel::PixelSums(k) => k.kernel(),
+        }
+    }
+
+    /// Floats of scratch for a number of threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        match self {
+            WeightKernel::PixelSums(k) => k.scratch_len(threads),
+        }
+    }
+
+    /// Predicted milliseconds on one thread, by the coefficients of the same algorithm forward.
+    pub(crate) fn predict(&self, algo: &'static str, level: Level) -> f64 {
+        match self {
+            WeightKernel::PixelSums(k) => {
+                let s = k.shape();
+                let tensors = [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
+                let dw = s.weights().iter().product();
+                predict(algo, level, &Work::of(s.macs_inside() as f64 * k.waste(), tensors, tensors, dw))
+            }
+        }
+    }
+
+    pub(crate) fn run(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: Option<&mut [f32]>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        match self {
+            WeightKernel::PixelSums(k) => k.run(x, dy, dw, db, scratch, executor),
+        }
+    }
+}

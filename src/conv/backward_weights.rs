@@ -1,0 +1,105 @@
+//! Plans of weight gradients.
+
+use swath_kernels::isa::Level;
+use swath_kernels::shape::ConvShape;
+
+use super::{Candidate, Choice, Explanation, Options, Scratch};
+use crate::algo::{Pass, WeightKernel};
+use crate::error::{Result, check_len};
+use crate::par;
+
+/// Planned gradients at a convolution's weights and bias.
+///
+/// Shape and options are those of the convolution: `x` has the layout of its input, `dy` that of its output. Every geometry has a
+/// plan.
+///
+/// ```
+/// use swath::{ConvBackwardWeights, ConvShape, Options, Scratch};
+///
+/// let shape = ConvShape::builder([2, 3, 32, 32], [16, 3, 3, 3]).padding(1).build()?;
+/// let plan = ConvBackwardWeights::new(&shape, &Options::default())?;
+/// let (x, dy) = (vec![1.0; 2 * 3 * 32 * 32], vec![0.5; 2 * 16 * 32 * 32]);
+/// let (mut dw, mut db) = (vec![0.0; 16 * 3 * 3 * 3], vec![0.0; 16]);
+/// plan.run(&x, &dy, &mut dw, Some(&mut db), &mut Scratch::default())?;
+/// assert_eq!((dw[0], dw[4], db[0]), (961.0, 1024.0, 1024.0)); // a corner's tap misses a row and a column
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConvBackwardWeights(Choice<WeightKernel>);
+
+impl ConvBackwardWeights {
+    /// Plans. Never times anything.
+    ///
+    /// # Errors
+    /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
+    pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
+        let predict = |algo, level, kernel: &WeightKernel| kernel.predict(algo, level);
+        Ok(Self(Choice::new(Pass::BackwardWeights, shape, options, |algo, request| (algo.weights)(request), predict)?))
+    }
+
+    /// The geometry of the convolution.
+    pub fn shape(&self) -> &ConvShape {
+        &self.0.shape
+    }
+
+    /// The options that the plan was made with.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// The instruction-set level.
+    pub fn level(&self) -> Level {
+        self.0.level
+    }
+
+    /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).
+    pub fn algo(&self) -> &'static str {
+        self.0.algo
+    }
+
+    /// Name of the microkernel that does most of the work.
+    pub fn kernel(&self) -> &'static str {
+        self.0.kernel.name()
+    }
+
+    /// Every algorithm, with its prediction or why it does not support the shape.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.0.candidates
+    }
+
+    /// What was chosen, from which candidates, and why.
+    pub fn explain(&self) -> Explanation<'_> {
+        Explanation::new(&self.0, self.0.kernel.name(), [0, self.scratch_len(1)])
+    }
+
+    /// Floats of scratch that [`ConvBackwardWeights::run`] takes from its [`Scratch`] when run on `threads` threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.0.kernel.scratch_len(threads)
+    }
+
+    /// Computes the gradient `dw` `[oc, ic / groups, kh, kw]` (PyTorch's order) at the weights and, if asked for, `db` `[oc]` at the
+    /// bias, from the input `x` and the gradient `dy` at the output. What `dw` and `db` held does not matter.
+    ///
+    /// The result is the same bits for any number of threads.
+    ///
+    /// # Errors
+    /// For wrong lengths.
+    pub fn run(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Choice { shape: s, options: o, kernel, .. } = &self.0;
+        check_len("the input", x.len(), o.input.len(s.input()))?;
+        check_len("the gradient at the output", dy.len(), o.output.len(s.output()))?;
+        check_len("the gradient at the weights", dw.len(), s.weights().iter().product())?;
+        check_len("the gradient at the bias", db.as_ref().map_or(s.oc, |db| db.len()), s.oc)?;
+        let executor = par::executor(o.threads, self.0.predicted);
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()));
+        kernel.run(x, dy, dw, db, scratch, &*executor);
+        Ok(())
+    }
+}

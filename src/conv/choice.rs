@@ -1,0 +1,163 @@
+//! How plans of all passes choose their algorithm, and say why.
+
+use core::fmt;
+
+use swath_kernels::isa::Level;
+use swath_kernels::shape::ConvShape;
+
+use super::Options;
+use crate::algo::{ALGOS, Algo, Pass, Request};
+use crate::error::{Error, Result};
+use crate::tune::{self, Figures};
+
+/// One algorithm as a plan saw it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Name, from [`ALGOS`].
+    pub algo: &'static str,
+    /// Predicted milliseconds on one thread, or why it does not support the shape.
+    pub predicted: Result<f64, String>,
+    /// What a tuning table measured, on the threads that the plan is for.
+    pub measured: Option<Figures>,
+}
+
+/// A convolution, one of its passes, and the kernel that was chosen for it.
+#[derive(Clone, Debug)]
+pub(super) struct Choice<K> {
+    pub pass: Pass,
+    pub shape: ConvShape,
+    pub options: Options,
+    pub level: Level,
+    pub algo: &'static str,
+    pub kernel: K,
+    /// Milliseconds on one thread, by the cost model.
+    pub predicted: f64,
+    pub candidates: Vec<Candidate>,
+    pub reason: String,
+}
+
+impl<K> Choice<K> {
+    /// Asks every algorithm to plan, and takes one. Never times anything.
+    pub fn new(
+        pass: Pass,
+        shape: &ConvShape,
+        options: &Options,
+        plan: impl Fn(&Algo, &Request<'_>) -> Result<K, String>,
+        predict: impl Fn(&'static str, Level, &K) -> f64,
+    ) -> Result<Self> {
+        let level = crate::cpu()?.lowered(options.level.unwrap_or(crate::cpu()?.level))?.level;
+        let request =
+            Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
+        let mut candidates = Vec::with_capacity(ALGOS.len());
+        let mut kernels = Vec::with_capacity(ALGOS.len());
+        for algo in ALGOS {
+            let planned = plan(algo, &request);
+            let predicted = match &planned {
+                Ok(k) => Ok(predict(algo.name, level, k)),
+                Err(why) => Err(why.clone()),
+            };
+            candidates.push(Candidate { algo: algo.name, predicted, measured: None });
+            kernels.push(planned.ok());
+        }
+        let (chosen, reason) = choose(pass, shape, level, options, &mut candidates)?;
+        let (algo, predicted) =
+            (candidates[chosen].algo, candidates[chosen].predicted.clone().unwrap_or(f64::INFINITY));
+        let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
+        Ok(Self { pass, shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
+    }
+}
+
+/// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
+fn choose(
+    pass: Pass,
+    shape: &ConvShape,
+    level: Level,
+    options: &Options,
+    candidates: &mut [Candidate],
+) -> Result<(usize, String)> {
+    let supported = candidates.iter().enumerate().filter_map(|(i, c)| Some((i, *c.predicted.as_ref().ok()?)));
+    // The first of equals: the order of the table breaks ties.
+    let modelled = supported.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
+    // Tuning tables hold forward passes.
+    let tuned =
+        modelled.filter(|_| pass == Pass::Forward).and_then(|m| tune::consult(shape, level, options, candidates, m));
+    if let Some(name) = &options.algo {
+        let refused = |why| Error::Algo { name: name.clone(), why };
+        let Some(asked) = candidates.iter().position(|c| c.algo == name) else {
+            return Err(refused(format!("unknown; there are {}", names())));
+        };
+        return match &candidates[asked].predicted {
+            Ok(_) => Ok((asked, "asked for".into())),
+            Err(why) => Err(refused(why.clone())),
+        };
+    }
+    let modelled = modelled.map(|m| (m, "the cost model predicts it to be fastest".into()));
+    let none = || Error::Algo { name: String::new(), why: "none supports the shape".into() };
+    tuned.or(modelled).ok_or_else(none)
+}
+
+fn names() -> String {
+    ALGOS.iter().map(|a| a.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Prints a plan's choice; made by the `explain` of every plan, such as [`ConvPlan::explain`](super::ConvPlan::explain).
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation<'a> {
+    pass: Pass,
+    shape: &'a ConvShape,
+    options: &'a Options,
+    level: Level,
+    algo: &'static str,
+    kernel: &'static str,
+    reason: &'a str,
+    candidates: &'a [Candidate],
+    /// Floats of packed weights, and of scratch for one thread.
+    memory: [usize; 2],
+}
+
+impl<'a> Explanation<'a> {
+    pub(super) fn new<K>(choice: &'a Choice<K>, kernel: &'static str, memory: [usize; 2]) -> Self {
+        let Choice { pass, shape, options, level, algo, candidates, reason, .. } = choice;
+        Self { pass: *pass, shape, options, level: *level, algo, kernel, reason, candidates, memory }
+    }
+}
+
+impl fmt::Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.shape;
+        let [n, ic, ih, iw] = s.input();
+        let [_, oc, oh, ow] = s.output();
+        let what = match self.pass {
+            Pass::Forward => "convolution",
+            Pass::BackwardData => "data gradient of convolution",
+            Pass::BackwardWeights => "weight gradient of convolution",
+        };
+        write!(f, "{what} [{n}, {ic}, {ih}, {iw}] -> [{n}, {oc}, {oh}, {ow}], kernel {}x{}", s.kh, s.kw)?;
+        write!(f, ", stride {}x{}, dilation {}x{}, groups {}", s.sh, s.sw, s.dh, s.dw, s.groups)?;
+        writeln!(f, ", padding {}/{}/{}/{}", s.pad.top, s.pad.left, s.pad.bottom, s.pad.right)?;
+        writeln!(
+            f,
+            "{:.3} GFLOP at level {}, {} in, {} out",
+            2e-9 * s.macs() as f64,
+            self.level,
+            self.options.input.name(),
+            self.options.output.name()
+        )?;
+        writeln!(f, "chosen: {} ({}), because {}", self.algo, self.kernel, self.reason)?;
+        for c in self.candidates {
+            match &c.predicted {
+                Ok(ms) => {
+                    write!(f, "  {:<10} predicted {ms:9.4} ms on one thread", c.algo)?;
+                    if let Some(t) = c.measured {
+                        let (ms, warm, cold) = (t.ms(), t.warm_ms(), t.cold_ms());
+                        write!(f, ", measured {ms:9.4} ms ({warm:.4} with warm weights, {cold:.4} with cold ones)")?;
+                    }
+                    writeln!(f)?;
+                }
+                Err(why) => writeln!(f, "  {:<10} no: {why}", c.algo)?,
+            }
+        }
+        let [packed, scratch] = self.memory.map(|floats| floats as f64 / 256.0);
+        write!(f, "packed weights {packed:.1} KiB, scratch {scratch:.1} KiB a thread")
+    }
+}
