@@ -3,6 +3,7 @@
 use std::io::{Write, stdout};
 
 use serde::Serialize;
+use swath::algo::Pass;
 use swath::benchdnn::Problem;
 
 use crate::failure::{Failure, Outcome};
@@ -21,9 +22,10 @@ Examples:
   swath bench-conv --model mobilenet_v1 --batch 4
   swath bench-conv --set standard --format json
   swath bench-conv --algo all g32mb1_ic128ih56oc128oh56kh3ph1nresnext
+  swath bench-conv --dir bwd mb8_ic64ih56oc64kh3ph1
   swath bench-conv --cold --format csv ic512ih7oc512kh3ph1nlate
 
-What is timed: the convolution alone, with weights packed beforehand and activations in swath's blocked layout (in NCHW
+What is timed: the pass alone, with weights packed beforehand and activations in swath's blocked layout (in NCHW
 where there are fewer than 16 input channels), everything warm; the smallest mean of seven rounds of about 0.6 GFLOP
 each. GFLOP count every tap, also those in the padding.
 
@@ -35,7 +37,7 @@ pub struct Args {
     /// Threads to run on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
-    /// Direction: the forward pass, or the two backward passes (not there yet)
+    /// Direction: the forward pass, or the two backward passes
     #[arg(long, value_enum, default_value_t = Dir::Fwd)]
     dir: Dir,
     /// How to print
@@ -109,7 +111,7 @@ fn time(problem: &Problem, request: &Request, timing: Timing, cold: bool) -> Out
     Ok(Row {
         name: problem.name.clone(),
         problem: problem.text.clone(),
-        direction: "fwd",
+        direction: request.pass.name(),
         algorithm: conv.algo(),
         milliseconds: seconds * 1e3,
         gflops: problem.flop() as f64 / seconds / 1e9,
@@ -125,18 +127,20 @@ fn time(problem: &Problem, request: &Request, timing: Timing, cold: bool) -> Out
 pub fn run(args: &Args) -> Outcome<()> {
     let problems = args.problems.read()?;
     let level = swath::cpu()?.level;
-    if args.dir == Dir::Bwd {
-        return Err(Failure::new("--dir bwd: the backward pass is not there yet; --dir fwd is"));
-    }
     let timing = if args.brief { Timing::BRIEF } else { Timing::FULL };
     let all = args.algo.as_deref() == Some("all");
     let algo = args.algo.clone().filter(|_| !all);
-    let request = Request { level, algo, accuracy: args.accuracy, threads: args.threads.into() };
+    let request = Request { pass: Pass::Forward, level, algo, accuracy: args.accuracy, threads: args.threads.into() };
+    let passes: &[Pass] = match args.dir {
+        Dir::Fwd => &[Pass::Forward],
+        Dir::Bwd => &[Pass::BackwardData, Pass::BackwardWeights],
+    };
     let rows = plan::with_threads(request.threads, || {
-        let progress = Progress::new(problems.len());
+        let progress = Progress::new(problems.len() * passes.len());
         let mut rows = Vec::new();
-        for p in &problems {
+        for (p, pass) in problems.iter().flat_map(|p| passes.iter().map(move |&pass| (p, pass))) {
             progress.at(if p.name.is_empty() { &p.text } else { &p.name });
+            let request = Request { pass, ..request.clone() };
             let mut algos = vec![request.algo.clone()];
             if all {
                 algos.extend(plan::algos(&p.shape, &request).into_iter().map(Some));
@@ -176,6 +180,7 @@ fn table(rows: &[Row], request: &Request) -> Outcome<()> {
     let mut t = Table::new(&[
         ("layer", Align::Left),
         ("problem", Align::Left),
+        ("pass", Align::Left),
         ("algorithm", Align::Left),
         ("times", Align::Right),
         ("ms", Align::Right),
@@ -188,6 +193,7 @@ fn table(rows: &[Row], request: &Request) -> Outcome<()> {
         t.row(vec![
             if r.chosen { r.name.clone() } else { String::new() },
             if r.chosen { problem.trim_end_matches('_').into() } else { String::new() },
+            r.direction.into(),
             r.algorithm.clone(),
             if r.times > 1 { format!("x{}", r.times) } else { String::new() },
             format!("{:.4}", r.milliseconds),
@@ -226,7 +232,8 @@ const SHOWCASE: &[&str] = &[
 
 /// Times a few representative layers: what `swath` alone does.
 pub fn showcase() -> Outcome<()> {
-    let request = Request { level: swath::cpu()?.level, algo: None, accuracy: Precision::Default, threads: 1 };
+    let level = swath::cpu()?.level;
+    let request = Request { pass: Pass::Forward, level, algo: None, accuracy: Precision::Default, threads: 1 };
     let progress = Progress::new(SHOWCASE.len());
     let mut rows = Vec::new();
     for text in SHOWCASE {

@@ -38,7 +38,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Outcome<()> {
     let problems = args.problems.read()?;
     let (level, algo) = (swath::cpu()?.level, args.algo.clone());
-    let request = Request { level, algo, accuracy: args.accuracy, threads: args.threads.into() };
+    let request =
+        Request { pass: args.pass.into(), level, algo, accuracy: args.accuracy, threads: args.threads.into() };
     plan::with_threads(request.threads, || {
         let mut out = stdout().lock();
         for (i, p) in problems.iter().enumerate() {

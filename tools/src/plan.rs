@@ -1,8 +1,11 @@
 //! Everything that the program takes from swath's plans, and the layouts and data it runs them on.
 
-use swath::algo::{self, ALGOS};
+use swath::algo::{self, ALGOS, Algo, Pass};
 use swath::benchdnn::Problem;
-use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights, Scratch, Tensor, Tuning};
+use swath::{
+    Accuracy, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights,
+    Scratch, Tensor, Tuning,
+};
 
 use swath_kernels::registry::FAMILIES;
 
@@ -11,6 +14,8 @@ use crate::failure::Outcome;
 /// What the user asked of the plan.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// What is computed.
+    pub pass: Pass,
     /// Level to take kernels from.
     pub level: Level,
     /// Name of the algorithm; `None` lets the plan choose.
@@ -85,9 +90,15 @@ pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> Outcome<R> + Se
 
 /// Names of the algorithms that support a shape, in the order of the table.
 pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
+    let pass = request.pass;
     let Options { input, output, .. } = Options::inside_model(shape);
     let request = algo::Request { shape, level: request.level, input, output, accuracy: request.accuracy.into() };
-    ALGOS.iter().filter(|a| (a.plan)(&request).is_ok()).map(|a| a.name.to_string()).collect()
+    let supports = |a: &&Algo| match pass {
+        Pass::Forward => (a.plan)(&request).is_ok(),
+        Pass::BackwardData => (a.data)(&request).is_ok(),
+        Pass::BackwardWeights => (a.weights)(&request).is_ok(),
+    };
+    ALGOS.iter().filter(supports).map(|a| a.name.to_string()).collect()
 }
 
 /// Name of the algorithm that the cost model chooses.
@@ -128,18 +139,20 @@ pub fn kernels() -> Vec<KernelRow> {
     rows
 }
 
-/// A planned convolution with packed weights, an input and an output.
+/// A pass of a convolution, planned, with its weights and tensors.
 pub struct Conv {
-    plan: ConvPlan,
-    weights: Vec<PackedWeights>,
+    plan: Plan,
     x: Tensor,
     y: Tensor,
     scratch: Scratch,
     turn: usize,
 }
 
-fn plan(shape: &ConvShape, request: &Request) -> Outcome<ConvPlan> {
-    Ok(ConvPlan::new(shape, &options(shape, request))?)
+/// The plan, and packed weights or the gradient at them.
+enum Plan {
+    Forward(ConvPlan, Vec<PackedWeights>),
+    Data(ConvBackwardData, Vec<PackedWeights>),
+    Weights(ConvBackwardWeights, Vec<f32>),
 }
 
 /// A plan whose algorithm nobody asks for.
@@ -159,38 +172,71 @@ fn options(shape: &ConvShape, request: &Request) -> Options {
 }
 
 impl Conv {
-    /// Plans, packs random weights and fills the input, all uniform in -1..1. With `evict` bytes, holds so many
+    /// Plans, packs random weights and fills the tensors, all uniform in -1..1. With `evict` bytes, holds so many
     /// copies of the weights that together they have at least that size, and each run takes the next.
     pub fn new(problem: &Problem, request: &Request, evict: Option<usize>) -> Outcome<Self> {
         let shape = &problem.shape;
-        let plan = plan(shape, request)?;
+        let options = options(shape, request);
         let mut random = Random(1);
         let w: Vec<f32> = random.fill(shape.weights().iter().product());
-        let packed = plan.pack(&w)?;
         let bytes = (w.len() * size_of::<f32>()).max(64);
         let copies = evict.map_or(1, |evict| evict.div_ceil(bytes).max(1));
-        let x = Tensor::new(shape.input(), &random.fill(shape.input().iter().product()))?;
-        let x = x.to_layout(plan.options().input)?;
-        let y = Tensor::zeros_in(shape.output(), plan.options().output)?;
-        Ok(Conv { plan, weights: vec![packed; copies], x, y, scratch: Scratch::default(), turn: 0 })
+        let plan = match request.pass {
+            Pass::Forward => {
+                let plan = ConvPlan::new(shape, &options)?;
+                let packed = plan.pack(&w)?;
+                Plan::Forward(plan, vec![packed; copies])
+            }
+            Pass::BackwardData => {
+                let plan = ConvBackwardData::new(shape, &options)?;
+                let packed = plan.pack(&w)?;
+                Plan::Data(plan, vec![packed; copies])
+            }
+            Pass::BackwardWeights => Plan::Weights(ConvBackwardWeights::new(shape, &options)?, w),
+        };
+        let mut tensor = |dims: [usize; 4], layout| -> Outcome<Tensor> {
+            Ok(Tensor::new(dims, &random.fill(dims.iter().product()))?.to_layout(layout)?)
+        };
+        let (x, y) = (tensor(shape.input(), options.input)?, tensor(shape.output(), options.output)?);
+        Ok(Conv { plan, x, y, scratch: Scratch::default(), turn: 0 })
     }
 
-    /// One forward pass.
+    /// One run.
     pub fn run(&mut self) -> Outcome<()> {
-        self.turn = (self.turn + 1) % self.weights.len();
-        let weights = &self.weights[self.turn];
-        Ok(self.plan.forward(self.x.as_slice(), weights, Epilogue::none(), self.y.as_mut_slice(), &mut self.scratch)?)
+        self.turn += 1;
+        let (x, y, scratch) = (&mut self.x, &mut self.y, &mut self.scratch);
+        match &mut self.plan {
+            Plan::Forward(plan, weights) => {
+                let weights = &weights[self.turn % weights.len()];
+                plan.forward(x.as_slice(), weights, Epilogue::none(), y.as_mut_slice(), scratch)?;
+            }
+            Plan::Data(plan, weights) => {
+                plan.run(y.as_slice(), &weights[self.turn % weights.len()], x.as_mut_slice(), scratch)?;
+            }
+            Plan::Weights(plan, dw) => plan.run(x.as_slice(), y.as_slice(), dw, None, scratch)?,
+        }
+        Ok(())
     }
 
     /// Name of the algorithm that the plan chose.
     pub fn algo(&self) -> String {
-        self.plan.algo().to_string()
+        let name = match &self.plan {
+            Plan::Forward(plan, _) => plan.algo(),
+            Plan::Data(plan, _) => plan.algo(),
+            Plan::Weights(plan, _) => plan.algo(),
+        };
+        name.to_string()
     }
 }
 
 /// What the plan says of its choice.
 pub fn explain(problem: &Problem, request: &Request) -> Outcome<String> {
-    Ok(plan(&problem.shape, request)?.explain().to_string())
+    let (shape, options) = (&problem.shape, options(&problem.shape, request));
+    Ok(match request.pass {
+        Pass::Forward => ConvPlan::new(shape, &options)?.explain().to_string(),
+        Pass::BackwardData => ConvBackwardData::new(shape, &options)?.explain().to_string(),
+        Pass::BackwardWeights => ConvBackwardWeights::new(shape, &options)?.explain().to_string(),
+    })
 }
 
 /// A batch of images with numbers uniform in -1..1.
@@ -220,9 +266,9 @@ mod tests {
     fn a_plan_takes_the_threads_that_are_asked_for_whatever_the_pool() {
         let shape = ConvShape::builder([1, 16, 8, 8], [16, 16, 3, 3]).build().unwrap();
         for threads in [1, 2, 3] {
-            let request =
-                Request { level: swath::cpu().unwrap().level, algo: None, accuracy: Precision::Default, threads };
-            assert_eq!(plan(&shape, &request).unwrap().options().threads, Some(threads));
+            let level = swath::cpu().unwrap().level;
+            let request = Request { pass: Pass::Forward, level, algo: None, accuracy: Precision::Default, threads };
+            assert_eq!(options(&shape, &request).threads, Some(threads));
             assert_eq!(plan_by(&shape, &request, Tuning::Off).unwrap().options().threads, Some(threads));
         }
     }

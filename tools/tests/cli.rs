@@ -84,7 +84,7 @@ fn every_help_is_complete() {
         ),
         ("bench-model", &["MODEL", "--batch", "--threads", "--accuracy", "--format", "--seconds", "--explain", "json"]),
         ("models", &["--format", "GFLOP"]),
-        ("explain", &["--threads", "--algo", "--file", "PROBLEM", "--set", "--model", "--batch"]),
+        ("explain", &["--threads", "--pass", "--algo", "--file", "PROBLEM", "--set", "--model", "--batch"]),
         (
             "report",
             &[
@@ -106,6 +106,17 @@ fn every_help_is_complete() {
         }
     }
     assert!(good(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn both_gradients_are_timed() {
+    let csv = good(&["bench-conv", "--dir", "bwd", "--format", "csv", "--brief", LAYER, "ic3ih9oc8kh3sh2nb"]);
+    let head: Vec<Vec<&str>> = csv.lines().map(|l| l.split(',').take(3).collect()).collect();
+    let want = [["small:1", LAYER, "bwd_d"], ["small:1", LAYER, "bwd_w"], ["b", "ic3ih9oc8kh3sh2nb", "bwd_d"]];
+    assert_eq!(head[..3], want, "{csv}");
+    assert_eq!(head[3][2], "bwd_w", "{csv}");
+    let explained = good(&["explain", "--pass", "bwd_d", LAYER]);
+    assert!(explained.contains("data gradient of convolution"), "{explained}");
 }
 
 #[test]
@@ -337,7 +348,6 @@ fn mistakes_get_one_line() {
         assert!(line.contains("line 2:") && line.contains(list.to_str().unwrap()), "{line}");
         assert!(refusal(&swath(&[command])).contains("no problem given"));
     }
-    assert!(refusal(&swath(&["bench-conv", "--dir", "bwd", LAYER])).contains("backward pass is not there yet"));
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub fn collect(job: &Job) -> Outcome<Report> {
     for (name, problems) in &job.sets {
         let mut layers: Vec<Layer> = problems.iter().map(layer).collect();
         for &threads in &job.threads {
-            let request = Request { level, algo: None, accuracy: job.accuracy, threads };
+            let request = Request { pass: Pass::Forward, level, algo: None, accuracy: job.accuracy, threads };
             for _ in 0..job.passes {
                 for peer in &job.peers {
                     progress.at(&format!("{} on {name}", peer.name));
