@@ -1,4 +1,4 @@
-//! Pooling, forward: max (with or without indices), average, adaptive and global average.
+//! Pooling: max (with or without indices or taps), average, adaptive and global; and its gradients.
 //!
 //! # Layouts, units and rows
 //!
@@ -32,11 +32,16 @@
 //! `elements + 1` roundings, `(elements + 1) 2^-24 sum(abs(x)) / count`.
 
 mod adaptive;
+mod backward;
+mod geometry;
 mod window;
 
 use core::ops::Range;
 
 pub use adaptive::AdaptiveShape;
+pub use backward::{
+    Tap, adaptive_average_backward, adaptive_max, adaptive_max_backward, average_backward, max_backward, max_taps,
+};
 
 use crate::isa::{self, Level};
 use crate::layout::{BLOCK, Layout, blocks};

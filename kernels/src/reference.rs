@@ -12,4 +12,7 @@ pub use conv::{conv2d, conv2d_backward_bias, conv2d_backward_data, conv2d_backwa
 pub use gemm::gemm;
 pub use norm::{NormIndex, moments, normalise, normalise_gradients};
 pub use numeric::{assert_gradient, numeric_gradient, values};
-pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+pub use pool::{
+    adaptive_avg_pool2d, adaptive_avg_pool2d_gradient, adaptive_max_pool2d, avg_pool2d, avg_pool2d_gradient,
+    max_pool2d, max_pool2d_gradient,
+};

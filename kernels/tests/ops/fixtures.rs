@@ -11,6 +11,10 @@ use swath_kernels::norm::{
     Backward, Forward, Gradients, LayerBackward, LayerNorm, Norm, Normalised, Running, Sets, inverse,
 };
 
+use swath_kernels::pass::Place;
+use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
+use swath_kernels::shape::PoolShape;
+
 use crate::support::{at_levels, back, close, largest, to, wide};
 
 /// Cases of a file whose kind is one of some.
@@ -260,4 +264,86 @@ fn layer_normalisation() {
             }
         }
     });
+}
+
+fn pair(params: &Value, key: &str) -> [usize; 2] {
+    match &params[key] {
+        Value::Array(a) => [0, 1].map(|i| a[i].as_u64().unwrap() as usize),
+        Value::Null => [1; 2],
+        v => [v.as_u64().unwrap() as usize; 2],
+    }
+}
+
+/// `None` for a window in ceil mode that is larger than the image, which shapes refuse so far.
+fn window(case: &Case<'_>) -> Option<PoolShape> {
+    let shape = PoolShape::builder(case.dims("x"), pair(&case.params, "kernel"))
+        .stride(pair(&case.params, "stride"))
+        .padding(pair(&case.params, "padding"))
+        .dilation(pair(&case.params, "dilation"))
+        .ceil_mode(case.params["ceil_mode"].as_bool().unwrap_or(false))
+        .build()
+        .ok();
+    let [_, _, h, w] = case.dims("x");
+    let [kh, kw] = pair(&case.params, "kernel");
+    assert!(shape.is_some() || kh > h || kw > w, "{} is refused", case.name);
+    shape
+}
+
+/// Runs a pooling operator's forward and backward pass in every layout: `f(place, layout, x, y, dy, dx)`.
+fn pooled(case: &Case<'_>, output: [usize; 4], f: impl Fn(&Place<'_>, Layout, &[f32], &mut [f32], &[f32], &mut [f32])) {
+    let dims = case.dims("x");
+    assert_eq!(output, case.dims("y"));
+    for layout in Layout::ALL {
+        let (x, gy) = (to(layout, dims, &case.f("x")), to(layout, output, &case.f("gy")));
+        for (level, got) in at_levels(|place| {
+            let (mut y, mut dx) = (vec![f32::NAN; gy.len()], vec![f32::NAN; x.len()]);
+            f(place, layout, &x, &mut y, &gy, &mut dx);
+            vec![back(layout, output, &y), back(layout, dims, &dx)]
+        }) {
+            case.close(&format!("{level} {layout:?}"), &got[0], "y", 1e-6);
+            case.close(&format!("{level} {layout:?}"), &got[1], "gx", 1e-6);
+        }
+    }
+}
+
+#[test]
+fn pooling() {
+    let max = |case: &Case<'_>| {
+        let Some(s) = window(case) else { return };
+        pooled(case, s.output(), |place, layout, x, y, dy, dx| {
+            let mut taps = vec![0u8; y.len()];
+            pool::max_taps(place, layout, &s, x, y, &mut taps);
+            pool::max_backward(place, layout, &s, &taps, dy, dx);
+        });
+    };
+    let average = |case: &Case<'_>| {
+        let Some(s) = window(case) else { return };
+        let inside = !case.params["count_include_pad"].as_bool().unwrap();
+        let divisor = if inside { Divisor::Inside } else { Divisor::Padded };
+        pooled(case, s.output(), |place, layout, x, y, dy, dx| {
+            pool::average(&Part::whole(place.level(), layout, s.output()), &s, x, y, divisor);
+            pool::average_backward(place, layout, &s, divisor, dy, dx);
+        });
+    };
+    let adaptive = |case: &Case<'_>| {
+        let s = AdaptiveShape::new(case.dims("x"), pair(&case.params, "output")).unwrap();
+        let max = case.params["kind"].as_str().unwrap().contains("max");
+        pooled(case, s.output(), |place, layout, x, y, dy, dx| {
+            if max {
+                let mut indices = vec![0; y.len()];
+                pool::adaptive_max(place, layout, &s, x, y, &mut indices);
+                pool::adaptive_max_backward(place, layout, &s, &indices, dy, dx);
+            } else {
+                pool::adaptive_average(&Part::whole(place.level(), layout, s.output()), &s, x, y);
+                pool::adaptive_average_backward(place, layout, &s, dy, dx);
+            }
+        });
+    };
+    let (first, second) = (Cases::open("pool2d"), Cases::open("gradients2"));
+    first.each("max", 6, max);
+    second.each("max_pool_", 6, max);
+    first.each("avg", 10, average);
+    second.each("avg_pool_", 8, average);
+    first.each("adaptive_avg_", 3, adaptive);
+    second.each("adaptive_", 8, adaptive);
 }

@@ -4,6 +4,7 @@
 mod act;
 mod fixtures;
 mod norm;
+mod pool;
 mod support;
 #[path = "../threads/mod.rs"]
 mod threads;

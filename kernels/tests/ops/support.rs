@@ -72,3 +72,17 @@ pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64, scale: f64) 
 pub fn largest(x: &[f64], least: f64) -> f64 {
     x.iter().fold(least, |m, v| m.max(v.abs()))
 }
+
+/// Elements of any type from a layout to NCHW.
+pub fn back_of<T: Copy>(layout: Layout, dims: [usize; 4], x: &[T]) -> Vec<T> {
+    let [n, c, h, w] = dims;
+    let s = layout.strides(dims);
+    let mut y = Vec::with_capacity(n * c * h * w);
+    for (i, k) in (0..n).flat_map(|i| (0..c).map(move |k| (i, k))) {
+        for (r, p) in (0..h).flat_map(|r| (0..w).map(move |p| (r, p))) {
+            let channel = if layout == Layout::Nchw { k * s.channel } else { k / 16 * s.block + k % 16 };
+            y.push(x[i * s.n + channel + r * s.row + p * s.px]);
+        }
+    }
+    y
+}
