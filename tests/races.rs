@@ -28,9 +28,10 @@ fn main() {
         Box::leak(Box::new(model.compile_with(dims, &options).unwrap()))
     };
     let expected: &'static Tensor = Box::leak(Box::new(session(Some(1), None).run(x).unwrap().clone()));
-    for threads in [None, Some(2), Some(4)] {
+    // Without a number rayon is asked for its own, and its start is reported.
+    for threads in [2, 4] {
         for spin in [None, Some(Duration::ZERO), Some(Duration::from_micros(5))] {
-            let first = session(threads, spin);
+            let first = session(Some(threads), spin);
             for _ in 0..30 {
                 assert_eq!(first.run(x).unwrap(), expected);
             }
