@@ -114,6 +114,11 @@ impl Member {
         self.shared.helpers.len() + 1
     }
 
+    /// Whether helpers wait awake for the next job, for a while at least.
+    pub(super) fn stays_awake(&self) -> bool {
+        !self.spin.is_zero()
+    }
+
     /// An executor over at most so many of the crew's threads.
     pub(super) fn executor(self, threads: usize) -> Spread {
         Spread { threads: threads.min(self.threads()), member: self }
