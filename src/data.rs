@@ -1,4 +1,39 @@
-//! Data sets: the IDX format of MNIST and its relatives.
+//! Data sets, what is done to their pictures, and batches of them.
+//!
+//! A [`Dataset`] gives samples by number: [`Mnist`], [`Cifar`], [`Glyphs`], which are always there, and with the feature
+//! `image` folders of pictures by class, boxes of Pascal VOC, and pictures with masks. [`Transformed`] and [`Mixup`] change
+//! them on the way ([`augment`]), and a [`Loader`] makes batches on threads of its own.
+//!
+//! Every order and every random choice follows from seed, epoch and index alone: the same batches for any number of
+//! threads, and from the middle of an epoch on.
+//!
+//! ```
+//! use swath::data::augment::{Normalize, RandomCrop};
+//! use swath::data::{Glyphs, Loader, Transformed};
+//! let data = Transformed::new(Glyphs::new(64, 1)).with(RandomCrop::new(32).padding(2)).with(Normalize::new([0.5], [0.5]));
+//! let loader = Loader::new(data, 16)?.shuffle(true).seed(7).threads(2);
+//! for epoch in 0..2 {
+//!     for batch in loader.epoch(epoch) {
+//!         let batch = batch?;
+//!         assert_eq!(batch.input.dims(), [16, 1, 32, 32]);
+//!         assert_eq!(batch.labels.len(), 16);
+//!     }
+//! }
+//! # Ok::<(), swath::Error>(())
+//! ```
+
+pub mod augment;
+mod batch;
+mod cifar;
+mod dataset;
+mod glyphs;
+mod loader;
+mod mnist;
+#[cfg(feature = "image")]
+mod pictures;
+mod sample;
+#[cfg(test)]
+mod test;
 
 use core::ops::Range;
 use std::fs::File;
@@ -10,6 +45,17 @@ use swath_kernels::shape::checked_elements;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+pub use augment::{Mixup, Transform, Transformed};
+pub use batch::Batch;
+pub use cifar::{Cifar, CifarKind};
+pub use dataset::{Dataset, Subset, split};
+pub use glyphs::Glyphs;
+pub use loader::{Batches, Loader};
+pub use mnist::Mnist;
+#[cfg(feature = "image")]
+pub use pictures::{ImageFolder, MaskRule, Masked, Voc};
+pub use sample::{LabelledBox, Picture, Sample, UNLABELLED};
 
 /// An array of bytes from an IDX file, <https://yann.lecun.org/exdb/mnist/>: extents, and elements in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +164,15 @@ impl LabelledImages {
     /// Height and width in pixels.
     pub fn size(&self) -> [usize; 2] {
         self.size
+    }
+
+    /// Bytes of image `index`, row by row.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        let [h, w] = self.size;
+        &self.pixels[index * h * w..(index + 1) * h * w]
     }
 
     /// The labels.

@@ -53,7 +53,8 @@
 //! | 8 | [`infer`] | [`Session`]: fusion, layouts, memory plan |
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
 //! | 9 | [`nn`] | PyTorch-shaped layers |
-//! | 9 | [`data`] | data sets |
+//! | 5 | [`Random`], [`Rect`] | random numbers by key; boxes |
+//! | 9 | [`data`] | data sets, augmentation, batches |
 //! | 9 | `onnx`, `ops` | ONNX files; operators on arrays of any element type (feature `onnx`) |
 //! | 9 | [`train`] | optimizers, schedules, clipping, averages |
 //! | 9 | [`metrics`] | accuracy, confusion, IoU, average precision |
@@ -87,6 +88,7 @@ pub mod onnx;
 #[cfg(feature = "onnx")]
 pub mod ops;
 pub mod par;
+mod random;
 mod rect;
 mod tensor;
 pub mod train;
@@ -101,6 +103,7 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Value};
 pub use infer::{Session, SessionOptions};
 pub use model::{Model, Strictness};
+pub use random::Random;
 pub use rect::Rect;
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
