@@ -22,6 +22,8 @@
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
+//! | 3 | [`arith`] | arithmetic with broadcasting, sums over axes, PReLU, forward and backward |
+//! | 3 | [`softmax`] | softmax and log-softmax over any axis, cross-entropy, forward and backward |
 //! | 3 | [`norm`] | batch, group, instance and layer normalisation, forward and backward |
 //! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
 //! | 4 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
@@ -57,6 +59,7 @@
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
 
 pub mod act;
+pub mod arith;
 pub mod backward_data;
 pub mod backward_weights;
 pub mod bf16x6;
@@ -76,6 +79,7 @@ mod region;
 pub mod registry;
 pub mod shape;
 mod slices;
+pub mod softmax;
 pub mod tile;
 pub mod vecmath;
 pub mod weights;

@@ -193,6 +193,112 @@ impl<'a, T: Send> Cut for Chunks<'a, T> {
     }
 }
 
+/// Matrices `[rows][cols]`, cut into strips of neighbouring columns.
+pub(crate) struct Strips<'a, T> {
+    start: *mut T,
+    matrices: usize,
+    rows: usize,
+    cols: usize,
+    width: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: strips hand out disjoint `&mut [T]`, which may be sent where `T` may.
+unsafe impl<T: Send> Sync for Strips<'_, T> {}
+
+impl<'a, T> Strips<'a, T> {
+    /// Strips of `width` columns of each matrix.
+    ///
+    /// # Panics
+    /// If the slice is not whole matrices.
+    pub fn new(slice: &'a mut [T], rows: usize, cols: usize, width: usize) -> Self {
+        let matrices = slice.len().checked_div(rows * cols).unwrap_or(0);
+        assert_eq!(slice.len(), matrices * rows * cols, "whole matrices of {rows} x {cols}");
+        Self { start: slice.as_mut_ptr(), matrices, rows, cols, width, slice: PhantomData }
+    }
+}
+
+/// Some columns of a matrix.
+pub(crate) struct Strip<'a, T> {
+    start: *mut T,
+    rows: usize,
+    cols: usize,
+    width: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Strip<'_, T> {
+    /// The strip's columns of a row.
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows);
+        // SAFETY: the row's columns are inside the slice that `Strips` was made of, no other strip has them, and the borrow of
+        // `self` keeps them to one row at a time.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(row * self.cols), self.width) }
+    }
+
+    /// The same strip for a while.
+    pub fn reborrow(&mut self) -> Strip<'_, T> {
+        Strip { start: self.start, rows: self.rows, cols: self.cols, width: self.width, slice: PhantomData }
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+}
+
+impl<'a, T: Send> Cut for Strips<'a, T> {
+    type Piece = Strip<'a, T>;
+
+    fn pieces(&self) -> usize {
+        self.matrices * self.cols.div_ceil(self.width)
+    }
+
+    unsafe fn piece(&self, i: usize) -> Strip<'a, T> {
+        let per = self.cols.div_ceil(self.width);
+        let (matrix, first) = (i / per, i % per * self.width);
+        let width = self.width.min(self.cols - first);
+        // SAFETY: `i` is below the number of pieces, so matrix and first column are inside the slice.
+        let start = unsafe { self.start.add(matrix * self.rows * self.cols + first) };
+        Strip { start, rows: self.rows, cols: self.cols, width, slice: PhantomData }
+    }
+}
+
+/// The vector at `i` of a slice; beyond its end zeros.
+#[inline(always)]
+pub(crate) fn get<I: Isa>(s: I, v: &[f32], i: usize) -> I::V {
+    let v = &v[i..];
+    if let Some(v) = v.get(..I::LANES) {
+        // SAFETY: LANES floats, as just taken.
+        unsafe { s.load(v.as_ptr()) }
+    } else {
+        // SAFETY: as many floats as the slice has, fewer than LANES.
+        unsafe { s.load_partial(v.as_ptr(), v.len()) }
+    }
+}
+
+/// The vector to `i` of a slice; what is beyond its end is dropped.
+#[inline(always)]
+pub(crate) fn put<I: Isa>(s: I, v: &mut [f32], i: usize, value: I::V) {
+    let v = &mut v[i..];
+    if let Some(v) = v.get_mut(..I::LANES) {
+        // SAFETY: LANES floats, as just taken.
+        unsafe { s.store(v.as_mut_ptr(), value) }
+    } else {
+        // SAFETY: as many floats as the slice has, fewer than LANES.
+        unsafe { s.store_partial(v.as_mut_ptr(), value, v.len()) }
+    }
+}
+
+/// The sum of a vector's lanes, in order.
+#[inline(always)]
+pub(crate) fn add_lanes<I: Isa>(s: I, v: I::V) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    put(s, &mut lanes[..I::LANES], 0, v);
+    lanes[..I::LANES].iter().sum()
+}
+
 /// Nothing to write, any number of times.
 impl Cut for () {
     type Piece = ();
@@ -246,6 +352,24 @@ tuples! { A 0, B 1; A 0, B 1, C 2; A 0, B 1, C 2, D 3; }
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strips_cover_each_matrix_once() {
+        for (matrices, rows, cols, width) in [(2, 3, 10, 4), (1, 1, 7, 100), (3, 2, 8, 4), (0, 2, 3, 1)] {
+            let mut v = vec![0usize; matrices * rows * cols];
+            Place::inline(Level::Scalar).each(0, Strips::new(&mut v, rows, cols, width), |i, mut strip| {
+                for r in 0..rows {
+                    assert_eq!(strip.row(r).len(), strip.width());
+                    strip.row(r).iter_mut().for_each(|v| *v += 10 * i + r + 1);
+                }
+            });
+            let per = cols.div_ceil(width);
+            let want: Vec<usize> = (0..matrices * rows * cols)
+                .map(|i| 10 * (i / cols / rows * per + i % cols / width) + i / cols % rows + 1)
+                .collect();
+            assert_eq!(v, want);
+        }
+    }
 
     #[test]
     fn chunks_cover_each_unit_once() {

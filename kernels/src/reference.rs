@@ -1,13 +1,16 @@
 //! Naive loops that accumulate in f64: the only oracle. Everything is NCHW, nothing is fast.
 
 mod act;
+mod arith;
 mod conv;
 mod gemm;
 mod norm;
 mod numeric;
 mod pool;
+mod softmax;
 
 pub use act::{activation, activation_gradient, erf, erfc, log_softmax, softmax};
+pub use arith::{arith, arith_gradients, prelu, prelu_gradients};
 pub use conv::{conv2d, conv2d_backward_bias, conv2d_backward_data, conv2d_backward_weights};
 pub use gemm::gemm;
 pub use norm::{NormIndex, moments, normalise, normalise_gradients};
@@ -16,3 +19,4 @@ pub use pool::{
     adaptive_avg_pool2d, adaptive_avg_pool2d_gradient, adaptive_max_pool2d, avg_pool2d, avg_pool2d_gradient,
     max_pool2d, max_pool2d_gradient,
 };
+pub use softmax::{cross_entropy, cross_entropy_gradient, log_softmax_axis, softmax_axis, softmax_axis_gradient};

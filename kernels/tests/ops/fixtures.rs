@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use swath_kernels::act::{self, Kept};
+use swath_kernels::arith::{Arith, Op, Operand, PRelu};
 use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::Layout;
 use swath_kernels::norm::{
@@ -14,6 +15,7 @@ use swath_kernels::norm::{
 use swath_kernels::pass::Place;
 use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
 use swath_kernels::shape::PoolShape;
+use swath_kernels::softmax::{Axis, CrossEntropy, Targets};
 
 use crate::support::{at_levels, back, close, largest, to, wide};
 
@@ -60,6 +62,13 @@ impl Case<'_> {
         assert_eq!(view.dtype(), Dtype::F32, "{tensor}");
         let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         (view.shape().to_vec(), values)
+    }
+
+    /// A tensor of integers.
+    fn i(&self, tensor: &str) -> Vec<i64> {
+        let view = self.file.tensor(&format!("{}.{tensor}", self.name)).unwrap();
+        assert_eq!(view.dtype(), Dtype::I64, "{tensor}");
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
     }
 
     fn f(&self, tensor: &str) -> Vec<f32> {
@@ -346,4 +355,106 @@ fn pooling() {
     second.each("avg_pool_", 8, average);
     first.each("adaptive_avg_", 3, adaptive);
     second.each("adaptive_", 8, adaptive);
+}
+
+#[test]
+fn softmax() {
+    for log in [false, true] {
+        Cases::open("layers").each(if log { "log_softmax" } else { "softmax" }, 1, |case| {
+            let (x, gy) = (case.f("x"), case.f("gy"));
+            let axis = Axis::of(&case.get("x").0, 1).unwrap();
+            for (level, got) in at_levels(|place| {
+                let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+                if log {
+                    axis.log_softmax(place, &x, &mut y);
+                    axis.log_softmax_backward(place, &y, &gy, &mut dx);
+                } else {
+                    axis.softmax(place, &x, &mut y);
+                    axis.softmax_backward(place, &y, &gy, &mut dx);
+                }
+                vec![y, dx]
+            }) {
+                case.close(&format!("{level}"), &got[0], "y", 1e-6);
+                case.close(&format!("{level}"), &got[1], "gx", 1e-6);
+            }
+        });
+    }
+}
+
+#[test]
+fn cross_entropy() {
+    let check = |case: &Case<'_>| {
+        let (x, extents) = (case.f("x"), case.get("x").0);
+        let soft = case.params["targets"] == "probabilities";
+        let (classes, p) = if soft { (vec![], case.f("target")) } else { (case.i("target"), vec![]) };
+        let targets = if soft { Targets::Probabilities(&p) } else { Targets::Classes(&classes) };
+        let weights = (case.params["weighted"] == true).then(|| case.f("weight"));
+        let loss = CrossEntropy {
+            axis: Axis::of(&extents, 1).unwrap(),
+            weights: weights.as_deref(),
+            smoothing: case.params["label_smoothing"].as_f64().unwrap_or(0.0) as f32,
+            ignore: case.params["ignore_index"].as_i64().unwrap_or(-100),
+        };
+        for (level, got) in at_levels(|place| {
+            let positions = loss.axis.positions();
+            let (mut lp, mut losses) = (vec![f32::NAN; x.len()], vec![f32::NAN; positions]);
+            let l = loss.forward(place, &x, targets, &mut lp, &mut losses).unwrap();
+            let (value, g) = if case.params["reduction"] == "sum" { (l.sum, 1.0) } else { (l.mean(), 1.0 / l.weight) };
+            let mut dx = vec![f32::NAN; x.len()];
+            loss.backward(place, targets, &lp, &vec![g as f32; positions], &mut dx);
+            vec![vec![value as f32], dx]
+        }) {
+            case.close(&format!("{level}"), &got[0], "y", 1e-6);
+            case.close(&format!("{level}"), &got[1], "gx", 1e-6);
+        }
+    };
+    Cases::open("layers").each("cross_entropy_", 2, check);
+    Cases::open("gradients2").each("cross_entropy_", 11, check);
+}
+
+#[test]
+fn prelu_and_products() {
+    let file = Cases::open("gradients2");
+    file.each("prelu", 1, |case| {
+        let (dims, w) = (case.dims("x"), case.f("w"));
+        for layout in Layout::ALL {
+            let prelu = PRelu::new(layout, dims, w.len()).unwrap();
+            let (x, gy) = (to(layout, dims, &case.f("x")), to(layout, dims, &case.f("gy")));
+            for (level, got) in at_levels(|place| {
+                let mut scratch = vec![f32::NAN; prelu.scratch()];
+                let (mut y, mut dx, mut dw) =
+                    (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+                prelu.forward(place, &x, &w, &mut y, &mut scratch);
+                prelu.backward(place, [&x, &w, &gy], Some(&mut dx), Some(&mut dw), &mut scratch);
+                vec![back(layout, dims, &y), back(layout, dims, &dx), dw]
+            }) {
+                for (got, name) in got.iter().zip(["y", "gx", "gw"]) {
+                    case.close(&format!("{level} {layout:?}"), got, name, 1e-6);
+                }
+            }
+        }
+    });
+    file.each("squeeze_excite", 1, |case| {
+        let (dims, small) = (case.dims("a"), case.dims("b"));
+        let sigmoid = |v: f32| 1.0 / (1.0 + (-f64::from(v)).exp());
+        let gate: Vec<f32> = case.f("b").iter().map(|&b| sigmoid(b) as f32).collect();
+        for layout in Layout::ALL {
+            let product = Arith::new(layout, dims, Operand::Pixels).unwrap();
+            let (a, gy, b) =
+                (to(layout, dims, &case.f("a")), to(layout, dims, &case.f("gy")), to(layout, small, &gate));
+            for (level, got) in at_levels(|place| {
+                let mut scratch = vec![f32::NAN; product.scratch()];
+                let (mut y, mut da, mut db) =
+                    (vec![f32::NAN; a.len()], vec![f32::NAN; a.len()], vec![f32::NAN; b.len()]);
+                product.forward(place, Op::Mul, &a, &b, &mut y, &mut scratch);
+                product.backward(place, Op::Mul, [&a, &b, &gy], Some(&mut da), Some(&mut db), &mut scratch);
+                let db: Vec<f32> = back(layout, small, &db).iter().zip(&gate).map(|(d, g)| d * g * (1.0 - g)).collect();
+                vec![back(layout, dims, &y), back(layout, dims, &da), db]
+            }) {
+                for (got, name) in got.iter().zip(["y", "ga", "gb"]) {
+                    case.close(&format!("{level} {layout:?}"), got, name, 1e-6);
+                }
+            }
+        }
+    });
 }

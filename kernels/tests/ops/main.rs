@@ -2,9 +2,11 @@
 //! every layout, on invented shapes, with the same bits for any number of threads.
 
 mod act;
+mod arith;
 mod fixtures;
 mod norm;
 mod pool;
+mod softmax;
 mod support;
 #[path = "../threads/mod.rs"]
 mod threads;
