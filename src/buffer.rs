@@ -1,6 +1,11 @@
 //! Memory for tensors and packed weights: floats that start at a cache line.
+//!
+//! Whatever grows with a model's or a picture's size comes from here: where the system has no memory, the caller gets
+//! [`Error::Memory`], and the process lives on.
 
 use core::ops::{Deref, DerefMut};
+
+use crate::error::{Error, Result};
 
 /// Alignment in floats: one cache line, one AVX-512 register.
 const LINE: usize = 16;
@@ -18,18 +23,33 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    pub(crate) fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(len: usize) -> Result<Self> {
         if len == 0 {
-            return Self::default();
+            return Ok(Self::default());
         }
-        let data = vec![0.0f32; len + LINE - 1];
+        let data = floats(len.saturating_add(LINE - 1))?;
         // `align_offset` may decline to answer; then the data is merely not aligned, which costs speed alone.
         let start = match data.as_ptr().align_offset(LINE * size_of::<f32>()) {
             offset if offset < LINE => offset,
             _ => 0,
         };
-        Self { data, start, len }
+        Ok(Self { data, start, len })
     }
+
+    /// A copy, whose offset is its own.
+    pub(crate) fn copied(&self) -> Result<Self> {
+        let mut copy = Self::zeros(self.len)?;
+        copy.copy_from_slice(self);
+        Ok(copy)
+    }
+}
+
+/// So many zeros, without the alignment.
+pub(crate) fn floats(len: usize) -> Result<Vec<f32>> {
+    let mut data = Vec::new();
+    data.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()) })?;
+    data.resize(len, 0.0);
+    Ok(data)
 }
 
 impl Deref for Buffer {
@@ -46,10 +66,10 @@ impl DerefMut for Buffer {
     }
 }
 
+/// # Panics
+/// If there is no memory: what may be large has a way of being copied that says so.
 impl Clone for Buffer {
     fn clone(&self) -> Self {
-        let mut copy = Self::zeros(self.len);
-        copy.copy_from_slice(self);
-        copy
+        self.copied().unwrap_or_else(|e| panic!("{e}"))
     }
 }

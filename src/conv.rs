@@ -87,11 +87,19 @@ impl Scratch {
         Self::default()
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> &mut [f32] {
+    /// Makes room for `len` floats, so that [`Scratch::take`] cannot fail for as many.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
         if self.0.len() < len {
-            self.0 = Buffer::zeros(len);
+            // The old one goes first: both together may be more than there is.
+            self.0 = Buffer::default();
+            self.0 = Buffer::zeros(len)?;
         }
-        &mut self.0[..len]
+        Ok(())
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&mut [f32]> {
+        self.reserve(len)?;
+        Ok(&mut self.0[..len])
     }
 }
 
@@ -104,8 +112,16 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    fn new<K>(choice: &Choice<K>, len: usize) -> Self {
-        Self { data: Buffer::zeros(len), key: PackKey::new(choice, len) }
+    fn new<K>(choice: &Choice<K>, len: usize) -> Result<Self> {
+        Ok(Self { data: Buffer::zeros(len)?, key: PackKey::new(choice, len) })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { data: self.data.copied()?, key: self.key })
     }
 
     /// # Errors
@@ -213,9 +229,9 @@ impl ConvPlan {
     /// Packs weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
     ///
     /// # Errors
-    /// For a wrong length.
+    /// For a wrong length, and [`Error::Memory`].
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len());
+        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len())?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -238,7 +254,8 @@ impl ConvPlan {
     /// result is the same bits for any number of threads.
     ///
     /// # Errors
-    /// For wrong lengths, and weights that were packed for something else; never otherwise.
+    /// For wrong lengths, for weights that were packed for something else, and [`Error::Memory`] where the scratch has to
+    /// grow and cannot; never otherwise.
     pub fn forward(
         &self,
         x: &[f32],
@@ -255,7 +272,7 @@ impl ConvPlan {
         check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
         weights.check(&self.0, kernel.packed_len())?;
         let executor = par::executor(o.threads, self.0.predicted);
-        let scratch = scratch.take(kernel.scratch_len(executor.threads()));
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
         kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);
         Ok(())
     }

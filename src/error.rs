@@ -163,7 +163,7 @@ pub enum Error {
         unexpected: Vec<String>,
     },
     /// A tensor of an element type that cannot be read.
-    #[error("tensor `{name}` of {file} has elements of type {dtype}; only F32 can be read")]
+    #[error("tensor `{name}` of {file} has elements of type {dtype}; only F16, BF16, F32 and F64 can be read")]
     ElementType {
         /// The file.
         file: String,
@@ -179,6 +179,12 @@ pub enum Error {
         file: String,
         /// What is wrong, with both numbers.
         problem: String,
+    },
+    /// More memory than the system gives.
+    #[error("no memory for {bytes} bytes")]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
     },
     /// There is no folder for the tuning file.
     #[error("no place for the tuning file: {reason}; SWATH_TUNE_FILE can name one")]

@@ -26,7 +26,7 @@ mod fuse;
 mod lower;
 mod memory;
 
-use lower::{Lowered, Step, lower};
+use lower::{BufferId, Lowered, Step, lower};
 use memory::{Memory, Place};
 
 /// How a session is compiled. `SessionOptions::default()` takes and gives NCHW, on the machine's level.
@@ -104,6 +104,8 @@ struct Program {
     memory: Memory,
     /// Floats in each buffer.
     lens: Vec<usize>,
+    /// The buffer of the output.
+    output: BufferId,
     dims: Vec<usize>,
     layout: Layout,
 }
@@ -144,15 +146,26 @@ impl Session {
         // Among the threads that will run it, whose number tuning tables are keyed by.
         let mut lowered = team.run(|| lower(graph, parameters, input, options))?;
         let memory = memory::plan(&mut lowered);
-        let Lowered { steps, lens, output_dims, output_layout, .. } = lowered;
+        let Lowered { steps, lens, output: buffer, output_dims, output_layout } = lowered;
         let output = Tensor::zeros_in(output_dims, output_layout)?;
-        let program = Program { steps, memory, lens, dims: input.to_vec(), layout: options.input };
-        Ok(Self::with_own_memory(Arc::new(program), output, team))
+        let program = Program { steps, memory, lens, output: buffer, dims: input.to_vec(), layout: options.input };
+        Self::with_own_memory(Arc::new(program), output, team)
     }
 
-    fn with_own_memory(program: Arc<Program>, output: Tensor, team: Team) -> Self {
-        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect();
-        Self { program, slots, output, scratch: Scratch::default(), team }
+    /// All memory that runs take, so that they find none missing.
+    fn with_own_memory(program: Arc<Program>, output: Tensor, team: Team) -> Result<Self> {
+        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect::<Result<_>>()?;
+        let mut scratch = Scratch::default();
+        scratch.reserve(program.steps.iter().map(|s| s.scratch).max().unwrap_or(0))?;
+        Ok(Self { program, slots, output, scratch, team })
+    }
+
+    /// A session with the same weights and activations of its own.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn try_clone(&self) -> Result<Self> {
+        Self::with_own_memory(self.program.clone(), self.output.try_clone()?, self.team.clone())
     }
 
     /// Extents of the input.
@@ -168,7 +181,8 @@ impl Session {
     /// Runs the model. The output is the session's, and is overwritten by the next run.
     ///
     /// # Errors
-    /// If the input's shape, layout or length is not the one that the session was compiled for.
+    /// If the input's shape, layout or length is not the one that the session was compiled for. A run that panicked takes
+    /// memory with it, which the next one asks for again, and may get [`Error::Memory`].
     pub fn run<I: Input + ?Sized>(&mut self, input: &I) -> Result<&Tensor> {
         let program = &*self.program;
         if let Some((dims, layout)) = input.form() {
@@ -181,9 +195,12 @@ impl Session {
                 return Err(Error::Setting { what: "the input's layout", value: layout.name().into(), rule });
             }
         }
-        check_len("the input", input.floats().len(), program.lens[0])?;
+        // Asked once: an input of the caller's own may answer otherwise the second time.
+        let x = input.floats();
+        check_len("the input", x.len(), program.lens[0])?;
+        program.restore(&mut self.slots, &mut self.output.data)?;
         // One region around all steps: threads are called here, once.
-        let (x, slots, y, scratch) = (input.floats(), &mut self.slots, &mut self.output.data, &mut self.scratch);
+        let (slots, y, scratch) = (&mut self.slots, &mut self.output.data, &mut self.scratch);
         self.team.run(|| program.execute(x, slots, y, scratch));
         Ok(&self.output)
     }
@@ -195,6 +212,17 @@ impl Session {
 }
 
 impl Program {
+    /// Buffers that a run took out and did not put back, since a step panicked, are made anew.
+    fn restore(&self, slots: &mut [Buffer], output: &mut Buffer) -> Result<()> {
+        let lens = self.memory.slots.iter().copied().chain([self.lens[self.output]]);
+        for (buffer, len) in slots.iter_mut().chain([output]).zip(lens) {
+            if buffer.len() != len {
+                *buffer = Buffer::zeros(len)?;
+            }
+        }
+        Ok(())
+    }
+
     fn execute(&self, input: &[f32], slots: &mut [Buffer], output: &mut Buffer, scratch: &mut Scratch) {
         for (step, &in_place) in self.steps.iter().zip(&self.memory.in_place) {
             let place = self.memory.places[step.output];
@@ -225,14 +253,87 @@ impl Program {
     }
 }
 
+/// # Panics
+/// If there is no memory for the activations: [`Session::try_clone`] says so instead.
 impl Clone for Session {
     fn clone(&self) -> Self {
-        Self::with_own_memory(self.program.clone(), self.output.clone(), self.team.clone())
+        self.try_clone().unwrap_or_else(|e| panic!("{e}"))
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session of {} steps, {:?} to {:?}", self.program.steps.len(), self.input_dims(), self.output_dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::graph::AddInto;
+    use crate::graph::forward::Forward;
+    use crate::nn::{Conv2d, Module, ReLU, Sequential, Sigmoid};
+
+    /// A step that panics until it has done so once.
+    struct Panics(Box<dyn Forward>, AtomicUsize);
+
+    impl Forward for Panics {
+        fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch) {
+            assert!(self.1.fetch_add(1, Ordering::Relaxed) > 0, "the first run panics");
+            self.0.run(x, y, in_place, scratch);
+        }
+
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        fn in_place(&self) -> bool {
+            self.0.in_place()
+        }
+    }
+
+    #[test]
+    fn a_session_whose_run_panicked_stays_usable() {
+        let conv = || Conv2d::new(16, 16, 3).padding(1);
+        let model = Sequential::new((conv(), ReLU, conv(), Sigmoid, conv(), ReLU)).build(1).unwrap();
+        let x = [0.5; 16 * 6 * 6];
+        let expected = model.compile([1, 16, 6, 6]).unwrap().run(&x).unwrap().clone();
+        let steps = model.compile([1, 16, 6, 6]).unwrap().program.steps.len();
+        for broken in 0..steps {
+            for threads in [Some(1), Some(2), None] {
+                let options = SessionOptions { threads, ..SessionOptions::default() };
+                let mut session = model.compile_with([1, 16, 6, 6], &options).unwrap();
+                let program = Arc::get_mut(&mut session.program).unwrap();
+                let forward = mem::replace(&mut program.steps[broken].forward, Box::new(AddInto));
+                program.steps[broken].forward = Box::new(Panics(forward, AtomicUsize::new(0)));
+                let panicked = catch_unwind(AssertUnwindSafe(|| session.run(&x).map(|_| ())));
+                assert!(panicked.is_err(), "step {broken}");
+                assert_eq!(*session.run(&x).unwrap(), expected, "step {broken}");
+                assert_eq!(*session.clone().run(&x).unwrap(), expected, "step {broken}");
+            }
+        }
+    }
+
+    /// Gives the right number of floats when it is asked first, and fewer afterwards.
+    struct Fickle(Vec<f32>, AtomicUsize);
+
+    impl Input for Fickle {
+        fn floats(&self) -> &[f32] {
+            let asked = self.1.fetch_add(1, Ordering::Relaxed);
+            &self.0[..self.0.len() - asked]
+        }
+    }
+
+    #[test]
+    fn an_input_is_asked_for_its_floats_once() {
+        let mut session = Conv2d::new(1, 1, 3).build(0).unwrap().compile([1, 1, 5, 5]).unwrap();
+        let input = Fickle(vec![1.0; 25], AtomicUsize::new(0));
+        session.run(&input).unwrap();
+        assert_eq!(input.1.load(Ordering::Relaxed), 1);
+        let e = session.run(&input).unwrap_err();
+        assert_eq!(e.to_string(), "the input has 24 elements, but 25 are needed");
     }
 }

@@ -10,6 +10,8 @@ use crate::error::{Error, Result, check_len};
 
 /// An owned tensor of `f32`: extents, and data that starts on a 64-byte boundary.
 ///
+/// `clone()` panics where there is no memory for a copy; [`Tensor::try_clone`] says so instead.
+///
 /// Elements are in row-major order, and a 4-d tensor `[n, c, h, w]` may also be in [`Layout::Nhwc`] or
 /// [`Layout::Blocked`]; its extents stay `[n, c, h, w]` whatever the layout.
 ///
@@ -34,7 +36,7 @@ impl Tensor {
     /// A row-major tensor (NCHW for four extents) of zeros.
     ///
     /// # Errors
-    /// If the extents multiply to more than memory can hold.
+    /// If the extents multiply to more than 64 bits, and [`Error::Memory`].
     pub fn zeros(dims: impl AsRef<[usize]>) -> Result<Self> {
         Self::zeros_in(dims, Layout::Nchw)
     }
@@ -42,11 +44,12 @@ impl Tensor {
     /// A tensor of zeros in a layout.
     ///
     /// # Errors
-    /// If the extents overflow, or for a layout other than [`Layout::Nchw`] with other than four extents.
+    /// If the extents overflow, for a layout other than [`Layout::Nchw`] with other than four extents, and
+    /// [`Error::Memory`].
     pub fn zeros_in(dims: impl AsRef<[usize]>, layout: Layout) -> Result<Self> {
         let dims = dims.as_ref().to_vec();
         let len = stored_len(&dims, layout)?;
-        Ok(Self { dims, layout, data: Buffer::zeros(len) })
+        Ok(Self { dims, layout, data: Buffer::zeros(len)? })
     }
 
     /// A row-major tensor (NCHW for four extents) with a copy of `data`.
@@ -66,6 +69,14 @@ impl Tensor {
         let mut t = Self::zeros_in(dims, layout)?;
         t.as_mut_slice().copy_from_slice(data);
         Ok(t)
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { dims: self.dims.clone(), layout: self.layout, data: self.data.copied()? })
     }
 
     /// The extents; of four, always `[n, c, h, w]`.
@@ -91,10 +102,10 @@ impl Tensor {
     /// A copy in another layout.
     ///
     /// # Errors
-    /// If the tensor does not have four extents and the layout changes.
+    /// If the tensor does not have four extents and the layout changes, and [`Error::Memory`].
     pub fn to_layout(&self, layout: Layout) -> Result<Self> {
         if layout == self.layout {
-            return Ok(self.clone());
+            return self.try_clone();
         }
         let mut t = Self::zeros_in(&self.dims, layout)?;
         reorder(self.layout, self.as_slice(), layout, t.as_mut_slice(), extents4(&self.dims));
@@ -180,6 +191,9 @@ mod tests {
     #[test]
     fn wrong_sizes_are_refused() {
         assert!(Tensor::zeros([usize::MAX, 2]).is_err());
+        // 64 TiB: more than any machine of today maps.
+        let e = Tensor::zeros([1 << 44]).unwrap_err();
+        assert!(matches!(e, Error::Memory { bytes: 70_368_744_177_724 }), "{e}");
         assert!(Tensor::zeros_in([1, usize::MAX - 1, 1, 1], Layout::Blocked).is_err());
         assert!(Tensor::zeros_in([3, 4], Layout::Blocked).is_err());
         assert!(Tensor::zeros([3, 4]).unwrap().to_layout(Layout::Nhwc).is_err());

@@ -82,9 +82,9 @@ impl ConvBackwardData {
     /// Packs the convolution's weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
     ///
     /// # Errors
-    /// For a wrong length.
+    /// For a wrong length, and [`Error::Memory`].
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len());
+        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len())?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -132,7 +132,7 @@ impl ConvBackwardData {
         check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
         weights.check(&self.0, kernel.packed_len())?;
         let executor = par::executor(o.threads, self.0.predicted);
-        let scratch = scratch.take(kernel.scratch_len(executor.threads()));
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
         kernel.run(x, &weights.data, &epilogue, y, scratch, &*executor);
         Ok(())
     }

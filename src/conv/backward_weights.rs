@@ -98,7 +98,7 @@ impl ConvBackwardWeights {
         check_len("the gradient at the weights", dw.len(), s.weights().iter().product())?;
         check_len("the gradient at the bias", db.as_ref().map_or(s.oc, |db| db.len()), s.oc)?;
         let executor = par::executor(o.threads, self.0.predicted);
-        let scratch = scratch.take(kernel.scratch_len(executor.threads()));
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
         kernel.run(x, dy, dw, db, scratch, &*executor);
         Ok(())
     }

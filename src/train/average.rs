@@ -10,7 +10,7 @@ use crate::par::{self, Divide};
 ///
 /// ```
 /// let mut average = swath::train::WeightAverage::new(0.9)?;
-/// let w = average.register(2);
+/// let w = average.register(2)?;
 /// average.update(w, &[1.0, 2.0])?;
 /// average.update(w, &[2.0, 2.0])?;
 /// assert!((average.values(w)[0] - 1.1).abs() < 1e-6);
@@ -33,9 +33,12 @@ impl WeightAverage {
     }
 
     /// Takes a tensor of `len` elements in, and says its number.
-    pub fn register(&mut self, len: usize) -> usize {
-        self.tensors.push((Buffer::zeros(len), 0));
-        self.tensors.len() - 1
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    pub fn register(&mut self, len: usize) -> Result<usize> {
+        self.tensors.push((Buffer::zeros(len)?, 0));
+        Ok(self.tensors.len() - 1)
     }
 
     /// Moves the average of tensor `number` towards `values`.
@@ -106,14 +109,14 @@ mod tests {
     #[test]
     fn averages_and_refuses() {
         let mut a = WeightAverage::new(0.5).unwrap();
-        let n = a.register(3);
+        let n = a.register(3).unwrap();
         assert!(a.update(n, &[0.0; 2]).is_err());
         for v in [4.0, 0.0, 0.0] {
             a.update(n, &[v; 3]).unwrap();
         }
         assert_eq!((a.values(n), a.count(n)), (&[1.0; 3][..], 3));
         let mut b = WeightAverage::new(0.5).unwrap();
-        b.register(3);
+        b.register(3).unwrap();
         b.restore(0, a.values(n), a.count(n)).unwrap();
         b.update(0, &[3.0; 3]).unwrap();
         assert_eq!(b.values(0), [2.0; 3]);
@@ -126,7 +129,7 @@ mod tests {
         let by = |threads| {
             par::with_threads(threads, || {
                 let mut a = WeightAverage::new(0.9).unwrap();
-                let n = a.register(200_001);
+                let n = a.register(200_001).unwrap();
                 (0..3).for_each(|k| a.update(n, &wave(k)).unwrap());
                 a.values(n).to_vec()
             })

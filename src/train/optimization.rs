@@ -135,7 +135,7 @@ impl Optimization {
     /// Takes a parameter in, and allocates its state.
     ///
     /// # Errors
-    /// If the name is taken, or the extents overflow.
+    /// If the name is taken, or the extents overflow, and [`Error::Memory`].
     pub fn register(&mut self, name: &str, dims: &[usize]) -> Result<ParameterId> {
         if self.parameters.iter().any(|p| p.name == name) {
             return Err(Error::DuplicateParameter { name: name.into() });
@@ -144,7 +144,10 @@ impl Optimization {
         // The first group takes everything.
         let group = self.groups.iter().rposition(|g| g.select.fits(name, dims)).unwrap_or(0);
         let used = self.groups[group].rule.slots().len();
-        let slots = core::array::from_fn(|i| Buffer::zeros(if i < used { len } else { 0 }));
+        let mut slots = core::array::from_fn(|_| Buffer::default());
+        for slot in slots.iter_mut().take(used) {
+            *slot = Buffer::zeros(len)?;
+        }
         self.parameters.push(Registered { name: name.into(), dims: dims.to_vec(), len, group, count: 0, slots });
         Ok(ParameterId(self.parameters.len() - 1))
     }

@@ -7,6 +7,7 @@ use swath_kernels::shape::ConvShape;
 
 use super::race::Sample;
 use super::tuner::Effort;
+use crate::buffer::floats;
 use crate::conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
 use crate::machine;
@@ -31,21 +32,21 @@ pub(super) struct Bench {
     x: Tensor,
     y: Tensor,
     scratch: Scratch,
-    flushed: Vec<u64>,
+    flushed: Vec<f32>,
 }
 
 impl Bench {
     /// Plans and packs every algorithm, and finds how often each must run to be timed well.
     pub(super) fn new(shape: &ConvShape, options: &Options, algos: &[&str], effort: &Effort) -> Result<Self> {
-        let x = Tensor::new(shape.input(), &numbers(shape.input().iter().product()))?.to_layout(options.input)?;
+        let x = numbers(shape.input())?.to_layout(options.input)?;
         let y = Tensor::zeros_in(shape.output(), options.output)?;
         let last = machine::last_cache();
-        let flushed = vec![1; last.saturating_mul(2).min(MOST_FLUSHED) / size_of::<u64>()];
+        let flushed = floats(last.saturating_mul(2).min(MOST_FLUSHED) / size_of::<f32>())?;
         let mut bench = Self { candidates: Vec::new(), x, y, scratch: Scratch::new(), flushed };
-        let w = numbers(shape.weights().iter().product());
+        let w = numbers(shape.weights())?;
         for &algo in algos {
             let plan = ConvPlan::new(shape, &Options { algo: Some(algo.into()), ..options.clone() })?;
-            let weights = vec![plan.pack(&w)?];
+            let weights = vec![plan.pack(w.as_slice())?];
             bench.candidates.push(Candidate { plan, weights, warm_runs: 1 });
             let i = bench.candidates.len() - 1;
             // The first run grows the scratch and fetches the code.
@@ -59,8 +60,10 @@ impl Bench {
             // One at least, also of weights larger than the last cache, which may keep a part of those of the run before.
             let bytes = c.weights[0].bytes().max(1);
             let copies = runs.clamp(1, MOST_COLD).min((effort.memory / algos.len() / bytes).max(1));
-            let packed = c.weights[0].clone();
-            c.weights.resize(1 + copies, packed);
+            for _ in 0..copies {
+                let copy = c.weights[0].try_clone()?;
+                c.weights.push(copy);
+            }
         }
         Ok(bench)
     }
@@ -75,8 +78,8 @@ impl Bench {
     /// asks for: each has cold weights of its own, which nobody else brings into a cache.
     pub(super) fn sample(&mut self, i: usize, flush: bool) -> Result<Sample> {
         if flush {
-            // A line of 64 bytes holds eight.
-            black_box(self.flushed.iter().step_by(8).fold(0, |sum, v| sum ^ v));
+            // A line of 64 bytes holds sixteen.
+            black_box(self.flushed.iter().step_by(16).sum::<f32>());
         }
         // Brings back the activations, the code and the warm weights.
         self.run(i, 0)?;
@@ -100,6 +103,10 @@ impl Bench {
 }
 
 /// Floats in -1..1 of no particular order: what they are does not matter, as long as none is zero or denormal for long.
-fn numbers(len: usize) -> Vec<f32> {
-    (0..len as u64).map(|i| (i.wrapping_mul(2_654_435_761) >> 7 & 0x3ff) as f32 / 512.0 - 0.999).collect()
+fn numbers(dims: [usize; 4]) -> Result<Tensor> {
+    let mut t = Tensor::zeros(dims)?;
+    for (i, v) in (0..).zip(t.as_mut_slice()) {
+        *v = (u64::wrapping_mul(i, 2_654_435_761) >> 7 & 0x3ff) as f32 / 512.0 - 0.999;
+    }
+    Ok(t)
 }

@@ -152,7 +152,7 @@ pub struct Conv {
 enum Plan {
     Forward(ConvPlan, Vec<PackedWeights>),
     Data(ConvBackwardData, Vec<PackedWeights>),
-    Weights(ConvBackwardWeights, Vec<f32>),
+    Weights(ConvBackwardWeights, Tensor),
 }
 
 /// A plan whose algorithm nobody asks for.
@@ -178,25 +178,23 @@ impl Conv {
         let shape = &problem.shape;
         let options = options(shape, request);
         let mut random = Random(1);
-        let w: Vec<f32> = random.fill(shape.weights().iter().product());
-        let bytes = (w.len() * size_of::<f32>()).max(64);
+        let w = random.tensor(shape.weights())?;
+        let bytes = size_of_val(w.as_slice()).max(64);
         let copies = evict.map_or(1, |evict| evict.div_ceil(bytes).max(1));
         let plan = match request.pass {
             Pass::Forward => {
                 let plan = ConvPlan::new(shape, &options)?;
-                let packed = plan.pack(&w)?;
-                Plan::Forward(plan, vec![packed; copies])
+                let packed = plan.pack(w.as_slice())?;
+                Plan::Forward(plan, several(packed, copies)?)
             }
             Pass::BackwardData => {
                 let plan = ConvBackwardData::new(shape, &options)?;
-                let packed = plan.pack(&w)?;
-                Plan::Data(plan, vec![packed; copies])
+                let packed = plan.pack(w.as_slice())?;
+                Plan::Data(plan, several(packed, copies)?)
             }
             Pass::BackwardWeights => Plan::Weights(ConvBackwardWeights::new(shape, &options)?, w),
         };
-        let mut tensor = |dims: [usize; 4], layout| -> Outcome<Tensor> {
-            Ok(Tensor::new(dims, &random.fill(dims.iter().product()))?.to_layout(layout)?)
-        };
+        let mut tensor = |dims: [usize; 4], layout| -> Outcome<Tensor> { Ok(random.tensor(dims)?.to_layout(layout)?) };
         let (x, y) = (tensor(shape.input(), options.input)?, tensor(shape.output(), options.output)?);
         Ok(Conv { plan, x, y, scratch: Scratch::default(), turn: 0 })
     }
@@ -213,7 +211,7 @@ impl Conv {
             Plan::Data(plan, weights) => {
                 plan.run(y.as_slice(), &weights[self.turn % weights.len()], x.as_mut_slice(), scratch)?;
             }
-            Plan::Weights(plan, dw) => plan.run(x.as_slice(), y.as_slice(), dw, None, scratch)?,
+            Plan::Weights(plan, dw) => plan.run(x.as_slice(), y.as_slice(), dw.as_mut_slice(), None, scratch)?,
         }
         Ok(())
     }
@@ -229,6 +227,15 @@ impl Conv {
     }
 }
 
+/// So many copies of packed weights.
+fn several(packed: PackedWeights, copies: usize) -> Outcome<Vec<PackedWeights>> {
+    let mut all = vec![packed];
+    for _ in 1..copies {
+        all.push(all[0].try_clone()?);
+    }
+    Ok(all)
+}
+
 /// What the plan says of its choice.
 pub fn explain(problem: &Problem, request: &Request) -> Outcome<String> {
     let (shape, options) = (&problem.shape, options(&problem.shape, request));
@@ -241,20 +248,20 @@ pub fn explain(problem: &Problem, request: &Request) -> Outcome<String> {
 
 /// A batch of images with numbers uniform in -1..1.
 pub fn random(dims: [usize; 4]) -> Outcome<Tensor> {
-    Ok(Tensor::new(dims, &Random(1).fill(dims.iter().product()))?)
+    Random(1).tensor(dims)
 }
 
 /// Numbers uniform in -1..1: a multiplicative congruential generator is random enough for timing, and needs no crate.
 struct Random(u64);
 
 impl Random {
-    fn fill(&mut self, len: usize) -> Vec<f32> {
-        (0..len)
-            .map(|_| {
-                self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-            })
-            .collect()
+    fn tensor(&mut self, dims: [usize; 4]) -> Outcome<Tensor> {
+        let mut t = Tensor::zeros(dims)?;
+        for v in t.as_mut_slice() {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *v = (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        }
+        Ok(t)
     }
 }
 
