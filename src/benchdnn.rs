@@ -313,7 +313,8 @@ impl Problem {
     /// ```
     pub fn list(text: &str) -> Result<Vec<Self>, ProblemError> {
         let mut problems = Vec::new();
-        for (i, line) in text.lines().enumerate() {
+        // Some editors put a byte order mark at the start.
+        for (i, line) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
             // A comment starts the line or follows white space: a name may hold a `#`.
             let comment = line
                 .char_indices()
@@ -439,6 +440,8 @@ mod tests {
         let list = Problem::list("# c\n\n  ic8ih9oc8kh3nx#1*4  # three\nic8ih9oc8kh3*2\nic8ih9oc8kh3ny\r\n").unwrap();
         let seen: Vec<_> = list.iter().map(|p| (p.text.as_str(), p.name.as_str(), p.times)).collect();
         assert_eq!(seen, [("ic8ih9oc8kh3nx#1", "x#1", 4), ("ic8ih9oc8kh3", "", 2), ("ic8ih9oc8kh3ny", "y", 1)]);
+        assert_eq!(Problem::list("\u{feff}ic8ih9oc8kh3\n").unwrap()[0].text, "ic8ih9oc8kh3", "a byte order mark");
+        assert!(Problem::list("ic8ih9oc8kh3\n\u{feff}ic8ih9oc8kh3\n").is_err(), "not elsewhere");
         let e = Problem::list("ic8ih9oc8kh3\nic8ih9oc8\n").unwrap_err().to_string();
         assert!(e.starts_with("line 2: ") && e.contains("kh"), "{e}");
     }

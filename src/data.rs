@@ -37,13 +37,13 @@ mod test;
 
 use core::ops::Range;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use flate2::bufread::GzDecoder;
 use swath_kernels::shape::checked_elements;
 
 use crate::error::{Error, Result};
+use crate::gzip::Members;
 use crate::tensor::Tensor;
 
 pub use augment::{Mixup, Transform, Transformed};
@@ -75,10 +75,21 @@ impl Idx {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let io = |error| Error::Io { action: "read", path: path.into(), error };
-        let mut file = BufReader::new(File::open(path).map_err(io)?);
-        let gzip = std::io::BufRead::fill_buf(&mut file).map_err(io)?.starts_with(&[0x1f, 0x8b]);
-        let read = if gzip { Self::read(GzDecoder::new(file)) } else { Self::read(file) };
-        read.map_err(|problem| Error::Format { file: path.display().to_string(), problem })
+        let file = BufReader::new(File::open(path).map_err(io)?);
+        Self::read_either(file).map_err(|problem| Error::Format { file: path.display().to_string(), problem })
+    }
+
+    /// Takes the content of a file, which may be compressed with gzip.
+    ///
+    /// # Errors
+    /// As [`Idx::open`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::read_either(bytes).map_err(|problem| Error::Format { file: "the IDX data".into(), problem })
+    }
+
+    fn read_either(mut source: impl BufRead) -> Result<Self, String> {
+        let start = source.fill_buf().map_err(|e| format!("cannot be read: {e}"))?;
+        if start.starts_with(&[0x1f, 0x8b]) { Self::read(Members::new(source)) } else { Self::read(source) }
     }
 
     fn read(mut source: impl Read) -> Result<Self, String> {

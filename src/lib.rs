@@ -44,6 +44,7 @@
 //! | 5 | [`Error`], [`Tensor`] | the one error enum; owned, 64-byte aligned floats with their layout |
 //! | 5 | [`cpu()`] | the CPU, held to the level that `SWATH_LEVEL` names |
 //! | 5 | [`benchdnn`] | convolution problems in benchdnn's notation |
+//! | 5 | [`file`](mod@file) | files: read up to a limit, written whole or not at all |
 //! | 5 | [`machine`] | the CPU's identity and its caches |
 //! | 5 | [`par`] | threads: crews of our own, and the caller's rayon pool |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
@@ -70,14 +71,15 @@
 #![forbid(unsafe_code)]
 
 pub mod algo;
-mod atomic_file;
 pub mod benchdnn;
 mod buffer;
 pub mod conv;
 mod cpu;
 pub mod data;
 mod error;
+pub mod file;
 pub mod graph;
+mod gzip;
 pub mod infer;
 pub mod machine;
 pub mod metrics;

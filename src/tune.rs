@@ -32,7 +32,7 @@ use crate::conv::{Candidate, Options};
 use crate::machine;
 
 pub use campaign::{Event, Job, Outcome, Summary};
-pub use file::{FILE_VARIABLE, TuningFile};
+pub use file::{FILE_VARIABLE, LONGEST_FILE, TuningFile};
 pub use form::Parsed;
 pub use race::Rules;
 pub use shipped::shipped;

@@ -1,15 +1,16 @@
 //! Weights files in the safetensors format: reading any of their tensors, and writing atomically.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, Metadata, View};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
 
-use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::tensor::Tensor;
 
 /// A safetensors file in memory: its tensors by name, and the metadata of its header.
@@ -37,14 +38,20 @@ pub struct WeightsFile {
 /// Bytes before the header: its length.
 const PREFIX: usize = 8;
 
+/// Floats that are turned into bytes together.
+const WRITTEN_AT_ONCE: usize = 1024;
+
+/// Bytes of the longest header, by the format's definition.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 impl WeightsFile {
-    /// Reads a file.
+    /// Reads a file, and no more of it than its header says that there is: an endless one is refused.
     ///
     /// # Errors
-    /// If it cannot be read, is truncated, or is not in the format.
+    /// If it cannot be read, is truncated, or is not in the format; [`Error::Memory`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|error| Error::Io { action: "read", path: path.into(), error })?;
+        let bytes = read(path)?;
         Self::parse(path.display().to_string(), bytes)
     }
 
@@ -89,20 +96,24 @@ impl WeightsFile {
         Ok(&self.info(name)?.shape)
     }
 
-    /// A copy of a tensor.
+    /// A copy of a tensor, in F32. F16 and BF16 are exact in it; F64 is rounded to the nearest, beyond 3.4e38 to infinity.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], and [`Error::ElementType`] for anything but F32.
+    /// [`Error::UnknownTensor`]; [`Error::ElementType`] for anything but F16, BF16, F32 and F64; [`Error::Memory`].
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let info = self.info(name)?;
-        if info.dtype != Dtype::F32 {
-            let (file, dtype) = (self.source.clone(), info.dtype.to_string());
-            return Err(Error::ElementType { file, name: name.into(), dtype });
-        }
-        let mut t = Tensor::zeros(&info.shape)?;
         let bytes = &self.bytes[self.data..][info.data_offsets.0..info.data_offsets.1];
-        for (v, b) in t.as_mut_slice().iter_mut().zip(bytes.as_chunks().0) {
-            *v = f32::from_le_bytes(*b);
+        let mut t = Tensor::zeros(&info.shape)?;
+        let floats = t.as_mut_slice();
+        match info.dtype {
+            Dtype::F32 => convert(bytes, floats, f32::from_le_bytes),
+            Dtype::F16 => convert(bytes, floats, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => convert(bytes, floats, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => convert(bytes, floats, |b| f64::from_le_bytes(b) as f32),
+            other => {
+                let (file, dtype) = (self.source.clone(), other.to_string());
+                return Err(Error::ElementType { file, name: name.into(), dtype });
+            }
         }
         Ok(t)
     }
@@ -114,6 +125,45 @@ impl WeightsFile {
             known: self.names.clone(),
         })
     }
+}
+
+/// Elements of `N` bytes as floats.
+fn convert<const N: usize>(bytes: &[u8], floats: &mut [f32], element: impl Fn([u8; N]) -> f32) {
+    for (v, b) in floats.iter_mut().zip(bytes.as_chunks().0) {
+        *v = element(*b);
+    }
+}
+
+/// As much of a file as its header says that there is, and one byte more, which tells a file that is too long. Where
+/// something is missing, what there is.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error| Error::Io { action: "read", path: path.into(), error };
+    let mut file = File::open(path).map_err(failed)?;
+    // What a damaged header promises is not reserved before it is there.
+    let whole = file.metadata().ok().filter(|m| m.is_file()).map_or(0, |m| m.len());
+    let mut bytes = Vec::new();
+    let mut more = |bytes: &mut Vec<u8>, len: u64| {
+        let reserved = len.min(whole.saturating_sub(bytes.len() as u64)) as usize;
+        let memory = Error::Memory { bytes: bytes.len().saturating_add(reserved) };
+        if bytes.try_reserve_exact(reserved).is_err() {
+            return Err(memory);
+        }
+        match (&mut file).take(len).read_to_end(bytes) {
+            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(Error::Memory { bytes: 2 * bytes.len() }),
+            read => read.map(|_| ()).map_err(failed),
+        }
+    };
+    more(&mut bytes, PREFIX as u64)?;
+    let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return Ok(bytes) };
+    let header = u64::from_le_bytes(*prefix);
+    if header > LONGEST_HEADER {
+        return Ok(bytes);
+    }
+    more(&mut bytes, header)?;
+    if let Ok(metadata) = serde_json::from_slice::<Metadata>(&bytes[PREFIX..]) {
+        more(&mut bytes, (metadata.data_len() as u64).saturating_add(1))?;
+    }
+    Ok(bytes)
 }
 
 /// Says what is wrong with a file, naming the first tensor that a truncated one lacks.
@@ -149,35 +199,45 @@ fn diagnose(bytes: &[u8], error: &SafeTensorError) -> String {
     }
 }
 
-/// A tensor as the writer wants to see it.
-struct Entry<'a>(&'a Tensor);
-
-impl View for Entry<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.0.dims()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.0.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.0.as_slice())
-    }
-}
-
-/// Writes tensors to a file beside `path`, then renames it to `path`.
+/// Writes tensors as a safetensors file, one after the other, by name, so that no second copy of them is in memory.
 pub(crate) fn save<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
     metadata: &HashMap<String, String>,
 ) -> Result<()> {
-    let metadata = (!metadata.is_empty()).then(|| metadata.clone());
-    let bytes = safetensors::serialize(tensors.map(|(n, t)| (n, Entry(t))), metadata)
-        .map_err(|e| Error::Format { file: path.display().to_string(), problem: e.to_string() })?;
-    write_atomically(path, &bytes).map_err(|error| Error::Io { action: "write", path: path.into(), error })
+    let mut tensors: Vec<(&str, &Tensor)> = tensors.collect();
+    tensors.sort_unstable_by_key(|(name, _)| *name);
+    let header =
+        header(&tensors, metadata).map_err(|problem| Error::Format { file: path.display().to_string(), problem })?;
+    file::write(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (_, tensor) in &tensors {
+            for floats in tensor.as_slice().chunks(WRITTEN_AT_ONCE) {
+                let mut bytes = [[0; 4]; WRITTEN_AT_ONCE];
+                for (b, v) in bytes.iter_mut().zip(floats) {
+                    *b = v.to_le_bytes();
+                }
+                out.write_all(bytes[..floats.len()].as_flattened())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The header in JSON, filled up with blanks, so that the data is aligned.
+fn header(tensors: &[(&str, &Tensor)], metadata: &HashMap<String, String>) -> Result<Vec<u8>, String> {
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let start = end;
+        end += size_of_val(tensor.as_slice());
+        (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (start, end) })
+    });
+    let metadata = Metadata::new((!metadata.is_empty()).then(|| metadata.clone()), infos.collect());
+    let mut header = serde_json::to_vec(&metadata.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    header.resize(header.len().next_multiple_of(PREFIX), b' ');
+    match header.len() as u64 {
+        n if n <= LONGEST_HEADER => Ok(header),
+        n => Err(format!("names and metadata take {n} bytes, but a header has at most {LONGEST_HEADER}")),
+    }
 }

@@ -138,12 +138,55 @@ fn flipped_bytes_never_panic() {
     }
 }
 
+/// A file of one tensor `x`.
+fn one(dtype: &str, shape: &[usize], data: &[u8]) -> WeightsFile {
+    let header = format!("{{\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[0,{}]}}}}", data.len());
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+    WeightsFile::from_bytes(bytes).unwrap()
+}
+
+#[test]
+fn halves_and_doubles_are_read_as_floats() {
+    let read = |dtype: &str, data: &[u8], n: usize| one(dtype, &[n], data).tensor("x").unwrap().as_slice().to_vec();
+    let words = |words: &[u16]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    assert_eq!(read("BF16", &words(&[0x3fc0, 0xc010, 0x3dcd]), 3), [1.5, -2.25, 0.10009765625]);
+    assert_eq!(read("F16", &words(&[0x3e00, 0xc080, 0x2e66]), 3), [1.5, -2.25, 0.0999755859375]);
+    // The smallest and the largest half, infinity, minus zero, and a NaN.
+    let f16 = read("F16", &words(&[0x0001, 0x7bff, 0x7c00, 0x8000, 0x7e00]), 5);
+    assert_eq!(f16[..3], [2f32.powi(-24), 65504.0, f32::INFINITY]);
+    assert!(f16[3] == 0.0 && f16[3].is_sign_negative() && f16[4].is_nan());
+    // All that bf16 drops is the second half of a float.
+    let all: Vec<u16> = (0..=u16::MAX).collect();
+    for (word, v) in all.iter().zip(read("BF16", &words(&all), 65536)) {
+        let float = f32::from_bits(u32::from(*word) << 16);
+        assert!(v.to_bits() == float.to_bits() || v.is_nan() && float.is_nan(), "{word:#06x}");
+    }
+    let doubles = [0.1, -1e300, 1e-300, f64::from(f32::MAX), f64::NAN].map(f64::to_le_bytes);
+    let f64s = read("F64", doubles.as_flattened(), 5);
+    assert_eq!(f64s[..4], [0.1f32, f32::NEG_INFINITY, 0.0, f32::MAX]);
+    assert!(f64s[4].is_nan());
+    // A model takes them as it takes floats.
+    let mut linear = Linear::new(3, 1).bias(false).named("x").build(0).unwrap();
+    let half = one("BF16", &[1, 3], &words(&[0x3fc0, 0xc010, 0x3dcd]));
+    let renamed = WeightsFile::from_bytes({
+        let header = r#"{"x.weight":{"dtype":"BF16","shape":[1,3],"data_offsets":[0,6]}}"#;
+        let data = words(&[0x3fc0, 0xc010, 0x3dcd]);
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+    });
+    linear.load_weights(&renamed.unwrap(), Strictness::Strict).unwrap();
+    assert_eq!(linear.parameter("x.weight").unwrap(), &half.tensor("x").unwrap());
+}
+
 #[test]
 fn other_element_types_and_missing_files_are_named() {
     let path = format!("{}/tests/fixtures/layers.safetensors", env!("CARGO_MANIFEST_DIR"));
     let file = WeightsFile::open(&path).unwrap();
     let e = file.tensor("cross_entropy_ls0.0.target").unwrap_err().to_string();
-    assert!(e.contains("tensor `cross_entropy_ls0.0.target` of") && e.contains("I64; only F32"), "{e}");
+    assert!(
+        e.contains("tensor `cross_entropy_ls0.0.target` of")
+            && e.contains("I64; only F16, BF16, F32 and F64 can be read"),
+        "{e}"
+    );
     let e = file.tensor("nothing").unwrap_err().to_string();
     assert!(e.contains("has no tensor `nothing`") && e.contains("more"), "{e}");
     let e = WeightsFile::open("/nonexistent/m.safetensors").unwrap_err();

@@ -267,3 +267,29 @@ fn a_short_operand_is_refused() {
     };
     gemm.run(&operands, &mut [0.0; 8], 4, &mut vec![0.0; gemm.scratch_len()], &Inline);
 }
+
+/// A matrix without elements may be an empty slice, whatever its other extent.
+#[test]
+fn operands_without_elements_may_be_empty_slices() {
+    for extents in [[0, 0, 0], [0, 0, 5], [0, 5, 0], [5, 0, 0], [0, 5, 5], [5, 0, 5], [5, 5, 0]] {
+        let [m, n, k] = extents;
+        for transposed in [false, true] {
+            let filled = |rows: usize, cols: usize| vec![1.0; rows * cols];
+            let (a, b, mut c) = (filled(m, k), filled(k, n), filled(m, n));
+            let matrix =
+                |data, [rows, cols]: [usize; 2]| Matrix { data, ld: if transposed { rows } else { cols }, transposed };
+            let mut packed = vec![f32::NAN; packed_len(k, n)];
+            pack_b(&matrix(&b, [k, n]), [k, n], &mut packed);
+            assert!(packed.iter().all(|v| *v == 0.0 || *v == 1.0));
+            for &level in Level::available() {
+                let gemm = Gemm::new(level, extents);
+                for b in [Right::Packed(&packed), Right::Matrix(matrix(&b, [k, n]))] {
+                    let a = matrix(&a, [m, k]);
+                    let operands = Operands { alpha: 1.0, a, b, beta: 0.0, epilogue: Epilogue::none() };
+                    gemm.run(&operands, &mut c, n, &mut vec![0.0; gemm.scratch_len()], &Inline);
+                    assert!(c.iter().all(|v| *v == 0.0), "{extents:?}: sums of nothing");
+                }
+            }
+        }
+    }
+}

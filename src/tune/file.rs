@@ -1,7 +1,7 @@
 //! The tuning file: read without ever failing, written whole under a lock.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -9,18 +9,24 @@ use etcetera::BaseStrategy;
 use super::form::{self, Parsed};
 use super::table::TuningTable;
 use super::warn_once;
-use crate::atomic_file::{remove_leftovers, write_atomically};
 use crate::error::{Error, Result};
+use crate::file::{self, Target};
 use crate::machine;
 
 /// The environment variable that names the tuning file.
 pub const FILE_VARIABLE: &str = "SWATH_TUNE_FILE";
+
+/// Bytes of the longest tuning file: some 25,000 convolutions, which every process that plans reads in half a second.
+pub const LONGEST_FILE: usize = 8 << 20;
 
 /// A file that holds a [`TuningTable`].
 ///
 /// Readers see the file before or after a write, never in between, since a write makes a new file and renames it.
 /// Writers take turns by an advisory lock on `.NAME.lock` beside it, and merge what they have into what is there, so
 /// that two of them lose nothing. A program killed at any moment leaves the last whole file.
+///
+/// The null device is a file without entries. Of pipes and other devices, which may be endless, nothing is read; what is
+/// written goes into them, and they are neither replaced nor removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TuningFile {
     path: PathBuf,
@@ -34,6 +40,8 @@ enum Unread {
     Io(std::io::Error),
     /// It is no tuning file of this version.
     Form(String),
+    /// It is a pipe or a device.
+    Stream,
 }
 
 impl TuningFile {
@@ -64,14 +72,18 @@ impl TuningFile {
     /// The table, and what is wrong with entries that cannot be read. An absent file is an empty table.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a tuning file of this version, or is
-    /// damaged as a whole.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a tuning file of this version, is damaged as a
+    /// whole, is longer than [`LONGEST_FILE`], or is a pipe or a device.
     pub fn load(&self) -> Result<Parsed> {
         match self.try_read() {
             Ok(parsed) => Ok(parsed),
             Err(Unread::Absent) => Ok(Parsed { table: TuningTable::new(&self.name()), skipped: Vec::new() }),
             Err(Unread::Io(error)) => Err(Error::Io { action: "read", path: self.path.clone(), error }),
             Err(Unread::Form(problem)) => Err(Error::Format { file: self.name(), problem }),
+            Err(Unread::Stream) => Err(Error::Format {
+                file: self.name(),
+                problem: "a tuning file is a regular file, this is none".into(),
+            }),
         }
     }
 
@@ -126,11 +138,18 @@ impl TuningFile {
     }
 
     fn try_read(&self) -> Result<Parsed, Unread> {
-        let bytes = fs::read(&self.path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Unread::Absent,
-            _ => Unread::Io(e),
+        match fs::metadata(&self.path) {
+            Ok(found) if is_null_device(&found) => return Err(Unread::Absent),
+            Ok(found) if !found.is_file() && !found.is_dir() => return Err(Unread::Stream),
+            // Reading says what is wrong with folders, and with what cannot be looked at.
+            _ => {}
+        }
+        let text = file::read_text(&self.path, LONGEST_FILE).map_err(|e| match e {
+            Error::Io { error, .. } if error.kind() == ErrorKind::NotFound => Unread::Absent,
+            Error::Io { error, .. } => Unread::Io(error),
+            Error::Format { problem, .. } => Unread::Form(problem),
+            other => Unread::Io(io::Error::other(other)),
         })?;
-        let text = String::from_utf8(bytes).map_err(|_| Unread::Form("not TOML: it is not UTF-8".into()))?;
         form::parse(&self.name(), &text).map_err(Unread::Form)
     }
 
@@ -138,16 +157,19 @@ impl TuningFile {
     fn change(&self, change: impl FnOnce(&mut TuningTable)) -> Result<()> {
         let failed = |error| Error::Io { action: "write", path: self.path.clone(), error };
         // A link to the file stays a link: what it points to is replaced.
-        let target = Self::at(fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()));
+        let target = match Target::of(&self.path).map_err(failed)? {
+            Target::File(path) => Self::at(path),
+            _ => return self.pour(change),
+        };
         let _lock = target.lock().map_err(failed)?;
-        remove_leftovers(&target.path).map_err(failed)?;
+        file::remove_leftovers(&target.path).map_err(failed)?;
         let mut table = match target.try_read() {
             Ok(Parsed { table, skipped }) if skipped.is_empty() => table,
             Ok(Parsed { table, skipped }) => {
                 target.set_aside(&skipped[0]).map_err(failed)?;
                 table
             }
-            Err(Unread::Absent) => TuningTable::default(),
+            Err(Unread::Absent | Unread::Stream) => TuningTable::default(),
             Err(Unread::Form(why)) => {
                 target.set_aside(&why).map_err(failed)?;
                 TuningTable::default()
@@ -161,17 +183,36 @@ impl TuningFile {
                 _ => Ok(()),
             };
         }
-        write_atomically(&target.path, table.to_string().as_bytes()).map_err(failed)
+        target.write(&table)
+    }
+
+    /// Writes what `change` makes of nothing into a pipe or a device.
+    fn pour(&self, change: impl FnOnce(&mut TuningTable)) -> Result<()> {
+        if fs::metadata(&self.path).is_ok_and(|found| found.is_file()) {
+            let problem = "a tuning file is replaced whole, this is an open descriptor of one: name the file itself";
+            return Err(Error::Format { file: self.name(), problem: problem.into() });
+        }
+        let mut table = TuningTable::default();
+        change(&mut table);
+        if table.is_empty() { Ok(()) } else { self.write(&table) }
+    }
+
+    fn write(&self, table: &TuningTable) -> Result<()> {
+        let text = table.to_string();
+        if text.len() > LONGEST_FILE {
+            let problem = format!("its entries would take {} bytes, but at most {LONGEST_FILE} are read", text.len());
+            return Err(Error::Format { file: self.name(), problem });
+        }
+        file::write(&self.path, |out| out.write_all(text.as_bytes()))
     }
 
     /// Waits for the lock. It lies beside the file, since the file itself is replaced by every write, and is not
     /// removed, since another writer may be waiting for it. The system frees it when its holder dies.
     fn lock(&self) -> std::io::Result<File> {
-        let name = self.path.file_name().ok_or(ErrorKind::InvalidFilename)?.to_string_lossy();
+        let lock = file::companion(&self.path, ".lock")?;
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let lock = self.path.with_file_name(format!(".{name}.lock"));
         let file = File::options().create(true).truncate(false).write(true).open(lock)?;
         match file.lock() {
             // Some network file systems have no locks: one writer at a time is then up to the user.
@@ -188,13 +229,26 @@ impl TuningFile {
 
     /// Keeps what is there under a new name, for the user to look at.
     fn set_aside(&self, why: &str) -> std::io::Result<()> {
-        let name = self.path.file_name().ok_or(ErrorKind::InvalidFilename)?.to_string_lossy();
+        let name = file::short_name(&self.path)?;
         let names = (1..).map(|n| if n == 1 { format!("{name}.aside") } else { format!("{name}.aside-{n}") });
         let aside = names.map(|n| self.path.with_file_name(n)).find(|p| !p.exists()).expect("names do not run out");
         fs::rename(&self.path, &aside)?;
         warn_once(format!("tuning file {}: {why}: kept as {}, and begun anew", self.name(), aside.display()));
         Ok(())
     }
+}
+
+/// Whether it is the null device, under whatever name.
+#[cfg(unix)]
+fn is_null_device(found: &fs::Metadata) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let null = fs::metadata("/dev/null");
+    found.file_type().is_char_device() && null.is_ok_and(|n| n.file_type().is_char_device() && n.rdev() == found.rdev())
+}
+
+#[cfg(not(unix))]
+fn is_null_device(_: &fs::Metadata) -> bool {
+    false
 }
 
 /// `authenticamd-25-17-amd-epyc.toml`

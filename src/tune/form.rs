@@ -23,6 +23,7 @@
 //! left, bottom, right]` stands beside the problem, which then has the larger of each pair.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use swath_kernels::layout::Layout;
@@ -30,6 +31,7 @@ use swath_kernels::shape::{ConvShape, Padding};
 
 use super::table::{Conditions, Convolution, Entry, Figures, Measured, TuningTable};
 use crate::benchdnn::Problem;
+use crate::error::Error;
 
 /// Version of the form. Others are ignored.
 pub(super) const FORMAT: i64 = 1;
@@ -77,6 +79,16 @@ struct Candidate {
     ms: f64,
     warm_ms: f64,
     cold_ms: f64,
+}
+
+/// Reads a text in the form of a tuning file.
+impl FromStr for Parsed {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let name = "the tuning table";
+        parse(name, text).map_err(|problem| Error::Format { file: name.into(), problem })
+    }
 }
 
 /// One line of a message that may have many.

@@ -1,6 +1,6 @@
 //! Tuning tables: what was measured, under which conditions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use swath_kernels::isa::Level;
@@ -142,8 +142,8 @@ impl Entry {
     /// Sorts the candidates. `None` without any, and where two have the same name.
     pub fn new(mut candidates: Vec<Measured>) -> Option<Self> {
         candidates.sort_by(|a, b| a.figures.ms.total_cmp(&b.figures.ms).then_with(|| a.algo.cmp(&b.algo)));
-        let twice = |(i, c): (usize, &Measured)| candidates[..i].iter().any(|other| other.algo == c.algo);
-        (!candidates.is_empty() && !candidates.iter().enumerate().any(twice)).then_some(Self(candidates))
+        let names: HashSet<&str> = candidates.iter().map(|c| c.algo.as_str()).collect();
+        (!candidates.is_empty() && names.len() == candidates.len()).then_some(Self(candidates))
     }
 
     /// The fastest.

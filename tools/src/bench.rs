@@ -12,6 +12,7 @@ use crate::measure::{self, Progress, Timing};
 use crate::plan::{self, Conv, Precision, Request};
 use crate::problems::Problems;
 use crate::table::{Align, Table};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -155,7 +156,7 @@ pub fn run(args: &Args) -> Outcome<()> {
                 let row = Row { chosen, ..time(p, &Request { algo, ..request.clone() }, timing, args.cold)? };
                 if args.format == Format::Csv {
                     // At once, for whoever reads along.
-                    writeln!(stdout(), "{}", row.csv())?;
+                    writeln!(stdout(), "{}", terminal::line(&row.csv()))?;
                 }
                 timed.push(row);
             }

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::measure::{self, Progress};
 use crate::models::thousands;
 use crate::plan::{self, Precision};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     drop(model);
     progress.step();
     if args.explain {
-        return Ok(write!(stdout(), "{}", session.explain())?);
+        return Ok(write!(stdout(), "{}", terminal::lines(&session.explain()))?);
     }
     let x = plan::random(dims)?;
     progress.at("running");

@@ -5,6 +5,7 @@ use std::io::{Write, stdout};
 use crate::failure::Outcome;
 use crate::plan::{self, Direction, Precision, Request};
 use crate::problems::Problems;
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> Outcome<()> {
             if i > 0 {
                 writeln!(out)?;
             }
-            writeln!(out, "{}", p.text)?;
+            writeln!(out, "{}", terminal::line(&p.text))?;
             let dims = |d: [usize; 4]| d.map(|v| v.to_string()).join("x");
             writeln!(
                 out,
@@ -57,7 +58,7 @@ pub fn run(args: &Args) -> Outcome<()> {
                 dims(s.output()),
                 p.flop() as f64 / 1e6
             )?;
-            writeln!(out, "{}", plan::explain(p, &request)?.trim_end())?;
+            writeln!(out, "{}", terminal::lines(plan::explain(p, &request)?.trim_end()))?;
         }
         Ok(())
     })

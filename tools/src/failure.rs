@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::terminal;
+
 /// What went wrong, in one line; or that nobody reads the output any more, which is no failure.
 #[derive(Debug)]
 pub enum Failure {
@@ -16,9 +18,10 @@ pub enum Failure {
 pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
-    /// A failure with this message; line breaks become spaces.
+    /// A failure with this message; line breaks become spaces, and escape sequences in names are shown as such.
     pub fn new(message: impl fmt::Display) -> Self {
-        Failure::Message(message.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+        let words = message.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Failure::Message(terminal::line(&words).into_owned())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `swath fit-cost`: makes the coefficients of the cost model from measurements.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use swath::algo::{self, ALGOS, Cores, FEATURES, Work};
@@ -9,6 +9,8 @@ use swath::benchdnn::Problem;
 use swath::{Accuracy, Level, Options};
 
 use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::measure::TIMES;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -39,12 +41,11 @@ pub fn run(args: &Args) -> Outcome<()> {
     let level = swath::cpu()?.level;
     let mut text = String::new();
     for path in &args.files {
-        let part = std::fs::read_to_string(path);
-        text += &part.map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+        text += &files::read_text(path)?;
         text.push('\n'); // a file may end without one
     }
     if args.files.is_empty() {
-        std::io::stdin().read_to_string(&mut text).map_err(|e| Failure::new(format_args!("cannot read stdin: {e}")))?;
+        text = files::read_stdin()?;
     }
     let measured = parse(&text, level)?;
     let mut coefficients = BTreeMap::new();
@@ -81,7 +82,8 @@ fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
         let text = head.rsplit(',').next().unwrap_or(head);
         let problem: Problem = text.parse().map_err(|e| wrong(&format!("{e}")))?;
         let row = algo::find(algo).ok_or_else(|| wrong("unknown algorithm"))?;
-        let ms: f64 = ms.parse().ok().filter(|ms| *ms > 0.0).ok_or_else(|| wrong("milliseconds must be positive"))?;
+        let ms = ms.parse().ok().filter(|ms| TIMES.contains(ms));
+        let ms = ms.ok_or_else(|| wrong(&format!("milliseconds must lie in {TIMES:?}")))?;
         let Options { input, output, .. } = Options::inside_model(&problem.shape);
         let request = algo::Request { shape: &problem.shape, level, input, output, accuracy: Accuracy::Fast };
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
@@ -161,6 +163,10 @@ mod tests {
         assert_eq!(parse(csv, Level::Scalar).unwrap()[0].ms, 0.5);
         for bad in ["", "1,2,3", "x,mb1,fwd,direct,0.5,1", "x,mb1_ic16ih8oc16oh8kh3ph1nx,fwd,magic,0.5,1"] {
             assert!(parse(bad, Level::Scalar).is_err(), "{bad}");
+        }
+        for ms in ["inf", "-inf", "NaN", "0", "-1", "5e-324", "1e300", ""] {
+            let Err(Failure::Message(why)) = parse(&csv.replace("0.5", ms), Level::Scalar) else { panic!("{ms}") };
+            assert!(why.contains("line 1: milliseconds must lie in 1e-9..=1000000000000.0"), "{why}");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::machine::{self, Cache};
 use crate::measure::{self, Bandwidth, Progress};
 use crate::plan;
 use crate::table::{Align, Table};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -145,7 +146,7 @@ fn gather(cpu: Cpu, measured: bool) -> Outcome<Info> {
 }
 
 fn line(out: &mut impl Write, label: &str, value: impl Display) -> Outcome<()> {
-    Ok(writeln!(out, "{label:<12}{value}")?)
+    Ok(writeln!(out, "{label:<12}{}", terminal::line(&value.to_string()))?)
 }
 
 fn list(names: &[&str]) -> String {

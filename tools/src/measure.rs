@@ -11,6 +11,10 @@ use swath_kernels::probe;
 use crate::failure::{Failure, Outcome};
 use crate::machine::{self, Cache};
 
+/// Milliseconds, and also GFLOP/s and GB/s, that a machine may reach: from a millionth of a picosecond to thirty years. Of
+/// others, such as the smallest and the largest floats, ratios would overflow.
+pub const TIMES: std::ops::RangeInclusive<f64> = 1e-9..=1e12;
+
 /// Time that one round of a machine measurement takes.
 const ROUND: Duration = Duration::from_millis(8);
 /// Rounds of a machine measurement; the fastest counts.

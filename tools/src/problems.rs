@@ -1,12 +1,12 @@
 //! Where problems come from: arguments, files that list them, standard sets, and the networks of the zoo.
 
-use std::fs;
 use std::path::PathBuf;
 
 use swath::benchdnn::{Problem, STANDARD_SETS};
 use swath::zoo;
 
 use crate::failure::{Failure, Outcome};
+use crate::files;
 
 /// The part of a command line that names problems.
 #[derive(clap::Args)]
@@ -42,9 +42,10 @@ impl Problems {
             all.extend(zoo::find(name)?.convolutions(self.batch as usize)?);
         }
         for path in &self.file {
-            let text = fs::read_to_string(path)
-                .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
-            all.extend(Problem::list(&text).map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?);
+            all.extend(
+                Problem::list(&files::read_text(path)?)
+                    .map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?,
+            );
         }
         for text in &self.problems {
             all.push(text.parse()?);

@@ -5,7 +5,6 @@ mod collect;
 mod compare;
 mod data;
 mod figures;
-mod files;
 mod page;
 mod peers;
 mod readme;
@@ -21,9 +20,11 @@ use data::Report;
 use peers::{PeerCommand, PeerFile};
 
 use crate::failure::{Failure, Outcome};
-use crate::plan::Precision;
+use crate::files::write_text;
+use crate::plan::{self, Precision};
 use crate::problems::Problems;
 use crate::table::{Align, Table};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -115,30 +116,39 @@ pub fn run(args: &Args) -> Outcome<()> {
     let mut written = Vec::new();
     // The measurements first: they took the time.
     if let Some(path) = &args.json {
-        files::write(path, &report.to_json()?)?;
+        write_text(path, &report.to_json()?)?;
         written.push(path.as_path());
     }
     let default = args.readme.is_none().then(|| Path::new("report.html"));
     if let Some(path) = args.out.as_deref().or(default) {
-        files::write(path, &page::render(&report, comparison.as_ref())?)?;
+        write_text(path, &page::render(&report, comparison.as_ref())?)?;
         written.push(path);
     }
     let mut out = stdout().lock();
-    write!(out, "{}", table(&report))?;
+    write!(out, "{}", terminal::lines(&table(&report)))?;
     if let Some(c) = &comparison {
-        write!(out, "{}", c.text())?;
+        write!(out, "{}", terminal::lines(&c.text()))?;
     }
     if let Some(path) = &args.readme {
         readme::update(path, &report)?;
         written.push(path);
     }
     let names: Vec<String> = written.iter().map(|p| p.display().to_string()).collect();
-    writeln!(out, "\nwritten: {}", names.join(", "))?;
+    writeln!(out, "\nwritten: {}", terminal::line(&names.join(", ")))?;
     let slower = comparison.map_or(0, |c| c.slower().count());
     if args.fail_on_regression && slower > 0 {
         return Err(Failure::new(format_args!("{slower} measurements are slower by more than {} %", args.threshold)));
     }
     Ok(())
+}
+
+/// The page that `swath report --from` makes of a report's JSON, or what is wrong with that, in one line.
+pub fn page_of_report(json: &str) -> Result<String, String> {
+    let page = Report::parse(json).map(|report| page::render(&report, None))?;
+    page.map_err(|failure| match failure {
+        Failure::Message(why) => why,
+        Failure::Closed => "the output was closed".into(),
+    })
 }
 
 /// What the command line asks to measure.
@@ -158,6 +168,8 @@ fn job(args: &Args) -> Outcome<Job> {
     }
     threads.sort_unstable();
     threads.dedup();
+    // Too many fail before the hours of measuring on few.
+    plan::with_threads(threads[threads.len() - 1], || Ok(()))?;
     let passes = args.passes.unwrap_or(if args.peer_command.is_empty() { 1 } else { 2 });
     Ok(Job {
         sets,

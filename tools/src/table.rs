@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::terminal;
+
 /// Which side of its column a cell stands on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Align {
@@ -23,10 +25,10 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row with a cell for every column.
+    /// Adds a row with a cell for every column; names may hold anything.
     pub fn row(&mut self, cells: Vec<String>) {
         assert_eq!(cells.len(), self.columns.len(), "cells of a row");
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| terminal::line(cell).into_owned()).collect());
     }
 
     /// The text, each line indented by `indent`, without trailing blanks.

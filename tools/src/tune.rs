@@ -15,10 +15,12 @@ use swath::tune::{
 use swath::{ConvPlan, ConvShape, Layout, Options, Tuning, machine};
 
 use crate::failure::{Failure, Outcome};
+use crate::files;
 use crate::measure::Progress;
 use crate::plan;
 use crate::problems::Problems;
 use crate::table::{Align, Table};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -105,9 +107,15 @@ enum Format {
     Json,
 }
 
+/// Seconds of the longest budget: ten years. Longer ones overflow clocks.
+const LONGEST_BUDGET: f64 = 10.0 * 365.0 * 86400.0;
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|e| format!("{text}: {e}"))
+    if !(0.0..=LONGEST_BUDGET).contains(&seconds) {
+        return Err(format!("{seconds} seconds, but a budget lies between 0 and {LONGEST_BUDGET}"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// A geometry in benchdnn's notation, which knows no padding that differs from side to side.
@@ -227,7 +235,7 @@ pub fn run(args: &Args) -> Outcome<()> {
 /// A line for people; programs that read JSON get none.
 fn note(args: &Args, text: std::fmt::Arguments<'_>) -> Outcome<()> {
     if args.format == Format::Table {
-        writeln!(stdout(), "{text}")?;
+        writeln!(stdout(), "{}", terminal::line(&text.to_string()))?;
     }
     Ok(())
 }
@@ -260,6 +268,8 @@ fn tune(args: &Args, file: &TuningFile, problems: &[Problem]) -> Outcome<Vec<Row
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads: BTreeSet<usize> =
         if args.threads.is_empty() { [1, all].into() } else { args.threads.iter().map(|&n| n.into()).collect() };
+    // Too many fail before the hours of measuring on few.
+    plan::with_threads(threads.last().copied().unwrap_or(1), || Ok(()))?;
     let effort = if args.all { Effort::all() } else { Effort::default() };
     let start = std::time::Instant::now();
     let jobs: Vec<(usize, Vec<Job>)> = threads.into_iter().map(|n| (n, jobs(args, problems, n))).collect();
@@ -302,7 +312,7 @@ fn tune(args: &Args, file: &TuningFile, problems: &[Problem]) -> Outcome<Vec<Row
         writeln!(
             stdout(),
             "\nmeasured {tuned} in {seconds:.1} s, knew {known}, left out {skipped}; {}",
-            file.path().display()
+            terminal::line(&file.path().display().to_string())
         )?;
         if skipped > 0 {
             writeln!(stdout(), "the budget was too small for all; the same command goes on with the rest")?;
@@ -381,7 +391,7 @@ fn show(args: &Args, file: &TuningFile) -> Outcome<Vec<Row>> {
             print(&rows)?;
             writeln!(stdout())?;
         }
-        writeln!(stdout(), "{}", crate::info::tuning_file(file))?;
+        writeln!(stdout(), "{}", terminal::line(&crate::info::tuning_file(file)))?;
     }
     Ok(rows)
 }
@@ -416,7 +426,6 @@ fn export(args: &Args, path: &Path, file: &TuningFile) -> Outcome<()> {
             "nothing to export: {file} has no entry that this machine and version can use"
         )));
     }
-    fs::write(path, table.to_string())
-        .map_err(|e| Failure::new(format_args!("cannot write {}: {e}", path.display())))?;
+    files::write_text(path, &table.to_string())?;
     note(args, format_args!("exported {} entries to {}", table.len(), path.display()))
 }

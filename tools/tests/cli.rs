@@ -362,6 +362,95 @@ fn wrong_usage_is_refused() {
         &["bench-model"],
     ] {
         let out = swath(args);
-        assert!(!out.status.success() && out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        // One line, and where to look.
+        let line = refusal(&out);
+        assert!(line.ends_with("--help` says more\n"), "{line}");
     }
+}
+
+#[test]
+fn more_than_a_machine_has_is_refused_with_both_numbers() {
+    let most = ["65535", "from 1 to 1024"];
+    for (args, words) in [
+        (&["bench-conv", "--threads", "65535", LAYER][..], most),
+        (&["explain", "--threads", "65535", LAYER], most),
+        (&["bench-model", "squeezenet", "--threads", "65535"], most),
+        (&["report", "--threads", "1,65535", "--brief", LAYER], most),
+        (&["tune", "--threads", "1,65535", LAYER], most),
+        (&["tune", "--budget", "1e19", LAYER], ["10000000000000000000 seconds", "between 0 and 315360000"]),
+        (&["tune", "--budget=-1", LAYER], ["-1", "between 0 and"]),
+        (&["tune", "--budget=nan", LAYER], ["NaN", "between 0 and"]),
+    ] {
+        let line = refusal(&swath(args));
+        assert!(words.iter().all(|w| line.contains(w)), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn names_with_escape_sequences_are_shown_as_such() {
+    let name = format!("{LAYER}\u{1b}]0;title\u{7}\u{9b}2J\u{202e}");
+    for args in [
+        &["bench-conv", "--brief", &name][..],
+        &["bench-conv", "--brief", "--format", "csv", &name],
+        &["explain", &name],
+        &["explain", "--file", &format!("/nowhere/{name}")],
+        &["explain", &format!("x{name}")],
+    ] {
+        let out = swath(args);
+        let text = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+        assert!(text.contains("\\u{1b}]0;title\\u{7}\\u{9b}2J\\u{202e}") || text.contains("\\\\u"), "{text:?}");
+        assert!(!text.contains(|c: char| c != '\n' && c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let list = file("mark.txt", &format!("\u{feff}{LAYER}\n"));
+    assert!(good(&["explain", "--file", list.to_str().unwrap()]).starts_with(LAYER));
+    let measured = good(&["bench-conv", "--brief", "--algo", "all", "--format", "csv", LAYER, "ic16ih9oc32kh3nb"]);
+    let csv = file("mark.csv", &format!("\u{feff}{measured}"));
+    assert!(swath(&["fit-cost", csv.to_str().unwrap()]).status.success());
+    let csv = file("infinite.csv", "x,ic16ih9oc32kh3nx,fwd,direct,inf,1\n");
+    assert!(refusal(&swath(&["fit-cost", csv.to_str().unwrap()])).contains("line 1: milliseconds must lie in"));
+}
+
+/// A report to read, of the fuzz target's corpus.
+const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/report/good");
+
+#[cfg(unix)]
+#[test]
+fn reports_go_into_pipes_and_devices() {
+    use std::os::unix::fs::FileTypeExt;
+    let page = file("plain.html", "");
+    good(&["report", "--from", REPORT, "--out", page.to_str().unwrap()]);
+    let page = fs::read_to_string(page).unwrap();
+    // Standard output, a pipe here, gets the page and then the table.
+    let text = good(&["report", "--from", REPORT, "--out", "/dev/stdout"]);
+    assert!(text.starts_with(&page) && text.ends_with("written: /dev/stdout\n"), "{text}");
+    let pipe = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report-pipe");
+    let _ = fs::remove_file(&pipe);
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    good(&["report", "--from", REPORT, "--out", pipe.to_str().unwrap()]);
+    assert_eq!(reader.join().unwrap(), page);
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    // What is endless is not read to its end.
+    for args in [
+        &["report", "--from", "/dev/zero"][..],
+        &["explain", "--file", "/dev/zero"],
+        &["fit-cost", "/dev/zero"],
+        &["report", "--from", REPORT, "--peer", "x=/dev/zero"],
+        &["tune", "--import", "/dev/zero"],
+    ] {
+        let line = refusal(&swath(args));
+        assert!(line.contains("/dev/zero"), "{line}");
+    }
+    // A peak of the smallest float is no peak.
+    let tiny = fs::read_to_string(REPORT).unwrap().replace("120.0", "5e-324");
+    let line = refusal(&swath(&["report", "--from", file("tiny.json", &tiny).to_str().unwrap()]));
+    assert!(line.contains("the peak must lie in"), "{line}");
 }

@@ -32,7 +32,7 @@ pub fn pack_b(b: &Matrix<'_>, [k, n]: [usize; 2], packed: &mut [f32]) {
 
 /// Packs the rows `ks` and columns `ns` of `op(B)`.
 pub(super) fn pack_b_block(b: &Matrix<'_>, ks: Range<usize>, ns: Range<usize>, packed: &mut [f32]) {
-    if ks.is_empty() {
+    if ks.is_empty() || ns.is_empty() {
         return;
     }
     assert!(packed.len() / (ks.len() * BLOCK) >= blocks(ns.len()));

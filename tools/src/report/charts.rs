@@ -101,13 +101,17 @@ fn number(v: f64) -> String {
 impl Axis {
     /// From `from` to `to` or a little further, with about `count` round ticks.
     pub fn linear(title: &str, from: f64, to: f64, count: usize) -> Self {
-        let to = to.max(from + 1e-3);
+        // An axis has two ends and something between them, whatever a report says. Half the largest float leaves room for
+        // the difference of two.
+        let [from, to] = [from, to].map(|v| if v.is_nan() { 0.0 } else { v.clamp(f64::MIN / 2.0, f64::MAX / 2.0) });
+        let to = to.max(from + 1e-3).max(from + from.abs() * 1e-9);
         let rough = (to - from) / count as f64;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough * 0.999);
         let step = step.unwrap_or(10.0 * power);
-        let first = (from / step).ceil() as i64;
-        let ticks = (first..).map(|i| i as f64 * step).take_while(|t| *t <= to + 1e-9).collect();
+        let first = (from / step).ceil();
+        // As many as there is room for, also where rounding says otherwise.
+        let ticks = (0..=count + 1).map(|i| (first + i as f64) * step).take_while(|t| *t <= to + 1e-9).collect();
         Axis { title: title.into(), from, to, log: false, ticks }
     }
 
@@ -162,7 +166,9 @@ impl Ranged for Coordinates {
 
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
         let part = (value - self.from) / (self.to - self.from);
-        limit.0 + (part * f64::from(limit.1 - limit.0)).round() as i32
+        // Within a picture's length of the picture, so that no line, dashes and all, is longer than three.
+        let length = f64::from(limit.1 - limit.0);
+        limit.0 + (part * length).clamp(-length.abs(), 2.0 * length.abs()).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
@@ -409,9 +415,23 @@ mod tests {
     fn ticks_are_round_and_inside() {
         assert_eq!(Axis::linear("", 0.0, 120.0, 6).ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0, 120.0]);
         assert_eq!(Axis::log("", 0.9, 25.0).ticks, [1.0, 2.0, 5.0, 10.0, 20.0]);
-        for (from, to) in [(0.0, 0.0), (1.0, 1.0001), (0.0, 1e9), (5.0, 3.0)] {
+        let (huge, inf) = (f64::MAX, f64::INFINITY);
+        for (from, to) in [
+            (0.0, 0.0),
+            (1.0, 1.0001),
+            (0.0, 1e9),
+            (5.0, 3.0),
+            (0.0, huge),
+            (-huge, huge),
+            (1e21, 1e21),
+            (0.0, inf),
+            (-inf, inf),
+            (inf, inf),
+            (f64::NAN, f64::NAN),
+            (0.0, 5e-324),
+        ] {
             let axis = Axis::linear("", from, to, 5);
-            assert!(axis.ticks.len() <= 6 && axis.to > axis.from, "{from} {to}: {:?}", axis.ticks);
+            assert!(axis.ticks.len() <= 7 && axis.to > axis.from, "{from} {to}: {:?}", axis.ticks);
         }
         assert_eq!((number(1.0), number(0.25), number(100.0)), ("1".into(), "0.25".into(), "100".into()));
     }

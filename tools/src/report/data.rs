@@ -8,7 +8,7 @@ use swath::benchdnn::Problem;
 
 use crate::failure::{Failure, Outcome};
 use crate::machine::Cache;
-use crate::measure::Bandwidth;
+use crate::measure::{Bandwidth, TIMES};
 
 /// The version of the JSON that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -281,8 +281,7 @@ impl Report {
 
     /// Reads a report.
     pub fn read(path: &Path) -> Outcome<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+        let text = crate::files::read_text(path)?;
         Self::parse(&text).map_err(|why| Failure::new(format_args!("{}: {why}", path.display())))
     }
 
@@ -304,7 +303,7 @@ impl Report {
             return Err(format!("threads must be positive and ascending, not {:?}", self.threads));
         }
         let positive = |what: &str, v: f64| {
-            if v.is_finite() && v > 0.0 { Ok(()) } else { Err(format!("{what} must be positive, not {v}")) }
+            if TIMES.contains(&v) { Ok(()) } else { Err(format!("{what} must lie in {TIMES:?}, not {v}")) }
         };
         positive("the peak", self.machine.peak)?;
         for b in &self.machine.bandwidths {
@@ -312,7 +311,9 @@ impl Report {
         }
         for (set, layer) in self.layers() {
             let at = |why: String| format!("{set}, {}: {why}", layer.problem);
-            positive("flop", layer.flop as f64).and(positive("bytes", layer.bytes as f64)).map_err(at)?;
+            if layer.flop == 0 || layer.bytes == 0 {
+                return Err(at(format!("flop and bytes must be positive, not {} and {}", layer.flop, layer.bytes)));
+            }
             let threads: Vec<usize> = layer.runs.iter().map(|r| r.threads).collect();
             if threads != self.threads {
                 return Err(at(format!("runs on {threads:?} threads, the report on {:?}", self.threads)));
@@ -362,7 +363,10 @@ mod tests {
             ("{\"format\": 2}", "format 2; this version of swath reads format 1"),
             ("{\"format\": 1}", "missing field"),
             (&good.replace("\"threads\": 2", "\"threads\": 3"), "the report on [1, 2]"),
-            (&good.replacen("\"ms\": 2.0", "\"ms\": -1.0", 1), "must be positive, not -1"),
+            (&good.replacen("\"ms\": 2.0", "\"ms\": -1.0", 1), "must lie in 1e-9..=1000000000000.0, not -1"),
+            (&good.replacen("\"ms\": 2.0", "\"ms\": 1e300", 1), "must lie in"),
+            (&good.replacen("\"peak\": 120.0", "\"peak\": 5e-324", 1), "the peak must lie in"),
+            (&good.replacen("\"flop\": ", "\"flop\": 0, \"not\": ", 1), "must be positive, not 0"),
             (&good.replacen("\"algorithm\": \"direct\"", "\"algorithm\": \"magic\"", 1), "which was not timed"),
         ] {
             let why = Report::parse(text).unwrap_err();

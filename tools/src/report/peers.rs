@@ -9,6 +9,7 @@ use swath::benchdnn::Problem;
 use super::collect::run_for;
 use super::data::{Layer, PeerTime, Report};
 use crate::failure::{Failure, Outcome};
+use crate::measure::TIMES;
 
 /// `NAME=FILE` or `NAME@THREADS=FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +78,8 @@ fn parse(text: &str) -> Result<Vec<Line>, String> {
             (problem.name == head[..comma]).then_some(problem)
         });
         let problem = problem.ok_or_else(|| at(format!("no NAME,PROBLEM: {head}")))?;
-        let ms = ms.parse().ok().filter(|ms: &f64| ms.is_finite() && *ms > 0.0);
-        let ms = ms.ok_or_else(|| at(format!("milliseconds must be positive: {line}")))?;
+        let ms = ms.parse().ok().filter(|ms| TIMES.contains(ms));
+        let ms = ms.ok_or_else(|| at(format!("milliseconds must lie in {TIMES:?}: {line}")))?;
         lines.push(Line { problem, implementation: implementation.into(), ms });
     }
     if lines.is_empty() {
@@ -105,8 +106,7 @@ impl PeerFile {
     /// Reads the file into the report, for its smallest number of threads unless the argument says another.
     pub fn add_to(&self, report: &mut Report) -> Outcome<()> {
         let failed = |why: String| Failure::new(format_args!("{}: {why}", self.path.display()));
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", self.path.display())))?;
+        let text = crate::files::read_text(&self.path)?;
         let lines = parse(&text).map_err(failed)?;
         let threads = self.threads.unwrap_or(report.threads[0]);
         if !report.threads.contains(&threads) {
@@ -178,9 +178,13 @@ mod tests {
         assert_eq!(assign("peer", &lines, 2, &mut report.sets[0].layers), 2);
         let times: Vec<_> = report.sets[0].layers.iter().map(|l| l.runs[1].peer("peer")).collect();
         assert_eq!(times, [Some(0.5), Some(1.0)]);
-        for bad in
-            ["", "x,mb1,fwd,jit,1,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,0,1", "x,ic64ih56oc64kh3ph1nx,fwd,jit,NaN,1"]
-        {
+        for bad in [
+            "",
+            "x,mb1,fwd,jit,1,1",
+            "x,ic64ih56oc64kh3ph1nx,fwd,jit,0,1",
+            "x,ic64ih56oc64kh3ph1nx,fwd,jit,NaN,1",
+            "x,ic64ih56oc64kh3ph1nx,fwd,jit,inf,1",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::data::Report;
 use super::figures::{self, Versus};
-use super::files;
 use crate::failure::{Failure, Outcome};
+use crate::files;
 
 /// What follows `<!--` and precedes `-->` where the block begins and ends; a level may stand behind it.
 const BEGIN: &str = "results";
@@ -24,12 +24,11 @@ const TITLES: &[(&str, &str)] = &[
 /// that tables of several levels stand side by side, else `<!-- results -->`.
 pub fn update(path: &Path, report: &Report) -> Outcome<()> {
     let failed = |why: String| Failure::new(format_args!("{}: {why}", path.display()));
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?;
+    let text = files::read_text(path)?;
     let block = block(report).map_err(failed)?;
     let of_level = format!(" {}", report.machine.level);
     let suffix = if text.contains(&marker(BEGIN, &of_level)) { &of_level } else { "" };
-    files::write(path, &replaced(&text, suffix, &block).map_err(failed)?)
+    files::write_text(path, &replaced(&text, suffix, &block).map_err(failed)?)
 }
 
 fn marker(word: &str, suffix: &str) -> String {

@@ -213,7 +213,7 @@ fn files_are_replaced_whole_or_not_at_all() {
     alone.sets[0].layers.iter_mut().flat_map(|l| &mut l.runs).for_each(|r| r.peers.clear());
     assert!(readme::update(&readme, &alone).is_err());
     assert_eq!(std::fs::read_to_string(&readme).unwrap(), text, "a failure changes nothing");
-    assert!(files::write(&dir.join("no/such/folder"), "x").is_err());
+    assert!(crate::files::write_text(&dir.join("no/such/folder"), "x").is_err());
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing is left behind");
     std::fs::remove_dir_all(&dir).unwrap();
 }
