@@ -1,0 +1,17 @@
+//! The targets of the library. `tests/fuzz_corpus.rs` replays their corpora in every test run.
+
+pub mod idx;
+pub mod plan;
+pub mod problems;
+pub mod safetensors;
+pub mod tuning;
+
+/// Each target's name, which is its corpus's too, and what it does with bytes.
+#[allow(dead_code, reason = "for whoever replays")]
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("idx", idx::run),
+    ("plan", plan::run),
+    ("problems", problems::run),
+    ("safetensors", safetensors::run),
+    ("tuning", tuning::run),
+];
