@@ -17,14 +17,19 @@
 //! | `wire` | protobuf's wire format |
 //! | `proto` | models, graphs, nodes, attributes, constants |
 //! | `external` | constants in files beside the model |
+//! | `scope` | the order in which nodes can run |
+//! | `interpret` | a model run node by node, as it is written |
 
 mod error;
 mod external;
+mod interpret;
 mod proto;
+mod scope;
 mod wire;
 
-pub use error::ReadError;
+pub use error::OnnxError;
 pub use external::External;
+pub use interpret::Interpreter;
 pub use proto::{
     AttributeProto, AttributeValue, Dimension, ExternalPlace, GraphProto, ModelProto, NodeProto, TensorProto,
     ValueInfo, ValueType,

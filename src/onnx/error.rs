@@ -9,13 +9,13 @@ use std::fmt;
 /// assert_eq!(error.to_string(), "byte 2, in the model: a field of 127 bytes, but 0 are left");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadError {
+pub struct OnnxError {
     offset: usize,
     places: Vec<String>,
     problem: String,
 }
 
-impl ReadError {
+impl OnnxError {
     /// The problem at a byte offset of the file.
     pub(crate) fn new(offset: usize, problem: impl Into<String>) -> Self {
         Self { offset, places: Vec::new(), problem: problem.into() }
@@ -38,7 +38,7 @@ impl ReadError {
     }
 }
 
-impl fmt::Display for ReadError {
+impl fmt::Display for OnnxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte {}", self.offset)?;
         for (i, place) in self.places.iter().enumerate() {
@@ -48,7 +48,7 @@ impl fmt::Display for ReadError {
     }
 }
 
-impl std::error::Error for ReadError {}
+impl std::error::Error for OnnxError {}
 
-/// `Result` with [`ReadError`].
-pub(crate) type Read<T> = Result<T, ReadError>;
+/// `Result` with [`OnnxError`].
+pub(crate) type Read<T> = Result<T, OnnxError>;

@@ -13,7 +13,7 @@ pub use graph::{AttributeProto, AttributeValue, GraphProto, NodeProto};
 pub use tensor::{ExternalPlace, TensorProto};
 pub use value::{Dimension, ValueInfo, ValueType};
 
-use super::error::{Read, ReadError};
+use super::error::{OnnxError, Read};
 use super::wire::Bytes;
 
 /// Graphs lie in attributes of nodes of graphs (`If`, `Loop`, `Scan`); this deep and no deeper.
@@ -52,9 +52,9 @@ impl<'a> ModelProto<'a> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`] if the bytes are damaged, or no model. Nothing that is read makes it panic or allocate more than
+    /// [`OnnxError`] if the bytes are damaged, or no model. Nothing that is read makes it panic or allocate more than
     /// a small multiple of the file's size.
-    pub fn read(bytes: &'a [u8]) -> Result<Self, ReadError> {
+    pub fn read(bytes: &'a [u8]) -> Result<Self, OnnxError> {
         Self::parse(bytes).map_err(|e| e.within(|| "the model".into()))
     }
 
@@ -74,7 +74,7 @@ impl<'a> ModelProto<'a> {
             }
         }
         let Some(graph) = graph else {
-            return Err(ReadError::new(0, "there is no graph: this is no ONNX model"));
+            return Err(OnnxError::new(0, "there is no graph: this is no ONNX model"));
         };
         Ok(Self { ir_version, producer_name, producer_version, opsets, graph, functions })
     }

@@ -5,7 +5,7 @@
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
-use super::error::{Read, ReadError};
+use super::error::{OnnxError, Read};
 
 /// A piece of the file, with its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl<'a> Bytes<'a> {
     /// The piece as text.
     pub fn text(self) -> Read<&'a str> {
         std::str::from_utf8(self.bytes)
-            .map_err(|e| ReadError::new(self.offset + e.valid_up_to(), "a name that is not UTF-8"))
+            .map_err(|e| OnnxError::new(self.offset + e.valid_up_to(), "a name that is not UTF-8"))
     }
 }
 
@@ -68,7 +68,7 @@ impl<'a> Fields<'a> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let Some(&byte) = self.message.bytes.get(self.at) else {
-                return Err(ReadError::new(self.offset(), "the message ends within a number"));
+                return Err(OnnxError::new(self.offset(), "the message ends within a number"));
             };
             self.at += 1;
             // The tenth byte holds bit 63 alone; protobuf drops what lies above.
@@ -77,14 +77,14 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(ReadError::new(start, "a number of more than 10 bytes"))
+        Err(OnnxError::new(start, "a number of more than 10 bytes"))
     }
 
     fn take(&mut self, len: u64) -> Read<Bytes<'a>> {
         let offset = self.offset();
         let rest = &self.message.bytes[self.at..];
         let Some(bytes) = usize::try_from(len).ok().and_then(|len| rest.get(..len)) else {
-            return Err(ReadError::new(offset, format!("a field of {len} bytes, but {} are left", rest.len())));
+            return Err(OnnxError::new(offset, format!("a field of {len} bytes, but {} are left", rest.len())));
         };
         self.at += bytes.len();
         Ok(Bytes { bytes, offset })
@@ -104,7 +104,7 @@ impl<'a> Fields<'a> {
         let key = self.varint()?;
         let number = match u32::try_from(key >> 3) {
             Ok(number) if (1..1 << 29).contains(&number) => number,
-            _ => return Err(ReadError::new(offset, format!("field number {}, but 1 to 536870911 exist", key >> 3))),
+            _ => return Err(OnnxError::new(offset, format!("field number {}, but 1 to 536870911 exist", key >> 3))),
         };
         let wire = match key & 7 {
             0 => Wire::Varint(self.varint()?),
@@ -114,21 +114,21 @@ impl<'a> Fields<'a> {
                 Wire::Bytes(self.take(len)?)
             }
             5 => Wire::Fixed32(u32::from_le_bytes(self.fixed()?)),
-            other => return Err(ReadError::new(offset, format!("wire type {other}, but ONNX has only 0, 1, 2 and 5"))),
+            other => return Err(OnnxError::new(offset, format!("wire type {other}, but ONNX has only 0, 1, 2 and 5"))),
         };
         Ok(Some(Field { number, wire, offset }))
     }
 }
 
 impl<'a> Field<'a> {
-    fn wrong(&self, wanted: &str) -> ReadError {
+    fn wrong(&self, wanted: &str) -> OnnxError {
         let is = match self.wire {
             Wire::Varint(_) => "a number",
             Wire::Fixed64(_) => "8 bytes",
             Wire::Bytes(_) => "a string of bytes",
             Wire::Fixed32(_) => "4 bytes",
         };
-        ReadError::new(self.offset, format!("field {} is {is}, but should be {wanted}", self.number))
+        OnnxError::new(self.offset, format!("field {} is {is}, but should be {wanted}", self.number))
     }
 
     /// The value as bytes, a message or text.
@@ -182,7 +182,7 @@ impl<'a> Field<'a> {
             Wire::Bytes(piece) => {
                 let (whole, rest) = piece.bytes.as_chunks::<4>();
                 if !rest.is_empty() {
-                    return Err(ReadError::new(piece.offset, format!("{} bytes of 4-byte floats", piece.bytes.len())));
+                    return Err(OnnxError::new(piece.offset, format!("{} bytes of 4-byte floats", piece.bytes.len())));
                 }
                 whole.iter().for_each(|&b| each(f32::from_le_bytes(b)));
             }
@@ -198,7 +198,7 @@ impl<'a> Field<'a> {
             Wire::Bytes(piece) => {
                 let (whole, rest) = piece.bytes.as_chunks::<8>();
                 if !rest.is_empty() {
-                    return Err(ReadError::new(piece.offset, format!("{} bytes of 8-byte floats", piece.bytes.len())));
+                    return Err(OnnxError::new(piece.offset, format!("{} bytes of 8-byte floats", piece.bytes.len())));
                 }
                 whole.iter().for_each(|&b| each(f64::from_le_bytes(b)));
             }

@@ -78,6 +78,7 @@ macro_rules! element_types {
                 match $data { $($crate::ops::Data::$name($v) => $body,)* }
             };
         }
+        pub(crate) use each;
     };
 }
 
@@ -144,6 +145,31 @@ impl Data {
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The elements as little-endian bytes; text gives nothing.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        macro_rules! numbers {
+            ($v:expr) => {
+                $v.iter().flat_map(|v| v.to_le_bytes()).collect()
+            };
+        }
+        match self {
+            Self::F32(v) => numbers!(v),
+            Self::F64(v) => numbers!(v),
+            Self::F16(v) => numbers!(v),
+            Self::Bf16(v) => numbers!(v),
+            Self::I8(v) => numbers!(v),
+            Self::I16(v) => numbers!(v),
+            Self::I32(v) => numbers!(v),
+            Self::I64(v) => numbers!(v),
+            Self::U8(v) => v.clone(),
+            Self::U16(v) => numbers!(v),
+            Self::U32(v) => numbers!(v),
+            Self::U64(v) => numbers!(v),
+            Self::Bool(v) => v.iter().map(|&v| v.into()).collect(),
+            Self::Str(_) => Vec::new(),
+        }
     }
 
     /// Elements from little-endian bytes, at any alignment. What is left over is left out; text has no such form and gives

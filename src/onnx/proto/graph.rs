@@ -1,7 +1,7 @@
 //! Graphs, nodes and attributes.
 
 use super::{TensorProto, ValueInfo, own_domain};
-use crate::onnx::error::{Read, ReadError};
+use crate::onnx::error::{OnnxError, Read};
 use crate::onnx::wire::{Bytes, Field};
 
 /// A graph: nodes in any order, joined by names.
@@ -130,7 +130,7 @@ impl<'a> NodeProto<'a> {
             }
         };
         let read = read.and_then(|()| match this.op_type {
-            "" => Err(ReadError::new(message.offset, "it names no operator")),
+            "" => Err(OnnxError::new(message.offset, "it names no operator")),
             _ => Ok(()),
         });
         match read {
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
             5 => self.tensor = Some(Box::new(TensorProto::parse(field.bytes()?)?)),
             6 => {
                 let Some(depth) = depth.checked_sub(1) else {
-                    return Err(ReadError::new(field.offset, "graphs within graphs, too deep"));
+                    return Err(OnnxError::new(field.offset, "graphs within graphs, too deep"));
                 };
                 self.graph = Some(Box::new(GraphProto::parse(field.bytes()?, depth)?));
             }
@@ -235,7 +235,7 @@ impl<'a> Fields<'a> {
         if self.is_reference {
             return Ok(Value::Unsupported("reference to an attribute of a function"));
         }
-        let missing = |what: &str| ReadError::new(offset, format!("its type says that it has {what}, but it has none"));
+        let missing = |what: &str| OnnxError::new(offset, format!("its type says that it has {what}, but it has none"));
         Ok(match self.ty {
             0 => return self.guess(offset),
             1 => Value::Float(self.float.unwrap_or(0.0)),
@@ -250,7 +250,7 @@ impl<'a> Fields<'a> {
             10 => Value::Unsupported("graphs"),
             11 | 12 => Value::Unsupported("sparse tensor"),
             13 | 14 => Value::Unsupported("type"),
-            other => return Err(ReadError::new(offset, format!("type {other}, but ONNX has 1 to 14"))),
+            other => return Err(OnnxError::new(offset, format!("type {other}, but ONNX has 1 to 14"))),
         })
     }
 
@@ -268,6 +268,6 @@ impl<'a> Fields<'a> {
             float.map(Value::Float),
             int.map(Value::Int),
         ];
-        many.into_iter().flatten().next().ok_or_else(|| ReadError::new(offset, "it has neither a type nor a value"))
+        many.into_iter().flatten().next().ok_or_else(|| OnnxError::new(offset, "it has neither a type nor a value"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::onnx::error::{Read, ReadError};
+use crate::onnx::error::{OnnxError, Read};
 use crate::onnx::external::External;
 use crate::onnx::wire::Bytes;
 use crate::ops::{Array, Data, ElementType};
@@ -40,8 +40,8 @@ impl<'a> TensorProto<'a> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`] if the bytes are damaged, or no tensor.
-    pub fn read(bytes: &'a [u8]) -> Result<Self, ReadError> {
+    /// [`OnnxError`] if the bytes are damaged, or no tensor.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, OnnxError> {
         Self::parse(Bytes::file(bytes))
     }
 
@@ -64,7 +64,7 @@ impl<'a> TensorProto<'a> {
                     Err(_) => negative = negative.or(Some((field.offset, v as i64))),
                 })?,
                 2 => self.data_type = field.int()?,
-                3 => return Err(ReadError::new(field.offset, "a segment of a tensor, which no version of ONNX uses")),
+                3 => return Err(OnnxError::new(field.offset, "a segment of a tensor, which no version of ONNX uses")),
                 8 => self.name = field.text()?,
                 9 => self.raw = Some(field.bytes()?),
                 13 => entries.push(entry(field.bytes()?)?),
@@ -73,10 +73,10 @@ impl<'a> TensorProto<'a> {
             }
         }
         if let Some((offset, dim)) = negative {
-            return Err(ReadError::new(offset, format!("dimension {dim}, but none can be negative")));
+            return Err(OnnxError::new(offset, format!("dimension {dim}, but none can be negative")));
         }
         if self.elements().is_none() {
-            return Err(ReadError::new(message.offset, format!("dimensions {:?} are too many elements", self.dims)));
+            return Err(OnnxError::new(message.offset, format!("dimensions {:?} are too many elements", self.dims)));
         }
         if is_external {
             self.external = Some(place(message.offset, &entries)?);
@@ -112,22 +112,22 @@ impl<'a> TensorProto<'a> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`] if the type is one that this crate lacks, if there are more or fewer elements than the dimensions ask
+    /// [`OnnxError`] if the type is one that this crate lacks, if there are more or fewer elements than the dimensions ask
     /// for, or if `external` refuses the other file.
-    pub fn array(&self, external: &External) -> Result<Array, ReadError> {
+    pub fn array(&self, external: &External) -> Result<Array, OnnxError> {
         self.decode(external).map_err(|e| e.within(|| format!("tensor `{}`", self.name)))
     }
 
     fn decode(&self, external: &External) -> Read<Array> {
         let Some(element) = self.element() else {
             let what = format!("elements of type {}, which this crate lacks", type_name(self.data_type));
-            return Err(ReadError::new(self.message.offset, what));
+            return Err(OnnxError::new(self.message.offset, what));
         };
         let elements = self.elements().unwrap_or(usize::MAX);
         let data = match (&self.external, self.raw) {
             (Some(place), _) => {
                 let bytes = external.bytes(place, element.packed_bytes(elements)).map_err(|why| {
-                    ReadError::new(self.message.offset, format!("elements in the file {:?}: {why}", place.location))
+                    OnnxError::new(self.message.offset, format!("elements in the file {:?}: {why}", place.location))
                 })?;
                 self.checked_bytes(element, elements, Cow::Owned(bytes))?
             }
@@ -138,7 +138,7 @@ impl<'a> TensorProto<'a> {
         };
         if data.len() != elements {
             let what = format!("{} elements, but its dimensions {:?} make {elements}", data.len(), self.dims);
-            return Err(ReadError::new(self.message.offset, what));
+            return Err(OnnxError::new(self.message.offset, what));
         }
         Ok(Array::new(self.dims.clone(), data).expect("the lengths agree"))
     }
@@ -151,7 +151,7 @@ impl<'a> TensorProto<'a> {
                 bytes.len(),
                 self.dims
             );
-            return Err(ReadError::new(self.raw.map_or(self.message.offset, |raw| raw.offset), what));
+            return Err(OnnxError::new(self.raw.map_or(self.message.offset, |raw| raw.offset), what));
         }
         Ok(Data::from_le_bytes(element, &bytes))
     }
@@ -206,7 +206,7 @@ fn entry(message: Bytes<'_>) -> Read<(&str, &str)> {
 
 fn place<'a>(at: usize, entries: &[(&'a str, &'a str)]) -> Read<ExternalPlace<'a>> {
     let number = |key: &str, value: &str| {
-        value.parse::<u64>().map_err(|_| ReadError::new(at, format!("external data: {key} is {value:?}, no number")))
+        value.parse::<u64>().map_err(|_| OnnxError::new(at, format!("external data: {key} is {value:?}, no number")))
     };
     let mut place = ExternalPlace { location: "", offset: 0, length: None };
     for &(key, value) in entries {
@@ -218,7 +218,7 @@ fn place<'a>(at: usize, entries: &[(&'a str, &'a str)]) -> Read<ExternalPlace<'a
         }
     }
     match place.location {
-        "" => Err(ReadError::new(at, "external data without a location")),
+        "" => Err(OnnxError::new(at, "external data without a location")),
         _ => Ok(place),
     }
 }

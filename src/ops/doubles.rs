@@ -1,0 +1,17 @@
+//! Numbers of any type as doubles and back: what sums and windows are computed in.
+
+use super::call::{OpResult, refuse};
+use super::number::{Number, numbers};
+use super::{Array, ElementType};
+
+/// The elements as doubles. Integers of up to 32 bits are exact.
+pub(crate) fn doubles(x: &Array) -> OpResult<Vec<f64>> {
+    Ok(numbers!(x.data(), v => v.iter().map(|&v| v.f64()).collect(),
+        other => refuse!("elements of type {other}, but numbers are needed")))
+}
+
+/// Doubles as elements of a type: rounded once.
+pub(crate) fn rounded(dims: impl Into<Vec<usize>>, v: Vec<f64>, element: ElementType) -> OpResult<Array> {
+    let doubles = Array::of(dims, v);
+    super::cast(&doubles, element)
+}

@@ -1,0 +1,319 @@
+//! Operators that read or write elements by index.
+
+use super::array::each;
+use super::call::{OpResult, axis, checked_count, dims, integers, refuse};
+use super::number::{Number, numbers};
+use super::view::{View, around, contiguous, take};
+use super::{Array, Call, Data, Element, Operator};
+
+/// The operators of this file.
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new("Gather", gather),
+    Operator::new("GatherElements", gather_elements),
+    Operator::new("GatherND", gather_nd),
+    Operator::new("Scatter", scatter_elements),
+    Operator::new("ScatterElements", scatter_elements),
+    Operator::new("ScatterND", scatter_nd),
+    Operator::new("OneHot", one_hot),
+    Operator::new("NonZero", non_zero),
+    Operator::new("Compress", compress),
+    Operator::new("TopK", top_k),
+    Operator::new("Unique", unique),
+    Operator::new("TensorScatter", tensor_scatter),
+];
+
+/// An index counted from the front: negative ones count from the back.
+fn index(i: i64, len: usize) -> OpResult<usize> {
+    let from_front = if i < 0 { i.saturating_add(len as i64) } else { i };
+    match usize::try_from(from_front) {
+        Ok(found) if found < len => Ok(found),
+        _ => refuse!("index {i}, but there are {len} elements"),
+    }
+}
+
+fn gather(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, i) = (call.input(0)?, call.input(1)?);
+    let at = axis(call.int("axis", 0)?, x.rank())?;
+    let len = x.dims()[at];
+    let indices = integers(i)?.into_iter().map(|i| index(i, len)).collect::<OpResult<Vec<_>>>()?;
+    let dims = [&x.dims()[..at], i.dims(), &x.dims()[at + 1..]].concat();
+    checked_count(&dims)?;
+    Ok(vec![each!(x.data(), v => Array::of(dims, take(v, around(x.dims(), at), &indices)))])
+}
+
+/// For each element of `indices`: its place there with the index along the axis, as a place in `dims`.
+fn places(dims: &[usize], indices: &Array, at: usize) -> OpResult<Vec<usize>> {
+    let fits = indices.rank() == dims.len()
+        && dims.iter().zip(indices.dims()).enumerate().all(|(i, (&d, &n))| i == at || n <= d);
+    if !fits {
+        refuse!("indices of {:?} for {dims:?} along axis {at}", indices.dims());
+    }
+    let strides = contiguous(dims);
+    let mut view = View { offset: 0, dims: indices.dims().to_vec(), strides: strides.clone() };
+    view.strides[at] = 0;
+    let mut bases = Vec::with_capacity(indices.len());
+    view.rows(|start, stride, len| bases.extend((0..len as isize).map(|i| start + i * stride)));
+    let along = integers(indices)?;
+    let all = bases.iter().zip(along);
+    all.map(|(&base, i)| Ok((base + index(i, dims[at])? as isize * strides[at]) as usize)).collect()
+}
+
+fn gather_elements(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, i) = (call.input(0)?, call.input(1)?);
+    let places = places(x.dims(), i, axis(call.int("axis", 0)?, x.rank())?)?;
+    Ok(vec![each!(x.data(), v => Array::of(i.dims(), places.iter().map(|&p| v[p].clone()).collect()))])
+}
+
+/// For each index tuple of `indices` behind `batch` dimensions: where its elements start, and their number.
+fn tuples(dims: &[usize], indices: &Array, batch: usize) -> OpResult<(Vec<usize>, usize)> {
+    let Some((&k, lead)) = indices.dims().split_last() else { refuse!("indices without dimensions") };
+    if batch > lead.len() || batch + k > dims.len() || lead[..batch] != dims[..batch] {
+        refuse!("indices of {:?} for {dims:?} with {batch} batch dimensions", indices.dims());
+    }
+    let strides = contiguous(dims);
+    let size: usize = dims[batch + k..].iter().product();
+    let per_batch: usize = lead[batch..].iter().product();
+    let batch_size: usize = dims[batch..].iter().product();
+    let all = integers(indices)?;
+    let tuples = lead.iter().product::<usize>();
+    let mut starts = Vec::with_capacity(tuples);
+    for t in 0..tuples {
+        let mut start = t.checked_div(per_batch).unwrap_or(0) * batch_size;
+        for (j, &i) in all[t * k..][..k].iter().enumerate() {
+            start += index(i, dims[batch + j])? * strides[batch + j] as usize;
+        }
+        starts.push(start);
+    }
+    Ok((starts, size))
+}
+
+fn gather_nd(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, i) = (call.input(0)?, call.input(1)?);
+    let batch = usize::try_from(call.int("batch_dims", 0)?).unwrap_or(usize::MAX);
+    let (starts, size) = tuples(x.dims(), i, batch)?;
+    let k = i.dims()[i.rank() - 1];
+    let dims = [&i.dims()[..i.rank() - 1], &x.dims()[batch + k..]].concat();
+    checked_count(&dims)?;
+    Ok(vec![each!(x.data(), v => {
+        Array::of(dims, starts.iter().flat_map(|&start| v[start..start + size].iter().cloned()).collect())
+    })])
+}
+
+/// How an update goes into an element.
+fn reduction<T: Number>(name: &str) -> OpResult<fn(T, T) -> T> {
+    Ok(match name {
+        "none" => |_, update| update,
+        "add" => T::add,
+        "mul" => T::mul,
+        "max" => T::larger,
+        "min" => T::smaller,
+        other => refuse!("reduction is {other:?}, but it can be none, add, mul, max or min"),
+    })
+}
+
+/// Writes updates into a copy: `places` has one place for each.
+fn scattered(x: &Array, updates: &Array, places: impl Iterator<Item = usize>, how: &str) -> OpResult<Array> {
+    fn same<T: Element>(updates: &Array) -> OpResult<&[T]> {
+        match updates.elements::<T>() {
+            Some(updates) => Ok(updates),
+            None => refuse!("updates of type {}, but elements of type {}", updates.element(), T::TYPE),
+        }
+    }
+    fn replaced<T: Element>(v: &[T], updates: &Array, places: impl Iterator<Item = usize>) -> OpResult<Vec<T>> {
+        let mut to = v.to_vec();
+        places.zip(same::<T>(updates)?).for_each(|(p, u)| to[p] = u.clone());
+        Ok(to)
+    }
+    fn reduced<T: Number>(
+        v: &[T],
+        updates: &Array,
+        places: impl Iterator<Item = usize>,
+        how: &str,
+    ) -> OpResult<Vec<T>> {
+        let (mut to, f) = (v.to_vec(), reduction::<T>(how)?);
+        places.zip(same::<T>(updates)?).for_each(|(p, &u)| to[p] = f(to[p], u));
+        Ok(to)
+    }
+    if how == "none" {
+        return Ok(each!(x.data(), v => Array::of(x.dims(), replaced(v, updates, places)?)));
+    }
+    Ok(numbers!(x.data(), v => Array::of(x.dims(), reduced(v, updates, places, how)?),
+        other => refuse!("elements of type {other}, but numbers are needed")))
+}
+
+fn scatter_elements(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, i, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    if updates.dims() != i.dims() {
+        refuse!("updates of {:?}, but indices of {:?}", updates.dims(), i.dims());
+    }
+    let places = places(x.dims(), i, axis(call.int("axis", 0)?, x.rank())?)?;
+    Ok(vec![scattered(x, updates, places.into_iter(), call.text("reduction", "none")?)?])
+}
+
+fn scatter_nd(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, i, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    let (starts, size) = tuples(x.dims(), i, 0)?;
+    if updates.len() != starts.len() * size {
+        refuse!("{} updates, but {} are needed", updates.len(), starts.len() * size);
+    }
+    let places = starts.iter().flat_map(|&start| start..start + size);
+    Ok(vec![scattered(x, updates, places, call.text("reduction", "none")?)?])
+}
+
+fn one_hot(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (i, values) = (call.input(0)?, call.input(2)?);
+    let whole = super::cast(i, super::ElementType::I64)?;
+    let depth = super::cast(call.input(1)?, super::ElementType::I64)?;
+    let depth = dims(&integers(&depth)?)?.first().copied().unwrap_or(0);
+    if values.len() != 2 {
+        refuse!("{} values, but off and on are needed", values.len());
+    }
+    let at = axis(call.int("axis", -1)?, i.rank() + 1)?;
+    let (before, behind) = i.dims().split_at(at);
+    let to = [before, &[depth], behind].concat();
+    checked_count(&to)?;
+    let inner: usize = behind.iter().product();
+    let indices = integers(&whole)?;
+    let on = |p: usize| {
+        let (outer, d, inside) = (p / (depth * inner), p / inner % depth, p % inner);
+        let i = indices[outer * inner + inside];
+        (if i < 0 { i + depth as i64 } else { i }) == d as i64
+    };
+    Ok(vec![each!(values.data(), v => {
+        let len = checked_count(&to)?;
+        Array::of(to, (0..len).map(|p| v[usize::from(on(p))].clone()).collect())
+    })])
+}
+
+fn non_zero(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let truth = super::cast(x, super::ElementType::Bool)?;
+    let Data::Bool(truth) = truth.data() else { refuse!("elements of type {}", x.element()) };
+    let found: Vec<usize> = (0..truth.len()).filter(|&i| truth[i]).collect();
+    let strides = contiguous(x.dims());
+    let rows = (0..x.rank()).flat_map(|axis| {
+        let (stride, dim) = (strides[axis] as usize, x.dims()[axis]);
+        found.iter().map(move |&p| (p / stride % dim) as i64)
+    });
+    Ok(vec![Array::of([x.rank(), found.len()], rows.collect())])
+}
+
+fn compress(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let keep = call.elements::<bool>(1)?;
+    let (dims, at) = match call.optional_int("axis")? {
+        Some(at) => (x.dims().to_vec(), axis(at, x.rank())?),
+        None => (vec![x.len()], 0),
+    };
+    let indices: Vec<usize> = (0..dims[at].min(keep.len())).filter(|&i| keep[i]).collect();
+    let mut to = dims.clone();
+    to[at] = indices.len();
+    Ok(vec![each!(x.data(), v => Array::of(to, take(v, around(&dims, at), &indices)))])
+}
+
+fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let at = axis(call.int("axis", -1)?, x.rank())?;
+    let Some(k) =
+        call.input_or_ints(1, "k").ok().flatten().and_then(|k| k.first().copied()).or(call.optional_int("k")?)
+    else {
+        refuse!("no k is given");
+    };
+    let [outer, len, inner] = around(x.dims(), at);
+    let k = match usize::try_from(k) {
+        Ok(k) if k <= len => k,
+        _ => refuse!("k is {k}, but axis {at} has {len} elements"),
+    };
+    let largest = call.flag("largest", true)?;
+    fn of<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], k: usize, largest: bool) -> (Vec<T>, Vec<i64>) {
+        let mut values = vec![T::ZERO; outer * k * inner];
+        let mut indices = vec![0i64; outer * k * inner];
+        for o in 0..outer {
+            for i in 0..inner {
+                let value = |j: usize| v[(o * len + j) * inner + i];
+                let mut order: Vec<usize> = (0..len).collect();
+                // NaN counts as the largest; equal ones stay in order.
+                order.sort_by(|&a, &b| {
+                    let (a, b) = (value(a), value(b));
+                    let order = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
+                    if largest { order.reverse() } else { order }
+                });
+                for (j, &from) in order[..k].iter().enumerate() {
+                    values[(o * k + j) * inner + i] = value(from);
+                    indices[(o * k + j) * inner + i] = from as i64;
+                }
+            }
+        }
+        (values, indices)
+    }
+    let mut to = x.dims().to_vec();
+    to[at] = k;
+    numbers!(x.data(), v => {
+        let (values, indices) = of(v, [outer, len, inner], k, largest);
+        Ok(vec![Array::of(to.clone(), values), Array::of(to, indices)])
+    }, other => refuse!("elements of type {other}, but numbers are needed"))
+}
+
+/// Slices along an axis, or elements, without repetition; with their first places, the slice of each input, and counts.
+fn unique(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let (dims, at) = match call.optional_int("axis")? {
+        Some(at) => (x.dims().to_vec(), axis(at, x.rank())?),
+        None => (vec![x.len()], 0),
+    };
+    let from = around(&dims, at);
+    let sorted = call.flag("sorted", true)?;
+    fn groups<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], sorted: bool) -> (Vec<usize>, Vec<i64>, Vec<i64>) {
+        let slice = |i: usize| (0..outer).flat_map(move |o| v[(o * len + i) * inner..][..inner].iter());
+        let order = |a: usize, b: usize| slice(a).partial_cmp(slice(b)).unwrap_or(std::cmp::Ordering::Equal);
+        let mut by_value: Vec<usize> = (0..len).collect();
+        by_value.sort_by(|&a, &b| order(a, b));
+        let mut runs: Vec<Vec<usize>> = Vec::new();
+        for i in by_value {
+            match runs.last_mut() {
+                Some(run) if order(run[0], i).is_eq() => run.push(i),
+                _ => runs.push(vec![i]),
+            }
+        }
+        if !sorted {
+            runs.sort_by_key(|run| run[0]);
+        }
+        let mut inverse = vec![0; len];
+        for (g, run) in runs.iter().enumerate() {
+            run.iter().for_each(|&i| inverse[i] = g as i64);
+        }
+        (runs.iter().map(|run| run[0]).collect(), inverse, runs.iter().map(|run| run.len() as i64).collect())
+    }
+    let (first, inverse, counts) = numbers!(x.data(), v => groups(v, from, sorted),
+        other => refuse!("elements of type {other}, but numbers are needed"));
+    let mut to = dims;
+    to[at] = first.len();
+    let values = each!(x.data(), v => Array::of(to, take(v, from, &first)));
+    let first = Array::vector(first.iter().map(|&i| i as i64).collect());
+    Ok(vec![values, first, Array::vector(inverse), Array::vector(counts)])
+}
+
+/// Writes new elements of a sequence into a cache.
+fn tensor_scatter(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, update) = (call.input(0)?, call.input(1)?);
+    let at = axis(call.int("axis", -2)?, x.rank())?;
+    let circular = call.text("mode", "linear")? == "circular";
+    let mut dims = x.dims().to_vec();
+    let (len, new) = (dims[at], update.dims().get(at).copied().unwrap_or(0));
+    dims[at] = new;
+    if update.dims() != dims || at == 0 || new > len {
+        refuse!("an update of {:?} for {:?} along axis {at}", update.dims(), x.dims());
+    }
+    let starts = super::call::dims(&call.integers(2)?.unwrap_or_else(|| vec![0; dims[0]]))?;
+    if starts.len() != dims[0] || (!circular && starts.iter().any(|&s| s + new > len)) {
+        refuse!("write indices {starts:?} for {} sequences of {len} elements", dims[0]);
+    }
+    let [outer, _, inner] = around(x.dims(), at);
+    let per_batch = outer / dims[0].max(1);
+    let places = (0..outer * new * inner).map(|p| {
+        let (o, t, i) = (p / (new * inner), p / inner % new, p % inner);
+        let to = (starts[o / per_batch] + t) % len;
+        (o * len + to) * inner + i
+    });
+    Ok(vec![scattered(x, update, places, "none")?])
+}

@@ -1,0 +1,358 @@
+//! What an operator's outputs will be, known from the dimensions and types of its inputs alone.
+
+use super::call::{OpResult, dims as checked_dims, refuse};
+use super::view::broadcast_dims;
+use super::window::{spatial_of, windows};
+use super::{Array, Attributes, Call, Data, ElementType, Operator};
+
+/// Dimensions and the type of the elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// The dimensions.
+    pub dims: Vec<usize>,
+    /// The type of the elements.
+    pub element: ElementType,
+}
+
+/// An input: a constant, or something of which only the form is known.
+#[derive(Debug, Clone, Copy)]
+pub enum Known<'a> {
+    /// A constant.
+    Constant(&'a Array),
+    /// A form.
+    Fact(&'a Fact),
+}
+
+impl Known<'_> {
+    fn dims(&self) -> &[usize] {
+        match self {
+            Self::Constant(array) => array.dims(),
+            Self::Fact(fact) => &fact.dims,
+        }
+    }
+
+    fn element(&self) -> ElementType {
+        match self {
+            Self::Constant(array) => array.element(),
+            Self::Fact(fact) => fact.element,
+        }
+    }
+
+    fn fact(&self) -> Fact {
+        Fact { dims: self.dims().to_vec(), element: self.element() }
+    }
+}
+
+/// An operator with what is known of its inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Inference<'a> {
+    /// The operator.
+    pub operator: &'static Operator,
+    /// The version of the operators.
+    pub opset: i64,
+    /// Attributes.
+    pub attributes: &'a Attributes,
+    /// Inputs; `None` where an optional one is left out.
+    pub inputs: &'a [Option<Known<'a>>],
+    /// How many outputs are wanted.
+    pub outputs: usize,
+}
+
+/// Operators whose results have the form of their first input.
+const SAME: &[&str] = &[
+    "Abs",
+    "Neg",
+    "Sign",
+    "Relu",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sqrt",
+    "Reciprocal",
+    "Exp",
+    "Log",
+    "Sin",
+    "Cos",
+    "Tan",
+    "Asin",
+    "Acos",
+    "Atan",
+    "Sinh",
+    "Cosh",
+    "Tanh",
+    "Asinh",
+    "Acosh",
+    "Atanh",
+    "Erf",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "HardSwish",
+    "Mish",
+    "LeakyRelu",
+    "Elu",
+    "Celu",
+    "Selu",
+    "ThresholdedRelu",
+    "HardSigmoid",
+    "Swish",
+    "Gelu",
+    "Shrink",
+    "Clip",
+    "Not",
+    "BitwiseNot",
+    "PRelu",
+    "Identity",
+    "Softmax",
+    "LogSoftmax",
+    "Hardmax",
+    "LpNormalization",
+    "LRN",
+    "MeanVarianceNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "Trilu",
+    "CumSum",
+    "CumProd",
+    "ScatterElements",
+    "ScatterND",
+    "Scatter",
+    "TensorScatter",
+    "ReverseSequence",
+    "RotaryEmbedding",
+];
+
+/// Operators whose inputs broadcast.
+const BROADCAST: &[&str] = &[
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Mod",
+    "Pow",
+    "Max",
+    "Min",
+    "Sum",
+    "Mean",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "BitShift",
+];
+
+/// Operators whose inputs broadcast to truth values.
+const COMPARISONS: &[&str] = &["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"];
+
+/// Operators that only move elements: run on bytes, they show their form.
+const MOVES: &[&str] = &[
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Expand",
+    "Tile",
+    "Concat",
+    "Split",
+    "Slice",
+    "Pad",
+    "CenterCropPad",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+];
+
+/// Inputs that decide the form of the result, so that it is unknown as long as they are.
+fn shaping(name: &str) -> &'static [usize] {
+    match name {
+        "Reshape" | "Expand" | "Unsqueeze" | "Squeeze" | "Split" | "TopK" | "CenterCropPad" | "Upsample"
+        | "AffineGrid" | "CumSum" | "OneHot" | "Compress" => &[1],
+        "Tile" | "Col2Im" => &[1, 2],
+        "Slice" => &[1, 2, 3, 4],
+        "Pad" => &[1, 3],
+        "Resize" => &[1, 2, 3],
+        "MaxUnpool" => &[2],
+        "NonZero" | "Unique" | "ConstantOfShape" => &[0],
+        "Range" => &[0, 1, 2],
+        "NonMaxSuppression" => &[0, 1, 2, 3, 4],
+        _ if name.starts_with("Reduce") => &[1],
+        _ => &[],
+    }
+}
+
+impl Inference<'_> {
+    /// The outputs' forms.
+    ///
+    /// # Errors
+    ///
+    /// If the inputs do not go together, or if the form depends on elements that are not known.
+    pub fn facts(&self) -> OpResult<Vec<Fact>> {
+        let name = self.operator.name;
+        for &i in shaping(name) {
+            if let Some(Some(Known::Fact(_))) = self.inputs.get(i) {
+                refuse!("what it makes of input {i} has dimensions that are only known when it runs");
+            }
+        }
+        if SAME.contains(&name) {
+            return Ok(vec![self.input(0)?.fact()]);
+        }
+        if BROADCAST.contains(&name) {
+            return Ok(vec![Fact { dims: self.broadcast(0)?, element: self.input(0)?.element() }]);
+        }
+        if COMPARISONS.contains(&name) {
+            return Ok(vec![Fact { dims: self.broadcast(0)?, element: ElementType::Bool }]);
+        }
+        match name {
+            "Where" => Ok(vec![Fact { dims: self.broadcast(0)?, element: self.input(1)?.element() }]),
+            "Cast" => match ElementType::from_code(self.call(&[]).int("to", 0)?) {
+                Some(element) => Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element }]),
+                None => refuse!("elements of type number {}, which this crate lacks", self.call(&[]).int("to", 0)?),
+            },
+            "IsNaN" | "IsInf" => Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: ElementType::Bool }]),
+            "CastLike" => Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: self.input(1)?.element() }]),
+            "Conv" | "com.microsoft.FusedConv" | "DeformConv" | "ConvInteger" => self.conv(1, self.conv_element()?),
+            "QLinearConv" => self.conv(3, self.input(7)?.element()),
+            "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => {
+                let dims = self.input(0)?.dims();
+                let dims = dims.iter().enumerate().map(|(i, &d)| if i < 2 { d } else { 1 }).collect();
+                Ok(vec![Fact { dims, element: self.input(0)?.element() }])
+            }
+            "MaxPool" | "AveragePool" | "LpPool" => self.pool(),
+            "MatMul" | "MatMulInteger" | "QLinearMatMul" => self.matmul(),
+            "Gemm" => self.gemm(),
+            "BatchNormalization" if self.outputs == 1 => Ok(vec![self.input(0)?.fact()]),
+            "QuantizeLinear" if self.inputs.len() > 2 => {
+                Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: self.input(2)?.element() }])
+            }
+            _ if MOVES.contains(&name) => self.moved(),
+            _ => self.run(),
+        }
+    }
+
+    fn input(&self, index: usize) -> OpResult<&Known<'_>> {
+        match self.inputs.get(index) {
+            Some(Some(known)) => Ok(known),
+            _ => refuse!("input {index} is missing"),
+        }
+    }
+
+    fn call<'c>(&'c self, inputs: &'c [Option<&'c Array>]) -> Call<'c> {
+        Call { opset: self.opset, attributes: self.attributes, inputs, outputs: self.outputs }
+    }
+
+    fn broadcast(&self, from: usize) -> OpResult<Vec<usize>> {
+        // Before opset 7, the second input may be aligned otherwise, but never grows the first.
+        if self.opset < 7 && self.attributes.get("axis").is_some() {
+            return Ok(self.input(from)?.dims().to_vec());
+        }
+        let inputs = self.inputs[from..].iter().flatten();
+        inputs.into_iter().try_fold(Vec::new(), |dims, input| broadcast_dims(&dims, input.dims()))
+    }
+
+    fn conv_element(&self) -> OpResult<ElementType> {
+        Ok(if self.operator.name == "ConvInteger" { ElementType::I32 } else { self.input(0)?.element() })
+    }
+
+    fn conv(&self, weights: usize, element: ElementType) -> OpResult<Vec<Fact>> {
+        let (x, w) = (self.input(0)?.dims(), self.input(weights)?.dims());
+        let axes = windows(&self.call(&[]), spatial_of(x)?, w.get(2..).unwrap_or_default(), false)?;
+        let dims = [x[0], w[0]].into_iter().chain(axes.iter().map(|a| a.output)).collect();
+        Ok(vec![Fact { dims, element }])
+    }
+
+    fn pool(&self) -> OpResult<Vec<Fact>> {
+        let (x, call) = (self.input(0)?, self.call(&[]));
+        let Some(kernel) = call.ints("kernel_shape")? else { refuse!("kernel_shape is missing") };
+        let ceil = call.flag("ceil_mode", false)?;
+        let axes = windows(&call, spatial_of(x.dims())?, &checked_dims(kernel)?, ceil)?;
+        let dims: Vec<usize> = x.dims()[..2].iter().copied().chain(axes.iter().map(|a| a.output)).collect();
+        Ok(vec![Fact { dims: dims.clone(), element: x.element() }, Fact { dims, element: ElementType::I64 }])
+    }
+
+    fn matmul(&self) -> OpResult<Vec<Fact>> {
+        let name = self.operator.name;
+        let (a, b) = (self.input(0)?, self.input(if name == "QLinearMatMul" { 3 } else { 1 })?);
+        let element = match name {
+            "MatMulInteger" => ElementType::I32,
+            "QLinearMatMul" => self.input(7)?.element(),
+            _ => a.element(),
+        };
+        let (a, b) = (a.dims(), b.dims());
+        let (Some(&inner), Some(&inner_too)) = (a.last(), b.get(b.len().saturating_sub(2))) else {
+            refuse!("a matrix product of {a:?} and {b:?}");
+        };
+        if inner != inner_too {
+            refuse!("a matrix product of {a:?} and {b:?}: {inner} and {inner_too} do not agree");
+        }
+        let lead = |dims: &'_ [usize]| dims[..dims.len().saturating_sub(2)].to_vec();
+        let mut dims = broadcast_dims(&lead(a), &lead(b))?;
+        dims.extend((a.len() > 1).then(|| a[a.len() - 2]));
+        dims.extend((b.len() > 1).then(|| b[b.len() - 1]));
+        Ok(vec![Fact { dims, element }])
+    }
+
+    fn gemm(&self) -> OpResult<Vec<Fact>> {
+        let call = self.call(&[]);
+        let (a, b) = (self.input(0)?, self.input(1)?);
+        let ([m, k], [k_too, n]) = (a.dims(), b.dims()) else {
+            refuse!("matrices {:?} and {:?}", a.dims(), b.dims());
+        };
+        let (m, k) = if call.flag("transA", false)? { (k, m) } else { (m, k) };
+        let (k_too, n) = if call.flag("transB", false)? { (n, k_too) } else { (k_too, n) };
+        if k != k_too {
+            refuse!("a matrix product of {:?} and {:?}: {k} and {k_too} do not agree", a.dims(), b.dims());
+        }
+        Ok(vec![Fact { dims: vec![*m, *n], element: a.element() }])
+    }
+
+    /// Runs it on bytes in place of the elements that are unknown.
+    fn moved(&self) -> OpResult<Vec<Fact>> {
+        let element = self.input(0)?.element();
+        let concat = self.operator.name == "Concat";
+        let mut arrays = Vec::with_capacity(self.inputs.len());
+        for (i, input) in self.inputs.iter().enumerate() {
+            arrays.push(match input {
+                // Padding's constant has the type of the elements.
+                Some(_) if i == 2 && self.operator.name == "Pad" => None,
+                Some(known) if i == 0 || concat => {
+                    if known.element() != element {
+                        refuse!("elements of the types {element} and {}", known.element());
+                    }
+                    Some(zeros(known.dims(), ElementType::U8)?)
+                }
+                Some(Known::Constant(array)) => Some((*array).clone()),
+                Some(Known::Fact(fact)) => Some(zeros(&fact.dims, fact.element)?),
+                None => None,
+            });
+        }
+        let facts = self.facts_of(&arrays)?;
+        Ok(facts.into_iter().map(|fact| Fact { element, ..fact }).collect())
+    }
+
+    /// Runs it on zeros in place of the elements that are unknown.
+    fn run(&self) -> OpResult<Vec<Fact>> {
+        let mut arrays = Vec::with_capacity(self.inputs.len());
+        for input in self.inputs {
+            arrays.push(match input {
+                Some(Known::Constant(array)) => Some((*array).clone()),
+                Some(Known::Fact(fact)) => Some(zeros(&fact.dims, fact.element)?),
+                None => None,
+            });
+        }
+        self.facts_of(&arrays)
+    }
+
+    fn facts_of(&self, arrays: &[Option<Array>]) -> OpResult<Vec<Fact>> {
+        let inputs: Vec<Option<&Array>> = arrays.iter().map(Option::as_ref).collect();
+        let outputs = self.operator.run(&self.call(&inputs))?;
+        Ok(outputs.iter().map(|a| Fact { dims: a.dims().to_vec(), element: a.element() }).collect())
+    }
+}
+
+fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
+    let len = super::call::checked_count(dims)?;
+    Ok(Array::new(dims, Data::zeros(element, len)).expect("as many elements as the dimensions make"))
+}

@@ -1,0 +1,166 @@
+//! Arithmetic of the element types.
+
+use half::{bf16, f16};
+
+use super::array::Element;
+
+/// A type of numbers.
+pub(crate) trait Number: Element + Copy + PartialOrd {
+    /// Whether it is a type of integers.
+    const INTEGER: bool;
+    const ZERO: Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// Integers are cut towards zero; what division by zero gives them is zero.
+    fn div(self, other: Self) -> Self;
+    /// The remainder with the sign of the divisor, as Python's `%`.
+    fn modulo(self, other: Self) -> Self;
+    /// The remainder with the sign of the dividend, as C's `fmod`.
+    fn remainder(self, other: Self) -> Self;
+    fn neg(self) -> Self;
+    fn abs(self) -> Self;
+    /// As a double; integers beyond 2^53 round.
+    fn f64(self) -> f64;
+    /// From a double: floats round, integers are cut and saturate, NaN is zero.
+    fn from_f64(value: f64) -> Self;
+    /// As an integer: floats are cut and saturate.
+    fn i64(self) -> i64;
+    /// From an integer: integers wrap, floats round.
+    fn from_i64(value: i64) -> Self;
+    fn is_nan(self) -> bool;
+    /// The larger one; NaN if either is.
+    fn larger(self, other: Self) -> Self {
+        if self.is_nan() || self > other { self } else { other }
+    }
+    /// The smaller one; NaN if either is.
+    fn smaller(self, other: Self) -> Self {
+        if self.is_nan() || self < other { self } else { other }
+    }
+}
+
+macro_rules! integer {
+    ($($t:ty, $neg:expr, $abs:expr;)*) => {
+        $(impl Number for $t {
+            const INTEGER: bool = true;
+            const ZERO: Self = 0;
+            fn add(self, other: Self) -> Self { self.wrapping_add(other) }
+            fn sub(self, other: Self) -> Self { self.wrapping_sub(other) }
+            fn mul(self, other: Self) -> Self { self.wrapping_mul(other) }
+            fn div(self, other: Self) -> Self { if other == 0 { 0 } else { self.wrapping_div(other) } }
+            fn modulo(self, other: Self) -> Self {
+                let rest = self.remainder(other);
+                #[allow(unused_comparisons)]
+                if rest != 0 && ((rest < 0) != (other < 0)) { rest.wrapping_add(other) } else { rest }
+            }
+            fn remainder(self, other: Self) -> Self { if other == 0 { 0 } else { self.wrapping_rem(other) } }
+            fn neg(self) -> Self { $neg(self) }
+            fn abs(self) -> Self { $abs(self) }
+            fn f64(self) -> f64 { self as f64 }
+            fn from_f64(value: f64) -> Self { value as Self }
+            fn i64(self) -> i64 { self as i64 }
+            fn from_i64(value: i64) -> Self { value as Self }
+            fn is_nan(self) -> bool { false }
+        })*
+    };
+}
+
+integer! {
+    i8, i8::wrapping_neg, i8::wrapping_abs;
+    i16, i16::wrapping_neg, i16::wrapping_abs;
+    i32, i32::wrapping_neg, i32::wrapping_abs;
+    i64, i64::wrapping_neg, i64::wrapping_abs;
+    u8, u8::wrapping_neg, std::convert::identity;
+    u16, u16::wrapping_neg, std::convert::identity;
+    u32, u32::wrapping_neg, std::convert::identity;
+    u64, u64::wrapping_neg, std::convert::identity;
+}
+
+/// `$wide` is the type that is computed in.
+macro_rules! float {
+    ($($t:ty, $wide:ty, $to:expr, $from:expr, $from_f64:expr;)*) => {
+        $(impl Number for $t {
+            const INTEGER: bool = false;
+            const ZERO: Self = <$t>::from_bits(0);
+            fn add(self, other: Self) -> Self { $from($to(self) + $to(other)) }
+            fn sub(self, other: Self) -> Self { $from($to(self) - $to(other)) }
+            fn mul(self, other: Self) -> Self { $from($to(self) * $to(other)) }
+            fn div(self, other: Self) -> Self { $from($to(self) / $to(other)) }
+            fn modulo(self, other: Self) -> Self {
+                let (x, y) = ($to(self), $to(other));
+                let rest = x % y;
+                $from(if rest != 0.0 && ((rest < 0.0) != (y < 0.0)) { rest + y } else { rest })
+            }
+            fn remainder(self, other: Self) -> Self { $from($to(self) % $to(other)) }
+            fn neg(self) -> Self { -self }
+            fn abs(self) -> Self { $from($to(self).abs()) }
+            fn f64(self) -> f64 { f64::from(self) }
+            fn from_f64(value: f64) -> Self { $from_f64(value) }
+            fn i64(self) -> i64 { $to(self) as i64 }
+            fn from_i64(value: i64) -> Self { $from_f64(value as f64) }
+            fn is_nan(self) -> bool { <$t>::is_nan(self) }
+        })*
+    };
+}
+
+float! {
+    f32, f32, std::convert::identity, std::convert::identity, |v: f64| v as f32;
+    f64, f64, std::convert::identity, std::convert::identity, std::convert::identity;
+    f16, f32, f16::to_f32, f16::from_f32, f16::from_f64;
+    bf16, f32, bf16::to_f32, bf16::from_f32, bf16::from_f64;
+}
+
+/// Runs the same code on numbers of any type: `numbers!(data, v => .., other => ..)`, where `other` is the type that has none.
+macro_rules! numbers {
+    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
+        let data = $data;
+        match data {
+            $crate::ops::Data::F32($v) => $body,
+            $crate::ops::Data::F64($v) => $body,
+            $crate::ops::Data::F16($v) => $body,
+            $crate::ops::Data::Bf16($v) => $body,
+            _ => $crate::ops::number::integers!(data, $v => $body, $other => $no),
+        }
+    }};
+}
+pub(crate) use numbers;
+
+/// Runs the same code on integers of any type.
+macro_rules! integers {
+    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
+        let data = $data;
+        match data {
+            $crate::ops::Data::I8($v) => $body,
+            $crate::ops::Data::I16($v) => $body,
+            $crate::ops::Data::I32($v) => $body,
+            $crate::ops::Data::I64($v) => $body,
+            $crate::ops::Data::U8($v) => $body,
+            $crate::ops::Data::U16($v) => $body,
+            $crate::ops::Data::U32($v) => $body,
+            $crate::ops::Data::U64($v) => $body,
+            _ => {
+                let $other = data.element();
+                $no
+            }
+        }
+    }};
+}
+pub(crate) use integers;
+
+/// Runs the same code on floats of any type.
+macro_rules! floats {
+    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
+        let data = $data;
+        match data {
+            $crate::ops::Data::F32($v) => $body,
+            $crate::ops::Data::F64($v) => $body,
+            $crate::ops::Data::F16($v) => $body,
+            $crate::ops::Data::Bf16($v) => $body,
+            _ => {
+                let $other = data.element();
+                $no
+            }
+        }
+    }};
+}
+pub(crate) use floats;

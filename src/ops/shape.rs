@@ -1,0 +1,555 @@
+//! Operators that move elements, and those that make shapes and constants.
+
+use super::array::{count, each};
+use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, refuse};
+use super::number::{Number, numbers};
+use super::view::{View, around, expand};
+use super::{Array, Call, Data, Element, ElementType, Operator};
+
+/// The operators of this file.
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new("Identity", |call| Ok(vec![call.input(0)?.clone()])),
+    Operator::new("Shape", shape),
+    Operator::new("Size", |call| Ok(vec![Array::scalar(call.input(0)?.len() as i64)])),
+    Operator::new("Reshape", reshape),
+    Operator::new("Flatten", flatten),
+    Operator::new("Squeeze", squeeze),
+    Operator::new("Unsqueeze", unsqueeze),
+    Operator::new("Transpose", transpose),
+    Operator::new("Expand", |call| {
+        let (x, shape) = (call.input(0)?, call.integers(1)?.unwrap_or_default());
+        let dims = super::view::broadcast_dims(x.dims(), &dims(&shape)?)?;
+        Ok(vec![expand(x, &dims)?])
+    }),
+    Operator::new("Tile", tile),
+    Operator::new("Concat", concat),
+    Operator::new("Split", split),
+    Operator::new("Slice", slice),
+    Operator::new("Pad", pad),
+    Operator::new("CenterCropPad", center_crop_pad),
+    Operator::new("DepthToSpace", depth_to_space),
+    Operator::new("SpaceToDepth", space_to_depth),
+    Operator::new("Constant", constant),
+    Operator::new("ConstantOfShape", constant_of_shape),
+    Operator::new("Range", range),
+    Operator::new("EyeLike", eye_like),
+    Operator::new("Trilu", trilu),
+    Operator::new("ReverseSequence", reverse_sequence),
+    Operator::new("Dropout", dropout),
+];
+
+fn shape(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let dims = call.input(0)?.dims();
+    let rank = dims.len() as i64;
+    let bound = |at: i64| if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank) as usize;
+    let (start, end) = (bound(call.int("start", 0)?), bound(call.int("end", rank)?));
+    let part = dims.get(start..end).unwrap_or_default();
+    Ok(vec![Array::vector(part.iter().map(|&d| d as i64).collect())])
+}
+
+/// Before opset 5, the shape was an attribute.
+fn reshape(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let Some(shape) = call.input_or_ints(1, "shape")? else { refuse!("no shape is given") };
+    let dims = reshaped(x.dims(), &shape, call.flag("allowzero", false)?)?;
+    Ok(vec![x.clone().with_dims(dims).expect("as many elements as before")])
+}
+
+/// The dimensions that a shape with `0` ("as before") and `-1` ("what is left") stands for.
+pub(crate) fn reshaped(from: &[usize], shape: &[i64], allow_zero: bool) -> OpResult<Vec<usize>> {
+    let len = count(from).unwrap_or(0);
+    let (mut to, mut open) = (Vec::with_capacity(shape.len()), None);
+    for (i, &dim) in shape.iter().enumerate() {
+        to.push(match dim {
+            -1 if open.is_none() => {
+                open = Some(i);
+                1
+            }
+            0 if !allow_zero => match from.get(i) {
+                Some(&dim) => dim,
+                None => refuse!("dimension {i} of {shape:?} is that of the input, which has only {}", from.len()),
+            },
+            dim => match usize::try_from(dim) {
+                Ok(dim) => dim,
+                Err(_) => refuse!("dimension {i} of {shape:?} is {dim}"),
+            },
+        });
+    }
+    let known = count(&to);
+    if let (Some(open), Some(known)) = (open, known) {
+        if known == 0 || !len.is_multiple_of(known) {
+            refuse!("{from:?} has {len} elements, no multiple of what {shape:?} makes");
+        }
+        to[open] = len / known;
+    }
+    if count(&to) != Some(len) {
+        refuse!("{from:?} has {len} elements, which do not fit {shape:?}");
+    }
+    Ok(to)
+}
+
+fn flatten(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let at = call.int("axis", 1)?;
+    let at = if at == x.rank() as i64 { x.rank() } else { axis(at, x.rank())? };
+    let dims = [x.dims()[..at].iter().product(), x.dims()[at..].iter().product::<usize>()];
+    Ok(vec![x.clone().with_dims(dims).expect("as many elements as before")])
+}
+
+fn squeeze(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let gone = match call.input_or_ints(1, "axes")? {
+        Some(named) => axes(&named, x.rank())?,
+        None => (0..x.rank()).filter(|&i| x.dims()[i] == 1).collect(),
+    };
+    if let Some(&i) = gone.iter().find(|&&i| x.dims()[i] != 1) {
+        refuse!("axis {i} of {:?} has {} elements, but only 1 can be left out", x.dims(), x.dims()[i]);
+    }
+    let dims: Vec<usize> = (0..x.rank()).filter(|i| !gone.contains(i)).map(|i| x.dims()[i]).collect();
+    Ok(vec![x.clone().with_dims(dims).expect("dimensions of 1 change no number")])
+}
+
+fn unsqueeze(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let Some(named) = call.input_or_ints(1, "axes")? else { refuse!("no axes are given") };
+    let rank = x.rank() + named.len();
+    let new = axes(&named, rank)?;
+    let mut old = x.dims().iter();
+    let dims: Vec<usize> =
+        (0..rank).map(|i| if new.contains(&i) { 1 } else { *old.next().expect("the ranks add up") }).collect();
+    Ok(vec![x.clone().with_dims(dims).expect("dimensions of 1 change no number")])
+}
+
+fn transpose(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let order: Vec<usize> = match call.ints("perm")? {
+        Some(perm) => {
+            let order = perm.iter().map(|&i| axis(i, x.rank())).collect::<OpResult<Vec<_>>>()?;
+            if axes(perm, x.rank())?.len() != x.rank() {
+                refuse!("perm {perm:?} names {} of {} dimensions", perm.len(), x.rank());
+            }
+            order
+        }
+        None => (0..x.rank()).rev().collect(),
+    };
+    Ok(vec![View::of(x.dims()).permute(&order).array(x)?])
+}
+
+/// Before opset 6, one axis was tiled.
+fn tile(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let repeats = call.integers(1)?.unwrap_or_default();
+    let repeats = match call.integers(2)? {
+        Some(at) if call.opset < 6 => {
+            let at = axis(at.first().copied().unwrap_or(0), x.rank())?;
+            (0..x.rank()).map(|i| if i == at { repeats.first().copied().unwrap_or(1) } else { 1 }).collect()
+        }
+        _ => repeats,
+    };
+    if repeats.len() != x.rank() {
+        refuse!("{} repeats, but there are {} dimensions", repeats.len(), x.rank());
+    }
+    let repeats = dims(&repeats)?;
+    let [mut apart, mut repeated, mut joined] = [vec![], vec![], vec![]];
+    for (&dim, &times) in x.dims().iter().zip(&repeats) {
+        apart.extend([1, dim]);
+        repeated.extend([times, dim]);
+        joined.push(dim.saturating_mul(times));
+    }
+    let tiled = View::of(&apart).broadcast(&repeated)?.array(x)?;
+    Ok(vec![tiled.with_dims(joined).expect("as many elements as before")])
+}
+
+/// Before opset 4, the axis was 1 by default.
+fn concat(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let all = (0..call.inputs.len()).map(|i| call.input(i)).collect::<OpResult<Vec<_>>>()?;
+    let Some(first) = all.first() else { refuse!("input 0 is missing") };
+    let at = axis(call.int("axis", 1)?, first.rank())?;
+    Ok(vec![joined(&all, at)?])
+}
+
+/// Arrays one after the other along an axis.
+pub(crate) fn joined(all: &[&Array], at: usize) -> OpResult<Array> {
+    let first = all[0];
+    let mut dims = first.dims().to_vec();
+    dims[at] = 0;
+    for next in all {
+        let agree = next.rank() == dims.len() && (0..dims.len()).all(|i| i == at || next.dims()[i] == dims[i]);
+        if !agree {
+            refuse!("{:?} and {:?} do not agree beside axis {at}", first.dims(), next.dims());
+        }
+        dims[at] += next.dims()[at];
+    }
+    let [outer, _, _] = around(&dims, at);
+    fn of<T: Element>(_: &[T], all: &[&Array], outer: usize, dims: Vec<usize>) -> OpResult<Array> {
+        let mut parts = Vec::new();
+        for next in all {
+            match next.elements::<T>() {
+                Some(part) => parts.push(part),
+                None => refuse!("elements of the types {} and {}", T::TYPE, next.element()),
+            }
+        }
+        let mut to = Vec::with_capacity(checked_count(&dims)?);
+        for o in 0..outer {
+            for part in &parts {
+                let row = part.len() / outer;
+                to.extend_from_slice(&part[o * row..][..row]);
+            }
+        }
+        Ok(Array::of(dims, to))
+    }
+    each!(first.data(), v => of(v, all, outer, dims))
+}
+
+fn split(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let at = axis(call.int("axis", 0)?, x.rank())?;
+    let len = x.dims()[at];
+    let sizes: Vec<usize> = match call.input_or_ints(1, "split")? {
+        Some(sizes) => dims(&sizes)?,
+        None => {
+            let parts = match call.optional_int("num_outputs")? {
+                Some(parts) if parts > 0 => parts as usize,
+                _ => call.outputs.max(1),
+            };
+            // The last part is the smaller one.
+            let each = len.div_ceil(parts);
+            (0..parts.min(len.max(call.outputs))).map(|i| each.min(len.saturating_sub(i * each))).collect()
+        }
+    };
+    if sizes.iter().sum::<usize>() != len {
+        refuse!("parts of {sizes:?}, but axis {at} has {len} elements");
+    }
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        let mut view = View::of(x.dims());
+        view.slice(at, start, 1, size);
+        parts.push(view.array(x)?);
+        start += size;
+    }
+    Ok(parts)
+}
+
+/// Before opset 10, starts and ends were attributes.
+fn slice(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let (Some(starts), Some(ends)) = (call.input_or_ints(1, "starts")?, call.input_or_ints(2, "ends")?) else {
+        refuse!("no starts or ends are given");
+    };
+    let named = call.input_or_ints(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = call.integers(4)?.unwrap_or_else(|| vec![1; starts.len()]);
+    if ends.len() != starts.len() || named.len() != starts.len() || steps.len() != starts.len() {
+        let lens = [starts.len(), ends.len(), named.len(), steps.len()];
+        refuse!("starts, ends, axes and steps have {lens:?} elements, but should have the same number");
+    }
+    axes(&named, x.rank())?;
+    let mut view = View::of(x.dims());
+    for i in 0..starts.len() {
+        let at = axis(named[i], x.rank())?;
+        let (start, count) = span(x.dims()[at], starts[i], ends[i], steps[i])?;
+        view.slice(at, start, steps[i] as isize, count);
+    }
+    Ok(vec![view.array(x)?])
+}
+
+/// The first element and the number of elements of `start..end` with a step, by Python's rule.
+pub(crate) fn span(len: usize, start: i64, end: i64, step: i64) -> OpResult<(usize, usize)> {
+    let n = len as i64;
+    let from_front = |at: i64| if at < 0 { at.saturating_add(n) } else { at };
+    Ok(match step {
+        0 => refuse!("a step of 0"),
+        1.. => {
+            let (start, end) = (from_front(start).clamp(0, n), from_front(end).clamp(0, n));
+            (start as usize, ((end - start).max(0) as u64).div_ceil(step as u64) as usize)
+        }
+        _ => {
+            let (start, end) = (from_front(start).clamp(-1, n - 1), from_front(end).clamp(-1, n - 1));
+            (start.max(0) as usize, ((start - end).max(0) as u64).div_ceil(step.unsigned_abs()) as usize)
+        }
+    })
+}
+
+/// Where the elements of a longer axis come from; `None` is the constant.
+fn pad_axis(len: usize, before: i64, after: i64, mode: &str) -> OpResult<Vec<Option<usize>>> {
+    let n = len as i64;
+    let to = match n.checked_add(before).and_then(|to| to.checked_add(after)) {
+        Some(to) if to >= 0 => to as usize,
+        _ => refuse!("padding of {before} and {after} leaves nothing of {len} elements"),
+    };
+    checked_count(&[to])?;
+    if len == 0 && mode != "constant" && to > 0 {
+        refuse!("there is nothing to pad with: the axis has no elements");
+    }
+    (0..to as i64)
+        .map(|i| i - before)
+        .map(|i| {
+            Ok(match mode {
+                _ if (0..n).contains(&i) => Some(i as usize),
+                "constant" => None,
+                "edge" => Some(i.clamp(0, n - 1) as usize),
+                "wrap" => Some(i.rem_euclid(n) as usize),
+                "reflect" if n == 1 => Some(0),
+                "reflect" => {
+                    let i = i.rem_euclid(2 * (n - 1));
+                    Some(i.min(2 * (n - 1) - i) as usize)
+                }
+                other => refuse!("mode is {other:?}, but it can be constant, edge, reflect or wrap"),
+            })
+        })
+        .collect()
+}
+
+/// Elements by index along an axis, or `fill` where there is no index.
+fn take_or<T: Clone>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[Option<usize>], fill: &T) -> Vec<T> {
+    let mut to = Vec::with_capacity(outer * indices.len() * inner);
+    for o in 0..outer {
+        for index in indices {
+            match index {
+                Some(i) => to.extend_from_slice(&from[(o * len + i) * inner..][..inner]),
+                None => to.extend(std::iter::repeat_n(fill.clone(), inner)),
+            }
+        }
+    }
+    to
+}
+
+fn padded(x: &Array, pads: &[(i64, i64)], mode: &str, fill: Option<&Array>) -> OpResult<Array> {
+    fn of<T: Element>(
+        v: &[T],
+        dims: &[usize],
+        pads: &[(i64, i64)],
+        mode: &str,
+        fill: Option<&Array>,
+    ) -> OpResult<Array> {
+        let fill = match fill.map(|fill| fill.elements::<T>().and_then(<[T]>::first)) {
+            None => T::default(),
+            Some(Some(fill)) => fill.clone(),
+            Some(None) => refuse!("the padding is not one element of type {}", T::TYPE),
+        };
+        let (mut elements, mut dims) = (v.to_vec(), dims.to_vec());
+        for (at, &(before, after)) in pads.iter().enumerate() {
+            if (before, after) == (0, 0) {
+                continue;
+            }
+            let indices = pad_axis(dims[at], before, after, mode)?;
+            let from = around(&dims, at);
+            dims[at] = indices.len();
+            checked_count(&dims)?;
+            elements = take_or(&elements, from, &indices, &fill);
+        }
+        Ok(Array::of(dims, elements))
+    }
+    each!(x.data(), v => of(v, x.dims(), pads, mode, fill))
+}
+
+/// Before opset 11, pads and value were attributes; before opset 2, `paddings`.
+fn pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let old = if call.opset < 2 { "paddings" } else { "pads" };
+    let Some(pads) = call.input_or_ints(1, old)? else { refuse!("no pads are given") };
+    let named = call.integers(3)?.unwrap_or_else(|| (0..x.rank() as i64).collect());
+    if pads.len() != 2 * named.len() {
+        refuse!("{} pads, but {} axes need {}", pads.len(), named.len(), 2 * named.len());
+    }
+    axes(&named, x.rank())?;
+    let mut all = vec![(0, 0); x.rank()];
+    for (i, &at) in named.iter().enumerate() {
+        all[axis(at, x.rank())?] = (pads[i], pads[named.len() + i]);
+    }
+    let attribute;
+    let fill = match call.optional(2) {
+        Some(fill) => Some(fill),
+        None if call.attributes.get("value").is_some() => {
+            attribute = super::cast(&Array::scalar(call.float("value", 0.0)?), x.element())?;
+            Some(&attribute)
+        }
+        None => None,
+    };
+    Ok(vec![padded(x, &all, call.text("mode", "constant")?, fill)?])
+}
+
+fn center_crop_pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let shape = dims(&call.integers(1)?.unwrap_or_default())?;
+    let named = call.ints("axes")?.map_or_else(|| (0..x.rank() as i64).collect(), <[i64]>::to_vec);
+    if shape.len() != named.len() {
+        refuse!("{} dimensions, but {} axes", shape.len(), named.len());
+    }
+    let mut pads = vec![(0, 0); x.rank()];
+    for (&at, &to) in named.iter().zip(&shape) {
+        let at = axis(at, x.rank())?;
+        let more = to as i64 - x.dims()[at] as i64;
+        // The odd pixel is padded, or cut, behind.
+        let before = if more < 0 { -(-more / 2) } else { more / 2 };
+        pads[at] = (before, more - before);
+    }
+    Ok(vec![padded(x, &pads, "constant", None)?])
+}
+
+fn four(x: &Array) -> OpResult<[usize; 4]> {
+    match x.dims().try_into() {
+        Ok(dims) => Ok(dims),
+        Err(_) => refuse!("dimensions {:?}, but [n, c, h, w] is needed", x.dims()),
+    }
+}
+
+fn block(call: &Call<'_>) -> OpResult<usize> {
+    match call.int("blocksize", 0)? {
+        block @ 1..=0xffff => Ok(block as usize),
+        other => refuse!("blocksize is {other}"),
+    }
+}
+
+fn depth_to_space(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, b) = (call.input(0)?, block(call)?);
+    let [n, c, h, w] = four(x)?;
+    if !c.is_multiple_of(b * b) {
+        refuse!("{c} channels, no multiple of {}", b * b);
+    }
+    let to = c / (b * b);
+    let view = match call.text("mode", "DCR")? {
+        "DCR" => View::of(&[n, b, b, to, h, w]).permute(&[0, 3, 4, 1, 5, 2]),
+        "CRD" => View::of(&[n, to, b, b, h, w]).permute(&[0, 1, 4, 2, 5, 3]),
+        other => refuse!("mode is {other:?}, but it can be DCR or CRD"),
+    };
+    Ok(vec![view.array(x)?.with_dims([n, to, h * b, w * b]).expect("as many elements as before")])
+}
+
+fn space_to_depth(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, b) = (call.input(0)?, block(call)?);
+    let [n, c, h, w] = four(x)?;
+    if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
+        refuse!("{h}x{w} pixels, no multiple of {b}x{b}");
+    }
+    let view = View::of(&[n, c, h / b, b, w / b, b]).permute(&[0, 3, 5, 1, 2, 4]);
+    Ok(vec![view.array(x)?.with_dims([n, c * b * b, h / b, w / b]).expect("as many elements as before")])
+}
+
+fn constant(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    for (name, value) in call.attributes.iter() {
+        return Ok(vec![match (name, value) {
+            ("value", Attribute::Array(array)) => array.clone(),
+            ("value_float", Attribute::Float(value)) => Array::scalar(*value),
+            ("value_floats", Attribute::Floats(values)) => Array::vector(values.clone()),
+            ("value_int", Attribute::Int(value)) => Array::scalar(*value),
+            ("value_ints", Attribute::Ints(values)) => Array::vector(values.clone()),
+            ("value_string", Attribute::Text(value)) => Array::scalar(value.clone()),
+            ("value_strings", Attribute::Texts(values)) => Array::vector(values.clone()),
+            _ => continue,
+        }]);
+    }
+    refuse!("there is no value of a form that this crate reads");
+}
+
+fn constant_of_shape(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let dims = dims(&call.integers(0)?.unwrap_or_default())?;
+    let zero = Array::vector(vec![0f32]);
+    let value = match call.attributes.get("value") {
+        None => &zero,
+        Some(Attribute::Array(value)) if value.len() == 1 => value,
+        Some(_) => refuse!("the value is not one element"),
+    };
+    Ok(vec![each!(value.data(), v => Array::of(dims.clone(), vec![v[0].clone(); checked_count(&dims)?]))])
+}
+
+fn range(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    fn of<T: Number>(call: &Call<'_>, start: &[T]) -> OpResult<Vec<Array>> {
+        let (limit, delta) = (call.elements::<T>(1)?, call.elements::<T>(2)?);
+        let ([start], [limit], [delta]) = (start, limit, delta) else {
+            refuse!("start, limit and delta should be one element each");
+        };
+        if *delta == T::ZERO {
+            refuse!("a step of 0");
+        }
+        let len = if T::INTEGER {
+            let (from, to, step) = (start.i64() as i128, limit.i64() as i128, delta.i64() as i128);
+            let (distance, step) = if step < 0 { (from - to, -step) } else { (to - from, step) };
+            (distance.max(0) + step - 1) / step
+        } else {
+            ((limit.f64() - start.f64()) / delta.f64()).ceil().max(0.0) as i128
+        };
+        let len = checked_count(&[usize::try_from(len).unwrap_or(usize::MAX)])?;
+        Ok(vec![Array::vector((0..len as i64).map(|i| start.add(delta.mul(T::from_i64(i)))).collect())])
+    }
+    let start = call.input(0)?;
+    numbers!(start.data(), v => of(call, v), other => refuse!("elements of type {other}, but numbers are needed"))
+}
+
+fn eye_like(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let [rows, cols] = match x.dims().try_into() {
+        Ok(dims) => dims,
+        Err(_) => refuse!("dimensions {:?}, but two are needed", x.dims()),
+    };
+    let element = match call.optional_int("dtype")? {
+        None => x.element(),
+        Some(code) => match ElementType::from_code(code) {
+            Some(element) => element,
+            None => refuse!("elements of type number {code}, which this crate lacks"),
+        },
+    };
+    let k = call.int("k", 0)?;
+    let on = |i: usize| (i % cols) as i64 == ((i / cols) as i64).saturating_add(k);
+    let ones = Array::of([rows, cols], (0..rows * cols).map(|i| i64::from(on(i))).collect());
+    Ok(vec![super::cast(&ones, element)?])
+}
+
+fn trilu(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let [.., rows, cols] = *x.dims() else { refuse!("dimensions {:?}, but two are needed", x.dims()) };
+    let k = call.integers(1)?.and_then(|k| k.first().copied()).unwrap_or(0);
+    let upper = call.flag("upper", true)?;
+    let keeps = |i: usize| {
+        let (row, col) = ((i / cols % rows) as i64, (i % cols) as i64);
+        let diagonal = row.saturating_add(k);
+        if upper { col >= diagonal } else { col <= diagonal }
+    };
+    Ok(vec![each!(x.data(), v => {
+        let kept = v.iter().enumerate().map(|(i, v)| if keeps(i) { v.clone() } else { Default::default() });
+        Array::of(x.dims(), kept.collect())
+    })])
+}
+
+fn reverse_sequence(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let lens = dims(&call.integers(1)?.unwrap_or_default())?;
+    let (batch, time) = (call.int("batch_axis", 1)?, call.int("time_axis", 0)?);
+    if !matches!((batch, time), (0, 1) | (1, 0)) || x.rank() < 2 {
+        refuse!("batch_axis {batch} and time_axis {time}, but they are 0 and 1, of two dimensions or more");
+    }
+    let [d0, d1] = [x.dims()[0], x.dims()[1]];
+    let (batches, times) = if batch == 0 { (d0, d1) } else { (d1, d0) };
+    if lens.len() != batches || lens.iter().any(|&l| l > times) {
+        refuse!("lengths {lens:?} for {batches} sequences of {times} elements");
+    }
+    let inner = x.dims()[2..].iter().product::<usize>();
+    let source = |i: usize, j: usize| {
+        let (b, t) = if batch == 0 { (i, j) } else { (j, i) };
+        let t = if t < lens[b] { lens[b] - 1 - t } else { t };
+        if batch == 0 { b * d1 + t } else { t * d1 + b }
+    };
+    Ok(vec![each!(x.data(), v => {
+        let mut to = Vec::with_capacity(v.len());
+        for i in 0..d0 {
+            for j in 0..d1 {
+                to.extend_from_slice(&v[source(i, j) * inner..][..inner]);
+            }
+        }
+        Array::of(x.dims(), to)
+    })])
+}
+
+/// What inference makes of it: nothing.
+fn dropout(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let ratio = match call.optional(1) {
+        Some(ratio) => super::cast(ratio, ElementType::F32)?.elements::<f32>().and_then(|r| r.first().copied()),
+        None => Some(call.float("ratio", 0.5)?),
+    };
+    let training = matches!(call.optional(2).map(Array::data), Some(Data::Bool(v)) if v.first() == Some(&true));
+    if training && ratio != Some(0.0) {
+        refuse!("dropout in training is random");
+    }
+    Ok(vec![x.clone(), Array::of(x.dims(), vec![true; x.len()])])
+}

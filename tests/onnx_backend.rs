@@ -1,0 +1,236 @@
+//! ONNX's own tests: each a model with inputs and the outputs that it must have.
+//!
+//! `SWATH_ONNX_TESTS` names the folder `onnx/backend/test/data` of the Python package `onnx` (1.22.0). Unset, nothing is tested,
+//! and the test says so. What is out of scope is listed by operator or type, with the reason.
+#![cfg(feature = "onnx")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use swath::onnx::{External, Interpreter, ModelProto, TensorProto, ValueType};
+use swath::ops::{Array, Data, ElementType};
+
+/// Operators that are out of scope, by the reason.
+const OUT_OF_SCOPE: &[(&str, &[&str])] = &[
+    (
+        "its result is random",
+        &["Bernoulli", "RandomUniformLike", "RandomNormalLike", "RandomNormal", "RandomUniform", "Multinomial"],
+    ),
+    ("it works on text", &["StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer"]),
+    (
+        "it works on sequences, which no convolutional network holds",
+        &[
+            "SequenceAt",
+            "SequenceConstruct",
+            "SequenceEmpty",
+            "SequenceErase",
+            "SequenceInsert",
+            "SequenceLength",
+            "SequenceMap",
+            "ConcatFromSequence",
+            "SplitToSequence",
+        ],
+    ),
+    ("it works on optional values", &["Optional", "OptionalHasElement", "OptionalGetElement"]),
+    ("it decodes pictures, which the feature `image` does", &["ImageDecoder"]),
+    (
+        "it is a step of training",
+        &[
+            "ai.onnx.preview.training.Adagrad",
+            "ai.onnx.preview.training.Adam",
+            "ai.onnx.preview.training.Gradient",
+            "ai.onnx.preview.training.Momentum",
+        ],
+    ),
+    (
+        "it is of classical machine learning",
+        &[
+            "ai.onnx.ml.ArrayFeatureExtractor",
+            "ai.onnx.ml.Binarizer",
+            "ai.onnx.ml.LabelEncoder",
+            "ai.onnx.ml.TreeEnsemble",
+        ],
+    ),
+    ("it is for sound", &["DFT", "STFT", "MelWeightMatrix", "HannWindow", "HammingWindow", "BlackmanWindow"]),
+    (
+        "it is for language models",
+        &["ai.onnx.preview.FlexAttention", "LinearAttention", "CausalConvWithState", "Attention"],
+    ),
+];
+
+/// Tests that are out of scope by themselves.
+const TESTS_OUT_OF_SCOPE: &[(&str, &str)] = &[
+    ("test_scan_sum", "Scan of opset 8, which no converter writes any more"),
+    ("test_training_dropout", "dropout in training is random"),
+    ("test_training_dropout_default", "dropout in training is random"),
+    ("test_training_dropout_default_mask", "dropout in training is random"),
+    ("test_training_dropout_mask", "dropout in training is random"),
+];
+
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed(String),
+}
+
+/// The element types of tensors that this crate lacks, in a tensor file.
+fn read_tensor(path: &Path) -> Result<Array, Outcome> {
+    let bytes = std::fs::read(path).unwrap();
+    let tensor = TensorProto::read(&bytes).map_err(|_| Outcome::Skipped("values that are no tensors".into()))?;
+    match tensor.element() {
+        Some(_) => tensor.array(&External::Refused).map_err(|e| Outcome::Failed(format!("{}: {e}", path.display()))),
+        None => Err(Outcome::Skipped("element types of 8 bits or fewer, or complex ones".into())),
+    }
+}
+
+/// Files `input_0.pb`, `input_1.pb` and so on.
+fn numbered(folder: &Path, name: &str) -> Vec<PathBuf> {
+    (0..).map(|i| folder.join(format!("{name}_{i}.pb"))).take_while(|p| p.exists()).collect()
+}
+
+fn close(actual: f64, expected: f64, relative: f64) -> bool {
+    actual == expected
+        || (actual.is_nan() && expected.is_nan())
+        || (actual - expected).abs() <= 1e-7 + relative * expected.abs()
+}
+
+fn compare(actual: &Array, expected: &Array, relative: f64) -> Result<(), String> {
+    if actual.dims() != expected.dims() || actual.element() != expected.element() {
+        let (a, e) = (actual, expected);
+        return Err(format!("{:?} {} instead of {:?} {}", a.dims(), a.element(), e.dims(), e.element()));
+    }
+    let floats = |array: &Array| -> Option<Vec<f64>> {
+        Some(match array.data() {
+            Data::F32(v) => v.iter().map(|&v| v.into()).collect(),
+            Data::F64(v) => v.clone(),
+            Data::F16(v) => v.iter().map(|&v| v.into()).collect(),
+            Data::Bf16(v) => v.iter().map(|&v| v.into()).collect(),
+            _ => return None,
+        })
+    };
+    // Types of few bits round where the test's own arithmetic rounds otherwise.
+    let relative = match expected.element() {
+        ElementType::F16 => relative.max(2e-3),
+        ElementType::Bf16 => relative.max(1e-2),
+        _ => relative,
+    };
+    match (floats(actual), floats(expected)) {
+        (Some(a), Some(e)) => match (0..a.len()).find(|&i| !close(a[i], e[i], relative)) {
+            None => Ok(()),
+            Some(i) => Err(format!("element {i} of {:?} is {} instead of {}", actual.dims(), a[i], e[i])),
+        },
+        _ if actual == expected => Ok(()),
+        _ => Err(format!("{:?} instead of {:?}", actual.data(), expected.data()).chars().take(200).collect()),
+    }
+}
+
+fn out_of_scope(model: &ModelProto<'_>) -> Option<String> {
+    for node in &model.graph.nodes {
+        let name =
+            if node.domain.is_empty() { node.op_type.to_string() } else { format!("{}.{}", node.domain, node.op_type) };
+        for (reason, operators) in OUT_OF_SCOPE {
+            if operators.contains(&name.as_str()) {
+                return Some(format!("{name}: {reason}"));
+            }
+        }
+    }
+    let infos = model.graph.inputs.iter().chain(&model.graph.outputs);
+    infos.into_iter().find_map(|info| match &info.ty {
+        ValueType::Other(kind) => Some(format!("a value that is a {kind}")),
+        ValueType::Tensor { element: None, .. } => Some("element types of 8 bits or fewer, or complex ones".into()),
+        _ => None,
+    })
+}
+
+fn run(folder: &Path) -> Outcome {
+    let name = folder.file_name().unwrap().to_string_lossy();
+    if let Some((_, reason)) = TESTS_OUT_OF_SCOPE.iter().find(|(test, _)| *test == name) {
+        return Outcome::Skipped((*reason).into());
+    }
+    let bytes = std::fs::read(folder.join("model.onnx")).unwrap();
+    let model = match ModelProto::read(&bytes) {
+        Ok(model) => model,
+        Err(e) => return Outcome::Failed(e.to_string()),
+    };
+    if let Some(reason) = out_of_scope(&model) {
+        return Outcome::Skipped(reason);
+    }
+    let interpreter = match Interpreter::new(model, External::beside(&folder.join("model.onnx"))) {
+        Ok(interpreter) => interpreter,
+        Err(e) => return Outcome::Failed(e.to_string()),
+    };
+    let graph = &interpreter.model().graph;
+    let mut sets = 0;
+    for set in (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|p| p.exists()) {
+        sets += 1;
+        let mut inputs = Vec::new();
+        for (path, info) in numbered(&set, "input").iter().zip(&graph.inputs) {
+            match read_tensor(path) {
+                Ok(array) => inputs.push((info.name, array)),
+                Err(outcome) => return outcome,
+            }
+        }
+        let outputs = match interpreter.run(inputs) {
+            Ok(outputs) => outputs,
+            Err(e) => return Outcome::Failed(e.to_string()),
+        };
+        for (path, (name, actual)) in numbered(&set, "output").iter().zip(&outputs) {
+            let expected = match read_tensor(path) {
+                Ok(array) => array,
+                Err(outcome) => return outcome,
+            };
+            if let Err(e) = compare(actual, &expected, 1e-3) {
+                return Outcome::Failed(format!("output `{name}`: {e}"));
+            }
+        }
+    }
+    if sets == 0 { Outcome::Failed("there is no test data".into()) } else { Outcome::Passed }
+}
+
+/// Runs all tests of a kind; at least `least` must pass, and none may fail.
+fn kind(kind: &str, least: usize) {
+    let Some(folder) = std::env::var_os("SWATH_ONNX_TESTS") else {
+        println!("skipped: SWATH_ONNX_TESTS names no folder (onnx/backend/test/data of the Python package)");
+        return;
+    };
+    let mut tests: Vec<PathBuf> = std::fs::read_dir(Path::new(&folder).join(kind))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.join("model.onnx").exists())
+        .collect();
+    tests.sort();
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for test in &tests {
+        let name = test.file_name().unwrap().to_string_lossy().into_owned();
+        match run(test) {
+            Outcome::Passed => passed += 1,
+            Outcome::Skipped(reason) => skipped.entry(reason).or_default().push(name),
+            Outcome::Failed(why) => failed.push(format!("{name}: {why}")),
+        }
+    }
+    for (reason, names) in &skipped {
+        println!("out of scope ({reason}): {}", names.join(" "));
+    }
+    failed.iter().for_each(|f| println!("FAILED {f}"));
+    let out: usize = skipped.values().map(Vec::len).sum();
+    println!("{kind}: {passed} of {} passed, {out} are out of scope, {} failed", tests.len(), failed.len());
+    assert!(failed.is_empty(), "{} tests failed", failed.len());
+    assert!(passed >= least, "{passed} tests passed, but {least} should");
+}
+
+#[test]
+fn node_tests_pass() {
+    kind("node", 1384);
+}
+
+#[test]
+fn converted_pytorch_models_pass() {
+    kind("pytorch-converted", 82);
+}
+
+#[test]
+fn pytorch_operators_pass() {
+    kind("pytorch-operator", 35);
+}
