@@ -168,7 +168,8 @@ impl Grid {
         let by_panels = if 4 * d.packed_len() > HEAVY_WEIGHTS { take(panels, wanted) } else { 1 };
         // Strips of rows would stream a panel's weights once each, and their inputs overlap (dilated: nearly all of it).
         let wanted = if by_panels.is_multiple_of(threads) { by_panels } else { wanted };
-        let images = take(s.n.div_ceil(d.blocking.images), wanted.div_ceil(by_panels));
+        // Images before strips, also of those that one pass takes together: a strip of few rows has a border in each image.
+        let images = take(s.n, wanted.div_ceil(by_panels));
         let strips = take(strips, wanted.div_ceil(by_panels * images));
         // As many parts for each thread: 7 equal parts would keep two threads busy for the time of 8.
         let strips = if strips > threads { strips - strips % threads } else { strips };
