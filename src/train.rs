@@ -9,6 +9,7 @@
 //! | [`schedule`] | learning rates over time: steps, cosine, warm-up, one-cycle, plateau, sequences of them |
 //! | [`clip`] | clipping of gradients by norm and by value |
 //! | [`average`] | [`WeightAverage`]: the exponential moving average of the weights |
+//! | [`checkpoint`] | [`Checkpoint`]: a run at rest, in one file |
 //!
 //! ```
 //! use swath::train::{Adjust, Optimization, Rates, Sgd, schedule::{Schedule, StepLr}};
@@ -28,12 +29,14 @@
 //! ```
 
 pub mod average;
+pub mod checkpoint;
 pub mod clip;
 pub mod optimization;
 pub mod optimizer;
 pub mod schedule;
 
 pub use average::WeightAverage;
+pub use checkpoint::{Checkpoint, Progress};
 pub use clip::Clip;
 pub use optimization::{Optimization, ParameterId, Select};
 pub use optimizer::{Adam, AdamW, Adjust, Optimizer, Rates, RmsProp, Sgd};

@@ -54,7 +54,7 @@ struct Registered {
 
 /// A parameter that was registered with an [`Optimization`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParameterId(usize);
+pub struct ParameterId(pub(super) usize);
 
 /// Which parameters a group has.
 #[derive(Clone, Debug, PartialEq, Eq)]
