@@ -23,6 +23,8 @@
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
 //! | 3 | [`arith`] | arithmetic with broadcasting, sums over axes, PReLU, forward and backward |
+//! | 3 | [`resample`] | interpolation and padding, forward and backward |
+//! | 3 | [`shuffle`], [`dropout`] | pixel shuffle and unshuffle; dropout without a stored mask |
 //! | 3 | [`softmax`] | softmax and log-softmax over any axis, cross-entropy, forward and backward |
 //! | 3 | [`norm`] | batch, group, instance and layer normalisation, forward and backward |
 //! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
@@ -65,6 +67,7 @@ pub mod backward_weights;
 pub mod bf16x6;
 pub mod depthwise;
 pub mod direct;
+pub mod dropout;
 pub mod epilogue;
 pub mod exec;
 pub mod gemm;
@@ -77,7 +80,9 @@ pub mod probe;
 pub mod reference;
 mod region;
 pub mod registry;
+pub mod resample;
 pub mod shape;
+pub mod shuffle;
 mod slices;
 pub mod softmax;
 pub mod tile;

@@ -7,6 +7,7 @@ mod gemm;
 mod norm;
 mod numeric;
 mod pool;
+mod resample;
 mod softmax;
 
 pub use act::{activation, activation_gradient, erf, erfc, log_softmax, softmax};
@@ -19,4 +20,5 @@ pub use pool::{
     adaptive_avg_pool2d, adaptive_avg_pool2d_gradient, adaptive_max_pool2d, avg_pool2d, avg_pool2d_gradient,
     max_pool2d, max_pool2d_gradient,
 };
+pub use resample::{Taps, pad_taps, resample, resample_gradient, resize_taps};
 pub use softmax::{cross_entropy, cross_entropy_gradient, log_softmax_axis, softmax_axis, softmax_axis_gradient};

@@ -92,6 +92,18 @@ pub enum ShapeError {
         /// Outputs without padding.
         full: usize,
     },
+    /// Padding by a mode that has not so many pixels to take.
+    #[error("along the {axis} the padding is {padding}, but an image of {input} allows at most {most} in this mode")]
+    PadTooLarge {
+        /// `height` or `width`.
+        axis: &'static str,
+        /// The larger padding of the two sides.
+        padding: usize,
+        /// Extent of the image.
+        input: usize,
+        /// The most that is allowed.
+        most: usize,
+    },
     /// A product of extents is beyond what memory can hold.
     #[error("the {what} would have more than {limit} elements")]
     Overflow {

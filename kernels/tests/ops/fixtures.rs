@@ -14,7 +14,9 @@ use swath_kernels::norm::{
 
 use swath_kernels::pass::Place;
 use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
+use swath_kernels::resample::{Filter, Resample, Size};
 use swath_kernels::shape::PoolShape;
+use swath_kernels::shuffle::Shuffle;
 use swath_kernels::softmax::{Axis, CrossEntropy, Targets};
 
 use crate::support::{at_levels, back, close, largest, to, wide};
@@ -456,5 +458,38 @@ fn prelu_and_products() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn interpolation() {
+    let check = |case: &Case<'_>| {
+        let dims = case.dims("x");
+        let align_corners = case.params["align_corners"] == true;
+        let filter = match case.params["mode"].as_str().unwrap() {
+            "nearest" => Filter::Nearest,
+            "nearest-exact" => Filter::NearestExact,
+            "bilinear" => Filter::Bilinear { align_corners },
+            "bicubic" => Filter::Bicubic { align_corners },
+            mode => panic!("{mode}"),
+        };
+        let size = case.params["scale_factor"]
+            .as_f64()
+            .map_or_else(|| Size::To(pair(&case.params, "size")), |f| Size::By([f; 2]));
+        let output = Resample::resize(Layout::Nchw, dims, size, filter).unwrap().output();
+        pooled(case, output, |place, layout, x, y, dy, dx| {
+            let map = Resample::resize(layout, dims, size, filter).unwrap();
+            map.forward(place, x, y);
+            map.backward(place, dy, dx);
+        });
+    };
+    Cases::open("layers").each("interpolate_", 3, check);
+    Cases::open("gradients2").each("interpolate_", 8, check);
+    Cases::open("gradients2").each("pixel_shuffle", 1, |case| {
+        let shuffle = |layout| Shuffle::new(layout, case.dims("x"), 3).unwrap();
+        pooled(case, shuffle(Layout::Nchw).wide(), |place, layout, x, y, dy, dx| {
+            shuffle(layout).to_pixels(place, x, y);
+            shuffle(layout).to_channels(place, dy, dx);
+        });
     });
 }
