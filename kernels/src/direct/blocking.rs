@@ -161,6 +161,8 @@ impl Grid {
         // Parts that share pixels would each copy them: one for each thread.
         let wanted = if d.compact { threads } else { threads * 4 };
         let wanted = wanted.min((s.macs() / 200_000) as usize).max(1);
+        // As many parts for each thread: 3 equal parts would keep two threads busy for the time of 4.
+        let wanted = if wanted > threads { wanted - wanted % threads } else { wanted };
         let tile = d.tiles.rows.longest();
         let strips = if d.y.output == 1 { d.x.output.div_ceil(2 * tile) } else { d.y.output.div_ceil(3) };
         let take = |available: usize, wanted: usize| available.min(wanted).max(1);
@@ -171,7 +173,7 @@ impl Grid {
         // Images before strips, also of those that one pass takes together: a strip of few rows has a border in each image.
         let images = take(s.n, wanted.div_ceil(by_panels));
         let strips = take(strips, wanted.div_ceil(by_panels * images));
-        // As many parts for each thread: 7 equal parts would keep two threads busy for the time of 8.
+        // As many for each thread here too.
         let strips = if strips > threads { strips - strips % threads } else { strips };
         let panels = take(panels, wanted.div_ceil(images * strips));
         Self { images, strips, panels }
