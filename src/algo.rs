@@ -109,8 +109,8 @@ pub static ALGOS: &[Algo] = &[
         summary: "whole groups in a vector's lanes: depthwise and small groups",
         is_available: everywhere,
         plan: depthwise,
-        data: |r| gradient::turned(r, depthwise),
-        weights: gradient::no_weights,
+        data: |r| gradient::depthwise(r, depthwise),
+        weights: gradient::lanes,
     },
     Algo {
         name: "direct",
@@ -142,7 +142,7 @@ pub static ALGOS: &[Algo] = &[
         is_available: everywhere,
         plan: |r| winograd(r, Variant::F4),
         data: |r| gradient::turned(r, |r| winograd(r, Variant::F4)),
-        weights: gradient::no_weights,
+        weights: gradient::winograd_weights,
     },
     Algo {
         name: "winograd6",

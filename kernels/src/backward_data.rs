@@ -4,7 +4,7 @@
 //! dx[i] = sum over (oc, k, o) with o * s + k * d - p = i  of  dy[o] * w[oc, k]
 //!
 //! for each phase (y, x) of the stride, of those that meet a tap:
-//!   direct convolution of stride 1 and dilation d / gcd(s, d) of dy with every s / gcd(s, d)-th tap, turned,
+//!   convolution, direct or depthwise, of stride 1 and dilation d / gcd(s, d) of dy with every s / gcd(s, d)-th tap, turned,
 //!     which writes every s-th row and column of dx
 //! what meets no tap: activation(bias + residual), 0 for a gradient
 //! ```
@@ -17,9 +17,12 @@
 
 mod fill;
 mod phase;
+mod plan;
 
 use phase::{Axis, AxisPhase, Window};
+use plan::Plan;
 
+use crate::depthwise::Depthwise;
 use crate::direct::Direct;
 use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, for_each_part_with};
@@ -70,7 +73,7 @@ struct Phase {
     packed: usize,
 }
 
-/// A data gradient, planned: the phases of the stride, each a direct convolution. Holds no tensor.
+/// A data gradient, planned: the phases of the stride, each a direct or depthwise convolution. Holds no tensor.
 ///
 /// ```
 /// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
@@ -91,7 +94,7 @@ pub struct BackwardData {
     input: Layout,
     output: Layout,
     /// The phases' convolutions, each different one once.
-    plans: Vec<Direct>,
+    plans: Vec<Plan>,
     phases: Vec<Phase>,
     packed_len: usize,
     /// Whether some positions meet no tap.
@@ -104,26 +107,54 @@ impl BackwardData {
     /// # Errors
     /// Where a phase's sizes overflow, though those of the convolution do not.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, ShapeError> {
+        let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, ShapeError> {
+            let direct = Direct::within(&conv?, level, [input, output], strides, None);
+            Ok(Plan::Direct(Box::new(direct)))
+        };
+        Self::by(shape, level, [input, output], phase)
+    }
+
+    /// Plans it by depthwise convolutions, where one vector of input channels holds whole groups.
+    ///
+    /// # Errors
+    /// A reason, as for [`Depthwise::new`].
+    pub fn depthwise(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, String> {
+        let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, String> {
+            let conv = conv.map_err(|e| e.to_string())?;
+            Ok(Plan::Depthwise(Box::new(Depthwise::within(&conv, level, [input, output], strides, None)?)))
+        };
+        Self::by(shape, level, [input, output], phase)
+    }
+
+    /// Plans each phase by `plan`, which is given its convolution and the strides of its tensors.
+    fn by<E>(
+        shape: &ConvShape,
+        level: Level,
+        [input, output]: [Layout; 2],
+        plan: impl Fn(Result<ConvShape, ShapeError>, [Strides; 2]) -> Result<Plan, E>,
+    ) -> Result<Self, E> {
         shape.assert_consistent();
         let s = *shape;
         let (xs, ys) = (input.strides(s.output()), output.strides(s.input()));
         let lattice = Strides { row: s.sh * ys.row, px: s.sw * ys.px, ..ys };
         let mut this =
             Self { shape: s, level, input, output, plans: Vec::new(), phases: Vec::new(), packed_len: 0, holes: false };
-        let mut shapes: Vec<ConvShape> = Vec::new();
         for y in Axis::y(&s).phases() {
             for x in Axis::x(&s).phases() {
                 let (Some(wy), Some(wx)) = (y.window, x.window) else {
                     this.holes = true;
                     continue;
                 };
-                let conv = convolution(&s, &wy, &wx)?;
-                debug_assert_eq!(conv.output(), [s.n, s.ic, y.outputs, x.outputs]);
-                let plan = shapes.iter().position(|&c| c == conv).unwrap_or_else(|| {
-                    shapes.push(conv);
-                    this.plans.push(Direct::within(&conv, level, [input, output], [xs, lattice], None));
-                    shapes.len() - 1
-                });
+                let conv = convolution(&s, &wy, &wx);
+                let known = conv.as_ref().ok().and_then(|conv| this.plans.iter().position(|p| p.shape() == conv));
+                let plan = match known {
+                    Some(plan) => plan,
+                    None => {
+                        this.plans.push(plan(conv, [xs, lattice])?);
+                        this.plans.len() - 1
+                    }
+                };
+                debug_assert_eq!(this.plans[plan].shape().output(), [s.n, s.ic, y.outputs, x.outputs]);
                 this.phases.push(Phase {
                     plan,
                     x: wy.view[0] * xs.row + wx.view[0] * xs.px,
@@ -155,7 +186,7 @@ impl BackwardData {
 
     /// Multiply-adds done per multiply-add that counts: 1 except where groups are unaligned with blocks.
     pub fn waste(&self) -> f64 {
-        self.plans.iter().map(Direct::waste).fold(1.0, f64::max)
+        self.plans.iter().map(Plan::waste).fold(1.0, f64::max)
     }
 
     /// Floats of packed weights: phase after phase.
@@ -176,9 +207,14 @@ impl BackwardData {
         }
     }
 
+    /// Floats of scratch for one thread.
+    pub fn scratch_len(&self) -> usize {
+        self.plans.iter().map(Plan::scratch_len).max().unwrap_or(0)
+    }
+
     /// Computes `dx = activation(transposed convolution of dy + bias + residual)` on the executor's threads; a gradient has no
-    /// epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does. No scratch is
-    /// needed.
+    /// epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does. `scratch` holds
+    /// [`BackwardData::scratch_len`] floats for each thread that is to take part, at least for one.
     ///
     /// # Panics
     /// If a slice's length is not what the shape, the layouts and [`BackwardData::packed_len`] say.
@@ -204,18 +240,14 @@ impl BackwardData {
             fill::Fill { d: self, y: dx, finish }.all(executor);
         }
         let threads = executor.threads();
-        let job = |phase: &Phase| {
-            let plan = &self.plans[phase.plan];
-            let packed = &packed[phase.packed..][..plan.packed_len()];
-            plan.job(&dy[phase.x.min(dy.len())..], packed, finish, (dx, phase.y), threads)
-        };
         // As many parts for each phase; those that a small one lacks are empty.
         let most = self.plans.iter().map(|p| p.parts(threads)).max().unwrap_or(0);
-        for_each_part_with(executor, self.phases.len() * most, scratch, 0, |i, _| {
-            let job = job(&self.phases[i / most]);
-            if i % most < job.parts() {
-                job.part(i % most, &mut []);
-            }
+        for_each_part_with(executor, self.phases.len() * most, scratch, self.scratch_len(), |i, scratch| {
+            let phase = &self.phases[i / most];
+            let plan = &self.plans[phase.plan];
+            let packed = &packed[phase.packed..][..plan.packed_len()];
+            let dy = &dy[phase.x.min(dy.len())..];
+            plan.part((dy, packed), finish, (dx, phase.y), [threads, i % most], scratch);
         });
     }
 

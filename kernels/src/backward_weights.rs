@@ -4,9 +4,9 @@
 //! dw[oc][ic][ky][kx] = sum over (n, oy, ox)  x[n][ic][oy * sh + ky * dh - top][ox * sw + kx * dw - left] * dy[n][oc][oy][ox]
 //! db[oc]             = sum over (n, oy, ox)  dy[n][oc][oy][ox]
 //!
-//! for each slice of the pixels, for each chunk of the pairs (block of dy, block of x):      threads
-//!   for each segment of the slice, pair, tap:     sums[slice][pair][tap][16 ic][16 oc] += register tile over the segment's pixels
-//! then for each pair:                             dw = sum over slices, in PyTorch's order
+//! for each slice of the pixels, for each unit (block of x, few blocks of dy):               threads
+//!   for each segment of the slice, tap, block of dy:   sums[slice][unit][dy block][tap][16 oc][16 ic] += register tile
+//! then for each unit:                                  dw = sum over slices, in PyTorch's order
 //! ```
 //!
 //! **An outer product for each pixel.** In blocked tensors a pixel's sixteen input channels are a line, and so are its sixteen
@@ -14,19 +14,26 @@
 //! offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the input. Tensors in other
 //! layouts are copied to blocked ones in scratch memory first.
 //!
+//! **1x1.** A tile's rows are output channels and its lanes input channels, as in PyTorch's order of the weights of single taps: there
+//! the sums are the weights, and one call makes those of all output channels.
+//!
 //! **Same bits for any number of threads.** Pixels are cut into segments, of at most [`LONGEST`] pixels, and segments into slices, by the
-//! shape alone. Threads share out slices and pairs. There is one slice, unless there are fewer pairs than threads could use.
+//! shape alone. Threads share out slices and units. There is one slice, unless there are fewer units than threads could use.
 //!
 //! **Groups** that do not fill blocks compute whole pairs of blocks, of which they store what belongs together.
 //!
 //! Order of each sum: `(n, oy, ox)` within a segment; segments in their order within a slice; slices in theirs. Error: with `t`
 //! pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
 
+mod lanes;
 mod run;
+
+pub use lanes::{DepthwiseWeights, LaneRow, lane_rows};
 
 use core::ops::Range;
 
 use run::Run;
+pub(crate) use run::{biases, store_pair};
 
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::Level;
@@ -44,8 +51,14 @@ const SEGMENT: usize = 1 << 17;
 /// Taps of a kernel from which on it does not matter where its input comes from.
 const MANY_TAPS: usize = 4;
 
-/// Slices and pairs that there should be together, for threads to share out.
+/// Floats of a pair's sums for kernels of 3x3.
+pub(crate) const PAIR_OF_NINE: usize = 9 * BLOCK * BLOCK;
+
+/// Slices and units that there should be together, for threads to share out.
 const PARTS: usize = 16;
+
+/// Most blocks of output channels of a unit: a call for so many tiles is worth its start where a segment has few pixels.
+const TOGETHER: usize = 4;
 
 /// The gradients at a convolution's weights and bias, planned. Holds no tensor.
 ///
@@ -69,13 +82,22 @@ pub struct BackwardWeights {
     gradient: Layout,
     y: Axis,
     x: Axis,
-    /// The tiles, by their number of input channels.
+    /// The tiles, by their number of output channels.
     tiles: [Option<&'static Row>; BLOCK + 1],
     segments: Segments,
     /// Segments are cut into so many slices.
     slices: usize,
     /// Most input blocks that meet a block of output channels.
     span: usize,
+    /// Blocks of output channels of a unit.
+    together: usize,
+}
+
+/// What a part works on: a block of input channels, and blocks of output channels.
+#[derive(Clone, Debug)]
+struct Unit {
+    icb: usize,
+    ocbs: Range<usize>,
 }
 
 /// How the pixels are cut.
@@ -139,9 +161,14 @@ impl BackwardWeights {
             segments,
             slices: 1,
             span: 0,
+            together: if s.groups == 1 { TOGETHER } else { 1 },
         };
         this.span = (0..blocks(s.oc)).map(|b| this.inputs(b).len()).max().unwrap_or(1);
-        this.slices = PARTS.div_ceil(this.pairs()).min(segments.len());
+        let pairs: usize = (0..blocks(s.oc)).map(|b| this.inputs(b).len()).sum();
+        this.slices = PARTS.div_ceil(pairs.max(1)).min(segments.len());
+        while this.together > 1 && this.units() * this.slices < PARTS {
+            this.together /= 2;
+        }
         this
     }
 
@@ -152,15 +179,25 @@ impl BackwardWeights {
         ocb * BLOCK / s.ocg() * s.icg() / BLOCK..blocks((last / s.ocg() + 1) * s.icg())
     }
 
-    /// Pairs of blocks; some of them are no pairs, where blocks of output channels meet fewer inputs than others.
-    fn pairs(&self) -> usize {
-        blocks(self.shape.oc) * self.span
+    /// Whether the weights' gradient itself holds the sums, of all whole blocks of output channels.
+    fn in_place(&self) -> bool {
+        self.taps() == 1 && self.shape.groups == 1 && self.slices == 1
     }
 
-    /// Blocks of output and input channels of pair `i`.
-    fn pair(&self, i: usize) -> Option<(usize, usize)> {
-        let (ocb, icb) = (i / self.span, i % self.span);
-        self.inputs(ocb).nth(icb).map(|icb| (ocb, icb))
+    /// The first block of output channels whose sums are in scratch.
+    fn first(&self) -> usize {
+        if self.in_place() { self.shape.oc / BLOCK } else { 0 }
+    }
+
+    /// Units whose sums are in scratch; some have no input, where blocks of output channels meet fewer inputs than others.
+    fn units(&self) -> usize {
+        (blocks(self.shape.oc) - self.first()).div_ceil(self.together) * self.span
+    }
+
+    fn unit(&self, i: usize) -> Option<Unit> {
+        let first = self.first() + i / self.span * self.together;
+        let ocbs = first..(first + self.together).min(blocks(self.shape.oc));
+        self.inputs(first).nth(i % self.span).map(|icb| Unit { icb, ocbs })
     }
 
     fn taps(&self) -> usize {
@@ -172,7 +209,12 @@ impl BackwardWeights {
         self.taps() * BLOCK * BLOCK + BLOCK
     }
 
-    /// Whether sums go on from segment to segment, in memory that all threads see; else each pair's are finished at once.
+    /// Floats of a unit's sums.
+    fn unit_len(&self) -> usize {
+        self.together * self.pair_len()
+    }
+
+    /// Whether sums go on from segment to segment, in memory that all threads see; else each unit's are finished at once.
     fn continues(&self) -> bool {
         self.segments.len() > 1
     }
@@ -202,14 +244,14 @@ impl BackwardWeights {
     /// Multiply-adds done per multiply-add that counts: more than 1 where channels do not fill blocks.
     pub fn waste(&self) -> f64 {
         let s = &self.shape;
-        let pairs = (0..self.pairs()).filter(|&i| self.pair(i).is_some()).count();
+        let pairs: usize = (0..blocks(s.oc)).map(|b| self.inputs(b).len()).sum();
         (pairs * BLOCK * BLOCK) as f64 / (s.oc * s.icg()) as f64
     }
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        let sums = if self.continues() { self.slices * self.pairs() } else { threads.max(1) };
-        self.copies().iter().sum::<usize>() + sums * self.pair_len()
+        let sums = if self.continues() { self.slices * self.units() } else { threads.max(1) };
+        self.copies().iter().sum::<usize>() + sums * self.unit_len()
     }
 
     /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
@@ -239,6 +281,9 @@ impl BackwardWeights {
         let (copy, sums) = scratch.split_at_mut(dy_copy);
         let dy = blocked(dy, self.gradient, s.output(), copy, executor);
         let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
+        if self.in_place() {
+            run.in_place(executor);
+        }
         if self.continues() {
             run.in_segments(sums, executor);
         } else {

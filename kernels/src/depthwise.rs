@@ -68,6 +68,8 @@ pub struct Depthwise {
     level: Level,
     y: Axis,
     x: Axis,
+    /// Strides of the input as it is given, and as the kernels see it: where it lies, or copied to scratch.
+    from: Strides,
     xs: Strides,
     ys: Strides,
     input: Layout,
@@ -135,6 +137,21 @@ impl Depthwise {
         output: Layout,
         pixels: Option<usize>,
     ) -> Result<Self, &'static str> {
+        let strides = [input.strides(shape.input()), output.strides(shape.output())];
+        Self::within(shape, level, [input, output], strides, pixels)
+    }
+
+    /// Plans for tensors that are parts of larger ones: with these distances between their elements.
+    ///
+    /// # Errors
+    /// As for [`Depthwise::new`].
+    pub(crate) fn within(
+        shape: &ConvShape,
+        level: Level,
+        [input, output]: [Layout; 2],
+        [xs, ys]: [Strides; 2],
+        pixels: Option<usize>,
+    ) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if s.groups == 1 {
@@ -167,8 +184,9 @@ impl Depthwise {
             shape: s,
             level,
             y: Axis::y(&s),
-            xs: Layout::Blocked.strides(s.input()),
-            ys: output.strides(s.output()),
+            from: xs,
+            xs: if input == Layout::Blocked { xs } else { Layout::Blocked.strides(s.input()) },
+            ys,
             input,
             output,
             source,
@@ -263,23 +281,53 @@ impl Depthwise {
     ) {
         let s = &self.shape;
         Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        let job = self.job(x, packed, finish, (Shared::new(y), 0), executor.threads());
+        for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
+    }
+
+    /// The geometry.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// A run whose parts may be computed in any order, from `x` on and to `y` from a place in it on.
+    ///
+    /// # Panics
+    /// If a tensor is shorter than the shape and the strides say, or the packed weights have another length.
+    pub(crate) fn job<'a>(
+        &'a self,
+        x: &'a [f32],
+        packed: &'a [f32],
+        finish: SyncFinish,
+        (y, y_first): (Shared<'a>, usize),
+        threads: usize,
+    ) -> Job<'a> {
+        let s = &self.shape;
+        assert!(self.from.reach(self.input, s.input()) <= x.len(), "input length");
+        assert!(y_first + self.ys.reach(self.output, s.output()) <= y.len(), "output length");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert!(self.level.is_available());
-        let (y, finish) = (Shared::new(y), SyncFinish(Finish::new(epilogue, self.level)));
-        // Planes are the natural parts; few of them are cut into strips of rows, many of them go together.
-        let (threads, ocb) = (executor.threads(), blocks(s.oc));
+        let (strips, together) = self.cuts(threads);
+        Job { d: self, x, w: packed, finish, y, y_first, strips, together }
+    }
+
+    /// How many parts a run on so many threads has.
+    pub(crate) fn parts(&self, threads: usize) -> usize {
+        let (strips, together) = self.cuts(threads);
+        self.shape.n * blocks(self.shape.oc).div_ceil(together) * strips
+    }
+
+    /// Strips of a plane, and planes that go together. Planes are the natural parts; few of them are cut into strips of rows, many
+    /// of them go together.
+    fn cuts(&self, threads: usize) -> (usize, usize) {
+        let s = &self.shape;
+        let ocb = blocks(s.oc);
         let wanted = (threads * 4).min((s.macs() / 50_000) as usize).max(1);
         let strips = if threads == 1 { 1 } else { wanted.div_ceil((s.n * ocb).max(1)).min(s.oh) };
         let strips = strips.max(s.oh.div_ceil(self.strip));
         let together = if strips == 1 && self.alike() { (s.n * ocb / wanted).clamp(1, ocb) } else { 1 };
-        let batches = ocb.div_ceil(together);
-        for_each_part_with(executor, s.n * batches * strips, scratch, self.scratch_len(), |part, scratch| {
-            let (batch, strip) = (part / strips, part % strips);
-            let (n, first) = (batch / batches, batch % batches * together);
-            let planes = together.min(ocb - first);
-            let rows = s.oh * strip / strips..s.oh * (strip + 1) / strips;
-            let x = self.block_input(x, scratch, n, first, &rows);
-            Run { d: self, x, w: packed, y: &y, finish: &finish, n, ocb: first, planes }.strip(rows);
-        });
+        (strips, together)
     }
 
     /// Whether all planes draw their lanes from input blocks of their own number in the same way.
@@ -305,7 +353,7 @@ impl Depthwise {
         let sources = self.input_blocks(ocb);
         let first = (rows.start * s.sh).saturating_sub(s.pad.top).min(s.ih);
         let last = (rows.end * s.sh + (s.kh - 1) * s.dh).saturating_sub(s.pad.top + s.sh - 1).clamp(first, s.ih);
-        let from = self.input.strides(s.input());
+        let from = self.from;
         assert!((last - first) * s.iw * BLOCK <= self.xs.block && sources.len() <= self.depth, "scratch holds a strip");
         for (copy, block) in scratch.chunks_exact_mut(self.xs.block).zip(sources.clone()) {
             let channels = BLOCK.min(s.ic - block * BLOCK);
@@ -320,6 +368,40 @@ impl Depthwise {
             }
         }
         Input { x: scratch, image: 0, row: first, block: sources.start }
+    }
+}
+
+/// A run of a depthwise convolution, in parts that write disjoint outputs.
+pub(crate) struct Job<'a> {
+    d: &'a Depthwise,
+    x: &'a [f32],
+    w: &'a [f32],
+    finish: SyncFinish,
+    y: Shared<'a>,
+    /// Where output pixel (0, 0) of image 0 lies in `y`.
+    y_first: usize,
+    strips: usize,
+    together: usize,
+}
+
+impl Job<'_> {
+    /// How many parts.
+    pub(crate) fn parts(&self) -> usize {
+        self.d.shape.n * blocks(self.d.shape.oc).div_ceil(self.together) * self.strips
+    }
+
+    /// Computes part `i`, with [`Depthwise::scratch_len`] floats of scratch.
+    pub(crate) fn part(&self, i: usize, scratch: &mut [f32]) {
+        let d = self.d;
+        let (ocb, oh) = (blocks(d.shape.oc), d.shape.oh);
+        let batches = ocb.div_ceil(self.together);
+        let (batch, strip) = (i / self.strips, i % self.strips);
+        let (n, first) = (batch / batches, batch % batches * self.together);
+        let planes = self.together.min(ocb - first);
+        let rows = oh * strip / self.strips..oh * (strip + 1) / self.strips;
+        let x = d.block_input(self.x, scratch, n, first, &rows);
+        let (y, y_first, finish) = (&self.y, self.y_first, &self.finish);
+        Run { d, x, w: self.w, y, y_first, finish, n, ocb: first, planes }.strip(rows);
     }
 }
 

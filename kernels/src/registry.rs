@@ -98,6 +98,14 @@ pub static FAMILIES: &[Family] = &[
         names: |level| crate::winograd::transforms(level).iter().map(|r| r.name).collect(),
     },
     Family { name: "winograd product", names: |level| crate::winograd::rows(level).iter().map(|r| r.name).collect() },
+    Family {
+        name: "winograd weight gradient",
+        names: |level| crate::winograd::gradients(level).iter().map(|r| r.name).collect(),
+    },
+    Family {
+        name: "depthwise weight gradient",
+        names: |level| crate::backward_weights::lane_rows(level).iter().map(|r| r.name).collect(),
+    },
     Family { name: "activation", names: |level| crate::act::table(level).iter().map(|r| r.name).collect() },
     Family { name: "softmax", names: |level| crate::act::softmax_table(level).iter().map(|r| r.name).collect() },
     Family { name: "pool", names: |level| crate::pool::table(level).iter().map(|r| r.name).collect() },

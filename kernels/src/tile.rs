@@ -18,7 +18,7 @@
 //! | `Strided` | run time | 1 | any other stride, tiles that run down a column, NHWC, row-major matrices |
 //! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4 | 1 | the stem, straight from NCHW; `k` runs over `kx` |
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
-//! | `PixelSum` | 1 | run time | weight gradients: `i` are input channels, `k` pixels, and `w` is the gradient at the output |
+//! | `PixelSum` | 1 | run time | weight gradients: `i` are output channels of the gradient, `k` pixels, and `w` is the input |
 //!
 //! Register budget: `MR * NV` accumulators, `NV` weights, one broadcast; rows below stay within it on every level, and
 //! `.ci/disassembly` proves that no tile loop touches the stack. Any tile with two or more weight vectors and eight or
@@ -77,7 +77,7 @@ pub struct TileArgs {
     pub px: usize,
     /// How far beyond a tap's first inputs those lie that it brings to L1 meanwhile; 0: none. Not for the stem's accesses.
     pub ahead: usize,
-    /// From one output-channel block's weights to the next one's.
+    /// From one output-channel block's weights to the next one's; step of the reduction's elements in `w`, for [`Access::PixelSum`].
     pub w_block: usize,
     /// Whether the sum continues what the output holds.
     pub accumulate: bool,
@@ -233,7 +233,7 @@ pub enum Access {
     Plain4,
     /// A packed panel `[k][MR]`.
     Packed,
-    /// Adjacent floats are input channels, and the reduction runs over pixels, whose step is given at run time.
+    /// Adjacent floats are channels, and the reduction runs over pixels, whose steps in both operands are given at run time.
     PixelSum,
 }
 
@@ -338,6 +338,12 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     #[inline(always)]
     fn ks(a: &TileArgs) -> usize {
         if KS == 0 { a.px } else { KS }
+    }
+
+    /// The same in the weights.
+    #[inline(always)]
+    fn ws(a: &TileArgs) -> usize {
+        if KS == 0 { a.w_block } else { BLOCK }
     }
 
     /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next: its own, or
@@ -481,11 +487,11 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         acc: &mut [[I::V; NV]; MR],
     ) {
         if let Some(next) = next {
-            Self::prefetch_weights(s, a, next.wrapping_add(k * BLOCK));
+            Self::prefetch_weights(s, a, next.wrapping_add(k * Self::ws(a)));
         }
         let pixels = L..MR.saturating_sub(R);
         // SAFETY: the same contract.
-        unsafe { Self::step(s, a, (x.wrapping_add(k * Self::ks(a)), w.wrapping_add(k * BLOCK)), pixels, acc) };
+        unsafe { Self::step(s, a, (x.wrapping_add(k * Self::ks(a)), w.wrapping_add(k * Self::ws(a))), pixels, acc) };
     }
 
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
@@ -676,7 +682,7 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
                             };
                             // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
                             // panel just goes on.
-                            let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * BLOCK) };
+                            let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * Self::ws(a)) };
                             let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
                             let overhang = const { if EDGE { overhang(I::LEVEL, PS / BLOCK, MR) } else { 0 } };
                             edge_steps!(a.edge.lacking(overhang, kx), (s, a, (x, w), fetched, k0..k1, &mut acc));

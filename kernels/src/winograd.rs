@@ -37,12 +37,14 @@
 //! Reference: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 2016;
 //! [`crate::reference::conv2d`].
 
+mod gradient;
 mod input;
 mod output;
 mod product;
 mod run;
 mod transform;
 
+pub use gradient::{GradientRow, WinogradWeights, gradients};
 pub use input::InputArgs;
 pub use output::OutputArgs;
 use product::MAX_TILES;

@@ -1,15 +1,16 @@
 //! Algorithms of the two gradients: what the rows' columns for them hold.
 
 use swath_kernels::backward_data::{self, BackwardData};
-use swath_kernels::backward_weights::BackwardWeights;
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights};
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
+use swath_kernels::winograd::WinogradWeights;
 
-use super::{Kernel, Request, Work, predict};
+use super::{Accuracy, Kernel, Request, Work, predict};
 
 /// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
 #[derive(Clone, Debug)]
@@ -48,6 +49,17 @@ pub(super) fn phases(r: &Request<'_>) -> Result<DataKernel, String> {
     Ok(DataKernel::Phases(Box::new(plan)))
 }
 
+/// The same by depthwise kernels; of stride 1 as forward.
+pub(super) fn depthwise(
+    r: &Request<'_>,
+    plan: impl Fn(&Request<'_>) -> Result<Kernel, String>,
+) -> Result<DataKernel, String> {
+    if backward_data::turned(r.shape).is_some() {
+        return turned(r, plan);
+    }
+    Ok(DataKernel::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, r.output, r.input)?)))
+}
+
 /// The same from NCHW.
 pub(super) fn phases_from_nchw(r: &Request<'_>) -> Result<DataKernel, String> {
     if r.output != Layout::Nchw {
@@ -78,7 +90,7 @@ impl DataKernel {
     pub fn scratch_len(&self, threads: usize) -> usize {
         match self {
             DataKernel::Turned { kernel, .. } => kernel.scratch_len(threads),
-            DataKernel::Phases(_) => 0,
+            DataKernel::Phases(k) => k.scratch_len() * threads,
         }
     }
 
@@ -126,11 +138,28 @@ impl DataKernel {
 pub enum WeightKernel {
     /// Sums over pixels, by register tiles.
     PixelSums(Box<BackwardWeights>),
+    /// Sums over pixels, lane by lane.
+    Lanes(Box<DepthwiseWeights>),
+    /// Winograd F(3x3, 4x4).
+    Winograd(Box<WinogradWeights>),
 }
 
 /// The weight gradient by sums over pixels: every geometry and layout.
 pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
     Ok(WeightKernel::PixelSums(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output))))
+}
+
+/// The same lane by lane: depthwise.
+pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
+    Ok(WeightKernel::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?)))
+}
+
+/// The weight gradient by Winograd's transforms.
+pub(super) fn winograd_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
+    if r.accuracy == Accuracy::Exact {
+        return Err("the accuracy asked for is `Exact`".into());
+    }
+    Ok(WeightKernel::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?)))
 }
 
 /// For algorithms without weight gradients.
@@ -143,6 +172,8 @@ impl WeightKernel {
     pub fn name(&self) -> &'static str {
         match self {
             WeightKernel::PixelSums(k) => k.kernel(),
+            WeightKernel::Lanes(k) => k.kernel(),
+            WeightKernel::Winograd(k) => k.kernel(),
         }
     }
 
@@ -150,19 +181,24 @@ impl WeightKernel {
     pub fn scratch_len(&self, threads: usize) -> usize {
         match self {
             WeightKernel::PixelSums(k) => k.scratch_len(threads),
+            WeightKernel::Lanes(k) => k.scratch_len(threads),
+            WeightKernel::Winograd(k) => k.scratch_len(threads),
         }
     }
 
     /// Predicted milliseconds on one thread, by the coefficients of the same algorithm forward.
     pub(crate) fn predict(&self, algo: &'static str, level: Level) -> f64 {
-        match self {
+        let tensors = |s: &ConvShape| [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
+        let (s, macs, transformed) = match self {
             WeightKernel::PixelSums(k) => {
                 let s = k.shape();
-                let tensors = [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
-                let dw = s.weights().iter().product();
-                predict(algo, level, &Work::of(s.macs_inside() as f64 * k.waste(), tensors, tensors, dw))
+                (s, s.macs_inside() as f64 * k.waste(), tensors(s))
             }
-        }
+            WeightKernel::Lanes(k) => (k.shape(), k.shape().macs() as f64, tensors(k.shape())),
+            WeightKernel::Winograd(k) => (k.shape(), k.macs() as f64, k.transformed()),
+        };
+        let dw = s.weights().iter().product();
+        predict(algo, level, &Work::of(macs, transformed, tensors(s), dw))
     }
 
     pub(crate) fn run(
@@ -176,6 +212,8 @@ impl WeightKernel {
     ) {
         match self {
             WeightKernel::PixelSums(k) => k.run(x, dy, dw, db, scratch, executor),
+            WeightKernel::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
+            WeightKernel::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
         }
     }
 }

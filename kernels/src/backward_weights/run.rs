@@ -3,10 +3,12 @@
 use core::ops::Range;
 use core::ptr;
 
-use super::{BackwardWeights, cut};
+use super::{BackwardWeights, Unit, cut};
 use crate::exec::{Executor, Shared, for_each_part_with};
-use crate::layout::{BLOCK, Layout, Strides};
-use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Sweep, TileArgs, pieces};
+use crate::isa::Level;
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::shape::ConvShape;
+use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
 
 /// What the bias's gradient multiplies.
 static ONE: f32 = 1.0;
@@ -21,20 +23,62 @@ pub(super) struct Run<'a> {
 }
 
 /// The output pixels of a tap in a segment.
+#[derive(Clone)]
 struct Pixels {
     images: Range<usize>,
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
+/// Where sums go: those of a block of output channels, from its first row on.
+#[derive(Clone, Copy)]
+struct Sums {
+    y: *mut f32,
+    /// From output channel to output channel.
+    row: usize,
+    /// From block to block of output channels.
+    block: usize,
+    /// Input channels that exist, if not all are stored.
+    cols: usize,
+    /// Whether to add to what is there.
+    add: bool,
+}
+
 impl Run<'_> {
-    /// One segment: a pair's sums are written to the weights as soon as they are complete.
+    /// Single taps: the weights of whole blocks of output channels hold the sums.
+    pub fn in_place(&self, executor: &dyn Executor) {
+        let d = self.d;
+        let s = &d.shape;
+        let (of, icbs) = (d.first(), blocks(s.ic));
+        if of == 0 {
+            return;
+        }
+        // Threads share out the longer side, so that each reads a part of that tensor alone.
+        let parts = if executor.threads() == 1 { 1 } else { (4 * executor.threads()).min(of.max(icbs)) };
+        for_each_part_with(executor, parts, &mut [], 0, |part, _| {
+            let (ocbs, ics) = if of > icbs { (cut(of, parts, part), 0..icbs) } else { (0..of, cut(icbs, parts, part)) };
+            for segment in 0..d.segments.len() {
+                let add = segment > 0;
+                for icb in ics.clone() {
+                    let y = self.dw.at(ocbs.start * BLOCK * s.ic + icb * BLOCK);
+                    let sums = Sums { y, row: s.ic, block: BLOCK * s.ic, cols: s.ic - icb * BLOCK, add };
+                    self.tap(&Unit { icb, ocbs: ocbs.clone() }, [0, 0], &self.pixels(segment, [0, 0]), sums);
+                }
+                if let Some(db) = self.db.filter(|_| ics.start == 0) {
+                    let sums = Sums { y: db.at(ocbs.start * BLOCK), row: 0, block: BLOCK, cols: BLOCK, add };
+                    self.bias(&ocbs, segment, sums);
+                }
+            }
+        });
+    }
+
+    /// One segment: a unit's sums are written to the weights as soon as they are complete.
     pub fn at_once(&self, sums: &mut [f32], executor: &dyn Executor) {
         let d = self.d;
-        for_each_part_with(executor, d.pairs(), sums, d.pair_len(), |i, sums| {
-            if let Some(pair) = d.pair(i) {
-                self.sum(pair, 0, false, Shared::new(sums));
-                self.store(pair, [&*sums].into_iter());
+        for_each_part_with(executor, d.units(), sums, d.unit_len(), |i, sums| {
+            if let Some(unit) = d.unit(i) {
+                self.sum(&unit, 0, false, &Shared::new(sums));
+                self.store(&unit, sums);
             }
         });
     }
@@ -42,84 +86,112 @@ impl Run<'_> {
     /// Several segments: all sums of a slice go on from one to the next.
     pub fn in_segments(&self, sums: &mut [f32], executor: &dyn Executor) {
         let d = self.d;
-        let (pairs, len) = (d.pairs(), d.pair_len());
+        let (units, len) = (d.units(), d.unit_len());
+        if units == 0 {
+            return;
+        }
         // A few parts for each thread, unless there are as many slices.
         let threads = executor.threads();
-        let chunks = if threads == 1 { 1 } else { (4 * threads).div_ceil(d.slices).min(pairs) };
+        let chunks = if threads == 1 { 1 } else { (4 * threads).div_ceil(d.slices).min(units) };
         let shared = Shared::new(sums);
+        // SAFETY (of whoever dereferences): unit `i` of a slice lies in the scratch.
+        let unit_sums = |slice: usize, i: usize| shared.at((slice * units + i) * len);
         for_each_part_with(executor, d.slices * chunks, &mut [], 0, |part, _| {
             let (slice, chunk) = (part / chunks, part % chunks);
             let segments = cut(d.segments.len(), d.slices, slice);
             for segment in segments.clone() {
-                for i in cut(pairs, chunks, chunk) {
-                    let Some(pair) = d.pair(i) else { continue };
-                    // SAFETY: pair `i` of this slice lies in the scratch, and belongs to this part alone.
-                    let sums = unsafe { core::slice::from_raw_parts_mut(shared.at((slice * pairs + i) * len), len) };
-                    self.sum(pair, segment, segment > segments.start, Shared::new(sums));
+                for i in cut(units, chunks, chunk) {
+                    let Some(unit) = d.unit(i) else { continue };
+                    // SAFETY: the unit's sums of this slice belong to this part alone.
+                    let sums = unsafe { core::slice::from_raw_parts_mut(unit_sums(slice, i), len) };
+                    self.sum(&unit, segment, segment > segments.start, &Shared::new(sums));
                 }
             }
         });
-        let sums = &*sums;
-        for_each_part_with(executor, pairs, &mut [], 0, |i, _| {
-            if let Some(pair) = d.pair(i) {
-                self.store(pair, (0..d.slices).map(|slice| &sums[(slice * pairs + i) * len..][..len]));
+        for_each_part_with(executor, units, &mut [], 0, |i, _| {
+            let Some(unit) = d.unit(i) else { return };
+            // SAFETY: the unit's sums of all slices belong to this part alone.
+            let sums = unsafe { core::slice::from_raw_parts_mut(unit_sums(0, i), len) };
+            for slice in 1..d.slices {
+                // SAFETY: as above.
+                let more = unsafe { core::slice::from_raw_parts(unit_sums(slice, i), len) };
+                // Sums of blocks that the unit lacks were never written.
+                let there = unit.ocbs.len() * d.pair_len();
+                sums[..there].iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             }
+            self.store(&unit, sums);
         });
     }
 
-    /// The sums of a pair over a segment; added to what is there, or in place of it.
-    fn sum(&self, (ocb, icb): (usize, usize), segment: usize, add: bool, sums: Shared<'_>) {
+    /// The sums of a unit over a segment; added to what is there, or in place of it.
+    fn sum(&self, unit: &Unit, segment: usize, add: bool, sums: &Shared<'_>) {
         let d = self.d;
         let s = &d.shape;
-        let (images, rows) = d.segments.at(s, segment);
-        for ky in 0..s.kh {
-            let valid = d.y.outputs(ky);
-            let rows = valid.start.max(rows.start)..valid.end.min(rows.end);
-            for kx in 0..s.kw {
-                let pixels = Pixels { images: images.clone(), rows: rows.clone(), columns: d.x.outputs(kx) };
-                let tap = Tap { ocb, icb, ky, kx };
-                for (c, mr) in pieces(BLOCK, d.most()) {
-                    let to = ((ky * s.kw + kx) * BLOCK + c) * BLOCK;
-                    self.tile(d.tile(mr), &tap, c, &pixels, (sums.at(to), add));
-                }
-            }
+        let to = |at: usize, row: usize| Sums { y: sums.at(at), row, block: d.pair_len(), cols: BLOCK, add };
+        for tap in 0..d.taps() {
+            let tap_at = [tap / s.kw, tap % s.kw];
+            self.tap(unit, tap_at, &self.pixels(segment, tap_at), to(tap * BLOCK * BLOCK, BLOCK));
         }
-        if self.db.is_some() && d.inputs(ocb).start == icb {
-            let pixels = Pixels { images, rows, columns: 0..s.ow };
-            self.bias(ocb, &pixels, (sums.at(d.taps() * BLOCK * BLOCK), add));
+        if self.db.is_some() && d.inputs(unit.ocbs.start).start == unit.icb {
+            self.bias(&unit.ocbs, segment, to(d.taps() * BLOCK * BLOCK, 0));
         }
     }
 
-    /// A tile's sums over the pixels of a tap, from input channel `c` of the block on.
-    fn tile(&self, row: &Row, tap: &Tap, c: usize, pixels: &Pixels, to: (*mut f32, bool)) {
+    /// The pixels of a segment for which a tap lies inside the input.
+    fn pixels(&self, segment: usize, [ky, kx]: [usize; 2]) -> Pixels {
+        let d = self.d;
+        let (images, rows) = d.segments.at(&d.shape, segment);
+        let valid = d.y.outputs(ky);
+        let rows = valid.start.max(rows.start)..valid.end.min(rows.end);
+        Pixels { images, rows, columns: d.x.outputs(kx) }
+    }
+
+    /// The sums of a tap over its pixels, for all blocks of a unit.
+    fn tap(&self, unit: &Unit, [ky, kx]: [usize; 2], pixels: &Pixels, sums: Sums) {
         let d = self.d;
         let s = &d.shape;
         let (xs, ds) = self.strides();
         // The first pixel that the tap reads, if there is one.
-        let (iy, ix) = (
-            (pixels.rows.start * s.sh + tap.ky * s.dh).wrapping_sub(s.pad.top),
-            (pixels.columns.start * s.sw + tap.kx * s.dw).wrapping_sub(s.pad.left),
-        );
-        let x_at = (pixels.images.start * xs.n + tap.icb * xs.block)
+        let iy = (pixels.rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
+        let ix = (pixels.columns.start * s.sw + kx * s.dw).wrapping_sub(s.pad.left);
+        let x_at = (pixels.images.start * xs.n + unit.icb * xs.block)
             .wrapping_add(iy.wrapping_mul(xs.row))
-            .wrapping_add(ix.wrapping_mul(xs.px))
-            .wrapping_add(c);
-        let x = self.x.as_ptr().wrapping_add(x_at);
-        let args = self.args(pixels, x, [xs.n, s.sh * xs.row, s.sw * xs.px], (tap.ocb, &ds), to);
-        // SAFETY:
-        // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
-        // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below the
-        //   tensors', and have all of their channels;
-        // * the sums hold the tile's rows of a block, by their position in the pair's.
-        unsafe { (row.run)(&args) };
+            .wrapping_add(ix.wrapping_mul(xs.px));
+        let x = (self.x.as_ptr().wrapping_add(x_at), [xs.n, s.sh * xs.row, s.sw * xs.px]);
+        for (o, mr) in pieces(BLOCK, d.most()) {
+            let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
+            let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
+            let args = self.args(pixels, dy, x, (unit.ocbs.len(), ds.block), sums);
+            // SAFETY:
+            // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
+            // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below the
+            //   tensors', and have all of their channels;
+            // * the sums hold the tile's rows of each block of the unit: in scratch by their position in a pair's, in the weights
+            //   because all of these output channels exist, and `cols` says which input channels do.
+            unsafe { (d.tile(mr).run)(&args) };
+        }
     }
 
-    /// The sums of `dy` itself: a tile of one row, whose input is one everywhere.
-    fn bias(&self, ocb: usize, pixels: &Pixels, to: (*mut f32, bool)) {
+    /// The sums of `dy` itself over a segment: a tile of one row whose input is one everywhere, block by block.
+    fn bias(&self, ocbs: &Range<usize>, segment: usize, sums: Sums) {
+        let s = &self.d.shape;
+        let (images, rows) = self.d.segments.at(s, segment);
+        let pixels = Pixels { images, rows, columns: 0..s.ow };
         let (_, ds) = self.strides();
-        let args = self.args(pixels, &ONE, [0; 3], (ocb, &ds), to);
-        // SAFETY: as in `tile`; all steps of the input are zero.
-        unsafe { (self.d.tile(1).run)(&args) };
+        for (i, ocb) in ocbs.clone().enumerate() {
+            let at = self.dy_at(&ds, &(ocb..ocb + 1), &pixels);
+            let dy = (self.dy.as_ptr().wrapping_add(at), [ds.n, ds.row, ds.px]);
+            let sums = Sums { y: sums.y.wrapping_add(i * sums.block), ..sums };
+            let args = self.args(&pixels, (&ONE, [0; 3]), dy, (1, 0), sums);
+            // SAFETY: as in `tap`; all steps of the one are zero.
+            unsafe { (self.d.tile(1).run)(&args) };
+        }
+    }
+
+    /// Where the first of some pixels lies in the first of some blocks of `dy`.
+    fn dy_at(&self, ds: &Strides, ocbs: &Range<usize>, pixels: &Pixels) -> usize {
+        let (row, column) = (pixels.rows.start * ds.row, pixels.columns.start * ds.px);
+        pixels.images.start * ds.n + ocbs.start * ds.block + row + column
     }
 
     /// The strides of `x` and `dy`.
@@ -128,98 +200,141 @@ impl Run<'_> {
         (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()))
     }
 
-    /// A tile's arguments, where the input moves by `step` floats from image to image, output row to output row, and pixel to pixel.
+    /// The arguments of tiles for `blocks` blocks, `block` floats apart, of what gives the rows. Both operands move by their steps
+    /// from image to image, output row to output row, and pixel to pixel.
     fn args(
         &self,
         pixels: &Pixels,
-        x: *const f32,
-        [image, row, px]: [usize; 3],
-        (ocb, ds): (usize, &Strides),
-        (y, add): (*mut f32, bool),
+        (rows, row_steps): (*const f32, [usize; 3]),
+        (lanes, lane_steps): (*const f32, [usize; 3]),
+        (blocks, block): (usize, usize),
+        sums: Sums,
     ) -> TileArgs {
         let ow = self.d.shape.ow;
-        let Pixels { images, rows, columns } = pixels;
-        let none = images.is_empty() || rows.is_empty() || columns.is_empty();
-        let dy_at = images.start * ds.n + ocb * ds.block + rows.start * ds.row + columns.start * ds.px;
+        let none = pixels.images.is_empty() || pixels.rows.is_empty() || pixels.columns.is_empty();
         // Whole rows that follow each other without a gap are one.
-        let adjacent = columns.len() == ow && row == ow * px;
-        let (lines, depth) = if adjacent { (1, rows.len() * ow) } else { (rows.len(), columns.len()) };
-        let loops = [
-            Loop { n: if none { 0 } else { images.len() }, x: image, w: ds.n },
-            Loop { n: lines, x: row, w: ds.row },
-            Loop::ONCE,
-        ];
+        let adjacent = |[_, row, px]: [usize; 3]| row == ow * px;
+        let (lines, depth) = if pixels.columns.len() == ow && adjacent(row_steps) && adjacent(lane_steps) {
+            (1, pixels.rows.len() * ow)
+        } else {
+            (pixels.rows.len(), pixels.columns.len())
+        };
+        let images = if none { 0 } else { pixels.images.len() };
         let added = Finish {
             bias: ptr::null(),
-            residual: y,
+            residual: sums.y,
             lo: f32::NEG_INFINITY,
             hi: f32::INFINITY,
             act: None,
             act_params: [0.0; 2],
         };
         TileArgs {
-            x,
-            w: self.dy.as_ptr().wrapping_add(dy_at),
-            loops,
+            x: rows,
+            w: lanes,
+            loops: [
+                Loop { n: images, x: row_steps[0], w: lane_steps[0] },
+                Loop { n: lines, x: row_steps[1], w: lane_steps[1] },
+                Loop::ONCE,
+            ],
             depth,
             head: 0,
             tail: depth,
-            px,
+            px: row_steps[2],
             ahead: 0,
-            w_block: 0,
+            w_block: lane_steps[2],
             accumulate: false,
             fetch_output: true,
             edge: Edge::NONE,
             out: Output {
-                y,
-                px: BLOCK,
+                y: sums.y,
+                px: sums.row,
                 block: 0,
                 channel: 1,
-                cols: BLOCK,
-                pad_cols: true,
-                finish: add.then_some(added),
+                cols: sums.cols.min(BLOCK),
+                pad_cols: false,
+                finish: sums.add.then_some(added),
             },
-            sweep: Sweep::ONE,
+            sweep: Sweep { tiles: Steps { n: blocks, x: block, y: sums.block }, ..Sweep::ONE },
             soon: Soon::NONE,
         }
     }
 
-    /// Adds up a pair's sums of all slices, and stores those of its channels that exist and lie in one group.
-    fn store<'s>(&self, (ocb, icb): (usize, usize), slices: impl Iterator<Item = &'s [f32]> + Clone) {
+    /// Stores a unit's sums.
+    fn store(&self, unit: &Unit, sums: &[f32]) {
         let d = self.d;
-        let s = &d.shape;
-        let (taps, icg, ocg) = (d.taps(), s.icg(), s.ocg());
-        for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {
-            let first = o / ocg * icg;
-            for ic in first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK) {
-                let at = (o * icg + ic - first) * taps;
-                for tap in 0..taps {
-                    let from = (tap * BLOCK + ic % BLOCK) * BLOCK + o % BLOCK;
-                    let sum = slices.clone().map(|sums| sums[from]).reduce(|a, b| a + b).unwrap_or(0.0);
-                    // SAFETY: the weight lies in `dw`, whose length is asserted; no other pair has it.
-                    unsafe { self.dw.at(at + tap).write(sum) };
-                }
-            }
-            if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == icb) {
-                let from = taps * BLOCK * BLOCK + o % BLOCK;
-                let sum = slices.clone().map(|sums| sums[from]).reduce(|a, b| a + b).unwrap_or(0.0);
-                // SAFETY: the channel exists, and only the first pair of its block stores it.
-                unsafe { db.at(o).write(sum) };
+        for (ocb, sums) in unit.ocbs.clone().zip(sums.chunks_exact(d.pair_len())) {
+            let (of_taps, of_bias) = sums.split_at(d.taps() * BLOCK * BLOCK);
+            store_pair(&d.shape, &self.dw, ocb, unit.icb, of_taps);
+            if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icb) {
+                let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.shape.oc);
+                // SAFETY: the channels exist, and only the first unit of their block stores them.
+                let to = unsafe { core::slice::from_raw_parts_mut(db.at(channels.start), channels.len()) };
+                to.copy_from_slice(&of_bias[..channels.len()]);
             }
         }
     }
 }
 
-/// A tap of a pair of blocks.
-struct Tap {
-    ocb: usize,
-    icb: usize,
-    ky: usize,
-    kx: usize,
+/// The gradient at the bias alone, from blocked gradients.
+///
+/// # Panics
+/// If a slice is shorter than the shape says.
+pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], executor: &dyn Executor) {
+    let d = BackwardWeights::new(s, level, Layout::Blocked, Layout::Blocked);
+    assert_eq!(dy.len(), Layout::Blocked.len(s.output()));
+    assert_eq!(db.len(), s.oc);
+    let db = Shared::new(db);
+    let run = Run { d: &d, x: &[], dy, dw: Shared::new(&mut []), db: None };
+    for_each_part_with(executor, blocks(s.oc), &mut [], 0, |ocb, _| {
+        for segment in 0..d.segments.len() {
+            let (y, cols) = (db.at(ocb * BLOCK), s.oc - ocb * BLOCK);
+            run.bias(&(ocb..ocb + 1), segment, Sums { y, row: 0, block: 0, cols, add: segment > 0 });
+        }
+    });
+}
+
+/// Stores a pair's sums `[tap][16 oc][16 ic]` to weights `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one
+/// group. Whoever calls it is the only one to store this pair.
+pub(crate) fn store_pair(s: &ConvShape, dw: &Shared<'_>, ocb: usize, icb: usize, sums: &[f32]) {
+    let (taps, icg, ocg) = (s.kh * s.kw, s.icg(), s.ocg());
+    for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {
+        let first = o / ocg * icg;
+        let ics = first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK);
+        if ics.is_empty() {
+            continue;
+        }
+        let (at, lanes) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK..(ics.end - 1) % BLOCK + 1);
+        assert!(at + lanes.len() * taps <= dw.len(), "length of the weights' gradient");
+        // SAFETY: these weights lie in `dw`, by the assertion, and no other pair has them.
+        let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), lanes.len() * taps) };
+        interleave(&sums[o % BLOCK * BLOCK..], taps, lanes, to);
+    }
+}
+
+/// `to[lane][tap]` from the lanes of a row of sums, which is `BLOCK * BLOCK` floats from tap to tap.
+fn interleave(sums: &[f32], taps: usize, lanes: Range<usize>, to: &mut [f32]) {
+    match taps {
+        1 => to.copy_from_slice(&sums[lanes]),
+        9 => interleave_as::<9>(sums, lanes, to),
+        25 => interleave_as::<25>(sums, lanes, to),
+        _ => {
+            for (to, lane) in to.chunks_exact_mut(taps).zip(lanes) {
+                to.iter_mut().enumerate().for_each(|(tap, to)| *to = sums[tap * BLOCK * BLOCK + lane]);
+            }
+        }
+    }
+}
+
+/// The same for a constant number of taps.
+fn interleave_as<const TAPS: usize>(sums: &[f32], lanes: Range<usize>, to: &mut [f32]) {
+    let rows: [&[f32]; TAPS] = core::array::from_fn(|tap| &sums[tap * BLOCK * BLOCK..][..lanes.end]);
+    for (to, lane) in to.as_chunks_mut::<TAPS>().0.iter_mut().zip(lanes) {
+        *to = rows.map(|row| row[lane]);
+    }
 }
 
 impl BackwardWeights {
-    /// Input channels of the largest tile.
+    /// Output channels of the largest tile.
     fn most(&self) -> usize {
         self.tiles.iter().rposition(Option::is_some).expect("every level has these tiles")
     }

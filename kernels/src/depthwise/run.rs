@@ -16,6 +16,8 @@ pub(super) struct Run<'a> {
     pub x: Input<'a>,
     pub w: &'a [f32],
     pub y: &'a Shared<'a>,
+    /// Where output pixel (0, 0) of image 0 lies in `y`.
+    pub y_first: usize,
     pub finish: &'a SyncFinish,
     pub n: usize,
     /// The first block.
@@ -186,14 +188,14 @@ impl Run<'_> {
     /// Sweeps; output (0, 0) of the lines is `y` floats from the plane's start.
     fn run(&self, args: &mut LaneArgs, y: usize, runs: &Runs) {
         let d = self.d;
-        let y_at = self.n * d.ys.n + self.ocb * d.ys.block + y;
+        let y_at = self.y_first + self.n * d.ys.n + self.ocb * d.ys.block + y;
         args.runs = runs.count;
         args.out.y = self.y.at(y_at);
         if let Some(f) = &mut args.out.finish {
             *f = self.finish.0.at(self.ocb * BLOCK, y_at);
         }
         // SAFETY:
-        // * the level is available and slices have the lengths of their layouts (asserted in `forward`);
+        // * the level is available and the tensors reach as far as their strides say (asserted in `job`);
         // * runs are no longer than the line (`Runs::choose`), and cover it by their count;
         // * `sweep`: lines skip the rows of taps above and below the input; its columns have all taps of a row inside, or they
         //   are the whole row, and what hangs over its ends is what the kernel leaves out there, in its first and last run

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use swath_kernels::backward_data::BackwardData;
-use swath_kernels::backward_weights::BackwardWeights;
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights};
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
+use swath_kernels::winograd::{Variant, WinogradWeights};
 
 use crate::support::{Threads, guarded, integers};
 
@@ -63,26 +64,34 @@ fn on_any_threads(len: usize, what: &str, run: impl Fn(&mut [f32], &dyn Executor
     one
 }
 
-/// The data gradient at a level, plain and as a transposed convolution with bias, residual and activation.
-fn data(s: &ConvShape, level: Level, [input, output]: [Layout; 2], seed: u64) {
-    let what = format!("data gradient {level} {input:?} to {output:?} of {s:?}");
+/// The data gradient at a level by every algorithm that does the shape.
+fn data(s: &ConvShape, level: Level, layouts: [Layout; 2], seed: u64) {
+    let [input, output] = layouts;
+    data_by(&BackwardData::new(s, level, input, output).unwrap(), "direct", layouts, seed);
+    if let Ok(plan) = BackwardData::depthwise(s, level, input, output) {
+        data_by(&plan, "depthwise", layouts, seed);
+    }
+}
+
+/// The data gradient, plain and as a transposed convolution with bias, residual and activation.
+fn data_by(plan: &BackwardData, by: &str, [input, output]: [Layout; 2], seed: u64) {
+    let s = plan.shape();
+    let what = format!("data gradient {by} {} {input:?} to {output:?} of {s:?}", plan.level());
     let (dy, w) = (integers(Layout::Nchw.len(s.output()), seed), integers(s.weights().iter().product(), seed + 1));
     let want = reference::conv2d_backward_data(s, &dy, &w);
-    let plan = BackwardData::new(s, level, input, output).unwrap();
     let mut packed = vec![f32::NAN; plan.packed_len()];
     plan.pack(&w, &mut packed);
     let dy = to(input, &dy, s.output());
-    let dx = on_any_threads(output.len(s.input()), &what, |dx, threads| {
-        plan.run(&dy, &packed, &Epilogue::none(), dx, &mut [], threads);
-    });
+    let run = |e: &Epilogue<'_>, dx: &mut [f32], threads: &dyn Executor| {
+        plan.run(&dy, &packed, e, dx, &mut vec![f32::NAN; plan.scratch_len() * threads.threads()], threads);
+    };
+    let dx = on_any_threads(output.len(s.input()), &what, |dx, threads| run(&Epilogue::none(), dx, threads));
     check(&dx, output, s.input(), &want, &what);
 
     let (bias, residual) = (integers(s.ic, seed + 2), integers(want.len(), seed + 3));
     let at = to(output, &residual, s.input());
     let e = Epilogue::bias(&bias).residual(&at).activation(Activation::Clip { lo: -1.0, hi: 6.0 });
-    let y = on_any_threads(output.len(s.input()), &what, |y, threads| {
-        plan.run(&dy, &packed, &e, y, &mut [], threads);
-    });
+    let y = on_any_threads(output.len(s.input()), &what, |y, threads| run(&e, y, threads));
     let plane = s.ih * s.iw;
     let finished: Vec<f64> = want
         .iter()
@@ -92,29 +101,99 @@ fn data(s: &ConvShape, level: Level, [input, output]: [Layout; 2], seed: u64) {
     check(&y, output, s.input(), &finished, &format!("transposed convolution, {what}"));
 }
 
-/// The gradients at the weights and the bias at a level.
-fn weights(s: &ConvShape, level: Level, [input, gradient]: [Layout; 2], seed: u64) {
-    let what = format!("weight gradient {level} {input:?} and {gradient:?} of {s:?}");
-    let (x, dy) = (integers(Layout::Nchw.len(s.input()), seed), integers(Layout::Nchw.len(s.output()), seed + 1));
-    let (want, want_bias) = (reference::conv2d_backward_weights(s, &x, &dy), reference::conv2d_backward_bias(s, &dy));
-    let plan = BackwardWeights::new(s, level, input, gradient);
-    let (x, dy) = (to(input, &x, s.input()), to(gradient, &dy, s.output()));
-    let (len, with_bias) = (want.len(), want.len() + s.oc);
-    let both = on_any_threads(with_bias, &what, |both, threads| {
-        let (dw, db) = both.split_at_mut(len);
-        plan.run(&x, &dy, dw, Some(db), &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
-    });
-    let alone = guarded(len, |dw| {
-        plan.run(&x, &dy, dw, None, &mut vec![f32::NAN; plan.scratch_len(1)], &Inline);
-    });
-    assert_eq!(alone, both[..len], "{what}: without a bias");
-    for (i, (got, want)) in both.iter().zip(want.iter().chain(&want_bias)).enumerate() {
-        assert!(
-            f64::from(*got) == *want,
-            "{what}: element {i} of {len} weights and {} biases: {got}, not {want}",
-            s.oc
-        );
+/// A case of weight gradients: tensors in NCHW, and what they should be.
+struct WeightCase {
+    shape: ConvShape,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    want: Vec<f64>,
+    want_bias: Vec<f64>,
+}
+
+impl WeightCase {
+    fn new(s: &ConvShape, seed: u64) -> Self {
+        let (x, dy) = (integers(Layout::Nchw.len(s.input()), seed), integers(Layout::Nchw.len(s.output()), seed + 1));
+        let (want, want_bias) =
+            (reference::conv2d_backward_weights(s, &x, &dy), reference::conv2d_backward_bias(s, &dy));
+        Self { shape: *s, x, dy, want, want_bias }
     }
+
+    /// Runs with and without a bias, on any threads; weights may be off by what `bound` makes of the sum of `|dy|`.
+    fn check(
+        &self,
+        [input, gradient]: [Layout; 2],
+        what: &str,
+        bound: impl Fn(f64) -> f64,
+        run: impl Fn(&[f32], &[f32], &mut [f32], Option<&mut [f32]>, &dyn Executor),
+    ) {
+        let s = &self.shape;
+        let what = format!("{what} {input:?} and {gradient:?} of {s:?}");
+        let (x, dy) = (to(input, &self.x, s.input()), to(gradient, &self.dy, s.output()));
+        let len = self.want.len();
+        let both = on_any_threads(len + s.oc, &what, |both, threads| {
+            let (dw, db) = both.split_at_mut(len);
+            run(&x, &dy, dw, Some(db), threads);
+        });
+        let alone = guarded(len, |dw| run(&x, &dy, dw, None, &Inline));
+        assert_eq!(alone, both[..len], "{what}: without a bias");
+        let plane = s.oh * s.ow;
+        let mut sums = vec![0.0; s.oc];
+        self.dy.iter().enumerate().for_each(|(i, v)| sums[i / plane % s.oc] += f64::from(v.abs()));
+        for (i, (got, want)) in both.iter().zip(&self.want).enumerate() {
+            let off = (f64::from(*got) - want).abs();
+            assert!(off <= bound(sums[i / (len / s.oc)]), "{what}: weight {i} is {got}, not {want}");
+        }
+        for (o, (got, want)) in both[len..].iter().zip(&self.want_bias).enumerate() {
+            assert!(f64::from(*got) == *want, "{what}: bias {o} is {got}, not {want}");
+        }
+    }
+
+    /// Every algorithm that does the shape.
+    fn all(&self, level: Level, layouts: [Layout; 2]) {
+        let (s, [input, gradient]) = (&self.shape, layouts);
+        let exact = |_| 0.0;
+        let plan = BackwardWeights::new(s, level, input, gradient);
+        self.check(layouts, &format!("pixel sums {level}"), exact, |x, dy, dw, db, threads| {
+            plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+        });
+        if let Ok(plan) = DepthwiseWeights::new(s, level, input, gradient) {
+            self.check(layouts, &format!("lanes {level}"), exact, |x, dy, dw, db, threads| {
+                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+            });
+        }
+        for chunk in [None, Some(5)] {
+            let Ok(plan) = WinogradWeights::with_chunk(s, level, input, gradient, chunk) else { continue };
+            let tiles = s.n * s.oh.div_ceil(4) * s.ow.div_ceil(4);
+            // Inputs are at most 3.
+            let bound = |sum: f64| Variant::F4.bound(tiles, 3.0, sum);
+            self.check(layouts, &format!("winograd {level}"), bound, |x, dy, dw, db, threads| {
+                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+            });
+        }
+    }
+}
+
+/// Any geometry that Winograd does, of moderate size.
+fn winograd_shapes() -> impl Strategy<Value = ConvShape> {
+    let image = (0usize..6, 1usize..22, 1usize..31);
+    (1usize..40, 1usize..40, image, prop::array::uniform4(0usize..4))
+        .prop_filter_map("kernel beyond the input", |(ic, oc, (n, ih, iw), p)| {
+            ConvShape::builder([n, ic, ih, iw], [oc, ic, 3, 3]).padding(p).build().ok()
+        })
+}
+
+/// Depthwise, with any multiplier.
+fn depthwise_shapes() -> impl Strategy<Value = ConvShape> {
+    let image = (0usize..6, 1usize..22, 1usize..31);
+    let window =
+        ([1usize..8, 1usize..8], [1usize..4, 1usize..4], [1usize..4, 1usize..3], prop::array::uniform4(0usize..5));
+    (2usize..40, 1usize..3, image, window).prop_filter_map(
+        "kernel beyond the input",
+        |(g, m, (n, ih, iw), (k, s, d, p))| {
+            let shape = ConvShape::builder([n, g, ih, iw], [g * m, 1, k[0], k[1]]);
+            shape.stride(s).dilation(d).padding(p).groups(g).build().ok()
+        },
+    )
 }
 
 proptest! {
@@ -129,8 +208,28 @@ proptest! {
 
     #[test]
     fn weight_gradients(shape in shapes(), input in layouts(), gradient in layouts(), seed in 0u64..1000) {
+        let case = WeightCase::new(&shape, seed);
         for level in Level::available() {
-            weights(&shape, *level, [input, gradient], seed);
+            case.all(*level, [input, gradient]);
+        }
+    }
+
+    #[test]
+    fn winograd_weight_gradients(shape in winograd_shapes(), input in layouts(), seed in 0u64..1000) {
+        let case = WeightCase::new(&shape, seed);
+        for level in Level::available() {
+            assert!(WinogradWeights::new(&shape, *level, input, Layout::Blocked).is_ok());
+            case.all(*level, [input, Layout::Blocked]);
+        }
+    }
+
+    #[test]
+    fn depthwise_gradients(shape in depthwise_shapes(), input in layouts(), seed in 0u64..1000) {
+        let case = WeightCase::new(&shape, seed);
+        for level in Level::available() {
+            assert!(DepthwiseWeights::new(&shape, *level, input, Layout::Blocked).is_ok());
+            case.all(*level, [input, Layout::Blocked]);
+            data(&shape, *level, [Layout::Blocked, input], seed);
         }
     }
 }
@@ -145,7 +244,10 @@ fn named_gradients() {
         conv([2, 40, 15, 15], [33, 40, 1, 1]).stride(2).build(),
         conv([3, 48, 9, 9], [80, 48, 1, 1]).build(),
         conv([1, 20, 14, 14], [24, 20, 3, 3]).stride(2).padding(1).build(),
-        // Several segments and slices: rows of one image, and images.
+        // Several segments and slices: rows of one image, and images; units of several blocks of output channels.
+        conv([5, 20, 21, 21], [130, 20, 3, 3]).padding(1).build(),
+        conv([6, 24, 24, 24], [150, 24, 1, 1]).build(),
+        conv([2, 70, 6, 6], [90, 70, 1, 1]).build(),
         conv([1, 3, 61, 70], [5, 3, 3, 3]).padding(1).build(),
         conv([5, 17, 31, 33], [20, 17, 1, 1]).build(),
         conv([2, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
@@ -160,10 +262,11 @@ fn named_gradients() {
     ];
     for (i, shape) in shapes.into_iter().enumerate() {
         let shape = shape.unwrap();
+        let case = WeightCase::new(&shape, i as u64);
         for level in Level::available() {
             for layouts in Layout::ALL.into_iter().flat_map(|a| Layout::ALL.map(|b| [a, b])) {
                 data(&shape, *level, layouts, i as u64);
-                weights(&shape, *level, layouts, i as u64);
+                case.all(*level, layouts);
             }
         }
     }

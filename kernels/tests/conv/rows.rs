@@ -77,7 +77,8 @@ fn one_tile(
     let [nb, ny, nx] = if packed { [1, 1, 1] } else { [nb, ny, nx] };
     let [head, tail] = if packed { [0, depth] } else { [head, tail] };
     let (xb, xy, xx) = (211, 37, 5);
-    let wx = depth * BLOCK;
+    let ws = if row.access == Access::PixelSum { BLOCK + 3 } else { BLOCK };
+    let wx = depth * ws;
     let (wy, wb) = (nx * wx, ny * nx * wx);
     let w_block = nb * wb;
     let ends = (nb - 1) * xb + (ny - 1) * xy + (nx - 1) * xx + (row.mr - 1) * px;
@@ -110,7 +111,7 @@ fn one_tile(
             tail,
             px: if row.access == Access::PixelSum { step } else { px },
             ahead: BLOCK,
-            w_block,
+            w_block: if row.access == Access::PixelSum { ws } else { w_block },
             accumulate,
             fetch_output: pad_cols,
             edge,
@@ -138,7 +139,7 @@ fn one_tile(
                     }
                     for k in k0..k1 {
                         let xv = x[x_at + b * xb + ky * xy + kx * xx + i * px + k * step];
-                        let wv = w[o / BLOCK * w_block + b * wb + ky * wy + kx * wx + k * BLOCK + o % BLOCK];
+                        let wv = w[o / BLOCK * w_block + b * wb + ky * wy + kx * wx + k * ws + o % BLOCK];
                         want += xv * wv;
                     }
                 }

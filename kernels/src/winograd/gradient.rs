@@ -1,0 +1,543 @@
+//! Weight gradients of 3x3 kernels of stride 1 with 4 times fewer multiplications: F(3x3, 4x4), the transpose of F(4x4, 3x3).
+//!
+//! ```text
+//! y  = A^T [(G g) * (B^T d)]                forward, along one axis
+//! dg = G^T [(A dy) * (B^T d)]               its derivative by g, with the same matrices
+//!
+//! for each chunk of tiles, from all images:
+//!   for each tile and block:      v[p * p][ic/16][tile][16] = B^T d B        u[p * p][oc/16][tile][16] = A dy A^T
+//!   for each pair of blocks:      m[p * p][16 oc][16 ic]    = sum over tiles  u (outer) v
+//!                                 sums[3 * 3][16 oc][16 ic] += G^T m G
+//! then for each pair:             dw = sums, in PyTorch's order
+//! ```
+//!
+//! The chunk's transformed tensors are in caches that threads share; each pair's `m` stays in a core's own. What hangs over the border
+//! of the output counts as a gradient of zero.
+//!
+//! Order of each sum: tiles within a chunk, at each point; chunks in their order, which the shape alone fixes. Error: as forward, with tiles
+//! in place of input channels: within `(t + 24) * 2^-24 * amplification * max|x| * sum |dy|` for `t` tiles, with the amplification of
+//! [`Variant::F4`]. A tile with an infinity or a NaN gives NaN in all nine taps.
+
+use core::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+use core::ops::Range;
+
+use super::input::InputArgs;
+use super::{TransformRow, Variant, transforms};
+use crate::backward_weights::{PAIR_OF_NINE, biases, store_pair};
+use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::isa::{Entry, Isa, Kernel, Level};
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::registry::by_level;
+use crate::shape::ConvShape;
+use crate::tile::pieces;
+
+/// Outputs of a tile along an axis, and its points.
+const M: usize = 4;
+const P: usize = 6;
+
+/// Floats of a pair's products.
+const PRODUCTS: usize = P * P * BLOCK * BLOCK;
+
+/// Floats of both transformed tensors that a chunk aims at: 12 MiB, which stay in the last cache.
+const CHUNK: usize = 3 << 20;
+
+/// `A dy`: what four gradients become.
+#[inline(always)]
+fn spread<I: Isa>(s: I, [y0, y1, y2, y3]: [I::V; M]) -> [I::V; P] {
+    let c = |v: f64| s.splat(v as f32);
+    let near = s.fma(c(0.5), y2, y0);
+    let near_odd = s.fma(c(FRAC_1_SQRT_2 / 2.0), y3, s.mul(c(FRAC_1_SQRT_2), y1));
+    let far = s.fma(c(2.0), y2, y0);
+    let far_odd = s.fma(c(2.0 * SQRT_2), y3, s.mul(c(SQRT_2), y1));
+    [y0, s.add(near, near_odd), s.sub(near, near_odd), s.add(far, far_odd), s.sub(far, far_odd), y3]
+}
+
+/// `G^T m`: the weights of six products.
+#[inline(always)]
+fn gather<I: Isa>(s: I, [m0, m1, m2, m3, m4, m5]: [I::V; P]) -> [I::V; 3] {
+    let c = |v: f64| s.splat(v as f32);
+    let (near, near_odd) = (s.add(m1, m2), s.sub(m1, m2));
+    let (far, far_odd) = (s.add(m3, m4), s.sub(m3, m4));
+    [
+        s.fma(c(1.0 / 6.0), far, s.fma(c(-2.0 / 3.0), near, m0)),
+        s.fma(c(SQRT_2 / 6.0), far_odd, s.mul(c(-2.0 / 3.0 * FRAC_1_SQRT_2), near_odd)),
+        s.fma(c(1.0 / 3.0), s.sub(far, near), m5),
+    ]
+}
+
+/// What the transform of a tile of the gradient works on. Steps in floats.
+struct SpreadArgs {
+    /// The tile's first pixel, in blocks.
+    dy: *const f32,
+    row: usize,
+    /// From block to block, and how many.
+    block: usize,
+    blocks: usize,
+    /// Rows and columns of the tile that lie inside.
+    valid: [usize; 2],
+    /// The tile at the first point and block.
+    u: *mut f32,
+    u_point: usize,
+    u_block: usize,
+}
+
+/// `A dy A^T` of one tile, for all its blocks.
+struct Spread;
+
+impl<I: Isa> Kernel<I> for Spread {
+    type Args = SpreadArgs;
+
+    /// # Safety
+    /// * `dy` is readable for the valid pixels of all blocks;
+    /// * `u` is writable for all points of all blocks.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &SpreadArgs) {
+        for (b, part) in (0..a.blocks).flat_map(|b| (0..BLOCK).step_by(I::LANES).map(move |part| (b, part))) {
+            let dy = a.dy.wrapping_add(b * a.block + part);
+            let mut rows = [[s.zero(); M]; P];
+            for x in 0..a.valid[1] {
+                let mut column = [s.zero(); M];
+                for y in 0..a.valid[0] {
+                    // SAFETY: a valid pixel.
+                    column[y] = unsafe { s.load(dy.add(y * a.row + x * BLOCK)) };
+                }
+                let column = spread(s, column);
+                for (row, v) in rows.iter_mut().zip(column) {
+                    row[x] = v;
+                }
+            }
+            for (y, row) in rows.into_iter().enumerate() {
+                for (x, v) in spread(s, row).into_iter().enumerate() {
+                    // SAFETY: point (y, x) of the block.
+                    unsafe { s.store(a.u.wrapping_add((y * P + x) * a.u_point + b * a.u_block + part), v) };
+                }
+            }
+        }
+    }
+}
+
+/// What the products of a pair work on. Steps in floats.
+struct OuterArgs {
+    /// Transformed gradients of the pair's first tile, of the first channel of the rows.
+    u: *const f32,
+    u_point: usize,
+    /// Transformed inputs likewise.
+    v: *const f32,
+    v_point: usize,
+    tiles: usize,
+    /// Products `[point][16][16]`, at the first row.
+    m: *mut f32,
+}
+
+/// Sums over tiles of the outer products of `MR` output channels and a block of input channels, at every point.
+struct Outer<const MR: usize, const NV: usize>;
+
+impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Outer<MR, NV> {
+    type Args = OuterArgs;
+
+    /// # Safety
+    /// * `u` is readable for `MR` channels of all tiles and points, `v` for a block;
+    /// * `m` is writable for `MR` rows of a block at every point.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &OuterArgs) {
+        const { assert!(MR * NV + NV < I::REGISTERS && NV * I::LANES == BLOCK) };
+        for point in 0..P * P {
+            let (mut u, mut v) = (a.u.wrapping_add(point * a.u_point), a.v.wrapping_add(point * a.v_point));
+            let mut acc = [[s.zero(); NV]; MR];
+            for _ in 0..a.tiles {
+                s.prefetch(v.wrapping_add(BLOCK * BLOCK));
+                let mut lanes = [s.zero(); NV];
+                for (n, lane) in lanes.iter_mut().enumerate() {
+                    // SAFETY: the tile's block of inputs.
+                    *lane = unsafe { s.load(v.add(n * I::LANES)) };
+                }
+                for i in 0..MR {
+                    // SAFETY: channel `i` of the tile's gradients.
+                    let row = unsafe { s.load_splat(u.add(i)) };
+                    for n in 0..NV {
+                        acc[i][n] = s.fma(lanes[n], row, acc[i][n]);
+                    }
+                }
+                (u, v) = (u.wrapping_add(BLOCK), v.wrapping_add(BLOCK));
+            }
+            let m = a.m.wrapping_add(point * BLOCK * BLOCK);
+            for i in 0..MR {
+                for n in 0..NV {
+                    // SAFETY: row `i` at this point.
+                    unsafe { s.store(m.add(i * BLOCK + n * I::LANES), acc[i][n]) };
+                }
+            }
+        }
+    }
+}
+
+/// What the transform of a pair's products works on.
+struct GatherArgs {
+    /// Products `[point][16][16]`.
+    m: *const f32,
+    /// Sums `[tap][16][16]`.
+    sums: *mut f32,
+    /// Whether to add to what is there.
+    add: bool,
+}
+
+/// `G^T m G` of one pair.
+struct Gather;
+
+impl<I: Isa> Kernel<I> for Gather {
+    type Args = GatherArgs;
+
+    /// # Safety
+    /// `m` is readable for all points, `sums` readable and writable for nine taps.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &GatherArgs) {
+        for at in (0..BLOCK * BLOCK).step_by(I::LANES) {
+            let mut rows = [[s.zero(); P]; 3];
+            for x in 0..P {
+                let mut column = [s.zero(); P];
+                for (y, v) in column.iter_mut().enumerate() {
+                    // SAFETY: point (y, x).
+                    *v = unsafe { s.load(a.m.add((y * P + x) * BLOCK * BLOCK + at)) };
+                }
+                let column = gather(s, column);
+                for (row, v) in rows.iter_mut().zip(column) {
+                    row[x] = v;
+                }
+            }
+            for (y, row) in rows.into_iter().enumerate() {
+                for (x, v) in gather(s, row).into_iter().enumerate() {
+                    // SAFETY: tap (y, x).
+                    unsafe {
+                        let to = a.sums.add((y * 3 + x) * BLOCK * BLOCK + at);
+                        s.store(to, if a.add { s.add(s.load(to), v) } else { v });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The kernels of one level: a row of [`gradients`].
+#[derive(Clone, Copy, Debug)]
+pub struct GradientRow {
+    /// `winograd4_bwd_w_f32_16x16_avx512`: output by input channels of a product.
+    pub name: &'static str,
+    /// Level.
+    pub level: Level,
+    spread: Entry<SpreadArgs>,
+    gather: Entry<GatherArgs>,
+    /// Products of so many output channels.
+    outer: &'static [(usize, Entry<OuterArgs>)],
+}
+
+mod edge {
+    use crate::registry::edges;
+
+    edges!(pub(super) transform);
+    edges!(pub(super) outer);
+}
+
+macro_rules! gradient_row {
+    ($level:ident, $module:ident, $lanes:literal, $name:literal, [$($mr:literal)*]) => {
+        &[GradientRow {
+            name: concat!("winograd4_bwd_w_f32_", $name),
+            level: Level::$level,
+            spread: edge::transform::$module::run::<Spread>,
+            gather: edge::transform::$module::run::<Gather>,
+            outer: &[$(($mr, edge::outer::$module::run::<Outer<$mr, { BLOCK / $lanes }>>)),*],
+        }]
+    };
+}
+
+by_level! {
+    /// The kernels of Winograd's weight gradient at a level, one row; none for a level of another architecture.
+    pub fn gradients() -> [GradientRow];
+
+    Scalar: gradient_row!(Scalar, scalar, 4, "2x16_scalar", [2]),
+    // Sixteen channels are six, five and five.
+    Avx2: gradient_row!(Avx2, avx2, 8, "6x16_avx2", [5 6]),
+    Avx512: gradient_row!(Avx512, avx512, 16, "16x16_avx512", [16]),
+    Neon: gradient_row!(Neon, neon, 4, "4x16_neon", [4]),
+}
+
+/// Winograd's weight gradient, planned. Holds no tensor.
+#[derive(Clone, Debug)]
+pub struct WinogradWeights {
+    shape: ConvShape,
+    level: Level,
+    xs: Strides,
+    input: Layout,
+    transform: &'static TransformRow,
+    row: &'static GradientRow,
+    /// Tiles of an image, down and across.
+    tiles: [usize; 2],
+    /// Chunks that all tiles are cut into.
+    chunks: usize,
+}
+
+impl WinogradWeights {
+    /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
+    ///
+    /// # Errors
+    /// A reason: other kernels than 3x3, strides, dilation, groups, gradients that are not blocked.
+    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
+        Self::with_chunk(shape, level, input, gradient, None)
+    }
+
+    /// Plans with chunks of so many tiles at most. Unlike forward, where chunks only share out outputs, they are part of each sum.
+    ///
+    /// # Errors
+    /// As for [`WinogradWeights::new`].
+    pub fn with_chunk(
+        shape: &ConvShape,
+        level: Level,
+        input: Layout,
+        gradient: Layout,
+        chunk: Option<usize>,
+    ) -> Result<Self, &'static str> {
+        shape.assert_consistent();
+        let s = *shape;
+        if (s.kh, s.kw) != (3, 3) {
+            return Err("the kernel is not 3x3");
+        }
+        if (s.sh, s.sw) != (1, 1) {
+            return Err("the stride is not 1");
+        }
+        if (s.dh, s.dw) != (1, 1) {
+            return Err("the kernel is dilated");
+        }
+        if s.groups != 1 {
+            return Err("there are groups");
+        }
+        if gradient != Layout::Blocked {
+            return Err("reads blocked gradients");
+        }
+        let no_kernels = "no kernels at this level";
+        let transform = transforms(level).iter().find(|t| t.variant == Variant::F4).ok_or(no_kernels)?;
+        let row = gradients(level).first().ok_or(no_kernels)?;
+        let tiles = [s.oh.div_ceil(M), s.ow.div_ceil(M)];
+        let each = P * P * BLOCK * (blocks(s.ic) + blocks(s.oc));
+        let chunk = chunk.unwrap_or(CHUNK / each).max(if chunk.is_some() { 1 } else { 2 * BLOCK });
+        let chunks = (s.n * tiles[0] * tiles[1]).div_ceil(chunk).max(1);
+        Ok(Self { shape: s, level, xs: input.strides(s.input()), input, transform, row, tiles, chunks })
+    }
+
+    /// The geometry.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// The instruction-set level whose kernels run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Name of the product kernel: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        self.row.name
+    }
+
+    /// Multiplications of the products, those of padded channels and tiles included.
+    pub fn macs(&self) -> u64 {
+        (self.total() * P * P) as u64 * (self.pairs() * BLOCK * BLOCK) as u64
+    }
+
+    /// Floats of all transformed inputs and gradients, of which a chunk's exist at a time.
+    pub fn transformed(&self) -> [usize; 2] {
+        [self.shape.ic, self.shape.oc].map(|c| self.total() * P * P * blocks(c) * BLOCK)
+    }
+
+    /// Tiles of all images.
+    fn total(&self) -> usize {
+        self.shape.n * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Tiles of the longest chunk.
+    fn longest(&self) -> usize {
+        self.total().div_ceil(self.chunks)
+    }
+
+    fn pairs(&self) -> usize {
+        blocks(self.shape.ic) * blocks(self.shape.oc)
+    }
+
+    /// From point to point of a transformed tensor: a line more than needed, lest all points of a tile meet in a few cache sets.
+    fn point(&self, channels: usize) -> usize {
+        (blocks(channels) * self.longest() + 1) * BLOCK
+    }
+
+    /// Floats of the transformed input, of the transformed gradient, and of sums that go on from chunk to chunk.
+    fn shared(&self) -> [usize; 3] {
+        let sums = if self.chunks > 1 { self.pairs() * PAIR_OF_NINE } else { 0 };
+        [P * P * self.point(self.shape.ic), P * P * self.point(self.shape.oc), sums]
+    }
+
+    /// Floats of scratch of each thread: a pair's products and, where all tiles are one chunk, its sums.
+    fn own(&self) -> usize {
+        PRODUCTS + if self.chunks > 1 { 0 } else { PAIR_OF_NINE }
+    }
+
+    /// Floats of scratch for a run on so many threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.shared().iter().sum::<usize>() + threads.max(1) * self.own()
+    }
+
+    /// Computes `dw` `[oc, ic, 3, 3]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
+    /// [`WinogradWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
+    pub fn run(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: Option<&mut [f32]>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        assert_eq!(x.len(), self.input.len(s.input()), "input length");
+        assert_eq!(dy.len(), Layout::Blocked.len(s.output()), "gradient's length");
+        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
+        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
+        assert!(self.level.is_available());
+        if let Some(db) = db {
+            biases(s, self.level, dy, db, executor);
+        }
+        if s.n == 0 {
+            return dw.fill(0.0);
+        }
+        let [v, u, sums] = self.shared();
+        let (v, scratch) = scratch.split_at_mut(v);
+        let (u, scratch) = scratch.split_at_mut(u);
+        let (sums, own) = scratch.split_at_mut(sums);
+        let run =
+            Run { d: self, x, dy, dw: Shared::new(dw), v: Shared::new(v), u: Shared::new(u), sums: Shared::new(sums) };
+        let total = self.total();
+        for chunk in 0..self.chunks {
+            let tiles = total * chunk / self.chunks..total * (chunk + 1) / self.chunks;
+            for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| run.transform(tiles.start + i, i));
+            for_each_part_with(executor, self.pairs(), own, self.own(), |pair, own| {
+                run.pair(pair, &tiles, chunk, own);
+            });
+        }
+    }
+}
+
+/// One run: the plan, its tensors, and what they become.
+struct Run<'a> {
+    d: &'a WinogradWeights,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dw: Shared<'a>,
+    v: Shared<'a>,
+    u: Shared<'a>,
+    sums: Shared<'a>,
+}
+
+impl Run<'_> {
+    /// Transforms the input and the gradient of a tile, which becomes tile `at` of the chunk.
+    fn transform(&self, tile: usize, at: usize) {
+        let d = self.d;
+        let s = &d.shape;
+        let [down, across] = d.tiles;
+        let (n, ty, tx) = (tile / (down * across), tile / across % down, tile % across);
+        let input = InputArgs {
+            x: self.x.as_ptr().wrapping_add(n * d.xs.n),
+            strides: d.xs,
+            ic: s.ic,
+            extent: [s.ih, s.iw],
+            first: [(ty * M) as isize - s.pad.top as isize, (tx * M) as isize - s.pad.left as isize],
+            next: core::ptr::null(),
+            v: self.v.at(at * BLOCK),
+            v_point: d.point(s.ic),
+            v_block: d.longest() * BLOCK,
+        };
+        let ds = Layout::Blocked.strides(s.output());
+        let gradient = SpreadArgs {
+            dy: self.dy.as_ptr().wrapping_add(n * ds.n + ty * M * ds.row + tx * M * ds.px),
+            row: ds.row,
+            block: ds.block,
+            blocks: blocks(s.oc),
+            valid: [(s.oh - ty * M).min(M), (s.ow - tx * M).min(M)],
+            u: self.u.at(at * BLOCK),
+            u_point: d.point(s.oc),
+            u_block: d.longest() * BLOCK,
+        };
+        // SAFETY: the level is available, and tensors have the lengths of their layouts (asserted in `run`); tile `at` lies in each
+        // point and block of `v` and `u`, and belongs to this part alone.
+        unsafe {
+            (d.transform.input)(&input);
+            (d.row.spread)(&gradient);
+        }
+    }
+
+    /// The products of a pair of blocks over a chunk of tiles, and what they add to its sums; after the last chunk, its weights.
+    fn pair(&self, pair: usize, tiles: &Range<usize>, chunk: usize, own: &mut [f32]) {
+        let d = self.d;
+        let s = &d.shape;
+        let (ocb, icb) = (pair / blocks(s.ic), pair % blocks(s.ic));
+        let (m, own) = own.split_at_mut(PRODUCTS);
+        let block = d.longest() * BLOCK;
+        let most = d.row.outer.iter().map(|&(mr, _)| mr).max().unwrap_or(1);
+        for (o, mr) in pieces(BLOCK, most) {
+            let args = OuterArgs {
+                u: self.u.at(ocb * block + o),
+                u_point: d.point(s.oc),
+                v: self.v.at(icb * block),
+                v_point: d.point(s.ic),
+                tiles: tiles.len(),
+                m: m.as_mut_ptr().wrapping_add(o * BLOCK),
+            };
+            let outer = d.row.outer.iter().find(|&&(rows, _)| rows == mr).expect("pieces of a block have kernels").1;
+            // SAFETY: the level is available; the chunk's tiles of both blocks were transformed before this part began; `m` holds
+            // a block of rows at every point.
+            unsafe { outer(&args) };
+        }
+        // SAFETY: the pair's sums lie in scratch, and belong to this part alone.
+        let sums = if d.chunks > 1 {
+            unsafe { core::slice::from_raw_parts_mut(self.sums.at(pair * PAIR_OF_NINE), PAIR_OF_NINE) }
+        } else {
+            own
+        };
+        // SAFETY: the level is available; products and sums have those lengths.
+        unsafe { (d.row.gather)(&GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 }) };
+        if chunk + 1 == d.chunks {
+            store_pair(s, &self.dw, ocb, icb, sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transform::{F4, Transform};
+    use super::*;
+    use crate::isa::Scalar;
+
+    fn first(v: <Scalar as Isa>::V) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: 16 floats hold a vector of any level.
+        unsafe { Scalar.store(lanes.as_mut_ptr(), v) };
+        lanes[0]
+    }
+
+    #[test]
+    fn transforms_are_transposes_of_the_forward_ones() {
+        let unit = |i: usize, j: usize| Scalar.splat(if i == j { 1.0 } else { 0.0 });
+        for j in 0..M {
+            let column = spread(Scalar, core::array::from_fn(|i| unit(i, j)));
+            for (p, v) in column.into_iter().enumerate() {
+                let row = <F4 as Transform<M, P>>::output(Scalar, core::array::from_fn(|i| unit(i, p)));
+                assert!((first(v) - first(row[j])).abs() < 1e-6, "point {p}, output {j}");
+            }
+        }
+        for p in 0..P {
+            let weights = gather(Scalar, core::array::from_fn(|i| unit(i, p)));
+            for (k, v) in weights.into_iter().enumerate() {
+                assert!((f64::from(first(v)) - F4::G[p][k]).abs() < 1e-6, "point {p}, weight {k}");
+            }
+        }
+    }
+}
