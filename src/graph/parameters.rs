@@ -9,12 +9,18 @@ use crate::tensor::Tensor;
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub(crate) enum Init {
+pub enum Init {
     /// Uniform in `+-1 / sqrt(fan_in)`: PyTorch's `kaiming_uniform_(a=sqrt(5))`, and its rule for biases.
-    Uniform { fan_in: usize },
+    Uniform {
+        /// Inputs that each output is a sum over.
+        fan_in: usize,
+    },
     /// Uniform in `+-sqrt(6 / fan_in)`: PyTorch's `kaiming_uniform_`, after He et al. 2015, which keeps the scale of
     /// activations from layer to layer through ReLU.
-    Kaiming { fan_in: usize },
+    Kaiming {
+        /// Inputs that each output is a sum over.
+        fan_in: usize,
+    },
     /// This value everywhere.
     Constant(f32),
 }

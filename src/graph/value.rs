@@ -5,21 +5,19 @@ use core::ops;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use swath_kernels::epilogue::Activation;
 
-use super::{Graph, Init, Node, NodeId, Op, ParameterId, ParameterSpec, add, concat, flatten};
+use super::ops::{Activate, Binary, Concat, Flatten};
+use super::{Builder, Fact, Graph, Init, Operator, ParameterSpec, ValueId};
 use crate::error::{Error, Result};
 
 /// The graph under construction.
 struct Recorder {
-    graph: Graph,
-    /// Extents of each value, where known.
-    dims: Vec<Option<Vec<usize>>>,
-    /// Names of the enclosing layers, joined by dots.
-    scope: String,
-    owners: HashMap<String, (LayerId, ParameterId)>,
+    builder: Builder,
+    owners: HashMap<String, (LayerId, ValueId)>,
     /// The first error of an operator that cannot return one, such as `+`.
     error: Option<Error>,
 }
@@ -44,8 +42,8 @@ impl Clone for LayerId {
 
 /// A value of the graph: what custom modules take and return.
 ///
-/// A handle, cheap to clone. `+` adds values of equal shapes; shapes are unknown while a model is recorded, so
-/// a mismatch surfaces when the model is compiled, with both shapes and the layer's name. Other mistakes of operators
+/// A handle, cheap to clone. `+`, `-`, `*` and `/` work element by element; extents of 1 are repeated. Shapes are unknown while a model
+/// is recorded, so a mismatch surfaces when the model is compiled, with both shapes and the layer's name. Other mistakes of operators
 /// surface when the recording ends.
 ///
 /// ```
@@ -60,69 +58,109 @@ impl Clone for LayerId {
 #[derive(Clone)]
 pub struct Value {
     recorder: Rc<RefCell<Recorder>>,
-    id: NodeId,
+    id: ValueId,
 }
 
 pub(super) fn record(dims: Option<Vec<usize>>, f: impl FnOnce(&Value) -> Result<Value>) -> Result<Graph> {
-    let input = Node { op: Op::Input, inputs: Vec::new(), layer: String::new() };
-    let graph = Graph { nodes: vec![input], parameters: Vec::new(), output: 0 };
-    let recorder = Recorder { graph, dims: vec![dims], scope: String::new(), owners: HashMap::new(), error: None };
-    let recorder = Rc::new(RefCell::new(recorder));
-    let output = f(&Value { recorder: recorder.clone(), id: 0 })?;
+    record_facts(&[("input", dims.map(Fact::f32))], &["output"], |x| Ok(vec![f(&x[0])?]))
+}
+
+pub(super) fn record_many(
+    inputs: &[&str],
+    outputs: &[&str],
+    f: impl FnOnce(&[Value]) -> Result<Vec<Value>>,
+) -> Result<Graph> {
+    let inputs: Vec<(&str, Option<Fact>)> = inputs.iter().map(|name| (*name, None)).collect();
+    record_facts(&inputs, outputs, f)
+}
+
+fn record_facts(
+    inputs: &[(&str, Option<Fact>)],
+    outputs: &[&str],
+    f: impl FnOnce(&[Value]) -> Result<Vec<Value>>,
+) -> Result<Graph> {
+    let mut builder = Builder::new();
+    let inputs: Vec<ValueId> = inputs.iter().map(|(name, fact)| builder.input(name, fact.clone())).collect();
+    let recorder = Rc::new(RefCell::new(Recorder { builder, owners: HashMap::new(), error: None }));
+    let inputs: Vec<Value> = inputs.into_iter().map(|id| Value { recorder: recorder.clone(), id }).collect();
+    let results = f(&inputs)?;
     let mut recorded = recorder.borrow_mut();
     if let Some(e) = recorded.error.take() {
         return Err(e);
     }
-    if !Rc::ptr_eq(&recorder, &output.recorder) {
+    if results.iter().any(|v| !Rc::ptr_eq(&recorder, &v.recorder)) {
         return Err(Error::Foreign { what: "the output" });
     }
-    recorded.graph.output = output.id;
-    Ok(recorded.graph.clone())
+    if results.len() != outputs.len() {
+        let rule = format!("there are {} names", outputs.len());
+        return Err(Error::Setting { what: "the number of outputs", value: results.len().to_string(), rule });
+    }
+    let named: Vec<(&str, ValueId)> = outputs.iter().copied().zip(results.iter().map(|v| v.id)).collect();
+    recorded.builder.clone().finish(&named)
 }
 
 impl Value {
-    /// Appends an operator that takes `inputs`, of which `self` need not be one.
-    pub(crate) fn push(&self, op: Op, inputs: &[&Value]) -> Value {
+    fn with(&self, id: ValueId) -> Value {
+        Value { recorder: self.recorder.clone(), id }
+    }
+
+    /// Appends an operator that takes `inputs`, of which `self` need not be one; its first result.
+    pub fn push(&self, op: impl Operator, inputs: &[&Value]) -> Value {
+        self.push_all(op, inputs).swap_remove(0)
+    }
+
+    /// Appends an operator that takes `inputs`, of which `self` need not be one; all its results.
+    pub fn push_all(&self, op: impl Operator, inputs: &[&Value]) -> Vec<Value> {
+        let op: Arc<dyn Operator> = Arc::new(op);
+        let results = op.results();
         let mut r = self.recorder.borrow_mut();
-        if let Some(name) = inputs.iter().any(|v| !Rc::ptr_eq(&v.recorder, &self.recorder)).then(|| op.name()) {
-            r.error.get_or_insert(Error::Foreign { what: name });
-            return self.clone();
-        }
-        let known: Option<Vec<&[usize]>> = inputs.iter().map(|v| r.dims[v.id].as_deref()).collect();
-        let dims = match (known, op.operator()) {
-            (Some(known), Some(operator)) => operator.dims(&known).map(Some),
-            _ => Ok(None),
+        let ids: Vec<ValueId> = inputs.iter().map(|v| v.id).collect();
+        let pushed = if inputs.iter().any(|v| !Rc::ptr_eq(&v.recorder, &self.recorder)) {
+            Err(Error::Foreign { what: op.name() })
+        } else {
+            r.builder.push_shared(op, &ids)
         };
-        let layer = r.scope.clone();
-        let dims = dims.unwrap_or_else(|e| {
-            r.error.get_or_insert(e.in_layer(&layer));
-            None
-        });
-        r.dims.push(dims);
-        r.graph.nodes.push(Node { op, inputs: inputs.iter().map(|v| v.id).collect(), layer });
-        Value { recorder: self.recorder.clone(), id: r.graph.nodes.len() - 1 }
+        match pushed {
+            Ok(ids) => ids.into_iter().map(|id| self.with(id)).collect(),
+            Err(e) => {
+                r.error.get_or_insert(e);
+                vec![self.clone(); results]
+            }
+        }
     }
 
     /// Declares a parameter of the enclosing layer. The same layer gets the same parameter again.
-    pub(crate) fn parameter(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<ParameterId> {
+    pub(crate) fn parameter(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<Value> {
         self.declare(owner, name, dims, init, true)
     }
 
     /// Declares a running statistic of the enclosing layer: a value that is saved with the parameters, but not trained.
-    pub(crate) fn statistic(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<ParameterId> {
+    pub(crate) fn statistic(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init) -> Result<Value> {
         self.declare(owner, name, dims, init, false)
     }
 
-    fn declare(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init, trained: bool) -> Result<ParameterId> {
+    fn declare(&self, owner: &LayerId, name: &str, dims: &[usize], init: Init, trained: bool) -> Result<Value> {
         let mut r = self.recorder.borrow_mut();
-        let name = join(&r.scope, name);
+        let name = join(&r.builder.layer, name);
         if let Some((other, id)) = r.owners.get(&name) {
-            return if other == owner { Ok(*id) } else { Err(Error::DuplicateParameter { name }) };
+            return if other == owner { Ok(self.with(*id)) } else { Err(Error::DuplicateParameter { name }) };
         }
-        let id = r.graph.parameters.len();
-        r.owners.insert(name.clone(), (LayerId(owner.0), id));
-        r.graph.parameters.push(ParameterSpec { name, dims: dims.to_vec(), init, trained });
-        Ok(id)
+        let id = r.builder.parameter(ParameterSpec { name: name.clone(), dims: dims.to_vec(), init, trained });
+        r.owners.insert(name, (LayerId(owner.0), id));
+        Ok(self.with(id))
+    }
+
+    /// A constant.
+    ///
+    /// ```
+    /// use swath::{Tensor, Value, nn::Module};
+    /// let net = |x: &Value| Ok(x * &x.constant(Tensor::new([1], &[3.0])?));
+    /// assert_eq!(net.build(0)?.compile([1, 2])?.run(&[1.0, 2.0])?.as_slice(), [3.0, 6.0]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn constant(&self, value: crate::Tensor) -> Value {
+        let id = self.recorder.borrow_mut().builder.constant(value);
+        self.with(id)
     }
 
     /// Runs `f` inside of a named layer: parameters declared there are called `name.weight` and so on.
@@ -130,23 +168,23 @@ impl Value {
     /// # Errors
     /// Those of `f`, with the layer's dotted name.
     pub fn scope<T>(&self, name: &str, f: impl FnOnce(&Value) -> Result<T>) -> Result<T> {
-        let inner = join(&self.recorder.borrow().scope, name);
-        let outer = core::mem::replace(&mut self.recorder.borrow_mut().scope, inner.clone());
+        let inner = join(&self.recorder.borrow().builder.layer, name);
+        let outer = core::mem::replace(&mut self.recorder.borrow_mut().builder.layer, inner.clone());
         let result = f(self);
-        self.recorder.borrow_mut().scope = outer;
+        self.recorder.borrow_mut().builder.layer = outer;
         result.map_err(|e| e.in_layer(&inner))
     }
 
     /// The extents, if the graph is recorded for a known shape ([`Graph::record_for`]).
     pub fn dims(&self) -> Option<Vec<usize>> {
-        self.recorder.borrow().dims[self.id].clone()
+        self.recorder.borrow().builder.fact(self.id).map(|f| f.dims.clone())
     }
 
     /// An elementwise activation.
     pub fn activation(&self, activation: Activation) -> Value {
         match activation {
             Activation::Identity => self.clone(),
-            a => self.push(Op::Activation(a), &[self]),
+            a => self.push(Activate(a), &[self]),
         }
     }
 
@@ -177,14 +215,14 @@ impl Value {
 
     /// `[n, c, h, w]` to `[n, c * h * w]`, in PyTorch's order.
     pub fn flatten(&self) -> Value {
-        self.push(Op::Flatten(flatten::Flatten), &[self])
+        self.push(Flatten, &[self])
     }
 
     /// Puts the channels of `self` and `others` one after another. All other extents are equal.
     pub fn concat(&self, others: &[&Value]) -> Value {
         let mut all = vec![self];
         all.extend(others);
-        self.push(Op::Concat(concat::Concat), &all)
+        self.push(Concat, &all)
     }
 }
 
@@ -194,34 +232,45 @@ fn join(scope: &str, name: &str) -> String {
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Value(%{}, {:?})", self.id, self.dims())
+        write!(f, "Value(%{}, {:?})", self.id.node, self.dims())
     }
 }
 
-impl ops::Add<&Value> for &Value {
-    type Output = Value;
-    fn add(self, other: &Value) -> Value {
-        self.push(Op::Add(add::Add), &[self, other])
-    }
+macro_rules! arithmetic {
+    ($($trait:ident $method:ident $op:ident;)*) => {$(
+        impl ops::$trait<&Value> for &Value {
+            type Output = Value;
+            fn $method(self, other: &Value) -> Value {
+                self.push(Binary::$op(), &[self, other])
+            }
+        }
+
+        impl ops::$trait<Value> for Value {
+            type Output = Value;
+            fn $method(self, other: Value) -> Value {
+                ops::$trait::$method(&self, &other)
+            }
+        }
+
+        impl ops::$trait<&Value> for Value {
+            type Output = Value;
+            fn $method(self, other: &Value) -> Value {
+                ops::$trait::$method(&self, other)
+            }
+        }
+
+        impl ops::$trait<Value> for &Value {
+            type Output = Value;
+            fn $method(self, other: Value) -> Value {
+                ops::$trait::$method(self, &other)
+            }
+        }
+    )*};
 }
 
-impl ops::Add<Value> for Value {
-    type Output = Value;
-    fn add(self, other: Value) -> Value {
-        &self + &other
-    }
-}
-
-impl ops::Add<&Value> for Value {
-    type Output = Value;
-    fn add(self, other: &Value) -> Value {
-        &self + other
-    }
-}
-
-impl ops::Add<Value> for &Value {
-    type Output = Value;
-    fn add(self, other: Value) -> Value {
-        self + &other
-    }
+arithmetic! {
+    Add add add;
+    Sub sub sub;
+    Mul mul mul;
+    Div div div;
 }

@@ -1,8 +1,19 @@
 //! What a graph has to do for an input and what it takes: its convolutions, its arithmetic, its parameters.
 
-use super::{Graph, Op};
+use swath_kernels::shape::ConvShape;
+
+use super::{Fact, Graph, Node};
 use crate::benchdnn::Problem;
 use crate::error::Result;
+
+/// The arithmetic of an operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds, those in the padding included.
+    pub macs: u64,
+    /// The convolution that it runs as.
+    pub convolution: Option<ConvShape>,
+}
 
 impl Graph {
     /// The convolutions that a run for an input of extents `input` does, in order, equal ones once with their number in
@@ -25,15 +36,10 @@ impl Graph {
     /// # Ok::<(), swath::Error>(())
     /// ```
     pub fn convolutions(&self, name: &str, input: &[usize]) -> Result<Vec<Problem>> {
-        let (dims, live) = (self.infer(input)?, self.live());
+        let facts = self.infer(&[Fact::f32(input)])?;
         let mut list: Vec<Problem> = Vec::new();
-        for (node, _) in self.nodes.iter().zip(live).filter(|(_, live)| *live) {
-            let x = || &dims[node.inputs[0]];
-            let shape = match &node.op {
-                Op::Conv2d(op) => op.shape(x())?,
-                Op::ConvTranspose2d(op) => op.shape(x())?,
-                _ => continue,
-            };
+        for (node, work) in self.works(&facts) {
+            let Some(shape) = work.convolution else { continue };
             if let Some(seen) = list.iter_mut().find(|p| p.shape == shape) {
                 seen.times += 1;
                 continue;
@@ -50,20 +56,17 @@ impl Graph {
     /// # Errors
     /// Of the first operator that the shape does not fit, under its layer's name.
     pub fn flop(&self, input: &[usize]) -> Result<u64> {
-        let (dims, live) = (self.infer(input)?, self.live());
-        let mut macs = 0u64;
-        for (node, _) in self.nodes.iter().zip(live).filter(|(_, live)| *live) {
-            let x = || &dims[node.inputs[0]];
-            macs = macs.saturating_add(match &node.op {
-                Op::Conv2d(op) => op.shape(x())?.macs(),
-                Op::ConvTranspose2d(op) => op.macs(x())?,
-                Op::Linear(op) => {
-                    [x()[0], op.inputs, op.outputs].iter().map(|&v| v as u64).fold(1, u64::saturating_mul)
-                }
-                _ => 0,
-            });
-        }
-        Ok(macs.saturating_mul(2))
+        let facts = self.infer(&[Fact::f32(input)])?;
+        Ok(self.works(&facts).map(|(_, work)| work.macs).fold(0, u64::saturating_add).saturating_mul(2))
+    }
+
+    /// The work of every operator that an output depends on.
+    fn works<'a>(&'a self, facts: &'a [Vec<Fact>]) -> impl Iterator<Item = (&'a Node, Work)> {
+        let live = self.live();
+        self.nodes.iter().enumerate().filter(move |(id, _)| live[*id]).filter_map(|(_, node)| {
+            let inputs: Vec<&Fact> = node.inputs.iter().map(|v| &facts[v.node][v.slot]).collect();
+            Some((node, node.operator()?.work(&inputs)))
+        })
     }
 
     /// Names and extents of everything that a model of this graph saves: parameters and running statistics, in the order
@@ -78,13 +81,13 @@ impl Graph {
         trained.map(|p| p.dims.iter().product::<usize>()).sum()
     }
 
-    /// Whether the output depends on each node.
+    /// Whether an output depends on each node.
     fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
-        live[self.output] = true;
-        for (id, node) in self.nodes.iter().enumerate().rev().filter(|(_, node)| !node.inputs.is_empty()) {
+        self.outputs.iter().for_each(|(_, v)| live[v.node] = true);
+        for (id, node) in self.nodes.iter().enumerate().rev() {
             if live[id] {
-                node.inputs.iter().for_each(|&i| live[i] = true);
+                node.inputs.iter().for_each(|v| live[v.node] = true);
             }
         }
         live

@@ -1,23 +1,26 @@
 //! Memory plan: which buffers share a slot, because the one is dead before the other is written.
 
-use super::lower::{BufferId, Lowered};
+use super::lower::Lowered;
+use crate::graph::lower::{BufferId, Origin};
 
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In the caller's input.
-    Input,
+    /// In one of the caller's inputs.
+    Input(usize),
+    /// Among the constants.
+    Constant(usize),
     /// At the start of a slot.
     Slot(usize),
-    /// In the output.
-    Output,
+    /// In an output.
+    Output(usize),
 }
 
 /// Places of all buffers.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) places: Vec<Place>,
-    /// Floats in each slot.
+    /// Words of four bytes in each slot.
     pub(crate) slots: Vec<usize>,
     /// For every step, whether its output takes the place of its first operand.
     pub(crate) in_place: Vec<bool>,
@@ -27,45 +30,74 @@ pub(crate) struct Memory {
 pub(crate) fn plan(lowered: &mut Lowered) -> Memory {
     let last_use = last_uses(lowered);
     let mut m = Memory {
-        places: vec![Place::Output; lowered.lens.len()],
+        places: fixed_places(lowered),
         slots: Vec::new(),
         in_place: Vec::with_capacity(lowered.steps.len()),
     };
-    m.places[0] = Place::Input;
+    let len = |b: BufferId| lowered.buffers[b].0;
     let mut free: Vec<usize> = Vec::new();
     for (i, step) in lowered.steps.iter_mut().enumerate() {
-        let dies = |b: BufferId| last_use[b] == i && b != 0 && b != lowered.output;
-        let fits = |b: BufferId| dies(b) && lowered.lens[b] == lowered.lens[step.output];
-        let mut reused = None;
-        if step.forward.in_place() && step.output != lowered.output {
+        // What is not in a slot outlives the run, and shares with nothing.
+        let dies = |m: &Memory, b: BufferId| last_use[b] == Some(i) && matches!(m.places[b], Place::Slot(_));
+        let mut kept = None;
+        if let ([output], true) = (&step.outputs[..], step.step.in_place())
+            && m.places[*output] == UNPLACED
+            && let Some(k) = step.inputs.iter().position(|&b| dies(&m, b) && len(b) == len(*output))
+            && step.inputs.iter().filter(|&&b| b == step.inputs[k]).count() == 1
+            && (k == 0 || step.inputs.len() == 2)
+        {
             // In-place steps of two operands commute, so either may be the first.
-            if let Some(k) = step.inputs.iter().position(|&b| fits(b))
-                && step.inputs.iter().filter(|&&b| b == step.inputs[k]).count() == 1
-            {
-                step.inputs.swap(0, k);
-                reused = Some(m.places[step.inputs[0]]);
+            step.inputs.swap(0, k);
+            kept = Some(step.inputs[0]);
+            m.places[*output] = m.places[step.inputs[0]];
+        }
+        m.in_place.push(kept.is_some());
+        for &output in &step.outputs {
+            if m.places[output] == UNPLACED {
+                m.places[output] = Place::Slot(m.take(&mut free, len(output)));
             }
         }
-        m.in_place.push(reused.is_some());
-        m.places[step.output] = match reused {
-            Some(place) => place,
-            // The output outlives the run, so it shares with nothing.
-            None if step.output == lowered.output => Place::Output,
-            None => Place::Slot(m.take(&mut free, lowered.lens[step.output])),
-        };
         for (k, &b) in step.inputs.iter().enumerate() {
-            let kept = k == 0 && reused.is_some();
-            let seen = step.inputs[..k].contains(&b);
             if let Place::Slot(s) = m.places[b]
-                && dies(b)
-                && !kept
-                && !seen
+                && dies(&m, b)
+                && kept != Some(b)
+                && !step.inputs[..k].contains(&b)
             {
+                free.push(s);
+            }
+        }
+        // Results that nobody reads.
+        for &output in &step.outputs {
+            if let (Place::Slot(s), None) = (m.places[output], last_use[output]) {
                 free.push(s);
             }
         }
     }
     m
+}
+
+/// The place of a buffer that has none yet.
+const UNPLACED: Place = Place::Slot(usize::MAX);
+
+/// Places of inputs, constants and outputs.
+fn fixed_places(lowered: &Lowered) -> Vec<Place> {
+    let mut constants = 0;
+    let mut places: Vec<Place> = lowered
+        .buffers
+        .iter()
+        .map(|(_, origin)| match origin {
+            Origin::Input(number) => Place::Input(*number),
+            Origin::Constant(_) => {
+                constants += 1;
+                Place::Constant(constants - 1)
+            }
+            Origin::Step => UNPLACED,
+        })
+        .collect();
+    for (number, output) in lowered.outputs.iter().enumerate() {
+        places[output.buffer] = Place::Output(number);
+    }
+    places
 }
 
 impl Memory {
@@ -83,10 +115,10 @@ impl Memory {
 }
 
 /// The last step that reads each buffer.
-fn last_uses(lowered: &Lowered) -> Vec<usize> {
-    let mut last = vec![usize::MAX; lowered.lens.len()];
+fn last_uses(lowered: &Lowered) -> Vec<Option<usize>> {
+    let mut last = vec![None; lowered.buffers.len()];
     for (i, step) in lowered.steps.iter().enumerate() {
-        step.inputs.iter().for_each(|&b| last[b] = i);
+        step.inputs.iter().for_each(|&b| last[b] = Some(i));
     }
     last
 }
@@ -96,12 +128,13 @@ mod tests {
     use super::super::SessionOptions;
     use super::super::lower::lower;
     use super::*;
+    use crate::graph::Fact;
     use crate::nn::{Conv2d, MaxPool2d, Module, ReLU, Sequential, Sigmoid};
 
     fn planned(model: impl Module) -> (Lowered, Memory) {
         let model = model.build(0).unwrap();
         let parameters: Vec<_> = model.state().map(|(_, t)| t.clone()).collect();
-        let mut lowered = lower(model.graph(), &parameters, &[1, 16, 8, 8], &SessionOptions::default()).unwrap();
+        let mut lowered = lower(model.graph(), &parameters, &[Fact::f32([1, 16, 8, 8])], &SessionOptions::default()).unwrap();
         let memory = plan(&mut lowered);
         (lowered, memory)
     }
@@ -133,10 +166,11 @@ mod tests {
         let last = last_uses(&lowered);
         for (i, step) in lowered.steps.iter().enumerate() {
             for (b, place) in memory.places.iter().enumerate() {
-                let written = lowered.steps.iter().position(|s| s.output == b);
-                let alive = written.is_some_and(|w| w < i) && last[b] >= i && last[b] != usize::MAX;
+                let written = lowered.steps.iter().position(|s| s.outputs.contains(&b));
+                let alive = written.is_some_and(|w| w < i) && last[b].is_some_and(|last| last >= i);
                 let own = memory.in_place[i] && step.inputs[0] == b;
-                assert!(!alive || own || *place != memory.places[step.output], "step {i} overwrites buffer {b}");
+                let overwritten = step.outputs.iter().any(|&o| *place == memory.places[o]);
+                assert!(!alive || own || !overwritten, "step {i} overwrites buffer {b}");
             }
         }
     }

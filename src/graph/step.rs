@@ -7,19 +7,30 @@ use crate::conv::Scratch;
 use crate::error::Result;
 
 /// The inputs of one step, looked up by number.
-pub(crate) struct Operands<'a>(pub(crate) &'a (dyn Fn(usize) -> &'a [f32] + Sync));
+pub struct Operands<'a>(pub(crate) &'a (dyn Fn(usize) -> &'a [f32] + Sync));
 
 impl<'a> Operands<'a> {
-    pub(crate) fn get(&self, i: usize) -> &'a [f32] {
+    /// Input `i`: its floats in the layout that the step was made for. Other elements lie in the same bytes.
+    pub fn get(&self, i: usize) -> &'a [f32] {
         (self.0)(i)
     }
 }
 
 /// One step of a compiled graph. Slices have the lengths that it was made for, so it cannot fail.
-pub(crate) trait Forward: Send + Sync {
+///
+/// A step with one result implements [`Step::run`], one with several [`Step::run_all`].
+pub trait Step: Send + Sync {
     /// Computes the whole of `y`, the zeros that pad the last channel block included. If it runs in place, operand
     /// 0 is in `y`.
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch);
+    fn run(&self, _x: &Operands<'_>, _y: &mut [f32], _in_place: bool, _scratch: &mut Scratch) {
+        unreachable!("{} has several results", self.describe())
+    }
+
+    /// Computes all results.
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], in_place: bool, scratch: &mut Scratch) {
+        let [y] = y else { unreachable!("{} has one result", self.describe()) };
+        self.run(x, y, in_place, scratch);
+    }
 
     /// Whether it can run in place.
     fn in_place(&self) -> bool {
@@ -28,6 +39,11 @@ pub(crate) trait Forward: Send + Sync {
 
     /// What it does, with the chosen algorithm.
     fn describe(&self) -> String;
+
+    /// Bytes of memory that it keeps for itself, such as packed weights.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// An activation tensor seen as `[planes][h][w][inner]`, which every layout is: `inner` is 1 in NCHW, the block when
@@ -78,7 +94,7 @@ pub(crate) struct Reorder {
     pub(crate) dims: [usize; 4],
 }
 
-impl Forward for Reorder {
+impl Step for Reorder {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         reorder(self.from, x.get(0), self.to, y, self.dims);
     }
@@ -96,7 +112,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// Runs a step on operands into memory full of NaN.
-    pub(crate) fn run(forward: &dyn Forward, operands: &[&[f32]], len: usize) -> Vec<f32> {
+    pub(crate) fn run(forward: &dyn Step, operands: &[&[f32]], len: usize) -> Vec<f32> {
         let mut y = vec![f32::NAN; len];
         forward.run(&Operands(&|i| operands[i]), &mut y, false, &mut Scratch::default());
         y

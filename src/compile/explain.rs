@@ -7,31 +7,36 @@ use super::memory::Place;
 pub(super) fn explain(program: &Program) -> String {
     let mut rows = vec![["step", "layer", "runs", "gives", "layout", "memory"].map(String::from)];
     for (i, step) in program.steps.iter().enumerate() {
-        let memory = match program.memory.places[step.output] {
+        let memory = match program.memory.places[step.outputs[0]] {
             Place::Slot(s) if program.memory.in_place[i] => format!("slot {s}, in place"),
             Place::Slot(s) => format!("slot {s}"),
-            Place::Output | Place::Input => "output".into(),
+            Place::Output(0) => "output".into(),
+            Place::Output(k) => format!("output {k}"),
+            Place::Input(_) | Place::Constant(_) => unreachable!("steps write neither"),
         };
         rows.push([
             i.to_string(),
             step.layer.clone(),
-            step.forward.describe(),
+            step.step.describe(),
             format!("{:?}", step.dims),
             step.layout.name().into(),
             memory,
         ]);
     }
     let widths: Vec<usize> = (0..6).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0)).collect();
-    let mut text = format!("input {:?} {}\n", program.dims, program.layout.name());
+    let mut text = String::new();
+    for fact in &program.inputs {
+        text.push_str(&format!("input {fact} {}\n", program.layout.name()));
+    }
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}", w = *w)).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
     let kib = |floats: usize| (floats * 4).div_ceil(1024);
-    let separate: usize = program.steps.iter().map(|s| program.lens[s.output]).sum();
-    let output = program.steps.last().map_or(0, |s| program.lens[s.output]);
-    let shared = program.memory.slots.iter().sum::<usize>() + output;
+    let separate: usize = program.steps.iter().flat_map(|s| &s.outputs).map(|&b| program.lens[b]).sum();
+    let outputs: usize = program.outputs.iter().map(|o| program.lens[o.buffer]).sum();
+    let shared = program.memory.slots.iter().sum::<usize>() + outputs;
     let scratch = program.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
     text.push_str(&format!(
         "activations {} KiB in {} slots and the output ({} KiB without sharing), scratch {} KiB\n",

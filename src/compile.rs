@@ -1,0 +1,296 @@
+//! The compiler: a graph, compiled for the shapes of its inputs, that runs.
+//!
+//! Compiling infers all shapes, fuses bias, residual and activation into convolutions (`fuse`), gives every activation a
+//! layout and turns operators into steps with packed weights (`graph/lower.rs`, driven by `lower`), and shares memory between activations that are
+//! not alive together (`memory`). What is left to a run is to run the steps.
+
+use core::fmt;
+use std::time::Duration;
+
+use swath_kernels::isa::Level;
+use swath_kernels::layout::Layout;
+
+use crate::algo::Accuracy;
+use crate::buffer::Buffer;
+use crate::error::{Error, Result, check_len};
+use crate::graph::{ElementType, Fact, Graph, Parameters};
+use crate::tensor::Tensor;
+use crate::tune::Tuning;
+
+mod explain;
+mod fuse;
+mod lower;
+mod memory;
+pub(crate) mod runner;
+
+use lower::Output;
+use runner::Runner;
+
+/// How a session is compiled. `SessionOptions::default()` takes and gives NCHW, on the machine's level.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Layout of images that [`Session::run`] takes.
+    pub input: Layout,
+    /// Layout of the output, if it has four extents.
+    pub output: Layout,
+    /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
+    pub level: Option<Level>,
+    /// How much rounding error convolutions may have; [`Accuracy::Exact`] forbids Winograd and bf16x6.
+    pub accuracy: Accuracy,
+    /// Threads of a run. `Some(1)` is the calling thread alone; `Some(n)` adds `n - 1` that the session keeps for itself and
+    /// that its clones share. `None` takes those of the rayon pool that [`Session::run`] is called from, and outside of one
+    /// as many of the process's own.
+    ///
+    /// With `None`, inside a rayon pool, a thread that waits takes up other work of that pool: a parallel loop whose
+    /// iterations lock a session, or borrow it from a `RefCell`, can meet its own lock on the same stack, and hang or panic.
+    /// With a number it cannot ([`par`](crate::par)).
+    ///
+    /// Every algorithm gives the same bits for any number; a tuning table may name others for another number, which
+    /// [`Tuning::Off`] forbids.
+    pub threads: Option<usize>,
+    /// For how long a thread without work stays awake before it sleeps, between steps and behind a run: zero saves power
+    /// and leaves the core to others, but waking a thread takes 50 to 200 microseconds a step. `None` is 200 microseconds.
+    /// A rayon pool's threads follow rayon's rules.
+    pub spin: Option<Duration>,
+    /// Measurements to choose convolution algorithms by.
+    pub tuning: Tuning,
+}
+
+/// What a run takes: a [`Tensor`], whose shape and layout are checked, or plain floats, whose number is.
+pub trait Input {
+    /// The floats.
+    fn floats(&self) -> &[f32];
+
+    /// Extents and layout, where known.
+    fn form(&self) -> Option<(&[usize], Layout)> {
+        None
+    }
+}
+
+impl Input for Tensor {
+    fn floats(&self) -> &[f32] {
+        self.as_slice()
+    }
+
+    fn form(&self) -> Option<(&[usize], Layout)> {
+        Some((self.dims(), self.layout()))
+    }
+}
+
+impl Input for [f32] {
+    fn floats(&self) -> &[f32] {
+        self
+    }
+}
+
+impl<const N: usize> Input for [f32; N] {
+    fn floats(&self) -> &[f32] {
+        self
+    }
+}
+
+impl Input for Vec<f32> {
+    fn floats(&self) -> &[f32] {
+        self
+    }
+}
+
+/// A model compiled for one input shape. Owns the memory of its activations, so runs do not allocate once the scratch
+/// memory has grown.
+///
+/// A clone shares the packed weights and has activations of its own: one clone per thread serves requests in parallel.
+///
+/// ```
+/// use swath::{Tensor, nn::*};
+/// let model = Sequential::new((Conv2d::new(3, 8, 3), ReLU, AdaptiveAvgPool2d::new(1), Flatten)).build(0)?;
+/// let mut session = model.compile([2, 3, 9, 9])?;
+/// let x = Tensor::zeros([2, 3, 9, 9])?;
+/// assert_eq!(session.run(&x)?.dims(), [2, 8]);
+/// assert_eq!(session.run(x.as_slice())?.dims(), [2, 8]);
+/// let e = session.run(&[0.0; 5]).unwrap_err();
+/// assert_eq!(e.to_string(), "the input has 5 elements, but 486 are needed");
+/// println!("{}", session.explain());
+/// # Ok::<(), swath::Error>(())
+/// ```
+pub struct Session {
+    runner: Runner,
+    /// The outputs of floats as tensors, whose data is taken from the runner after a run.
+    outputs: Vec<Option<Tensor>>,
+}
+
+impl Session {
+    pub(crate) fn compile(
+        graph: &Graph,
+        parameters: &Parameters,
+        inputs: &[Fact],
+        options: &SessionOptions,
+    ) -> Result<Self> {
+        Self::with(Runner::compile(graph, parameters, inputs, options)?)
+    }
+
+    fn with(runner: Runner) -> Result<Self> {
+        let tensor = |o: &Output| match o.fact.element {
+            ElementType::F32 => Tensor::zeros_in(&o.fact.dims, o.layout).map(Some),
+            _ => Ok(None),
+        };
+        let outputs: Vec<Option<Tensor>> = runner.program.outputs.iter().map(tensor).collect::<Result<_>>()?;
+        let mut runner = runner;
+        let owned = outputs.iter().zip(&mut runner.outputs).filter(|(tensor, _)| tensor.is_some());
+        owned.for_each(|(_, buffer)| *buffer = Buffer::default());
+        Ok(Self { runner, outputs })
+    }
+
+    /// Extents of the first input.
+    pub fn input_dims(&self) -> &[usize] {
+        &self.runner.program.inputs[0].dims
+    }
+
+    /// Facts of all inputs, in the order of the graph's.
+    pub fn inputs(&self) -> &[Fact] {
+        &self.runner.program.inputs
+    }
+
+    /// Extents of the first output.
+    pub fn output_dims(&self) -> &[usize] {
+        &self.runner.program.outputs[0].fact.dims
+    }
+
+    /// Names and facts of all outputs.
+    pub fn outputs(&self) -> impl ExactSizeIterator<Item = (&str, &Fact)> {
+        self.runner.program.outputs.iter().map(|o| (o.name.as_str(), &o.fact))
+    }
+
+    /// Runs the model on its only input. The output is the session's, and is overwritten by the next run.
+    ///
+    /// # Errors
+    /// If the model has several inputs, or the input's shape, layout or length is not the one that the session was compiled for.
+    pub fn run<I: Input + ?Sized>(&mut self, input: &I) -> Result<&Tensor> {
+        self.check(0, input.form())?;
+        if self.runner.program.inputs.len() != 1 {
+            return Err(Error::Inputs { takes: self.runner.program.inputs.len(), gets: 1 });
+        }
+        let floats = input.floats();
+        check_len("the input", floats.len(), self.runner.input_len(0))?;
+        self.execute(&|_| floats);
+        self.output(0)
+    }
+
+    /// Runs the model on several inputs, in the order of the graph's; [`Session::output`] gives the results.
+    ///
+    /// ```
+    /// use swath::graph::{Fact, Graph};
+    /// use swath::Model;
+    /// let graph = Graph::record_many(&["a", "b"], &["sum", "product"], |x| Ok(vec![&x[0] + &x[1], &x[0] * &x[1]]))?;
+    /// let model = Model::new(graph, 0)?;
+    /// let mut session = model.compile_for(&[Fact::f32([2]), Fact::f32([2])], &Default::default())?;
+    /// session.run_many(&[&[1.0, 2.0], &[3.0, 4.0]])?;
+    /// assert_eq!(session.output(0)?.as_slice(), [4.0, 6.0]);
+    /// assert_eq!(session.output(1)?.as_slice(), [3.0, 8.0]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// For another number of inputs, or a length that is not the one that the session was compiled for. Elements that are no floats lie in
+    /// words of four bytes.
+    pub fn run_many(&mut self, inputs: &[&[f32]]) -> Result<()> {
+        let takes = self.runner.program.inputs.len();
+        if inputs.len() != takes {
+            return Err(Error::Inputs { takes, gets: inputs.len() });
+        }
+        for (i, input) in inputs.iter().enumerate() {
+            check_len("the input", input.len(), self.runner.input_len(i))?;
+        }
+        self.execute(&|i| inputs[i]);
+        Ok(())
+    }
+
+    fn execute(&mut self, input: &(dyn Fn(usize) -> &[f32] + Sync)) {
+        self.lend();
+        self.runner.run(input);
+        self.lend();
+    }
+
+    /// Lends the tensors' data to the runner, or takes it back.
+    fn lend(&mut self) {
+        for (tensor, buffer) in self.outputs.iter_mut().zip(&mut self.runner.outputs) {
+            if let Some(tensor) = tensor {
+                core::mem::swap(&mut tensor.data, buffer);
+            }
+        }
+    }
+
+    /// Output `i` of the last run, if it is of floats.
+    ///
+    /// # Errors
+    /// If there is no such output, or its elements are no floats.
+    pub fn output(&self, i: usize) -> Result<&Tensor> {
+        match self.outputs.get(i) {
+            Some(Some(tensor)) => Ok(tensor),
+            Some(None) => {
+                let value = self.runner.program.outputs[i].fact.element.to_string();
+                Err(Error::Setting { what: "the output's elements", value, rule: "a tensor has f32".into() })
+            }
+            None => Err(Error::NoOutput { asked: i, outputs: self.outputs.len() }),
+        }
+    }
+
+    /// Words of four bytes that output `i` of the last run lies in, whatever its elements.
+    pub(crate) fn words(&self, i: usize) -> &[f32] {
+        match &self.outputs[i] {
+            Some(tensor) => tensor.as_slice(),
+            None => &self.runner.outputs[i],
+        }
+    }
+
+    /// Runs once, and tells how long each step took: layer, what ran, time.
+    ///
+    /// # Errors
+    /// As [`Session::run_many`].
+    pub fn profile(&mut self, inputs: &[&[f32]]) -> Result<Vec<(String, String, Duration)>> {
+        self.run_many(inputs)?; // checks the inputs, and warms up
+        self.lend();
+        let times = self.runner.profile(&|i| inputs[i]);
+        self.lend();
+        let steps = self.runner.steps().map(|(layer, what)| (layer.to_string(), what));
+        Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
+    }
+
+    /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread.
+    pub fn memory(&self) -> [usize; 3] {
+        self.runner.bytes()
+    }
+
+    fn check(&self, i: usize, form: Option<(&[usize], Layout)>) -> Result<()> {
+        let program = &self.runner.program;
+        let Some((dims, layout)) = form else { return Ok(()) };
+        let expected = &program.inputs[i].dims;
+        if dims != expected {
+            let (left, right) = (dims.to_vec(), expected.clone());
+            return Err(Error::Shapes { what: "the input, and what the session was compiled for", left, right });
+        }
+        if layout != program.layout {
+            let rule = format!("the session was compiled for {}", program.layout.name());
+            return Err(Error::Setting { what: "the input's layout", value: layout.name().into(), rule });
+        }
+        Ok(())
+    }
+
+    /// The steps of a run with layouts and algorithms, and the memory of the activations, as text.
+    pub fn explain(&self) -> String {
+        explain::explain(&self.runner.program)
+    }
+}
+
+impl Clone for Session {
+    fn clone(&self) -> Self {
+        let runner = self.runner.fork().expect("memory for the activations of a clone");
+        Self { runner, outputs: self.outputs.clone() }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.runner.program.steps.len();
+        write!(f, "Session of {steps} steps, {:?} to {:?}", self.input_dims(), self.output_dims())
+    }
+}

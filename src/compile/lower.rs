@@ -1,0 +1,73 @@
+//! The driver of lowering: groups in order, then the outputs.
+
+use swath_kernels::layout::Layout;
+
+use super::SessionOptions;
+use super::fuse::{fuse, without_identities};
+use crate::conv::Options;
+use crate::error::{Error, Result};
+use crate::graph::lower::{BufferId, Lower, Origin, Planned};
+use crate::graph::step::level;
+use crate::graph::{Fact, Graph, Parameters, ValueId};
+
+/// An output of a compiled graph.
+pub(crate) struct Output {
+    pub(crate) name: String,
+    /// Its buffer: computed by a step, and no other output's.
+    pub(crate) buffer: BufferId,
+    pub(crate) fact: Fact,
+    pub(crate) layout: Layout,
+}
+
+/// A graph as steps. Buffers are not yet places in memory.
+pub(crate) struct Lowered {
+    pub(crate) steps: Vec<Planned>,
+    /// Words of four bytes in each buffer, and where they come from.
+    pub(crate) buffers: Vec<(usize, Origin)>,
+    pub(crate) inputs: Vec<Fact>,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// Lowers a graph for inputs of these facts.
+pub(crate) fn lower(
+    graph: &Graph,
+    parameters: &Parameters,
+    inputs: &[Fact],
+    options: &SessionOptions,
+) -> Result<Lowered> {
+    for fact in inputs {
+        let dims = &fact.dims;
+        if dims.len() >= 2 && dims[1..].contains(&0) {
+            let takes = "[n, c, h, w] or [n, features], of which only n may be 0";
+            return Err(Error::Rank { what: "a model", takes, gets: dims.clone() });
+        }
+    }
+    let graph = &without_identities(graph);
+    let conv = Options {
+        level: options.level,
+        accuracy: options.accuracy,
+        tuning: options.tuning.clone(),
+        ..Options::blocked()
+    };
+    let facts = graph.infer(inputs)?;
+    let groups = fuse(graph, parameters, &facts);
+    let mut l = Lower::new(graph, parameters, facts, level(options.level)?, conv);
+    let edge = |fact: &Fact, layout: Layout| if fact.dims.len() == 4 { layout } else { Layout::Nchw };
+    for (number, (_, node)) in graph.inputs.iter().enumerate() {
+        l.bind_input(ValueId::of(*node), number, edge(&inputs[number], options.input))?;
+    }
+    for group in &groups {
+        let node = &graph.nodes[group.node];
+        let op = node.operator().expect("groups are of operators");
+        op.lower(group, &mut l).map_err(|e| e.in_layer(&node.layer))?;
+    }
+    let mut outputs: Vec<Output> = Vec::with_capacity(graph.outputs.len());
+    for (name, v) in &graph.outputs {
+        let fact = l.fact(*v).clone();
+        let layout = edge(&fact, options.output);
+        let taken: Vec<BufferId> = outputs.iter().map(|o| o.buffer).collect();
+        let buffer = l.output(*v, layout, &taken)?;
+        outputs.push(Output { name: name.clone(), buffer, fact, layout });
+    }
+    Ok(Lowered { steps: l.steps, buffers: l.buffers, inputs: inputs.to_vec(), outputs })
+}

@@ -1,0 +1,174 @@
+//! What runs a compiled graph: steps, weights and memory plan, with memory of its own.
+
+use core::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use swath_kernels::layout::Layout;
+
+use super::SessionOptions;
+use super::lower::{Lowered, Output, lower};
+use super::memory::{self, Memory, Place};
+use crate::buffer::Buffer;
+use crate::conv::Scratch;
+use crate::error::Result;
+use crate::graph::lower::{Origin, Planned};
+use crate::graph::{Fact, Graph, Operands, Parameters};
+use crate::par::Team;
+use crate::tensor::Tensor;
+
+/// Most results of a step.
+const MAX_RESULTS: usize = 8;
+
+/// Steps, weights and memory plan; shared by the clones of a session.
+pub(crate) struct Program {
+    pub(super) steps: Vec<Planned>,
+    pub(super) memory: Memory,
+    /// Words of four bytes in each buffer.
+    pub(super) lens: Vec<usize>,
+    pub(super) constants: Vec<Tensor>,
+    pub(crate) inputs: Vec<Fact>,
+    pub(crate) layout: Layout,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// A program with the memory of its activations.
+pub(crate) struct Runner {
+    pub(crate) program: Arc<Program>,
+    slots: Vec<Buffer>,
+    /// Words of each output.
+    pub(crate) outputs: Vec<Buffer>,
+    scratch: Scratch,
+    team: Team,
+}
+
+impl Runner {
+    pub(crate) fn compile(
+        graph: &Graph,
+        parameters: &Parameters,
+        inputs: &[Fact],
+        options: &SessionOptions,
+    ) -> Result<Self> {
+        let team = Team::new(options.threads, options.spin)?;
+        // Among the threads that will run it, whose number tuning tables are keyed by.
+        let mut lowered = team.run(|| lower(graph, parameters, inputs, options))?;
+        let memory = memory::plan(&mut lowered);
+        let Lowered { steps, buffers, inputs, outputs } = lowered;
+        let lens = buffers.iter().map(|(len, _)| *len).collect();
+        let constant = |(_, origin)| match origin {
+            Origin::Constant(t) => Some(t),
+            _ => None,
+        };
+        let constants = buffers.into_iter().filter_map(constant).collect();
+        let program = Program { steps, memory, lens, constants, inputs, layout: options.input, outputs };
+        Self::with_own_memory(Arc::new(program), team)
+    }
+
+    fn with_own_memory(program: Arc<Program>, team: Team) -> Result<Self> {
+        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect();
+        let outputs = program.outputs.iter().map(|o| Buffer::zeros(program.lens[o.buffer])).collect();
+        Ok(Self { program, slots, outputs, scratch: Scratch::default(), team })
+    }
+
+    /// The same program with memory of its own.
+    pub(crate) fn fork(&self) -> Result<Self> {
+        let mut fork = Self::with_own_memory(self.program.clone(), self.team.clone())?;
+        fork.outputs.clone_from(&self.outputs);
+        Ok(fork)
+    }
+
+    /// Words of input `i`.
+    pub(crate) fn input_len(&self, i: usize) -> usize {
+        let of = |p: &Place| *p == Place::Input(i);
+        self.program.memory.places.iter().position(of).map_or(0, |b| self.program.lens[b])
+    }
+
+    /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
+    pub(crate) fn run<'a>(&'a mut self, input: &(dyn Fn(usize) -> &'a [f32] + Sync)) {
+        let Self { program, slots, outputs, scratch, team } = self;
+        // One region around all steps: threads are called here, once.
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _| ()));
+    }
+
+    /// Runs all steps, and says how long each took.
+    pub(crate) fn profile<'a>(&'a mut self, input: &(dyn Fn(usize) -> &'a [f32] + Sync)) -> Vec<Duration> {
+        let Self { program, slots, outputs, scratch, team } = self;
+        let mut times = vec![Duration::ZERO; program.steps.len()];
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut |i, start| times[i] = start.elapsed()));
+        times
+    }
+
+    /// Bytes of activations and outputs, of packed weights and constants, and of scratch.
+    pub(crate) fn bytes(&self) -> [usize; 3] {
+        let p = &self.program;
+        let outputs: usize = p.outputs.iter().map(|o| p.lens[o.buffer]).sum();
+        let constants: usize = p.constants.iter().map(|t| size_of_val(t.as_slice())).sum();
+        let steps: usize = p.steps.iter().map(|s| s.step.bytes()).sum();
+        let scratch = p.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
+        let words = p.memory.slots.iter().sum::<usize>() + outputs;
+        [words * size_of::<f32>(), constants + steps, scratch * size_of::<f32>()]
+    }
+
+    /// Layer and description of each step.
+    pub(crate) fn steps(&self) -> impl ExactSizeIterator<Item = (&str, String)> {
+        self.program.steps.iter().map(|s| (s.layer.as_str(), s.step.describe()))
+    }
+}
+
+impl Program {
+    fn execute<'a>(
+        &'a self,
+        input: &(dyn Fn(usize) -> &'a [f32] + Sync),
+        slots: &mut [Buffer],
+        outputs: &mut [Buffer],
+        scratch: &mut Scratch,
+        observe: &mut dyn FnMut(usize, Instant),
+    ) {
+        for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
+            let start = Instant::now();
+            // Taken out while they are written, so that the others can be read; empty buffers take their places.
+            let mut taken: [Buffer; MAX_RESULTS] = Default::default();
+            for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
+                match self.memory.places[*buffer] {
+                    Place::Slot(s) => *taken = mem::take(&mut slots[s]),
+                    Place::Output(k) => *taken = mem::take(&mut outputs[k]),
+                    Place::Input(_) | Place::Constant(_) => unreachable!("steps write neither"),
+                }
+            }
+            {
+                let (slots, outputs) = (&*slots, &*outputs);
+                let operand = |i: usize| {
+                    let buffer = step.inputs[i];
+                    let words: &[f32] = match self.memory.places[buffer] {
+                        Place::Input(k) => input(k),
+                        Place::Constant(k) => self.constants[k].as_slice(),
+                        Place::Slot(s) => &slots[s],
+                        Place::Output(k) => &outputs[k],
+                    };
+                    &words[..self.lens[buffer]]
+                };
+                let mut lens = [0; MAX_RESULTS];
+                step.outputs.iter().zip(&mut lens).for_each(|(b, len)| *len = self.lens[*b]);
+                let mut at = 0;
+                let mut results = taken.each_mut().map(|buffer| {
+                    at += 1;
+                    &mut buffer[..lens[at - 1]]
+                });
+                let results = &mut results[..step.outputs.len()];
+                if cfg!(debug_assertions) && !in_place {
+                    // Whatever a step leaves unwritten shows.
+                    results.iter_mut().for_each(|r| r.fill(f32::NAN));
+                }
+                step.step.run_all(&Operands(&operand), results, in_place, scratch);
+            }
+            for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
+                match self.memory.places[*buffer] {
+                    Place::Slot(s) => slots[s] = mem::take(taken),
+                    Place::Output(k) => outputs[k] = mem::take(taken),
+                    Place::Input(_) | Place::Constant(_) => {}
+                }
+            }
+            observe(i, start);
+        }
+    }
+}
