@@ -140,8 +140,21 @@ impl Session {
         Ok(Self { runner, outputs })
     }
 
-    /// Extents of the first input.
-    pub fn input_dims(&self) -> &[usize] {
+    /// A session with the same weights and activations of its own.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn try_clone(&self) -> Result<Self> {
+        let mut clone = Self::with(self.runner.fork()?)?;
+        for (to, from) in clone.outputs.iter_mut().zip(&self.outputs) {
+            if let (Some(to), Some(from)) = (to, from) {
+                to.data.copy_from_slice(from.as_slice());
+            }
+        }
+        Ok(clone)
+    }
+
+    /// Extents of the first input.(&self) -> &[usize] {
         &self.runner.program.inputs[0].dims
     }
 
@@ -163,15 +176,17 @@ impl Session {
     /// Runs the model on its only input. The output is the session's, and is overwritten by the next run.
     ///
     /// # Errors
-    /// If the model has several inputs, or the input's shape, layout or length is not the one that the session was compiled for.
+    /// If the model has several inputs, or the input's shape, layout or length is not the one that the session was compiled for. A run that
+    /// panicked takes memory with it, which the next one asks for again, and may get [`Error::Memory`].
     pub fn run<I: Input + ?Sized>(&mut self, input: &I) -> Result<&Tensor> {
         self.check(0, input.form())?;
         if self.runner.program.inputs.len() != 1 {
             return Err(Error::Inputs { takes: self.runner.program.inputs.len(), gets: 1 });
         }
+        // Asked once: an input of the caller's own may answer otherwise the second time.
         let floats = input.floats();
         check_len("the input", floats.len(), self.runner.input_len(0))?;
-        self.execute(&|_| floats);
+        self.execute(&|_| floats)?;
         self.output(0)
     }
 
@@ -200,18 +215,19 @@ impl Session {
         for (i, input) in inputs.iter().enumerate() {
             check_len("the input", input.len(), self.runner.input_len(i))?;
         }
-        self.execute(&|i| inputs[i]);
+        self.execute(&|i| inputs[i])
+    }
+
+    fn execute<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Result<()> {
+        self.exchange();
+        self.runner.restore()?;
+        self.runner.run(input);
+        self.exchange();
         Ok(())
     }
 
-    fn execute(&mut self, input: &(dyn Fn(usize) -> &[f32] + Sync)) {
-        self.lend();
-        self.runner.run(input);
-        self.lend();
-    }
-
     /// Lends the tensors' data to the runner, or takes it back.
-    fn lend(&mut self) {
+    fn exchange(&mut self) {
         for (tensor, buffer) in self.outputs.iter_mut().zip(&mut self.runner.outputs) {
             if let Some(tensor) = tensor {
                 core::mem::swap(&mut tensor.data, buffer);
@@ -248,9 +264,9 @@ impl Session {
     /// As [`Session::run_many`].
     pub fn profile(&mut self, inputs: &[&[f32]]) -> Result<Vec<(String, String, Duration)>> {
         self.run_many(inputs)?; // checks the inputs, and warms up
-        self.lend();
+        self.exchange();
         let times = self.runner.profile(&|i| inputs[i]);
-        self.lend();
+        self.exchange();
         let steps = self.runner.steps().map(|(layer, what)| (layer.to_string(), what));
         Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
     }
@@ -281,10 +297,11 @@ impl Session {
     }
 }
 
+/// # Panics
+/// If there is no memory for the activations: [`Session::try_clone`] says so instead.
 impl Clone for Session {
     fn clone(&self) -> Self {
-        let runner = self.runner.fork().expect("memory for the activations of a clone");
-        Self { runner, outputs: self.outputs.clone() }
+        self.try_clone().unwrap_or_else(|e| panic!("{e}"))
     }
 }
 
@@ -292,5 +309,86 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = self.runner.program.steps.len();
         write!(f, "Session of {steps} steps, {:?} to {:?}", self.input_dims(), self.output_dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::conv::Scratch;
+    use crate::graph::{Operands, Step};
+    use crate::nn::{Conv2d, Module, ReLU, Sequential, Sigmoid};
+
+    /// A step that panics until it has done so once.
+    struct Panics(Box<dyn Step>, AtomicUsize);
+
+    impl Step for Panics {
+        fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch) {
+            assert!(self.1.fetch_add(1, Ordering::Relaxed) > 0, "the first run panics");
+            self.0.run(x, y, in_place, scratch);
+        }
+
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        fn in_place(&self) -> bool {
+            self.0.in_place()
+        }
+    }
+
+    struct Nothing;
+
+    impl Step for Nothing {
+        fn describe(&self) -> String {
+            "nothing".into()
+        }
+    }
+
+    #[test]
+    fn a_session_whose_run_panicked_stays_usable() {
+        let conv = || Conv2d::new(16, 16, 3).padding(1);
+        let model = Sequential::new((conv(), ReLU, conv(), Sigmoid, conv(), ReLU)).build(1).unwrap();
+        let x = [0.5; 16 * 6 * 6];
+        let expected = model.compile([1, 16, 6, 6]).unwrap().run(&x).unwrap().clone();
+        let steps = model.compile([1, 16, 6, 6]).unwrap().runner.program.steps.len();
+        for broken in 0..steps {
+            for threads in [Some(1), Some(2), None] {
+                let options = SessionOptions { threads, ..SessionOptions::default() };
+                let mut session = model.compile_with([1, 16, 6, 6], &options).unwrap();
+                let program = std::sync::Arc::get_mut(&mut session.runner.program).unwrap();
+                let planned = &mut program.steps[broken];
+                let nothing: Box<dyn Step> = Box::new(Nothing);
+                let step = core::mem::replace(&mut planned.step, nothing);
+                planned.step = Box::new(Panics(step, AtomicUsize::new(0)));
+                let panicked = catch_unwind(AssertUnwindSafe(|| session.run(&x).map(|_| ())));
+                assert!(panicked.is_err(), "step {broken}");
+                assert_eq!(*session.run(&x).unwrap(), expected, "step {broken}");
+                assert_eq!(*session.clone().run(&x).unwrap(), expected, "step {broken}");
+            }
+        }
+    }
+
+    /// Gives the right number of floats when it is asked first, and fewer afterwards.
+    struct Fickle(Vec<f32>, AtomicUsize);
+
+    impl Input for Fickle {
+        fn floats(&self) -> &[f32] {
+            let asked = self.1.fetch_add(1, Ordering::Relaxed);
+            &self.0[..self.0.len() - asked]
+        }
+    }
+
+    #[test]
+    fn an_input_is_asked_for_its_floats_once() {
+        let mut session = Conv2d::new(1, 1, 3).build(0).unwrap().compile([1, 1, 5, 5]).unwrap();
+        let input = Fickle(vec![1.0; 25], AtomicUsize::new(0));
+        session.run(&input).unwrap();
+        assert_eq!(input.1.load(Ordering::Relaxed), 1);
+        let e = session.run(&input).unwrap_err();
+        assert_eq!(e.to_string(), "the input has 24 elements, but 25 are needed");
     }
 }

@@ -56,6 +56,31 @@ pub enum Error {
         /// The system's reason.
         reason: String,
     },
+    /// Another number of inputs than a graph has.
+    #[error("the graph takes {takes} inputs, but gets {gets}")]
+    Inputs {
+        /// How many there are.
+        takes: usize,
+        /// How many were given.
+        gets: usize,
+    },
+    /// A graph without outputs.
+    #[error("a graph needs an output")]
+    Outputs,
+    /// An output that does not exist.
+    #[error("output {asked} was asked for, but there are {outputs}")]
+    NoOutput {
+        /// The number asked for, from 0.
+        asked: usize,
+        /// How many there are.
+        outputs: usize,
+    },
+    /// An operator that cannot be differentiated.
+    #[error("{operator} has no gradient")]
+    NoGradient {
+        /// Which operator.
+        operator: &'static str,
+    },
     /// What went wrong in a named layer of a model.
     #[error("layer `{layer}`: {error}")]
     Layer {

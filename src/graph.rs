@@ -111,6 +111,16 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
         Err(Error::NoGradient { operator: self.name() })
     }
 
+    /// Results that are the next values of inputs, as (input, result): running statistics.
+    fn updates(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+
+    /// Whether, in training, it takes the step's random seed as one more input: `[4]`, parts of 16 bits.
+    fn takes_seed(&self) -> bool {
+        false
+    }
+
     /// What it does in training, where that differs.
     fn in_training(&self) -> Option<Arc<dyn Operator>> {
         None

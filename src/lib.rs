@@ -51,7 +51,7 @@
 //! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
-//! | 8 | [`infer`] | [`Session`]: fusion, layouts, memory plan |
+//! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 5 | [`Random`], [`Rect`] | random numbers by key; boxes |
@@ -73,6 +73,7 @@
 pub mod algo;
 pub mod benchdnn;
 mod buffer;
+pub mod compile;
 pub mod conv;
 mod cpu;
 pub mod data;
@@ -80,14 +81,12 @@ mod error;
 pub mod file;
 pub mod graph;
 mod gzip;
-pub mod infer;
 pub mod machine;
 pub mod metrics;
 mod model;
 pub mod nn;
 #[cfg(feature = "onnx")]
 pub mod onnx;
-#[cfg(feature = "onnx")]
 pub mod ops;
 pub mod par;
 mod random;
@@ -99,11 +98,11 @@ mod weights;
 pub mod zoo;
 
 pub use algo::Accuracy;
+pub use compile::{Session, SessionOptions};
 pub use conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use graph::{Graph, Value};
-pub use infer::{Session, SessionOptions};
 pub use model::{Model, Strictness};
 pub use random::Random;
 pub use rect::Rect;

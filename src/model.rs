@@ -4,9 +4,9 @@ use core::fmt;
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::compile::{Session, SessionOptions};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Parameters};
-use crate::infer::{Session, SessionOptions};
+use crate::graph::{Fact, Graph, Parameters};
 use crate::tensor::Tensor;
 use crate::weights::{WeightsFile, save};
 
@@ -75,7 +75,15 @@ impl Model {
     /// # Errors
     /// As [`Model::compile`], and for a level that this machine lacks.
     pub fn compile_with(&self, input: impl AsRef<[usize]>, options: &SessionOptions) -> Result<Session> {
-        Session::compile(&self.graph, &self.parameters, input.as_ref(), options)
+        self.compile_for(&[Fact::f32(input.as_ref())], options)
+    }
+
+    /// Compiles a model of several inputs, or of inputs that are no floats.
+    ///
+    /// # Errors
+    /// As [`Model::compile_with`], and for another number of inputs.
+    pub fn compile_for(&self, inputs: &[Fact], options: &SessionOptions) -> Result<Session> {
+        Session::compile(&self.graph, &self.parameters, inputs, options)
     }
 
     /// Names and values of everything that is saved: parameters and running statistics, PyTorch's `state_dict`, in the

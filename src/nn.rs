@@ -69,10 +69,10 @@ pub use linear::{Flatten, Identity, Linear};
 pub use norm::BatchNorm2d;
 pub use sequential::{IntoModules, Sequential};
 
-pub use crate::graph::crop::{CenterCrop, Crop};
-pub use crate::graph::pad::PaddingMode;
-pub use crate::graph::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-pub use crate::graph::upsample::Upsample;
+pub use crate::graph::ops::crop::{CenterCrop, Crop};
+pub use crate::graph::ops::pad::PaddingMode;
+pub use crate::graph::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+pub use crate::graph::ops::upsample::Upsample;
 
 /// A function from graph value to graph value: a layer, or a model made of layers.
 ///

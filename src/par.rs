@@ -69,6 +69,11 @@ pub(crate) fn executor(limit: Option<usize>, ms: f64) -> Box<dyn Executor> {
     if threads <= 1 || ms < least().ms { Box::new(Inline) } else { parallel(threads) }
 }
 
+/// The executor of all threads, for work that decides by itself whether it is worth them.
+pub(crate) fn everyone() -> Box<dyn Executor> {
+    executor(None, f64::INFINITY)
+}
+
 fn parallel(threads: usize) -> Box<dyn Executor> {
     if let Some(member) = Member::current() {
         return Box::new(member.executor(threads));

@@ -1,7 +1,7 @@
 //! What a compiled session does, as a table.
 
-use super::Program;
 use super::memory::Place;
+use super::runner::Program;
 
 /// One line per step: layer, what runs, what it gives and where.
 pub(super) fn explain(program: &Program) -> String {

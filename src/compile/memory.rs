@@ -29,11 +29,8 @@ pub(crate) struct Memory {
 /// Walks the steps in order and gives every output the free slot that fits best, or its dying operand's.
 pub(crate) fn plan(lowered: &mut Lowered) -> Memory {
     let last_use = last_uses(lowered);
-    let mut m = Memory {
-        places: fixed_places(lowered),
-        slots: Vec::new(),
-        in_place: Vec::with_capacity(lowered.steps.len()),
-    };
+    let mut m =
+        Memory { places: fixed_places(lowered), slots: Vec::new(), in_place: Vec::with_capacity(lowered.steps.len()) };
     let len = |b: BufferId| lowered.buffers[b].0;
     let mut free: Vec<usize> = Vec::new();
     for (i, step) in lowered.steps.iter_mut().enumerate() {
@@ -44,9 +41,8 @@ pub(crate) fn plan(lowered: &mut Lowered) -> Memory {
             && m.places[*output] == UNPLACED
             && let Some(k) = step.inputs.iter().position(|&b| dies(&m, b) && len(b) == len(*output))
             && step.inputs.iter().filter(|&&b| b == step.inputs[k]).count() == 1
-            && (k == 0 || step.inputs.len() == 2)
+            && (k == 0 || step.step.commutes())
         {
-            // In-place steps of two operands commute, so either may be the first.
             step.inputs.swap(0, k);
             kept = Some(step.inputs[0]);
             m.places[*output] = m.places[step.inputs[0]];
@@ -134,7 +130,8 @@ mod tests {
     fn planned(model: impl Module) -> (Lowered, Memory) {
         let model = model.build(0).unwrap();
         let parameters: Vec<_> = model.state().map(|(_, t)| t.clone()).collect();
-        let mut lowered = lower(model.graph(), &parameters, &[Fact::f32([1, 16, 8, 8])], &SessionOptions::default()).unwrap();
+        let mut lowered =
+            lower(model.graph(), &parameters, &[Fact::f32([1, 16, 8, 8])], &SessionOptions::default()).unwrap();
         let memory = plan(&mut lowered);
         (lowered, memory)
     }

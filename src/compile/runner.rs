@@ -22,7 +22,7 @@ const MAX_RESULTS: usize = 8;
 
 /// Steps, weights and memory plan; shared by the clones of a session.
 pub(crate) struct Program {
-    pub(super) steps: Vec<Planned>,
+    pub(crate) steps: Vec<Planned>,
     pub(super) memory: Memory,
     /// Words of four bytes in each buffer.
     pub(super) lens: Vec<usize>,
@@ -65,16 +65,29 @@ impl Runner {
     }
 
     fn with_own_memory(program: Arc<Program>, team: Team) -> Result<Self> {
-        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect();
-        let outputs = program.outputs.iter().map(|o| Buffer::zeros(program.lens[o.buffer])).collect();
-        Ok(Self { program, slots, outputs, scratch: Scratch::default(), team })
+        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect::<Result<_>>()?;
+        let outputs = program.outputs.iter().map(|o| Buffer::zeros(program.lens[o.buffer])).collect::<Result<_>>()?;
+        let mut scratch = Scratch::default();
+        scratch.reserve(program.steps.iter().map(|s| s.scratch).max().unwrap_or(0))?;
+        Ok(Self { program, slots, outputs, scratch, team })
+    }
+
+    /// Buffers that a run took out and did not put back, since a step panicked, are made anew.
+    pub(crate) fn restore(&mut self) -> Result<()> {
+        let p = &self.program;
+        let outputs = p.outputs.iter().map(|o| p.lens[o.buffer]);
+        let lens = p.memory.slots.iter().copied().chain(outputs);
+        for (buffer, len) in self.slots.iter_mut().chain(&mut self.outputs).zip(lens) {
+            if buffer.len() != len {
+                *buffer = Buffer::zeros(len)?;
+            }
+        }
+        Ok(())
     }
 
     /// The same program with memory of its own.
     pub(crate) fn fork(&self) -> Result<Self> {
-        let mut fork = Self::with_own_memory(self.program.clone(), self.team.clone())?;
-        fork.outputs.clone_from(&self.outputs);
-        Ok(fork)
+        Self::with_own_memory(self.program.clone(), self.team.clone())
     }
 
     /// Words of input `i`.
@@ -84,14 +97,14 @@ impl Runner {
     }
 
     /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
-    pub(crate) fn run<'a>(&'a mut self, input: &(dyn Fn(usize) -> &'a [f32] + Sync)) {
+    pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
         let Self { program, slots, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
         team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _| ()));
     }
 
     /// Runs all steps, and says how long each took.
-    pub(crate) fn profile<'a>(&'a mut self, input: &(dyn Fn(usize) -> &'a [f32] + Sync)) -> Vec<Duration> {
+    pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
         let Self { program, slots, outputs, scratch, team } = self;
         let mut times = vec![Duration::ZERO; program.steps.len()];
         team.run(|| program.execute(input, slots, outputs, scratch, &mut |i, start| times[i] = start.elapsed()));
@@ -116,9 +129,9 @@ impl Runner {
 }
 
 impl Program {
-    fn execute<'a>(
-        &'a self,
-        input: &(dyn Fn(usize) -> &'a [f32] + Sync),
+    fn execute<'i>(
+        &self,
+        input: &(dyn Fn(usize) -> &'i [f32] + Sync),
         slots: &mut [Buffer],
         outputs: &mut [Buffer],
         scratch: &mut Scratch,
@@ -159,7 +172,7 @@ impl Program {
                     // Whatever a step leaves unwritten shows.
                     results.iter_mut().for_each(|r| r.fill(f32::NAN));
                 }
-                step.step.run_all(&Operands(&operand), results, in_place, scratch);
+                step.step.run_all(&Operands { operand: &operand, len: step.inputs.len() }, results, in_place, scratch);
             }
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
                 match self.memory.places[*buffer] {

@@ -226,7 +226,7 @@ impl<'a> Lower<'a> {
             && from.layout == Layout::Nchw
         {
             // Constants change their layout now.
-            let four = constant.reshape(extents)?.to_layout(layout)?;
+            let four = constant.clone().reshape(extents)?.to_layout(layout)?;
             let buffer = self.buffer(&Fact::f32(extents), layout, Origin::Constant(four))?;
             self.places[v.node][v.slot].push(Place { buffer, layout });
             return Ok(buffer);
@@ -359,7 +359,9 @@ pub(crate) fn extents(dims: &[usize]) -> [usize; 4] {
 /// Words of four bytes that a value of these facts takes in a layout.
 pub(crate) fn words(fact: &Fact, layout: Layout) -> Result<usize> {
     match fact.element {
-        ElementType::F32 => crate::tensor::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw }),
+        ElementType::F32 => {
+            crate::tensor::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw })
+        }
         other => {
             let elements = swath_kernels::shape::checked_elements("value", &fact.dims).map_err(Error::from)?;
             Ok(elements.saturating_mul(other.bytes()).div_ceil(size_of::<f32>()))

@@ -7,12 +7,20 @@ use crate::conv::Scratch;
 use crate::error::Result;
 
 /// The inputs of one step, looked up by number.
-pub struct Operands<'a>(pub(crate) &'a (dyn Fn(usize) -> &'a [f32] + Sync));
+pub struct Operands<'a> {
+    pub(crate) operand: &'a (dyn Fn(usize) -> &'a [f32] + Sync),
+    pub(crate) len: usize,
+}
 
 impl<'a> Operands<'a> {
     /// Input `i`: its floats in the layout that the step was made for. Other elements lie in the same bytes.
     pub fn get(&self, i: usize) -> &'a [f32] {
-        (self.0)(i)
+        (self.operand)(i)
+    }
+
+    /// Number of inputs.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 }
 
@@ -34,6 +42,11 @@ pub trait Step: Send + Sync {
 
     /// Whether it can run in place.
     fn in_place(&self) -> bool {
+        false
+    }
+
+    /// Whether its two operands may be exchanged.
+    fn commutes(&self) -> bool {
         false
     }
 
@@ -114,7 +127,12 @@ pub(crate) mod tests {
     /// Runs a step on operands into memory full of NaN.
     pub(crate) fn run(forward: &dyn Step, operands: &[&[f32]], len: usize) -> Vec<f32> {
         let mut y = vec![f32::NAN; len];
-        forward.run(&Operands(&|i| operands[i]), &mut y, false, &mut Scratch::default());
+        forward.run(
+            &Operands { operand: &|i| operands[i], len: operands.len() },
+            &mut y,
+            false,
+            &mut Scratch::default(),
+        );
         y
     }
 

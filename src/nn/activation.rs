@@ -4,7 +4,7 @@ use swath_kernels::epilogue::Activation;
 
 use super::Module;
 use crate::error::Result;
-use crate::graph::{self, Op, Value};
+use crate::graph::{Value, ops};
 
 /// Layers without options.
 macro_rules! plain {
@@ -155,12 +155,12 @@ impl LogSoftmax {
 
 impl Module for Softmax {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Softmax(graph::Softmax { log: false, dim: self.dim }), &[x]))
+        Ok(x.push(ops::Softmax { log: false, dim: self.dim }, &[x]))
     }
 }
 
 impl Module for LogSoftmax {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Softmax(graph::Softmax { log: true, dim: self.dim }), &[x]))
+        Ok(x.push(ops::Softmax { log: true, dim: self.dim }, &[x]))
     }
 }

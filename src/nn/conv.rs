@@ -4,9 +4,8 @@ use swath_kernels::shape::{Padding, Pair, ShapeError};
 
 use super::{Module, PaddingMode};
 use crate::error::{Error, Result};
-use crate::graph::conv::ConvOp;
-use crate::graph::pad::Pad;
-use crate::graph::{Init, LayerId, Op, Value};
+use crate::graph::ops::{Conv, Pad};
+use crate::graph::{Init, LayerId, Value};
 
 /// How much a [`Conv2d`] pads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,10 +169,12 @@ impl Module for Conv2d {
         let bias = if self.bias { Some(x.parameter(&self.id, "bias", &weights[..1], of_bias)?) } else { None };
         let mut x = x.clone();
         if self.mode != PaddingMode::Zeros && pad != Padding::default() {
-            x = x.push(Op::Pad(Pad { mode: self.mode, pad }), &[&x]);
+            x = x.push(Pad { mode: self.mode, pad }, &[&x]);
             pad = Padding::default();
         }
         let (stride, dilation, groups) = (self.stride, self.dilation, self.groups);
-        Ok(x.push(Op::Conv2d(ConvOp { weight, bias, weights, stride, dilation, pad, groups }), &[&x]))
+        let mut inputs = vec![&x, &weight];
+        inputs.extend(&bias);
+        Ok(x.push(Conv { weights, stride, dilation, pad, groups }, &inputs))
     }
 }

@@ -2,8 +2,7 @@
 
 use super::Module;
 use crate::error::Result;
-use crate::graph::dropout::DropoutOp;
-use crate::graph::{Op, Value};
+use crate::graph::{Value, ops};
 
 /// Sets elements to zero with probability `p` in training. In inference it is its input, and costs nothing.
 ///
@@ -35,6 +34,6 @@ impl Default for Dropout {
 
 impl Module for Dropout {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Dropout(DropoutOp { p: self.p }), &[x]))
+        Ok(x.push(ops::Dropout { p: self.p, channels: false }, &[x]))
     }
 }

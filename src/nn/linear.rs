@@ -4,8 +4,7 @@ use swath_kernels::shape::ShapeError;
 
 use super::Module;
 use crate::error::Result;
-use crate::graph::linear::LinearOp;
-use crate::graph::{Init, LayerId, Op, Value};
+use crate::graph::{Init, LayerId, Value, ops};
 
 /// `y = x W^T + b`. `[n, in]` to `[n, out]`.
 ///
@@ -51,7 +50,9 @@ impl Module for Linear {
         let init = Init::Uniform { fan_in: inputs };
         let weight = x.parameter(&self.id, "weight", &[outputs, inputs], init)?;
         let bias = if self.bias { Some(x.parameter(&self.id, "bias", &[outputs], init)?) } else { None };
-        Ok(x.push(Op::Linear(LinearOp { weight, bias, inputs, outputs }), &[x]))
+        let mut operands = vec![x, &weight];
+        operands.extend(&bias);
+        Ok(x.push(ops::Linear { inputs, outputs }, &operands))
     }
 }
 

@@ -4,8 +4,7 @@ use swath_kernels::shape::ShapeError;
 
 use super::Module;
 use crate::error::{Error, Result};
-use crate::graph::batch_norm::BatchNormOp;
-use crate::graph::{Init, LayerId, Op, Value};
+use crate::graph::{Init, LayerId, Value, ops};
 
 /// Batch normalisation over the channels of `[n, c, h, w]`, with PyTorch's options and defaults.
 ///
@@ -31,18 +30,25 @@ pub struct BatchNorm2d {
     id: LayerId,
     channels: usize,
     eps: f64,
+    momentum: Option<f64>,
     affine: bool,
 }
 
 impl BatchNorm2d {
     /// For images of these many channels.
     pub fn new(channels: usize) -> Self {
-        Self { id: LayerId::new(), channels, eps: 1e-5, affine: true }
+        Self { id: LayerId::new(), channels, eps: 1e-5, momentum: Some(0.1), affine: true }
     }
 
     /// Added to the variance, so that nothing is divided by zero. Default 1e-5.
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
+        self
+    }
+
+    /// How far a step of training moves the running statistics towards the batch's; `None` leaves them as they are. Default 0.1.
+    pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> Self {
+        self.momentum = momentum.into();
         self
     }
 
@@ -63,13 +69,15 @@ impl Module for BatchNorm2d {
             let rule = "it is added to a variance, so it is at least 0".into();
             return Err(Error::Setting { what: "eps of BatchNorm2d", value: eps.to_string(), rule });
         }
-        let mut affine = None;
+        let mut affine = Vec::new();
         if self.affine {
-            let weight = x.parameter(id, "weight", &[channels], Init::Constant(1.0))?;
-            affine = Some([weight, x.parameter(id, "bias", &[channels], Init::Constant(0.0))?]);
+            affine.push(x.parameter(id, "weight", &[channels], Init::Constant(1.0))?);
+            affine.push(x.parameter(id, "bias", &[channels], Init::Constant(0.0))?);
         }
         let mean = x.statistic(id, "running_mean", &[channels], Init::Constant(0.0))?;
         let var = x.statistic(id, "running_var", &[channels], Init::Constant(1.0))?;
-        Ok(x.push(Op::BatchNorm2d(BatchNormOp { affine, mean, var, channels, eps }), &[x]))
+        let mut operands = vec![x, &mean, &var];
+        operands.extend(&affine);
+        Ok(x.push(ops::BatchNorm { channels, eps, momentum: self.momentum }, &operands))
     }
 }

@@ -2,22 +2,22 @@
 
 use super::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, Module};
 use crate::error::Result;
-use crate::graph::{Op, Value};
+use crate::graph::Value;
 
 impl Module for MaxPool2d {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::MaxPool2d(*self), &[x]))
+        Ok(x.push(*self, &[x]))
     }
 }
 
 impl Module for AvgPool2d {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::AvgPool2d(*self), &[x]))
+        Ok(x.push(*self, &[x]))
     }
 }
 
 impl Module for AdaptiveAvgPool2d {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::AdaptiveAvgPool2d(*self), &[x]))
+        Ok(x.push(*self, &[x]))
     }
 }

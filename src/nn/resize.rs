@@ -2,22 +2,22 @@
 
 use super::{CenterCrop, Crop, Module, Upsample};
 use crate::error::Result;
-use crate::graph::{Op, Value};
+use crate::graph::Value;
 
 impl Module for Upsample {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Upsample(*self), &[x]))
+        Ok(x.push(*self, &[x]))
     }
 }
 
 impl Module for Crop {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Crop(self.op()), &[x]))
+        Ok(x.push(self.op(), &[x]))
     }
 }
 
 impl Module for CenterCrop {
     fn call(&self, x: &Value) -> Result<Value> {
-        Ok(x.push(Op::Crop(self.op()), &[x]))
+        Ok(x.push(self.op(), &[x]))
     }
 }

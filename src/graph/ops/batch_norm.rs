@@ -3,58 +3,322 @@
 //! Per channel that is a scale and a shift ([`Affine`]). Behind a convolution that nothing else reads, both go into
 //! its weights and bias when the graph is compiled, and nothing is left to run; elsewhere it is a step of its own.
 
+use std::sync::Arc;
+
 use swath_kernels::act;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
+use swath_kernels::norm::{self, Norm, Sets};
+use swath_kernels::pass;
 
-use super::conv::four;
-use super::forward::{Forward, Operands, Planes, clear_padding};
-use super::{Operator, ParameterId, Parameters};
+use super::four;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::graph::lower::Place;
+use crate::graph::step::{Operands, Planes, Step, clear_padding};
+use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator};
 use crate::par;
+use crate::tensor::Tensor;
 
-#[derive(Clone, Debug)]
-pub(crate) struct BatchNormOp {
-    /// Scale and shift that were trained; `None` is 1 and 0.
-    pub(crate) affine: Option<[ParameterId; 2]>,
-    pub(crate) mean: ParameterId,
-    pub(crate) var: ParameterId,
-    pub(crate) channels: usize,
-    pub(crate) eps: f64,
+/// Batch normalisation of images. Inputs: the image, running mean and variance, and scale and shift if they are trained; each of
+/// them `[c]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchNorm {
+    /// Channels.
+    pub channels: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// How far a step moves the running statistics; `None` keeps them.
+    pub momentum: Option<f64>,
 }
 
-impl Operator for BatchNormOp {
-    fn name(&self) -> &'static str {
-        "BatchNorm2d"
-    }
-
-    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let [_, c, _, _] = four(self.name(), inputs[0])?;
+impl BatchNorm {
+    fn check(&self, inputs: &[&[usize]]) -> Result<()> {
+        let [_, c, _, _] = four("BatchNorm2d", inputs[0])?;
         if c != self.channels {
-            return Err(Error::Channels { what: self.name(), takes: self.channels, gets: c });
+            return Err(Error::Channels { what: "BatchNorm2d", takes: self.channels, gets: c });
         }
-        Ok(inputs[0].to_vec())
+        inputs[1..].iter().try_for_each(|v| super::expect("a value for each channel of BatchNorm2d", v, &[c]))
     }
-}
 
-impl BatchNormOp {
-    /// The scale and shift that the parameters amount to.
-    pub(crate) fn affine(&self, parameters: &Parameters) -> Affine {
-        let value = |id: ParameterId, c: usize| f64::from(parameters[id].as_slice()[c]);
+    /// The scale and shift that mean, variance, weight and bias amount to.
+    fn affine(&self, values: &[&[f32]]) -> Affine {
         let channel = |c: usize| {
-            let [weight, bias] = self.affine.map_or([1.0, 0.0], |ids| ids.map(|id| value(id, c)));
-            let scale = weight / (value(self.var, c) + self.eps).sqrt();
-            (scale, bias - value(self.mean, c) * scale)
+            let value = |i: usize, missing: f64| values.get(i).map_or(missing, |v| f64::from(v[c]));
+            let scale = value(2, 1.0) / (value(1, 1.0) + self.eps).sqrt();
+            (scale, value(3, 0.0) - value(0, 0.0) * scale)
         };
         let (scale, shift) = (0..self.channels).map(channel).unzip();
         Affine { scale, shift }
     }
 }
 
+impl Operator for BatchNorm {
+    fn name(&self) -> &'static str {
+        "BatchNorm2d"
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        self.check(inputs)?;
+        Ok(inputs[0].to_vec())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let Place { buffer, layout } = cx.native(operands[0])?;
+        let extents = cx.extents(operands[0]);
+        let constants: Option<Vec<&[f32]>> =
+            operands[1..].iter().map(|v| cx.constant(*v).map(|t| t.as_slice())).collect();
+        if let Some(constants) = constants {
+            let affine = self.affine(&constants);
+            let step = Normalize::new(&affine, group.activation, layout, extents, cx.level());
+            return cx.step(group, layout, Box::new(step), vec![buffer], 0);
+        }
+        // Frozen while other layers are trained.
+        let mut inputs = vec![buffer];
+        for v in &operands[1..] {
+            inputs.push(cx.want(*v, Layout::Nchw)?);
+        }
+        let step = Frozen { op: *self, activation: group.activation, layout, dims: extents, level: cx.level() };
+        cx.step(group, layout, Box::new(step), inputs, 0)
+    }
+
+    /// Of frozen statistics.
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        gradient(g, *self, true)
+    }
+
+    fn in_training(&self) -> Option<Arc<dyn Operator>> {
+        Some(Arc::new(TrainingBatchNorm(*self)))
+    }
+
+    fn absorbs(&self) -> Absorbs {
+        Absorbs::ACTIVATION
+    }
+
+    fn as_affine(&self, inputs: &[Option<&Tensor>]) -> Option<Affine> {
+        let values: Option<Vec<&[f32]>> = inputs[1..].iter().map(|t| t.map(|t| t.as_slice())).collect();
+        Some(self.affine(&values?))
+    }
+}
+
+/// Batch normalisation by the statistics of the batch. Results: the image, mean and `1 / sqrt(variance + eps)` for the gradient, and the
+/// next running mean and variance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrainingBatchNorm(BatchNorm);
+
+impl Operator for TrainingBatchNorm {
+    fn name(&self) -> &'static str {
+        "BatchNorm2d"
+    }
+
+    fn results(&self) -> usize {
+        5
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        self.0.check(inputs)?;
+        Ok(inputs[0].to_vec())
+    }
+
+    fn facts(&self, inputs: &[&Fact]) -> Result<Vec<Fact>> {
+        let dims: Vec<&[usize]> = inputs.iter().map(|f| f.dims.as_slice()).collect();
+        let [n, c, h, w] = four("BatchNorm2d", &self.dims(&dims)?)?;
+        if n * h * w < 2 {
+            let rule = "BatchNorm2d in training needs at least 2".into();
+            return Err(Error::Setting {
+                what: "the number of values per channel",
+                value: (n * h * w).to_string(),
+                rule,
+            });
+        }
+        let channels = Fact::f32([c]);
+        Ok(vec![Fact::f32([n, c, h, w]), channels.clone(), channels.clone(), channels.clone(), channels])
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let Place { buffer, layout } = cx.native(operands[0])?;
+        let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
+        let mut inputs = vec![buffer];
+        for v in &operands[1..] {
+            inputs.push(cx.want(*v, Layout::Nchw)?);
+        }
+        let scratch = norm.scratch();
+        let step = TrainingStep { op: self.0, norm, level: cx.level() };
+        let layouts = [layout, Layout::Nchw, Layout::Nchw, Layout::Nchw, Layout::Nchw];
+        cx.step_all(group, &layouts, Box::new(step), inputs, scratch)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        gradient(g, self.0, false)
+    }
+
+    fn updates(&self) -> &'static [(usize, usize)] {
+        &[(1, 3), (2, 4)]
+    }
+}
+
+struct TrainingStep {
+    op: BatchNorm,
+    norm: Norm,
+    level: Level,
+}
+
+impl Step for TrainingStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
+        let [y, mean, inv, next_mean, next_var] = y else { unreachable!("five results") };
+        next_mean.copy_from_slice(x.get(1));
+        next_var.copy_from_slice(x.get(2));
+        let affine = self.norm.sets() > 0 && x.len() > 3;
+        let forward = norm::Forward {
+            x: x.get(0),
+            w: affine.then(|| x.get(3)),
+            b: affine.then(|| x.get(4)),
+            eps: self.op.eps as f32,
+            ..norm::Forward::default()
+        };
+        let running = self.op.momentum.map(|momentum| norm::Running {
+            mean: next_mean,
+            var: next_var,
+            momentum: momentum as f32,
+        });
+        let executor = par::everyone();
+        let out = norm::Normalised { y, mean, inv, running };
+        let place = pass::Place::new(self.level, &*executor);
+        self.norm.forward(&place, &forward, out, scratch.take(self.norm.scratch()));
+    }
+
+    fn describe(&self) -> String {
+        "BatchNorm2d of the batch".into()
+    }
+}
+
+/// Appends the gradients of a normalisation.
+fn gradient(g: &mut Gradient<'_>, op: BatchNorm, frozen: bool) -> Result<()> {
+    let affine = g.inputs() > 3;
+    let statistics = if frozen { [g.input(1), g.input(2)] } else { [g.output(1), g.output(2)] };
+    let mut inputs = vec![g.input(0), g.dy(), statistics[0], statistics[1]];
+    if affine {
+        inputs.push(g.input(3));
+    }
+    let wanted = g.needs(0) || affine && (g.needs(3) || g.needs(4));
+    if wanted {
+        let d = g.push(BatchNormGradient { op, frozen }, &inputs)?;
+        g.add(0, d[0])?;
+        if affine {
+            g.add(3, d[1])?;
+            g.add(4, d[2])?;
+        }
+    }
+    Ok(())
+}
+
+/// Gradients at image, scale and shift. Inputs: the image, the gradient at the output, the mean, `1 / sqrt(variance + eps)` (the
+/// variance where it is frozen), and the scale if there is one.
+#[derive(Clone, Copy, Debug)]
+struct BatchNormGradient {
+    op: BatchNorm,
+    frozen: bool,
+}
+
+impl Operator for BatchNormGradient {
+    fn name(&self) -> &'static str {
+        "BatchNorm2dGradient"
+    }
+
+    fn results(&self) -> usize {
+        3
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(inputs[0].to_vec())
+    }
+
+    fn facts(&self, inputs: &[&Fact]) -> Result<Vec<Fact>> {
+        let channels = Fact::f32([self.op.channels]);
+        Ok(vec![inputs[0].clone(), channels.clone(), channels])
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let Place { buffer, layout } = cx.native(operands[0])?;
+        let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
+        let mut inputs = vec![buffer, cx.want(operands[1], layout)?];
+        for v in &operands[2..] {
+            inputs.push(cx.want(*v, Layout::Nchw)?);
+        }
+        let scratch = norm.scratch() + self.op.channels;
+        let step = NormGradientStep { eps: self.op.eps as f32, frozen: self.frozen, norm, level: cx.level() };
+        cx.step_all(group, &[layout, Layout::Nchw, Layout::Nchw], Box::new(step), inputs, scratch)
+    }
+}
+
+struct NormGradientStep {
+    eps: f32,
+    frozen: bool,
+    norm: Norm,
+    level: Level,
+}
+
+impl Step for NormGradientStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
+        let [dx, dw, db] = y else { unreachable!("three gradients") };
+        let (inv, scratch) = scratch.take(self.norm.scratch() + self.norm.sets()).split_at_mut(self.norm.sets());
+        if self.frozen {
+            norm::inverse(x.get(3), self.eps, inv);
+        } else {
+            inv.copy_from_slice(x.get(3));
+        }
+        let backward = norm::Backward {
+            x: x.get(0),
+            dy: x.get(1),
+            w: (x.len() > 4).then(|| x.get(4)),
+            mean: x.get(2),
+            inv,
+            frozen: self.frozen,
+            ..norm::Backward::default()
+        };
+        let executor = par::everyone();
+        let place = pass::Place::new(self.level, &*executor);
+        let out = norm::Gradients { dx: Some(dx), dw: Some(dw), db: Some(db) };
+        self.norm.backward(&place, &backward, out, scratch);
+    }
+
+    fn describe(&self) -> String {
+        "BatchNorm2d gradient".into()
+    }
+}
+
+/// A normalisation whose running statistics come with each run.
+struct Frozen {
+    op: BatchNorm,
+    activation: Activation,
+    layout: Layout,
+    dims: [usize; 4],
+    level: Level,
+}
+
+impl Step for Frozen {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch) {
+        let values: Vec<&[f32]> = (1..x.len()).map(|i| x.get(i)).collect();
+        let affine = self.op.affine(&values);
+        Normalize::new(&affine, self.activation, self.layout, self.dims, self.level).run(x, y, in_place, scratch);
+    }
+
+    fn in_place(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        "BatchNorm2d, frozen".into()
+    }
+}
+
 /// `y = scale x + shift` per channel, in f64: whoever uses it rounds once.
-pub(crate) struct Affine {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
 }
@@ -72,10 +336,10 @@ impl Affine {
 }
 
 /// A normalisation that no convolution could take along, and the activation behind it.
-pub(crate) struct Normalize {
+struct Normalize {
     scale: Vec<f32>,
     shift: Vec<f32>,
-    pub(crate) activation: Activation,
+    activation: Activation,
     layout: Layout,
     dims: [usize; 4],
     level: Level,
@@ -104,7 +368,7 @@ impl Normalize {
     }
 }
 
-impl Forward for Normalize {
+impl Step for Normalize {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, _: &mut Scratch) {
         let planes = Planes::new(self.layout, self.dims);
         let row = planes.w * planes.inner;
@@ -130,7 +394,7 @@ impl Forward for Normalize {
     fn describe(&self) -> String {
         match self.activation {
             Activation::Identity => "BatchNorm2d".into(),
-            activation => format!("BatchNorm2d + {}", activation.name()),
+            activation => format!("BatchNorm2d + {}", super::activation::name(activation)),
         }
     }
 }
@@ -155,9 +419,9 @@ fn affine(y: &mut [f32], scale: &[f32], shift: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::forward::level;
-    use super::super::forward::tests::{counting, run};
     use super::*;
+    use crate::graph::step::level;
+    use crate::graph::step::tests::{counting, run};
 
     #[test]
     fn folded_weights_belong_to_their_channel_in_both_orders() {

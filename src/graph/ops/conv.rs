@@ -1,28 +1,34 @@
-//! 2-d convolution.
+//! 2-d convolution: input `[n, ic, h, w]`, weight `[oc, ic / groups, kh, kw]`, and a bias `[oc]` if there is one.
+
+use std::sync::{Mutex, PoisonError};
 
 use swath_kernels::epilogue::Activation;
+use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{ConvShape, Padding};
 
-use super::forward::{Forward, Operands};
-use super::{Operator, ParameterId};
-use crate::conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
-use crate::error::{Error, Result};
+use super::four;
+use crate::conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+use crate::error::Result;
+use crate::graph::step::{Operands, Step};
+use crate::graph::{Absorbs, Fact, Fused, Gradient, Group, Lower, Operator, Work};
 use crate::par;
 
-/// A convolution with zero padding; other paddings are a [`super::pad::Pad`] before it.
-#[derive(Clone, Debug)]
-pub(crate) struct ConvOp {
-    pub(crate) weight: ParameterId,
-    pub(crate) bias: Option<ParameterId>,
+/// A convolution with zero padding; other paddings are a [`Pad`](super::Pad) before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv {
     /// `[oc, ic / groups, kh, kw]`
-    pub(crate) weights: [usize; 4],
-    pub(crate) stride: [usize; 2],
-    pub(crate) dilation: [usize; 2],
-    pub(crate) pad: Padding,
-    pub(crate) groups: usize,
+    pub weights: [usize; 4],
+    /// Vertical, horizontal.
+    pub stride: [usize; 2],
+    /// Vertical, horizontal.
+    pub dilation: [usize; 2],
+    /// Zeros around the image.
+    pub pad: Padding,
+    /// Groups of channels.
+    pub groups: usize,
 }
 
-impl ConvOp {
+impl Conv {
     /// The checked geometry for an input.
     pub(crate) fn shape(&self, input: &[usize]) -> Result<ConvShape> {
         let input = four("Conv2d", input)?;
@@ -35,86 +41,315 @@ impl ConvOp {
     }
 }
 
-/// `[n, c, h, w]`, or an error that names the operator.
-pub(crate) fn four(what: &'static str, dims: &[usize]) -> Result<[usize; 4]> {
-    dims.try_into().map_err(|_| Error::Rank { what, takes: "[n, c, h, w]", gets: dims.to_vec() })
-}
-
-impl Operator for ConvOp {
+impl Operator for Conv {
     fn name(&self) -> &'static str {
         "Conv2d"
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        super::expect("the weight of Conv2d", inputs[1], &self.weights)?;
+        if let Some(bias) = inputs.get(2) {
+            super::expect("the bias of Conv2d", bias, &self.weights[..1])?;
+        }
         Ok(self.shape(inputs[0])?.output().to_vec())
+    }
+
+    /// Input layouts: as it comes if it has few channels (the stem reads NCHW), else blocked.
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let shape = self.shape(&cx.fact(operands[0]).dims)?;
+        let native = cx.native(operands[0])?.layout;
+        let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
+        let mut inputs = vec![cx.want(operands[0], input)?];
+        if let Some(r) = group.residual {
+            inputs.push(cx.want(r, Layout::Blocked)?);
+        }
+        let options = Options { input, ..cx.conv.clone() };
+        let taps = self.weights[1..].iter().product();
+        let step = convolution(cx, group, &shape, &options, taps, &mut inputs)?;
+        let scratch = step.scratch_len();
+        cx.step(group, Layout::Blocked, Box::new(step), inputs, scratch)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let input = g.fact(g.input(0)).dims.clone();
+        let shape = self.shape(&input)?;
+        if g.needs(0) {
+            let dx = g.push(ConvDataGradient { shape }, &[g.dy(), g.input(1)])?;
+            g.add(0, dx[0])?;
+        }
+        let bias = g.inputs() > 2;
+        if g.needs(1) || bias && g.needs(2) {
+            let d = g.push(ConvWeightGradient { shape, bias }, &[g.input(0), g.dy()])?;
+            g.add(1, d[0])?;
+            if bias {
+                g.add(2, d[1])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn absorbs(&self) -> Absorbs {
+        Absorbs { affine: true, residual: true, activation: true }
+    }
+
+    fn work(&self, inputs: &[&Fact]) -> Work {
+        self.shape(&inputs[0].dims).map_or(Work::default(), |s| Work { macs: s.macs(), convolution: Some(s) })
     }
 }
 
-/// A planned convolution with packed weights. Operand 0 is the input, operand 1 the residual if there is one.
-pub(crate) struct ConvForward {
+/// Plans the convolution of a group, whose weight is its operator's operand 1 and whose bias is operand 2, with what it absorbs.
+/// Weights that are known now are packed now; others become operands, and are packed in each run.
+pub(super) fn convolution(
+    cx: &mut Lower<'_>,
+    group: &Group,
+    shape: &ConvShape,
+    options: &Options,
+    taps: usize,
+    inputs: &mut Vec<usize>,
+) -> Result<ConvStep> {
+    let (operands, fused) = (cx.inputs(group), cx.fused(group));
+    let weight = cx.constant(operands[1]);
+    let bias = operands.get(2).map(|b| cx.constant(*b));
+    if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
+        let bias = bias.flatten().map(|b| b.as_slice());
+        return match &fused.affine {
+            Some(affine) => {
+                let (weights, bias) = affine.fold(weight.as_slice(), bias, taps);
+                ConvStep::fixed(shape, options, &weights, Some(&bias), &fused)
+            }
+            None => ConvStep::fixed(shape, options, weight.as_slice(), bias, &fused),
+        };
+    }
+    for operand in &operands[1..] {
+        inputs.push(cx.want(*operand, Layout::Nchw)?);
+    }
+    ConvStep::dynamic(shape, options, operands.len() > 2, &fused)
+}
+
+/// Where the weights and the bias come from.
+enum Weights {
+    /// Packed when the graph was compiled.
+    Fixed(PackedWeights, Option<Vec<f32>>),
+    /// Operands behind the residual, packed in each run.
+    Dynamic(Mutex<PackedWeights>, bool),
+}
+
+/// A planned convolution. Operand 0 is the input, operand 1 the residual if there is one.
+pub(crate) struct ConvStep {
     shape: ConvShape,
     plan: ConvPlan,
-    weights: PackedWeights,
-    bias: Option<Vec<f32>>,
+    weights: Weights,
     residual: bool,
     activation: Activation,
 }
 
-/// What is applied to a convolution's output before it is stored.
-pub(crate) struct Fused<'a> {
-    pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) residual: bool,
-    pub(crate) activation: Activation,
-}
-
-impl ConvForward {
+impl ConvStep {
     /// Plans, and packs the weights once.
-    pub(crate) fn new(shape: &ConvShape, options: &Options, weights: &[f32], fused: Fused<'_>) -> Result<Self> {
+    pub(super) fn fixed(
+        shape: &ConvShape,
+        options: &Options,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        fused: &Fused,
+    ) -> Result<Self> {
         let plan = ConvPlan::new(shape, options)?;
-        let weights = plan.pack(weights)?;
-        let Fused { bias, residual, activation } = fused;
-        Ok(Self { shape: *shape, plan, weights, bias: bias.map(<[f32]>::to_vec), residual, activation })
+        let weights = Weights::Fixed(plan.pack(weights)?, bias.map(<[f32]>::to_vec));
+        Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
+    }
+
+    /// Plans for weights that come with each run.
+    pub(super) fn dynamic(shape: &ConvShape, options: &Options, bias: bool, fused: &Fused) -> Result<Self> {
+        let plan = ConvPlan::new(shape, options)?;
+        let packed = plan.pack(&vec![0.0; shape.weights().iter().product()])?;
+        let weights = Weights::Dynamic(Mutex::new(packed), bias);
+        Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
     }
 
     /// Floats of scratch.
-    pub(crate) fn scratch_len(&self) -> usize {
+    pub(super) fn scratch_len(&self) -> usize {
         self.plan.scratch_len(par::width(None))
     }
 
     /// `3x3/2 + bias + residual + ReLU`, and the algorithm.
-    pub(crate) fn describe_as(&self, name: &str) -> String {
-        let mut s = name.to_string();
-        s = s + " " + self.plan.algo();
-        for (part, on) in [(" + bias", self.bias.is_some()), (" + residual", self.residual)] {
+    pub(super) fn describe_as(&self, name: &str) -> String {
+        let mut s = format!("{name} {}", self.plan.algo());
+        let bias = match &self.weights {
+            Weights::Fixed(_, bias) => bias.is_some(),
+            Weights::Dynamic(_, bias) => *bias,
+        };
+        for (part, on) in [(" + bias", bias), (" + residual", self.residual)] {
             s.push_str(if on { part } else { "" });
         }
         if self.activation != Activation::Identity {
-            s = s + " + " + self.activation.name();
+            s = s + " + " + super::activation::name(self.activation);
         }
         s
     }
 }
 
-impl Forward for ConvForward {
+impl Step for ConvStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
-        let epilogue = Epilogue {
-            bias: self.bias.as_deref(),
-            residual: self.residual.then(|| x.get(1)),
-            activation: self.activation,
+        let behind = 1 + usize::from(self.residual);
+        let epilogue = Epilogue { bias: None, residual: self.residual.then(|| x.get(1)), activation: self.activation };
+        let done = match &self.weights {
+            Weights::Fixed(packed, bias) => {
+                let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
+                self.plan.forward(x.get(0), packed, epilogue, y, scratch)
+            }
+            Weights::Dynamic(packed, bias) => {
+                let packed = &mut *packed.lock().unwrap_or_else(PoisonError::into_inner);
+                let epilogue = Epilogue { bias: bias.then(|| x.get(behind + 1)), ..epilogue };
+                let repacked = self.plan.repack(x.get(behind), packed);
+                repacked.and_then(|()| self.plan.forward(x.get(0), packed, epilogue, y, scratch))
+            }
         };
-        self.plan
-            .forward(x.get(0), &self.weights, epilogue, y, scratch)
-            .expect("the graph was compiled for these lengths");
+        done.expect("the graph was compiled for these lengths");
     }
 
     fn describe(&self) -> String {
-        let s = &self.shape;
-        let stride = match (s.sh, s.sw) {
-            (1, 1) => String::new(),
-            (v, h) if v == h => format!("/{v}"),
-            (v, h) => format!("/{v}x{h}"),
-        };
-        let groups = if s.groups > 1 { format!(" in {} groups", s.groups) } else { String::new() };
-        self.describe_as(&format!("Conv2d {}x{}{stride}{groups}", s.kh, s.kw))
+        self.describe_as(&format!("Conv2d {}", geometry(&self.shape)))
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Fixed(packed, _) => packed.bytes(),
+            Weights::Dynamic(packed, _) => packed.lock().unwrap_or_else(PoisonError::into_inner).bytes(),
+        }
+    }
+}
+
+/// `3x3/2 in 4 groups`
+fn geometry(s: &ConvShape) -> String {
+    let stride = match (s.sh, s.sw) {
+        (1, 1) => String::new(),
+        (v, h) if v == h => format!("/{v}"),
+        (v, h) => format!("/{v}x{h}"),
+    };
+    let groups = if s.groups > 1 { format!(" in {} groups", s.groups) } else { String::new() };
+    format!("{}x{}{stride}{groups}", s.kh, s.kw)
+}
+
+/// The layouts of both sides of a convolution's gradients: those that its forward pass has inside a model.
+fn gradient_options(cx: &mut Lower<'_>, shape: &ConvShape) -> Options {
+    let Options { input, output, .. } = Options::inside_model(shape);
+    Options { input, output, ..cx.conv.clone() }
+}
+
+/// The gradient of a convolution at its input, from the gradient at its output and the weight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConvDataGradient {
+    pub(crate) shape: ConvShape,
+}
+
+impl Operator for ConvDataGradient {
+    fn name(&self) -> &'static str {
+        "Conv2dDataGradient"
+    }
+
+    fn dims(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.shape.input().to_vec())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let options = gradient_options(cx, &self.shape);
+        let (dy, w) = (cx.input(group, 0), cx.input(group, 1));
+        let inputs = vec![cx.want(dy, options.output)?, cx.want(w, Layout::Nchw)?];
+        let plan = ConvBackwardData::new(&self.shape, &options)?;
+        let packed = Mutex::new(plan.pack(&vec![0.0; self.shape.weights().iter().product()])?);
+        let scratch = plan.scratch_len(par::width(None));
+        cx.step(group, options.input, Box::new(DataStep { plan, packed }), inputs, scratch)
+    }
+
+    fn work(&self, _: &[&Fact]) -> Work {
+        Work { macs: self.shape.macs(), convolution: None }
+    }
+}
+
+struct DataStep {
+    plan: ConvBackwardData,
+    packed: Mutex<PackedWeights>,
+}
+
+impl Step for DataStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let packed = &mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let repacked = self.plan.repack(x.get(1), packed);
+        let done = repacked.and_then(|()| self.plan.run(x.get(0), packed, y, scratch));
+        done.expect("the graph was compiled for these lengths");
+    }
+
+    fn describe(&self) -> String {
+        format!("Conv2d {} gradient of the input {}", geometry(self.plan.shape()), self.plan.algo())
+    }
+
+    fn bytes(&self) -> usize {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+}
+
+/// The gradients of a convolution at its weight and bias, from its input and the gradient at its output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConvWeightGradient {
+    pub(crate) shape: ConvShape,
+    pub(crate) bias: bool,
+}
+
+impl Operator for ConvWeightGradient {
+    fn name(&self) -> &'static str {
+        "Conv2dWeightGradient"
+    }
+
+    fn results(&self) -> usize {
+        1 + usize::from(self.bias)
+    }
+
+    fn dims(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.shape.weights().to_vec())
+    }
+
+    fn facts(&self, _: &[&Fact]) -> Result<Vec<Fact>> {
+        let mut facts = vec![Fact::f32(self.shape.weights())];
+        if self.bias {
+            facts.push(Fact::f32([self.shape.oc]));
+        }
+        Ok(facts)
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let mut options = gradient_options(cx, &self.shape);
+        let (x, dy) = (cx.input(group, 0), cx.input(group, 1));
+        if self.shape.ic < BLOCK {
+            options.input = cx.native(x)?.layout;
+        }
+        let inputs = vec![cx.want(x, options.input)?, cx.want(dy, options.output)?];
+        let plan = ConvBackwardWeights::new(&self.shape, &options)?;
+        let scratch = plan.scratch_len(par::width(None));
+        let layouts = [Layout::Nchw; 2];
+        let step = WeightStep { plan, bias: self.bias };
+        cx.step_all(group, &layouts[..self.results()], Box::new(step), inputs, scratch)
+    }
+
+    fn work(&self, _: &[&Fact]) -> Work {
+        Work { macs: self.shape.macs(), convolution: None }
+    }
+}
+
+struct WeightStep {
+    plan: ConvBackwardWeights,
+    bias: bool,
+}
+
+impl Step for WeightStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
+        let (dw, db) = y.split_at_mut(1);
+        let db = db.first_mut().map(|db| &mut **db);
+        let done = self.plan.run(x.get(0), x.get(1), dw[0], db, scratch);
+        done.expect("the graph was compiled for these lengths");
+    }
+
+    fn describe(&self) -> String {
+        let bias = if self.bias { " and the bias" } else { "" };
+        format!("Conv2d {} gradient of the weight{bias} {}", geometry(self.plan.shape()), self.plan.algo())
     }
 }

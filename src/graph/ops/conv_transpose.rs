@@ -1,125 +1,195 @@
-//! Transposed convolution whose windows do not overlap: the stride is the kernel's size.
+//! 2-d transposed convolution: input `[n, ic, h, w]`, weight `[ic, oc / groups, kh, kw]`, and a bias `[oc]` if there is one.
 //!
-//! Every input pixel then makes a rectangle of `kh x kw` output pixels of its own,
-//!
-//! ```text
-//! y[o, r * kh + i, p * kw + j] = bias[o] + sum over c of x[c, r, p] * w[c, o, i, j]
-//! ```
-//!
-//! which is a 1x1 convolution to `kh * kw` times the channels, one group of them for each position `(i, j)`, and a copy
-//! that puts the groups where they belong. Groups start at a block of channels, so the copy moves whole blocked pixels.
+//! It is the data gradient of a convolution, so its own data gradient is that convolution.
 
+use std::sync::{Mutex, PoisonError};
+
+use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
-use swath_kernels::shape::{ConvShape, checked_elements};
+use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
-use super::conv::four;
-use super::forward::{Forward, Operands};
-use super::{Operator, ParameterId};
-use crate::conv::Scratch;
-use crate::error::{Error, Result};
+use super::conv::ConvWeightGradient;
+use super::{Conv, Reduce, four};
+use crate::conv::{ConvBackwardData, Epilogue, Options, PackedWeights, Scratch};
+use crate::error::Result;
+use crate::graph::step::{Operands, Step};
+use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, Work};
 use crate::par;
 
-#[derive(Clone, Debug)]
-pub(crate) struct ConvTransposeOp {
-    pub(crate) weight: ParameterId,
-    pub(crate) bias: Option<ParameterId>,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    /// Also the stride.
-    pub(crate) kernel: [usize; 2],
+/// A transposed convolution, with PyTorch's options.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConvTranspose {
+    /// `[ic, oc / groups, kh, kw]`
+    pub weights: [usize; 4],
+    /// Vertical, horizontal.
+    pub stride: [usize; 2],
+    /// Vertical, horizontal.
+    pub dilation: [usize; 2],
+    /// What is cut off the output.
+    pub pad: Padding,
+    /// What is added to the output at the bottom and at the right.
+    pub output_padding: [usize; 2],
+    /// Groups of channels.
+    pub groups: usize,
 }
 
-impl Operator for ConvTransposeOp {
+impl ConvTranspose {
+    fn shape(&self, input: &[usize]) -> Result<ConvTransposeShape> {
+        Ok(ConvTransposeShape::builder(four("ConvTranspose2d", input)?, self.weights)
+            .stride(self.stride)
+            .dilation(self.dilation)
+            .padding(self.pad)
+            .output_padding(self.output_padding)
+            .groups(self.groups)
+            .build()?)
+    }
+}
+
+impl Operator for ConvTranspose {
     fn name(&self) -> &'static str {
         "ConvTranspose2d"
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let ([n, c, h, w], [kh, kw]) = (four(self.name(), inputs[0])?, self.kernel);
-        if c != self.inputs {
-            return Err(Error::Channels { what: self.name(), takes: self.inputs, gets: c });
+        super::expect("the weight of ConvTranspose2d", inputs[1], &self.weights)?;
+        if let Some(bias) = inputs.get(2) {
+            super::expect("the bias of ConvTranspose2d", bias, &[self.weights[1] * self.groups])?;
         }
-        self.shape(inputs[0])?;
-        let (oh, ow) = (h.saturating_mul(kh), w.saturating_mul(kw));
-        checked_elements("output", &[n, self.outputs.saturating_add(BLOCK - 1), oh, ow])?;
-        Ok(vec![n, self.outputs, oh, ow])
-    }
-}
-
-impl ConvTransposeOp {
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
-
-    /// Output channels in whole blocks.
-    fn padded(&self) -> usize {
-        blocks(self.outputs) * BLOCK
-    }
-
-    /// The 1x1 convolution for an input.
-    pub(crate) fn shape(&self, input: &[usize]) -> Result<ConvShape> {
-        let oc = self.outputs.saturating_add(BLOCK - 1).saturating_mul(self.kernel[0]).saturating_mul(self.kernel[1]);
-        checked_elements("weights", &[oc, self.inputs])?;
-        let weights = [self.taps() * self.padded(), self.inputs, 1, 1];
-        Ok(ConvShape::builder(four(self.name(), input)?, weights).build()?)
-    }
-
-    /// Multiply-adds that the output needs: without those for the channels that fill blocks up.
-    pub(crate) fn macs(&self, input: &[usize]) -> Result<u64> {
-        let [n, _, h, w] = four(self.name(), input)?;
-        let product = [n, h, w, self.inputs, self.outputs, self.taps()].into_iter().map(|v| v as u64);
-        Ok(product.fold(1, u64::saturating_mul))
-    }
-
-    /// Weights `[ic, oc, kh, kw]` and bias `[oc]` in the order of the 1x1 convolution: `[kh, kw, oc in whole blocks][ic]`.
-    pub(crate) fn pointwise(&self, weights: &[f32], bias: Option<&[f32]>) -> (Vec<f32>, Option<Vec<f32>>) {
-        let (taps, oc, ic, padded) = (self.taps(), self.outputs, self.inputs, self.padded());
-        let mut w = vec![0.0; taps * padded * ic];
-        for (row, w) in w.chunks_exact_mut(ic).enumerate().filter(|(row, _)| row % padded < oc) {
-            let (t, o) = (row / padded, row % padded);
-            w.iter_mut().enumerate().for_each(|(c, w)| *w = weights[(c * oc + o) * taps + t]);
+        let [_, c, _, _] = four(self.name(), inputs[0])?;
+        if c != self.weights[0] {
+            return Err(crate::Error::Channels { what: self.name(), takes: self.weights[0], gets: c });
         }
-        let bias = bias.map(|b| {
-            let mut one = b.to_vec();
-            one.resize(padded, 0.0);
-            one.repeat(taps)
-        });
-        (w, bias)
+        let output = self.shape(inputs[0])?.output();
+        let [n, oc, oh, ow] = output;
+        swath_kernels::shape::checked_elements("output", &[n, oc.saturating_add(BLOCK - 1), oh, ow])?;
+        Ok(output.to_vec())
     }
 
-    /// The copy behind the 1x1 convolution, for an input; blocked on both sides.
-    pub(crate) fn spread(&self, [_, _, h, w]: [usize; 4], output: [usize; 4]) -> Spread {
-        Spread { kernel: self.kernel, h, w, output }
-    }
-}
-
-/// Puts groups of channels where their pixels belong.
-pub(crate) struct Spread {
-    kernel: [usize; 2],
-    h: usize,
-    w: usize,
-    output: [usize; 4],
-}
-
-impl Forward for Spread {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let (x, [kh, kw], [_, c, oh, ow]) = (x.get(0), self.kernel, self.output);
-        let (c, from_row, row) = (blocks(c), self.w * BLOCK, ow * BLOCK);
-        par::for_each_piece(y, row, 1, |rows, y| {
-            for (r, y) in rows.zip(y.chunks_exact_mut(row)) {
-                let (image, block, r) = (r / oh / c, r / oh % c, r % oh);
-                for j in 0..kw {
-                    let plane = (image * kh * kw + r % kh * kw + j) * c + block;
-                    let source = &x[(plane * self.h + r / kh) * from_row..][..from_row];
-                    let to = y.as_chunks_mut::<BLOCK>().0.iter_mut().skip(j).step_by(kw);
-                    to.zip(source.as_chunks::<BLOCK>().0).for_each(|(y, x)| *y = *x);
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let shape = *self.shape(&cx.fact(operands[0]).dims)?.convolution();
+        let native = cx.native(operands[0])?.layout;
+        let from = if shape.oc < BLOCK { native } else { Layout::Blocked };
+        // The plan is of the convolution, whose input is the output here.
+        let options = Options { input: Layout::Blocked, output: from, ..cx.conv.clone() };
+        let plan = ConvBackwardData::new(&shape, &options)?;
+        let mut inputs = vec![cx.want(operands[0], from)?];
+        let (fused, weight) = (cx.fused(group), cx.constant(operands[1]));
+        let bias = operands.get(2).map(|b| cx.constant(*b));
+        let weights = if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
+            let (weight, bias) = (weight.as_slice(), bias.flatten().map(|b| b.as_slice()));
+            let (weight, bias) = match &fused.affine {
+                Some(affine) => {
+                    let (weight, bias) = affine.fold(weight, bias, self.weights[2] * self.weights[3]);
+                    (weight.into(), Some(bias))
                 }
+                None => (std::borrow::Cow::from(weight), bias.map(<[f32]>::to_vec)),
+            };
+            Weights::Fixed(plan.pack(&weight)?, bias)
+        } else {
+            for operand in &operands[1..] {
+                inputs.push(cx.want(*operand, Layout::Nchw)?);
             }
-        });
-        super::forward::clear_padding(Layout::Blocked, self.output, y);
+            let zeros = vec![0.0; self.weights.iter().product()];
+            Weights::Dynamic(Mutex::new(plan.pack(&zeros)?), operands.len() > 2)
+        };
+        let scratch = plan.scratch_len(par::width(None));
+        let step = TransposeStep { plan, weights, activation: fused.activation };
+        cx.step(group, Layout::Blocked, Box::new(step), inputs, scratch)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let shape = *self.shape(&g.fact(g.input(0)).dims)?.convolution();
+        if g.needs(0) {
+            let conv = Conv {
+                weights: shape.weights(),
+                stride: [shape.sh, shape.sw],
+                dilation: [shape.dh, shape.dw],
+                pad: shape.pad,
+                groups: shape.groups,
+            };
+            let dx = g.push(conv, &[g.dy(), g.input(1)])?;
+            g.add(0, dx[0])?;
+        }
+        if g.needs(1) {
+            let dw = g.push(ConvWeightGradient { shape, bias: false }, &[g.dy(), g.input(0)])?;
+            g.add(1, dw[0])?;
+        }
+        if g.inputs() > 2 && g.needs(2) {
+            let db = g.push(Reduce::sum(&[0, 2, 3], false), &[g.dy()])?;
+            g.add(2, db[0])?;
+        }
+        Ok(())
+    }
+
+    fn absorbs(&self) -> Absorbs {
+        Absorbs { affine: self.groups == 1, residual: false, activation: true }
+    }
+
+    /// As the 1x1 convolution that it is where windows do not overlap, else as the convolution that it is the gradient of.
+    fn work(&self, inputs: &[&Fact]) -> Work {
+        let Ok(shape) = self.shape(&inputs[0].dims) else { return Work::default() };
+        let s = shape.convolution();
+        let [n, _, h, w] = shape.input();
+        let product = [n, h, w].into_iter().chain(self.weights).map(|v| v as u64);
+        let macs = product.fold(1, u64::saturating_mul);
+        let apart = [s.kh, s.kw] == [s.sh, s.sw] && s.groups == 1 && s.pad == Padding::default();
+        let outputs = blocks(self.weights[1]) * BLOCK * s.kh * s.kw;
+        let pointwise = || ConvShape::builder(shape.input(), [outputs, self.weights[0], 1, 1]).build().ok();
+        Work { macs, convolution: if apart { pointwise() } else { None } }
+    }
+}
+
+/// Where the weights and the bias come from.
+enum Weights {
+    /// Packed when the graph was compiled.
+    Fixed(PackedWeights, Option<Vec<f32>>),
+    /// Operands behind the input, packed in each run.
+    Dynamic(Mutex<PackedWeights>, bool),
+}
+
+struct TransposeStep {
+    plan: ConvBackwardData,
+    weights: Weights,
+    activation: Activation,
+}
+
+impl Step for TransposeStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let epilogue = Epilogue { bias: None, residual: None, activation: self.activation };
+        let done = match &self.weights {
+            Weights::Fixed(packed, bias) => {
+                let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
+                self.plan.transposed(x.get(0), packed, epilogue, y, scratch)
+            }
+            Weights::Dynamic(packed, bias) => {
+                let packed = &mut *packed.lock().unwrap_or_else(PoisonError::into_inner);
+                let epilogue = Epilogue { bias: bias.then(|| x.get(2)), ..epilogue };
+                let repacked = self.plan.repack(x.get(1), packed);
+                repacked.and_then(|()| self.plan.transposed(x.get(0), packed, epilogue, y, scratch))
+            }
+        };
+        done.expect("the graph was compiled for these lengths");
     }
 
     fn describe(&self) -> String {
-        format!("ConvTranspose2d {}x{}: pixels to their places", self.kernel[0], self.kernel[1])
+        let s = self.plan.shape();
+        let bias = match &self.weights {
+            Weights::Fixed(_, bias) => bias.is_some(),
+            Weights::Dynamic(_, bias) => *bias,
+        };
+        let mut text = format!("ConvTranspose2d {}x{} {}", s.kh, s.kw, self.plan.algo());
+        text.push_str(if bias { " + bias" } else { "" });
+        if self.activation != Activation::Identity {
+            text = text + " + " + super::activation::name(self.activation);
+        }
+        text
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Fixed(packed, _) => packed.bytes(),
+            Weights::Dynamic(packed, _) => packed.lock().unwrap_or_else(PoisonError::into_inner).bytes(),
+        }
     }
 }

@@ -3,11 +3,12 @@
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::{Padding, Pair};
 
-use super::Operator;
-use super::conv::four;
-use super::forward::{Forward, Operands, Planes};
+use super::four;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::graph::lower::Place;
+use crate::graph::step::{Operands, Planes, Step};
+use crate::graph::{Group, Lower, Operator};
 use crate::par;
 
 /// Takes margins off: `x[:, :, top:-bottom, left:-right]`, which PyTorch also spells as a negative `ZeroPad2d`.
@@ -41,8 +42,10 @@ pub struct CenterCrop(Cut);
 
 /// What is cut away.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Cut {
+pub enum Cut {
+    /// So many pixels from each side.
     Margins(Padding),
+    /// All but a rectangle of this height and width in the middle.
     Centre([usize; 2]),
 }
 
@@ -92,7 +95,7 @@ impl Cut {
         }
     }
 
-    pub(crate) fn forward(self, input: [usize; 4], layout: Layout) -> Result<Rectangle> {
+    fn forward(self, input: [usize; 4], layout: Layout) -> Result<Rectangle> {
         let [n, c, h, w] = input;
         let ([top, oh], [left, ow]) = (self.span(0, h)?, self.span(1, w)?);
         let to = Planes::new(layout, [n, c, oh, ow]);
@@ -112,17 +115,24 @@ impl Operator for Cut {
         let [n, c, h, w] = four(self.name(), inputs[0])?;
         Ok(vec![n, c, self.span(0, h)?[1], self.span(1, w)?[1]])
     }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let x = cx.input(group, 0);
+        let (Place { buffer, layout }, dims) = (cx.native(x)?, cx.extents(x));
+        let step = (*self).forward(dims, layout)?;
+        cx.step(group, layout, Box::new(step), vec![buffer], 0)
+    }
 }
 
 /// A crop for given extents; input and output have one layout.
-pub(crate) struct Rectangle {
+struct Rectangle {
     from: Planes,
     to: Planes,
     top: usize,
     left: usize,
 }
 
-impl Forward for Rectangle {
+impl Step for Rectangle {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         let (x, from, to) = (x.get(0), self.from, self.to);
         let row = to.w * to.inner;
@@ -142,8 +152,8 @@ impl Forward for Rectangle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::forward::tests::run;
     use super::*;
+    use crate::graph::step::tests::run;
     use swath_kernels::layout::reorder;
 
     #[test]

@@ -1,26 +1,53 @@
-//! Linear: `y = x W^T + b` on `[n, features]`.
+//! Linear: `y = x W^T + b` on `[n, features]`; weight `[outputs, inputs]`, and a bias `[outputs]` if there is one.
 //!
 //! Row-major `[n, features]` is an NHWC image of one row of `n` pixels, so Linear is a 1x1 convolution on it, which is a
-//! GEMM whose pixels are the batch.
+//! GEMM whose pixels are the batch, and so are its gradients.
+
+use std::sync::{Mutex, PoisonError};
 
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
 
-use super::conv::{ConvForward, Fused};
-use super::forward::{Forward, Operands};
-use super::{Operator, ParameterId};
-use crate::conv::{Options, Scratch};
+use super::conv::ConvStep;
+use crate::conv::{ConvBackwardData, ConvBackwardWeights, Options, PackedWeights, Scratch};
 use crate::error::{Error, Result};
+use crate::graph::step::{Operands, Step};
+use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, Work};
+use crate::par;
 
-#[derive(Clone, Debug)]
-pub(crate) struct LinearOp {
-    pub(crate) weight: ParameterId,
-    pub(crate) bias: Option<ParameterId>,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
+/// The product with a matrix, and a bias.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Linear {
+    /// Features of the input.
+    pub inputs: usize,
+    /// Features of the output.
+    pub outputs: usize,
 }
 
-impl Operator for LinearOp {
+impl Linear {
+    /// The 1x1 convolution for a batch.
+    fn shape(&self, n: usize) -> Result<ConvShape> {
+        // A convolution's width cannot be zero, its batch can.
+        let input = if n == 0 { [0, self.inputs, 1, 1] } else { [1, self.inputs, 1, n] };
+        Ok(ConvShape::builder(input, [self.outputs, self.inputs, 1, 1]).build()?)
+    }
+
+    fn options(options: &Options) -> Options {
+        Options { input: Layout::Nhwc, output: Layout::Nhwc, ..options.clone() }
+    }
+
+    /// The weights with their features in the order that images `[c, h, w]` have in `layout`, so that Linear reads the
+    /// flattened image as it lies.
+    ///
+    /// The layout has no padding: `c` fills its blocks.
+    fn weights_for(&self, layout: Layout, [_, c, h, w]: [usize; 4], weights: &[f32]) -> Vec<f32> {
+        let mut ordered = vec![0.0; weights.len()];
+        reorder(Layout::Nchw, weights, layout, &mut ordered, [self.outputs, c, h, w]);
+        ordered
+    }
+}
+
+impl Operator for Linear {
     fn name(&self) -> &'static str {
         "Linear"
     }
@@ -33,61 +60,197 @@ impl Operator for LinearOp {
         if features != self.inputs {
             return Err(Error::Features { takes: self.inputs, gets: features });
         }
+        super::expect("the weight of Linear", inputs[1], &[self.outputs, self.inputs])?;
+        if let Some(bias) = inputs.get(2) {
+            super::expect("the bias of Linear", bias, &[self.outputs])?;
+        }
         self.shape(n)?;
         Ok(vec![n, self.outputs])
     }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let (shape, options) = (self.shape(cx.fact(operands[0]).dims[0])?, Self::options(&cx.conv));
+        let weight = cx.constant(operands[1]);
+        let bias = operands.get(2).map(|b| cx.constant(*b));
+        let residual = |cx: &mut Lower<'_>, inputs: &mut Vec<usize>| match group.residual {
+            Some(r) => cx.want(r, Layout::Nchw).map(|r| inputs.push(r)),
+            None => Ok(()),
+        };
+        let (mut inputs, conv);
+        if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
+            let image = cx.flattened(operands[0])?;
+            let mut weights = std::borrow::Cow::from(weight.as_slice());
+            inputs = vec![match image {
+                Some((image, place)) => {
+                    weights = self.weights_for(place.layout, cx.extents(image), &weights).into();
+                    place.buffer
+                }
+                None => cx.want(operands[0], Layout::Nchw)?,
+            }];
+            residual(cx, &mut inputs)?;
+            let bias = bias.flatten().map(|b| b.as_slice());
+            conv = ConvStep::fixed(&shape, &options, &weights, bias, &cx.fused(group))?;
+        } else {
+            inputs = vec![cx.want(operands[0], Layout::Nchw)?];
+            residual(cx, &mut inputs)?;
+            for operand in &operands[1..] {
+                inputs.push(cx.want(*operand, Layout::Nchw)?);
+            }
+            conv = ConvStep::dynamic(&shape, &options, operands.len() > 2, &cx.fused(group))?;
+        }
+        let scratch = conv.scratch_len();
+        let step = LinearStep { conv, inputs: self.inputs, outputs: self.outputs };
+        cx.step(group, Layout::Nchw, Box::new(step), inputs, scratch)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let shape = self.shape(g.fact(g.input(0)).dims[0])?;
+        if g.needs(0) {
+            let dx = g.push(LinearDataGradient { linear: *self, shape }, &[g.dy(), g.input(1)])?;
+            g.add(0, dx[0])?;
+        }
+        let bias = g.inputs() > 2;
+        if g.needs(1) || bias && g.needs(2) {
+            let d = g.push(LinearWeightGradient { linear: *self, shape, bias }, &[g.input(0), g.dy()])?;
+            g.add(1, d[0])?;
+            if bias {
+                g.add(2, d[1])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn absorbs(&self) -> Absorbs {
+        Absorbs { affine: false, residual: true, activation: true }
+    }
+
+    fn work(&self, inputs: &[&Fact]) -> Work {
+        let sizes = [inputs[0].dims[0], self.inputs, self.outputs];
+        Work { macs: sizes.iter().map(|&v| v as u64).fold(1, u64::saturating_mul), convolution: None }
+    }
 }
 
-impl LinearOp {
-    /// The 1x1 convolution for a batch.
-    fn shape(&self, n: usize) -> Result<ConvShape> {
-        // A convolution's width cannot be zero, its batch can.
-        let input = if n == 0 { [0, self.inputs, 1, 1] } else { [1, self.inputs, 1, n] };
-        Ok(ConvShape::builder(input, [self.outputs, self.inputs, 1, 1]).build()?)
-    }
-
-    /// Plans, and packs the weights once.
-    pub(crate) fn forward(
-        &self,
-        n: usize,
-        options: &Options,
-        weights: &[f32],
-        fused: Fused<'_>,
-    ) -> Result<LinearForward> {
-        let options = Options { input: Layout::Nhwc, output: Layout::Nhwc, ..options.clone() };
-        let conv = ConvForward::new(&self.shape(n)?, &options, weights, fused)?;
-        Ok(LinearForward { conv, inputs: self.inputs, outputs: self.outputs })
-    }
-
-    /// The weights with their features in the order that images `[c, h, w]` have in `layout`, so that Linear reads the
-    /// flattened image as it lies.
-    ///
-    /// The layout has no padding: `c` fills its blocks.
-    pub(crate) fn weights_for(&self, layout: Layout, [_, c, h, w]: [usize; 4], weights: &[f32]) -> Vec<f32> {
-        let mut ordered = vec![0.0; weights.len()];
-        reorder(Layout::Nchw, weights, layout, &mut ordered, [self.outputs, c, h, w]);
-        ordered
-    }
-}
-
-pub(crate) struct LinearForward {
-    conv: ConvForward,
+struct LinearStep {
+    conv: ConvStep,
     inputs: usize,
     outputs: usize,
 }
 
-impl LinearForward {
-    pub(crate) fn scratch_len(&self) -> usize {
-        self.conv.scratch_len()
-    }
-}
-
-impl Forward for LinearForward {
+impl Step for LinearStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch) {
         self.conv.run(x, y, in_place, scratch);
     }
 
     fn describe(&self) -> String {
         self.conv.describe_as(&format!("Linear {} to {}", self.inputs, self.outputs))
+    }
+
+    fn bytes(&self) -> usize {
+        self.conv.bytes()
+    }
+}
+
+/// The gradient of Linear at its input, from the gradient at its output and the weight.
+#[derive(Clone, Copy, Debug)]
+struct LinearDataGradient {
+    linear: Linear,
+    shape: ConvShape,
+}
+
+impl Operator for LinearDataGradient {
+    fn name(&self) -> &'static str {
+        "LinearDataGradient"
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(vec![inputs[0][0], self.linear.inputs])
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let (dy, w) = (cx.input(group, 0), cx.input(group, 1));
+        let inputs = vec![cx.want(dy, Layout::Nchw)?, cx.want(w, Layout::Nchw)?];
+        let plan = ConvBackwardData::new(&self.shape, &Linear::options(&cx.conv))?;
+        let packed = Mutex::new(plan.pack(&vec![0.0; self.linear.inputs * self.linear.outputs])?);
+        let scratch = plan.scratch_len(par::width(None));
+        cx.step(group, Layout::Nchw, Box::new(DataStep { plan, packed }), inputs, scratch)
+    }
+}
+
+struct DataStep {
+    plan: ConvBackwardData,
+    packed: Mutex<PackedWeights>,
+}
+
+impl Step for DataStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let packed = &mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let repacked = self.plan.repack(x.get(1), packed);
+        let done = repacked.and_then(|()| self.plan.run(x.get(0), packed, y, scratch));
+        done.expect("the graph was compiled for these lengths");
+    }
+
+    fn describe(&self) -> String {
+        format!("Linear gradient of the input {}", self.plan.algo())
+    }
+
+    fn bytes(&self) -> usize {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+}
+
+/// The gradients of Linear at its weight and bias, from its input and the gradient at its output.
+#[derive(Clone, Copy, Debug)]
+struct LinearWeightGradient {
+    linear: Linear,
+    shape: ConvShape,
+    bias: bool,
+}
+
+impl Operator for LinearWeightGradient {
+    fn name(&self) -> &'static str {
+        "LinearWeightGradient"
+    }
+
+    fn results(&self) -> usize {
+        1 + usize::from(self.bias)
+    }
+
+    fn dims(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(vec![self.linear.outputs, self.linear.inputs])
+    }
+
+    fn facts(&self, _: &[&Fact]) -> Result<Vec<Fact>> {
+        let mut facts = vec![Fact::f32([self.linear.outputs, self.linear.inputs])];
+        if self.bias {
+            facts.push(Fact::f32([self.linear.outputs]));
+        }
+        Ok(facts)
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let (x, dy) = (cx.input(group, 0), cx.input(group, 1));
+        let inputs = vec![cx.want(x, Layout::Nchw)?, cx.want(dy, Layout::Nchw)?];
+        let plan = ConvBackwardWeights::new(&self.shape, &Linear::options(&cx.conv))?;
+        let scratch = plan.scratch_len(par::width(None));
+        let layouts = [Layout::Nchw; 2];
+        cx.step_all(group, &layouts[..self.results()], Box::new(WeightStep { plan }), inputs, scratch)
+    }
+}
+
+struct WeightStep {
+    plan: ConvBackwardWeights,
+}
+
+impl Step for WeightStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
+        let (dw, db) = y.split_at_mut(1);
+        let db = db.first_mut().map(|db| &mut **db);
+        let done = self.plan.run(x.get(0), x.get(1), dw[0], db, scratch);
+        done.expect("the graph was compiled for these lengths");
+    }
+
+    fn describe(&self) -> String {
+        format!("Linear gradient of the weight {}", self.plan.algo())
     }
 }

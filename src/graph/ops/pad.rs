@@ -3,11 +3,12 @@
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{Padding, checked_elements};
 
-use super::Operator;
-use super::conv::four;
-use super::forward::{Forward, Operands, Planes};
+use super::four;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::graph::lower::Place;
+use crate::graph::step::{Operands, Planes, Step};
+use crate::graph::{Group, Lower, Operator};
 
 /// What lies beyond the image, with PyTorch's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,10 +49,13 @@ impl PaddingMode {
     }
 }
 
+/// Padding of images.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pad {
-    pub(crate) mode: PaddingMode,
-    pub(crate) pad: Padding,
+pub struct Pad {
+    /// What lies beyond the image.
+    pub mode: PaddingMode,
+    /// Pixels on each side.
+    pub pad: Padding,
 }
 
 impl Operator for Pad {
@@ -78,10 +82,17 @@ impl Operator for Pad {
         checked_elements("padded input", &[n, c.saturating_add(BLOCK - 1), oh, ow])?;
         Ok(vec![n, c, oh, ow])
     }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let x = cx.input(group, 0);
+        let (Place { buffer, layout }, dims) = (cx.native(x)?, cx.extents(x));
+        let step = (*self).forward(dims, layout);
+        cx.step(group, layout, Box::new(step), vec![buffer], 0)
+    }
 }
 
 /// A padding for given extents; input and output have one layout.
-pub(crate) struct PadForward {
+struct PadForward {
     op: Pad,
     from: Planes,
     to: Planes,
@@ -90,7 +101,7 @@ pub(crate) struct PadForward {
 }
 
 impl Pad {
-    pub(crate) fn forward(self, input: [usize; 4], layout: Layout) -> PadForward {
+    fn forward(self, input: [usize; 4], layout: Layout) -> PadForward {
         let [n, c, h, w] = input;
         let p = self.pad;
         let (oh, ow) = (h + p.top + p.bottom, w + p.left + p.right);
@@ -99,7 +110,7 @@ impl Pad {
     }
 }
 
-impl Forward for PadForward {
+impl Step for PadForward {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         let (x, from, to) = (x.get(0), self.from, self.to);
         let (from_row, to_row) = (from.w * from.inner, to.w * to.inner);

@@ -1,15 +1,19 @@
 //! Max, average and adaptive average pooling.
 
+use std::sync::Arc;
+
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::layout::{BLOCK, Layout, blocks};
+use swath_kernels::pass;
 use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
 use swath_kernels::shape::{Padding, Pair, PoolShape, ShapeError, checked_elements};
 
-use super::Operator;
-use super::conv::four;
-use super::forward::{Forward, Operands};
+use super::four;
 use crate::conv::Scratch;
 use crate::error::Result;
+use crate::graph::lower::Place;
+use crate::graph::step::{Operands, Step};
+use crate::graph::{ElementType, Fact, Gradient, Group, Lower, Operator};
 use crate::par;
 
 /// Options that both sliding windows share.
@@ -81,10 +85,6 @@ impl MaxPool2d {
         self.0.ceil = ceil;
         self
     }
-
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
-        Ok(Pooling { kind: Kind::Max(self.0.shape("MaxPool2d", input)?), layout, level })
-    }
 }
 
 impl Operator for MaxPool2d {
@@ -94,6 +94,20 @@ impl Operator for MaxPool2d {
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         Ok(self.0.shape("MaxPool2d", inputs[0])?.output().to_vec())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        lower(group, cx, |dims| Ok(Kind::Max(self.0.shape("MaxPool2d", dims)?)))
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let op = MaxPoolGradient { window: self.0, input: g.fact(g.input(0)).dims.clone() };
+        let dx = g.push(op, &[g.dy(), g.output(1)])?;
+        g.add(0, dx[0])
+    }
+
+    fn in_training(&self) -> Option<Arc<dyn Operator>> {
+        Some(Arc::new(MaxPoolTaps(self.0)))
     }
 }
 
@@ -151,10 +165,6 @@ impl AvgPool2d {
         }
         self.window.shape("AvgPool2d", input)
     }
-
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
-        Ok(Pooling { kind: Kind::Avg(self.shape(input)?, self.divisor), layout, level })
-    }
 }
 
 impl Operator for AvgPool2d {
@@ -164,6 +174,17 @@ impl Operator for AvgPool2d {
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         Ok(self.shape(inputs[0])?.output().to_vec())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        lower(group, cx, |dims| Ok(Kind::Avg(self.shape(dims)?, self.divisor)))
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let input = g.fact(g.input(0)).dims.clone();
+        let kind = Kind::Avg(self.shape(&input)?, self.divisor);
+        let dx = g.push(AverageGradient { kind, input }, &[g.dy()])?;
+        g.add(0, dx[0])
     }
 }
 
@@ -181,9 +202,8 @@ impl AdaptiveAvgPool2d {
         Self { output: output.into() }
     }
 
-    pub(crate) fn forward(&self, input: &[usize], layout: Layout, level: Level) -> Result<Pooling> {
-        let shape = AdaptiveShape::new(four(self.name(), input)?, self.output.0)?;
-        Ok(Pooling { kind: Kind::AdaptiveAvg(shape), layout, level })
+    fn shape(&self, input: &[usize]) -> Result<AdaptiveShape> {
+        Ok(AdaptiveShape::new(four("AdaptiveAvgPool2d", input)?, self.output.0)?)
     }
 }
 
@@ -206,22 +226,233 @@ impl Operator for AdaptiveAvgPool2d {
         checked_elements("output", &[n, c.saturating_add(BLOCK - 1), oh, ow])?;
         Ok(vec![n, c, oh, ow])
     }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        lower(group, cx, |dims| Ok(Kind::AdaptiveAvg(self.shape(dims)?)))
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let input = g.fact(g.input(0)).dims.clone();
+        let kind = Kind::AdaptiveAvg(self.shape(&input)?);
+        let dx = g.push(AverageGradient { kind, input }, &[g.dy()])?;
+        g.add(0, dx[0])
+    }
 }
 
+/// Appends the pooling of input 0 in the layout that it has.
+fn lower(group: &Group, cx: &mut Lower<'_>, kind: impl FnOnce(&[usize]) -> Result<Kind>) -> Result<()> {
+    let x = cx.input(group, 0);
+    let Place { buffer, layout } = cx.native(x)?;
+    let step = Pooling { kind: kind(&cx.fact(x).dims)?, layout, level: cx.level() };
+    cx.step(group, layout, Box::new(step), vec![buffer], 0)
+}
+
+/// Max pooling that also tells which tap of each window won, for the gradient.
+#[derive(Clone, Copy, Debug)]
+struct MaxPoolTaps(Window);
+
+impl MaxPoolTaps {
+    /// Taps are numbered by a byte where a window has so few, else by 16 bits.
+    fn element(&self) -> ElementType {
+        let [kh, kw] = self.0.kernel.0;
+        if kh * kw < 255 { ElementType::U8 } else { ElementType::U16 }
+    }
+}
+
+impl Operator for MaxPoolTaps {
+    fn name(&self) -> &'static str {
+        "MaxPool2d"
+    }
+
+    fn results(&self) -> usize {
+        2
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.0.shape("MaxPool2d", inputs[0])?.output().to_vec())
+    }
+
+    fn facts(&self, inputs: &[&Fact]) -> Result<Vec<Fact>> {
+        let dims = self.dims(&[&inputs[0].dims])?;
+        // Room for the taps of a blocked tensor.
+        let [n, c, h, w] = four("MaxPool2d", &dims)?;
+        let taps = vec![n, blocks(c) * BLOCK, h, w];
+        Ok(vec![Fact::f32(dims), Fact { dims: taps, element: self.element() }])
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let x = cx.input(group, 0);
+        let Place { buffer, layout } = cx.native(x)?;
+        let shape = self.0.shape("MaxPool2d", &cx.fact(x).dims)?;
+        let step = TapsStep { shape, layout, level: cx.level(), wide: self.element() == ElementType::U16 };
+        cx.step_all(group, &[layout, layout], Box::new(step), vec![buffer], 0)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        MaxPool2d(self.0).gradient(g)
+    }
+}
+
+struct TapsStep {
+    shape: PoolShape,
+    layout: Layout,
+    level: Level,
+    wide: bool,
+}
+
+impl Step for TapsStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
+        let [y, taps] = y else { unreachable!("values and taps") };
+        let executor = par::everyone();
+        let (place, len) = (pass::Place::new(self.level, &*executor), y.len());
+        if self.wide {
+            pool::max_taps::<u16>(
+                &place,
+                self.layout,
+                &self.shape,
+                x.get(0),
+                y,
+                &mut bytemuck::cast_slice_mut(taps)[..len],
+            );
+        } else {
+            pool::max_taps::<u8>(
+                &place,
+                self.layout,
+                &self.shape,
+                x.get(0),
+                y,
+                &mut bytemuck::cast_slice_mut(taps)[..len],
+            );
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} with taps", Kind::Max(self.shape).describe())
+    }
+}
+
+/// The gradient of max pooling from the gradient at its output and its taps.
+#[derive(Clone, Debug)]
+struct MaxPoolGradient {
+    window: Window,
+    input: Vec<usize>,
+}
+
+impl Operator for MaxPoolGradient {
+    fn name(&self) -> &'static str {
+        "MaxPool2dGradient"
+    }
+
+    fn dims(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.input.clone())
+    }
+
+    fn facts(&self, _: &[&Fact]) -> Result<Vec<Fact>> {
+        Ok(vec![Fact::f32(self.input.clone())])
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let (dy, taps) = (cx.input(group, 0), cx.input(group, 1));
+        // Taps lie as the forward pass left them.
+        let Place { buffer, layout } = cx.native(taps)?;
+        let shape = self.window.shape("MaxPool2d", &self.input)?;
+        let wide = MaxPoolTaps(self.window).element() == ElementType::U16;
+        let step = MaxGradientStep(TapsStep { shape, layout, level: cx.level(), wide });
+        let inputs = vec![cx.want(dy, layout)?, buffer];
+        cx.step(group, layout, Box::new(step), inputs, 0)
+    }
+}
+
+struct MaxGradientStep(TapsStep);
+
+impl Step for MaxGradientStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        let s = &self.0;
+        let executor = par::everyone();
+        let (place, dy) = (pass::Place::new(s.level, &*executor), x.get(0));
+        if s.wide {
+            pool::max_backward::<u16>(&place, s.layout, &s.shape, &bytemuck::cast_slice(x.get(1))[..dy.len()], dy, y);
+        } else {
+            pool::max_backward::<u8>(&place, s.layout, &s.shape, &bytemuck::cast_slice(x.get(1))[..dy.len()], dy, y);
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} gradient", Kind::Max(self.0.shape).describe())
+    }
+}
+
+/// The gradient of average pooling, also adaptive, from the gradient at its output.
+#[derive(Clone, Debug)]
+struct AverageGradient {
+    kind: Kind,
+    input: Vec<usize>,
+}
+
+impl Operator for AverageGradient {
+    fn name(&self) -> &'static str {
+        "AvgPool2dGradient"
+    }
+
+    fn dims(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.input.clone())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let dy = cx.input(group, 0);
+        let Place { buffer, layout } = cx.native(dy)?;
+        let step = AverageGradientStep { kind: self.kind, layout, level: cx.level() };
+        cx.step(group, layout, Box::new(step), vec![buffer], 0)
+    }
+}
+
+struct AverageGradientStep {
+    kind: Kind,
+    layout: Layout,
+    level: Level,
+}
+
+impl Step for AverageGradientStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        let executor = par::everyone();
+        let place = pass::Place::new(self.level, &*executor);
+        match &self.kind {
+            Kind::Avg(s, divisor) => pool::average_backward(&place, self.layout, s, *divisor, x.get(0), y),
+            Kind::AdaptiveAvg(s) => pool::adaptive_average_backward(&place, self.layout, s, x.get(0), y),
+            Kind::Max(_) => unreachable!("max pooling has taps"),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} gradient", self.kind.describe())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Max(PoolShape),
     Avg(PoolShape, Divisor),
     AdaptiveAvg(AdaptiveShape),
 }
 
+impl Kind {
+    fn describe(&self) -> String {
+        match self {
+            Kind::Max(s) => format!("MaxPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
+            Kind::Avg(s, _) => format!("AvgPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
+            Kind::AdaptiveAvg(s) => format!("AdaptiveAvgPool2d to {}x{}", s.oh, s.ow),
+        }
+    }
+}
+
 /// A pooling with its geometry; input and output have one layout.
-pub(crate) struct Pooling {
+struct Pooling {
     kind: Kind,
     layout: Layout,
     level: Level,
 }
 
-impl Forward for Pooling {
+impl Step for Pooling {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         let (output, taps) = match &self.kind {
             Kind::Max(s) | Kind::Avg(s, _) => (s.output(), s.kh * s.kw),
@@ -241,10 +472,6 @@ impl Forward for Pooling {
     }
 
     fn describe(&self) -> String {
-        match &self.kind {
-            Kind::Max(s) => format!("MaxPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
-            Kind::Avg(s, _) => format!("AvgPool2d {}x{}/{}x{}", s.kh, s.kw, s.sh, s.sw),
-            Kind::AdaptiveAvg(s) => format!("AdaptiveAvgPool2d to {}x{}", s.oh, s.ow),
-        }
+        self.kind.describe()
     }
 }

@@ -2,19 +2,20 @@
 
 use swath_kernels::act;
 use swath_kernels::isa::Level;
+use swath_kernels::layout::Layout;
 
-use super::Operator;
-use super::forward::{Forward, Operands};
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
+use crate::graph::step::{Operands, Step};
+use crate::graph::{Group, Lower, Operator};
 
 /// Softmax over dimension 1 of `[n, c]` or `[n, c, h, w]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Softmax {
+pub struct Softmax {
     /// The logarithm of it.
-    pub(crate) log: bool,
+    pub log: bool,
     /// The dimension asked for; -1 is the last.
-    pub(crate) dim: isize,
+    pub dim: isize,
 }
 
 impl Operator for Softmax {
@@ -33,17 +34,27 @@ impl Operator for Softmax {
         }
         Ok(dims.to_vec())
     }
+
+    /// Rows of contiguous channels: `[n, c]` is, and so is NHWC.
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let x = cx.input(group, 0);
+        let [n, cols, h, w] = cx.extents(x);
+        let layout = if cx.fact(x).dims.len() == 4 { Layout::Nhwc } else { Layout::Nchw };
+        let inputs = vec![cx.want(x, layout)?];
+        let step = SoftmaxRows { op: *self, rows: n * h * w, cols, level: cx.level() };
+        cx.step(group, layout, Box::new(step), inputs, 0)
+    }
 }
 
 /// Softmax of contiguous rows: of `[n, c]`, or of `[n, c, h, w]` in NHWC.
-pub(crate) struct SoftmaxRows {
-    pub(crate) op: Softmax,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) level: Level,
+struct SoftmaxRows {
+    op: Softmax,
+    rows: usize,
+    cols: usize,
+    level: Level,
 }
 
-impl Forward for SoftmaxRows {
+impl Step for SoftmaxRows {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         let softmax = if self.op.log { act::log_softmax } else { act::softmax };
         softmax(self.level, self.rows, self.cols, x.get(0), y);

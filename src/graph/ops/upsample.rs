@@ -3,11 +3,12 @@
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{Pair, ShapeError, checked_elements};
 
-use super::Operator;
-use super::conv::four;
-use super::forward::{Forward, Operands, Planes};
+use super::four;
 use crate::conv::Scratch;
 use crate::error::Result;
+use crate::graph::lower::Place;
+use crate::graph::step::{Operands, Planes, Step};
+use crate::graph::{Group, Lower, Operator};
 use crate::par;
 
 /// Repeats every pixel: PyTorch's `Upsample(scale_factor=n)` with its default mode `nearest`, for whole factors.
@@ -31,7 +32,7 @@ impl Upsample {
         Self { scale: scale.into().0 }
     }
 
-    pub(crate) fn forward(&self, input: [usize; 4], layout: Layout) -> Repeat {
+    fn forward(&self, input: [usize; 4], layout: Layout) -> Repeat {
         Repeat { scale: self.scale, layout, input }
     }
 }
@@ -52,16 +53,23 @@ impl Operator for Upsample {
         checked_elements("upsampled image", &[n, c.saturating_add(BLOCK - 1), oh, ow])?;
         Ok(vec![n, c, oh, ow])
     }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let x = cx.input(group, 0);
+        let (Place { buffer, layout }, dims) = (cx.native(x)?, cx.extents(x));
+        let step = self.forward(dims, layout);
+        cx.step(group, layout, Box::new(step), vec![buffer], 0)
+    }
 }
 
 /// An upsampling for given extents; input and output have one layout.
-pub(crate) struct Repeat {
+struct Repeat {
     scale: [usize; 2],
     layout: Layout,
     input: [usize; 4],
 }
 
-impl Forward for Repeat {
+impl Step for Repeat {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         let (x, from, [sv, sh]) = (x.get(0), Planes::new(self.layout, self.input), self.scale);
         let from_row = from.w * from.inner;
@@ -84,8 +92,8 @@ impl Forward for Repeat {
 
 #[cfg(test)]
 mod tests {
-    use super::super::forward::tests::run;
     use super::*;
+    use crate::graph::step::tests::run;
     use swath_kernels::layout::reorder;
 
     #[test]

@@ -1,0 +1,48 @@
+//! The operators: one whole operator a file, with its shape rule, its lowering to steps, and its gradient.
+
+use crate::error::{Error, Result};
+
+mod activation;
+pub(crate) mod batch_norm;
+mod binary;
+mod concat;
+mod conv;
+mod conv_transpose;
+pub(crate) mod crop;
+mod dropout;
+mod linear;
+pub(crate) mod pad;
+pub(crate) mod pool;
+mod prelu;
+mod reduce;
+mod softmax;
+pub(crate) mod upsample;
+mod view;
+
+pub use activation::Activate;
+pub use batch_norm::{Affine, BatchNorm};
+pub use binary::Binary;
+pub use concat::Concat;
+pub use conv::Conv;
+pub use conv_transpose::ConvTranspose;
+pub use crop::Cut;
+pub use dropout::Dropout;
+pub use linear::Linear;
+pub use pad::Pad;
+pub use prelu::PRelu;
+pub use reduce::{Expand, Reduce};
+pub use softmax::Softmax;
+pub use view::{Flatten, Reshape, Transpose};
+
+/// `[n, c, h, w]`, or an error that names the operator.
+pub(crate) fn four(what: &'static str, dims: &[usize]) -> Result<[usize; 4]> {
+    dims.try_into().map_err(|_| Error::Rank { what, takes: "[n, c, h, w]", gets: dims.to_vec() })
+}
+
+/// An error if the extents of an operand are not those that its operator was made for.
+fn expect(what: &'static str, gets: &[usize], takes: &[usize]) -> Result<()> {
+    if gets == takes {
+        return Ok(());
+    }
+    Err(Error::Shapes { what, left: gets.to_vec(), right: takes.to_vec() })
+}
