@@ -154,7 +154,8 @@ impl Session {
         Ok(clone)
     }
 
-    /// Extents of the first input.(&self) -> &[usize] {
+    /// Extents of the first input.
+    pub fn input_dims(&self) -> &[usize] {
         &self.runner.program.inputs[0].dims
     }
 

@@ -248,6 +248,31 @@ impl Graph {
         value::record_many(inputs, outputs, f)
     }
 
+    /// The same graph with more inputs and outputs: `f` gets the values of the outputs and those of the new inputs. A loss is appended so,
+    /// with the targets as new inputs.
+    ///
+    /// ```
+    /// use swath::graph::{Graph, ops::Reduce};
+    /// let model = Graph::record(|x| Ok(x.relu()))?;
+    /// let graph = model.extend(&["target"], &["loss"], |outputs, inputs| {
+    ///     let error = &outputs[0] - &inputs[0];
+    ///     Ok(vec![(&error * &error).push(Reduce::mean(&[], false), &[&(&error * &error)])])
+    /// })?;
+    /// assert_eq!(graph.output_names().collect::<Vec<_>>(), ["output", "loss"]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Graph::record_many`].
+    pub fn extend(
+        &self,
+        inputs: &[&str],
+        outputs: &[&str],
+        f: impl FnOnce(&[Value], &[Value]) -> Result<Vec<Value>>,
+    ) -> Result<Self> {
+        value::extend(self, inputs, outputs, f)
+    }
+
     /// Names of the inputs.
     pub fn input_names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.inputs.iter().map(|(name, _)| name.as_str())

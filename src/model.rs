@@ -75,7 +75,12 @@ impl Model {
     /// # Errors
     /// As [`Model::compile`], and for a level that this machine lacks.
     pub fn compile_with(&self, input: impl AsRef<[usize]>, options: &SessionOptions) -> Result<Session> {
-        self.compile_for(&[Fact::f32(input.as_ref())], options)
+        let input = input.as_ref();
+        if input.len() < 2 {
+            let takes = "[n, c, h, w] or [n, features], of which only n may be 0";
+            return Err(Error::Rank { what: "a model", takes, gets: input.to_vec() });
+        }
+        self.compile_for(&[Fact::f32(input)], options)
     }
 
     /// Compiles a model of several inputs, or of inputs that are no floats.

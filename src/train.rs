@@ -31,6 +31,7 @@
 pub mod average;
 pub mod checkpoint;
 pub mod clip;
+mod gradient_check;
 pub mod optimization;
 pub mod optimizer;
 pub mod schedule;
@@ -38,5 +39,6 @@ pub mod schedule;
 pub use average::WeightAverage;
 pub use checkpoint::{Checkpoint, Progress};
 pub use clip::Clip;
+pub use gradient_check::{GradientCheck, check_gradients};
 pub use optimization::{Optimization, ParameterId, Select};
 pub use optimizer::{Adam, AdamW, Adjust, Optimizer, Rates, RmsProp, Sgd};

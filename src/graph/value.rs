@@ -99,6 +99,34 @@ fn record_facts(
     recorded.builder.clone().finish(&named)
 }
 
+/// Goes on recording from a graph: `f` gets the values of its outputs and of new inputs, and gives what is to be appended to the outputs.
+pub(super) fn extend(
+    graph: &Graph,
+    inputs: &[&str],
+    outputs: &[&str],
+    f: impl FnOnce(&[Value], &[Value]) -> Result<Vec<Value>>,
+) -> Result<Graph> {
+    let unknown = graph.nodes.iter().map(|_| None).collect();
+    let mut builder = Builder { graph: graph.clone(), facts: unknown, layer: String::new() };
+    let added: Vec<ValueId> = inputs.iter().map(|name| builder.input(name, None)).collect();
+    let old: Vec<(String, ValueId)> = graph.outputs.clone();
+    let recorder = Rc::new(RefCell::new(Recorder { builder, owners: HashMap::new(), error: None }));
+    let value = |id: ValueId| Value { recorder: recorder.clone(), id };
+    let results: Vec<Value> = old.iter().map(|(_, id)| value(*id)).collect();
+    let added: Vec<Value> = added.into_iter().map(value).collect();
+    let appended = f(&results, &added)?;
+    let mut recorded = recorder.borrow_mut();
+    if let Some(e) = recorded.error.take() {
+        return Err(e);
+    }
+    if appended.iter().any(|v| !Rc::ptr_eq(&recorder, &v.recorder)) {
+        return Err(Error::Foreign { what: "the output" });
+    }
+    let mut named: Vec<(&str, ValueId)> = old.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+    named.extend(outputs.iter().copied().zip(appended.iter().map(|v| v.id)));
+    recorded.builder.clone().finish(&named)
+}
+
 impl Value {
     fn with(&self, id: ValueId) -> Value {
         Value { recorder: self.recorder.clone(), id }

@@ -231,7 +231,10 @@ fn unknown_and_known_shapes_record_the_same_graph() {
     let net = |x: &Value| Ok((Conv2d::new(3, 4, 3).named("c").call(x)?.relu()).flatten());
     let (a, b) = (Graph::record(net).unwrap(), Graph::record_for([1, 3, 5, 5], net).unwrap());
     assert_eq!(a.to_string(), b.to_string());
-    assert_eq!(a.to_string(), "%0 = Input()\n%1 = Conv2d(%0) c\n%2 = ReLU(%1)\n%3 = Flatten(%2)\noutput %3\n");
+    assert_eq!(
+        a.to_string(),
+        "%0 = Input()\n%3 = Conv2d(%0, c.weight, c.bias) c\n%4 = ReLU(%3)\n%5 = Flatten(%4)\noutput %5\n"
+    );
     let mut seen = None;
     Graph::record_for([1, 3, 5, 5], |x| {
         let y = net(x)?;

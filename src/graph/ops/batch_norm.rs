@@ -187,7 +187,7 @@ impl Step for TrainingStep {
         let executor = par::everyone();
         let out = norm::Normalised { y, mean, inv, running };
         let place = pass::Place::new(self.level, &*executor);
-        self.norm.forward(&place, &forward, out, scratch.take(self.norm.scratch()));
+        self.norm.forward(&place, &forward, out, scratch.take(self.norm.scratch()).expect("it was reserved"));
     }
 
     fn describe(&self) -> String {
@@ -265,7 +265,10 @@ struct NormGradientStep {
 impl Step for NormGradientStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
         let [dx, dw, db] = y else { unreachable!("three gradients") };
-        let (inv, scratch) = scratch.take(self.norm.scratch() + self.norm.sets()).split_at_mut(self.norm.sets());
+        let (inv, scratch) = scratch
+            .take(self.norm.scratch() + self.norm.sets())
+            .expect("it was reserved")
+            .split_at_mut(self.norm.sets());
         if self.frozen {
             norm::inverse(x.get(3), self.eps, inv);
         } else {
