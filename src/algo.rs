@@ -15,6 +15,7 @@ use swath_kernels::depthwise::Depthwise;
 use swath_kernels::direct::Direct;
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
+use swath_kernels::finite::FiniteRange;
 use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
@@ -68,20 +69,25 @@ pub struct Request<'a> {
     pub accuracy: Accuracy,
 }
 
-/// How much rounding error a plan accepts, beyond that of the sum that defines a convolution.
+/// How much rounding error a plan accepts, beyond that of the sum that defines a convolution, and for which magnitudes.
 ///
 /// For data without structure, errors relative to the result's root mean square are about 6e-7 for a plain sum in f32 over 256 input
 /// channels; [`Variant::typical`](swath_kernels::winograd::Variant::typical) and
 /// [`Variant::bound`](swath_kernels::winograd::Variant::bound) state those of Winograd's variants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Accuracy {
-    /// Sums of products in f32, as defined: no Winograd, no parts of floats.
+    /// Sums of products in f32, as defined: no Winograd, no parts of floats. A result is finite wherever the partial sums of the
+    /// defining sum are, for inputs and weights of any magnitude, and infinite or NaN where an input makes the defining sum so.
     Exact,
     /// Also `bf16x6`, whose errors are below those of a plain sum, and Winograd with tiles of 2x2 and 4x4 outputs: errors about as
-    /// large as those of a plain sum, to three times as large. Both make NaN of infinite inputs.
+    /// large as those of a plain sum, to three times as large. Results are finite wherever the defining sum is if inputs are at
+    /// most 1.2e37, and the largest input times the sum of an output channel's weights at most 1e36, by their absolute values
+    /// ([`ConvPlan::finite_range`](crate::ConvPlan::finite_range) has the limits of a plan). Larger values, infinities and NaN make NaN of
+    /// their outputs, by Winograd also of others in the same tile.
     #[default]
     Default,
-    /// All algorithms: Winograd with tiles of 6x6 outputs, too, whose errors are about ten times those of a plain sum.
+    /// All algorithms: Winograd with tiles of 6x6 outputs, too, whose errors are about ten times those of a plain sum. Results are finite
+    /// for inputs of at most 1.5e36, and products with sums of weights of at most 1e35.
     Fast,
 }
 
@@ -268,7 +274,7 @@ impl Kernel {
             Kernel::Bf16x6(k) => k.scratch_len(),
             Kernel::Gemm(k) => k.scratch_len(),
         };
-        per_thread * threads
+        per_thread.saturating_mul(threads)
     }
 
     /// Multiply-adds done per multiply-add of the shape that has its tap inside the image; less than 1 for Winograd.
@@ -279,6 +285,15 @@ impl Kernel {
             Kernel::Winograd(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
             Kernel::Bf16x6(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
             Kernel::Gemm(k) => k.waste(),
+        }
+    }
+
+    /// For which magnitudes results are finite wherever the defining sum is.
+    pub fn finite_range(&self) -> FiniteRange {
+        match self {
+            Kernel::Direct(_) | Kernel::Depthwise(_) | Kernel::Gemm(_) => FiniteRange::PLAIN,
+            Kernel::Winograd(k) => k.variant().finite_range(),
+            Kernel::Bf16x6(_) => swath_kernels::bf16x6::finite_range(),
         }
     }
 

@@ -42,6 +42,7 @@ pub use backward_weights::ConvBackwardWeights;
 use choice::Choice;
 pub use choice::{Candidate, Explanation};
 pub use swath_kernels::epilogue::Epilogue;
+pub use swath_kernels::finite::FiniteRange;
 
 /// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
 /// all threads of where a run is called from ([`par`]).
@@ -219,11 +220,26 @@ impl ConvPlan {
     pub fn explain(&self) -> Explanation<'_> {
         let kernel = &self.0.kernel;
         Explanation::new(&self.0, kernel.name(), [kernel.packed_len(), kernel.scratch_len(1)])
+            .within(self.finite_range())
     }
 
     /// Floats of scratch that [`ConvPlan::forward`] takes from its [`Scratch`] when run on `threads` threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
         self.0.kernel.scratch_len(threads)
+    }
+
+    /// For which magnitudes of inputs and weights the result is finite wherever the sum that defines it is. With [`Accuracy::Exact`]
+    /// that is all of them.
+    ///
+    /// ```
+    /// use swath::{Accuracy, ConvPlan, ConvShape, Options};
+    /// let shape = ConvShape::builder([1, 64, 56, 56], [64, 64, 3, 3]).padding(1).build()?;
+    /// let plan = ConvPlan::new(&shape, &Options { accuracy: Accuracy::Exact, ..Options::blocked() })?;
+    /// assert_eq!(plan.finite_range().input, f32::MAX);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn finite_range(&self) -> FiniteRange {
+        self.0.kernel.finite_range()
     }
 
     /// Packs weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.

@@ -99,7 +99,9 @@ pub mod zoo;
 
 pub use algo::Accuracy;
 pub use compile::{Session, SessionOptions};
-pub use conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+pub use conv::{
+    ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights, Scratch,
+};
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use graph::{Graph, Value};

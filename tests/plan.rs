@@ -1,5 +1,7 @@
 //! Plans: choice, refusal, and weights that fit no other plan.
 
+use proptest::prelude::*;
+use swath::benchdnn::Problem;
 use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, Tuning};
 
 #[test]
@@ -57,5 +59,67 @@ fn wrong_lengths_are_errors_with_both_numbers() {
     for (x, bias, y, numbers) in [(191, 5, 180, ["191", "192"]), (192, 4, 180, ["4", "5"]), (192, 5, 1, ["1", "180"])] {
         let error = run(x, bias, y).unwrap_err().to_string();
         assert!(numbers.iter().all(|n| error.contains(n)), "{error}");
+    }
+}
+
+/// Plans in every pair of layouts, and prints the plans.
+fn every_plan(shape: &ConvShape) {
+    for (input, output) in Layout::ALL.into_iter().flat_map(|input| Layout::ALL.map(|output| (input, output))) {
+        let options = Options { input, output, accuracy: Accuracy::Fast, tuning: Tuning::Off, ..Options::default() };
+        let plan = ConvPlan::new(shape, &options).unwrap();
+        assert!(plan.explain().to_string().contains("chosen"));
+        assert!(plan.scratch_len(usize::MAX) >= plan.scratch_len(1));
+        for candidate in plan.candidates() {
+            let asked = Options { algo: Some(candidate.algo.into()), ..options.clone() };
+            assert_eq!(ConvPlan::new(shape, &asked).is_ok(), candidate.predicted.is_ok());
+        }
+    }
+}
+
+/// Shapes that no memory could hold. Each loop over their extents would take hours.
+#[test]
+fn any_shape_is_planned() {
+    for problem in [
+        "ic16ih1iw1oc16kh1ph1000000000000pw0",
+        "mb0ic16ih100000000000iw1oc16kh1",
+        "mb1000000ic1000000ih3oc1000000kh3ph1",
+        "g1000000000ic1000000000ih1oc1000000000kh1",
+        "g1000000000ic2000000000ih1oc3000000000kh1",
+        "g1000000000ic3000000000ih1oc17000000000kh1",
+        "ic1ih1000000000000iw1oc1kh3kw1sh3ph1pw0",
+    ] {
+        let problem: Problem = problem.parse().unwrap_or_else(|e| panic!("{problem}: {e}"));
+        every_plan(&problem.shape);
+    }
+    every_plan(&ConvShape::builder([1, 1, 1, 1], [10_000_000_000_000, 1, 1, 1]).build().unwrap());
+    every_plan(&ConvShape::builder([1, 10_000_000_000_000, 1, 1], [1, 10_000_000_000_000, 1, 1]).build().unwrap());
+    let far = ConvShape::builder([1, 1, 1, 1 << 40], [1, 1, 1, 1 << 39]).padding([0, 1 << 38]).stride(7).build();
+    every_plan(&far.unwrap());
+}
+
+/// An extent of any magnitude, mostly small ones, so that some products of them are those of a shape.
+fn extent() -> impl Strategy<Value = usize> {
+    let shift = prop_oneof![2 => 0u32..64, 6 => 44u32..64];
+    prop_oneof![10 => 1usize..5, 10 => (shift, any::<usize>()).prop_map(|(shift, v)| v >> shift), 1 => Just(usize::MAX)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
+
+    /// A shape or an error, and of a shape a plan, whatever the extents.
+    #[test]
+    fn any_extents_are_planned_or_refused(
+        (n, icg, ocg, groups) in (extent(), extent(), extent(), prop_oneof![Just(1usize), extent()]),
+        (input, kernel) in (prop::array::uniform2(extent()), prop::array::uniform2(prop_oneof![0usize..6, extent()])),
+        (stride, dilation) in (prop::array::uniform2(extent()), prop::array::uniform2(extent())),
+        padding in prop::array::uniform4(prop_oneof![0usize..6, extent()]),
+    ) {
+        let shape = ConvShape::builder(
+            [n, icg.saturating_mul(groups), input[0], input[1]],
+            [ocg.saturating_mul(groups), icg, kernel[0], kernel[1]],
+        );
+        if let Ok(shape) = shape.stride(stride).dilation(dilation).padding(padding).groups(groups).build() {
+            every_plan(&shape);
+        }
     }
 }

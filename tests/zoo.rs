@@ -148,8 +148,16 @@ fn seeds_make_networks_and_activations_keep_their_scale() {
 #[test]
 fn the_smallest_images_of_squeezenet_and_u_net() {
     let model = zoo::squeezenet(10).build(2).unwrap();
-    let x = Tensor::new([1, 3, 31, 40], &vec![0.5; 3 * 31 * 40]).unwrap();
-    assert_eq!(model.compile(x.dims()).unwrap().run(&x).unwrap().dims(), [1, 10]);
+    // torchvision's takes 17x17, too: at its last pooling a window of 3x3 over 2x2 pixels.
+    for [h, w] in [[31, 40], [17, 17]] {
+        let x = Tensor::new([1, 3, h, w], &vec![0.5; 3 * h * w]).unwrap();
+        let mut session = model.compile(x.dims()).unwrap();
+        let y = session.run(&x).unwrap();
+        assert_eq!(y.dims(), [1, 10]);
+        assert!(y.as_slice().iter().all(|v| v.is_finite()), "{h}x{w}: {y:?}");
+    }
+    let e = model.compile([1, 3, 16, 17]).unwrap_err().to_string();
+    assert_eq!(e, "layer `features.8`: along the height the dilated kernel spans 3, but the padded input only 1");
     // The smallest size takes 5 GFLOP, and the operators are tested elsewhere: the shapes alone.
     assert_eq!(graph("unet").output_dims(&[1, 1, 188, 204]).unwrap(), [1, 2, 4, 20]);
     let e = graph("unet").output_dims(&[1, 1, 172, 172]).unwrap_err().to_string();

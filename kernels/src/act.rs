@@ -35,6 +35,7 @@ use core::marker::PhantomData;
 
 use function::*;
 
+use crate::control_word::with_default;
 use crate::epilogue::Activation;
 use crate::isa::{self, Isa, Kernel, Level};
 use crate::registry::{by_level, edges};
@@ -220,7 +221,7 @@ pub fn apply(level: Level, act: Activation, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "input and output lengths");
     let args = ActArgs { src: x.as_ptr(), dst: y.as_mut_ptr(), len: x.len(), p: parameters(act) };
     // SAFETY: the level is available; both slices hold len floats, and a `&mut` slice overlaps no other.
-    unsafe { (available(level, act).run)(&args) }
+    with_default(|| unsafe { (available(level, act).run)(&args) })
 }
 
 /// `x = act(x)`, elementwise.
@@ -231,5 +232,5 @@ pub fn apply_inplace(level: Level, act: Activation, x: &mut [f32]) {
     let p = x.as_mut_ptr();
     let args = ActArgs { src: p, dst: p, len: x.len(), p: parameters(act) };
     // SAFETY: the level is available; the slice holds len floats, and both pointers are the same.
-    unsafe { (available(level, act).run)(&args) }
+    with_default(|| unsafe { (available(level, act).run)(&args) })
 }

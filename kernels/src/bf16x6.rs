@@ -20,15 +20,17 @@
 //! structure, errors relative to the result's root mean square are 1.4e-7 for 256 terms and 5.2e-7 for 4608, a third of those of a plain
 //! sum in f32. [`bound`] states what no data exceeds.
 //!
-//! Exceptions to f32's rules: an input or a weight that is infinite, or above 3.38e38, makes NaN of every output it takes part in; parts
-//! below 2^-126 count as zero.
+//! Exceptions to f32's rules: an input or a weight that is infinite, or beyond [`finite_range`], makes NaN of every output it takes part
+//! in, and of no other one; parts below 2^-126 count as zero.
 
 mod panel;
 mod run;
 mod split;
 
+use crate::control_word::with_default;
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
+use crate::finite::FiniteRange;
 use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE, pair, parts};
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -79,6 +81,14 @@ pub fn bound(terms: usize, max_x: f64, sum_w: f64) -> f64 {
     let terms = terms as f64;
     let (round, smallest) = (2f64.powi(-24), f64::from(f32::MIN_POSITIVE));
     (6.1 * terms + 2.0) * round * max_x * sum_w + smallest * (4.0 * sum_w + terms * (4.0 * max_x + 8.0))
+}
+
+/// What inputs, weights and sums may be at most for outputs to be finite wherever the defining sum is: parts round up to the largest
+/// bf16 number, 3.39e38, and the absolute values of a term's six products sum to at most (1 + 2^-7)^2 of it.
+pub fn finite_range() -> FiniteRange {
+    let largest = f32::from_bits(0x7f7f_0000);
+    let growth = (1.0 + 2f64.powi(-7)).powi(2);
+    FiniteRange { input: largest, weight: largest, ..FiniteRange::with_growth(1.0, 1.0, growth) }
 }
 
 /// The most scratch of a thread, in floats (2 MiB).
@@ -293,8 +303,12 @@ impl Bf16x6 {
     /// # Panics
     /// If `packed` is not [`Bf16x6::packed_len`] long.
     pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
-        let s = &self.shape;
         assert_eq!(packed.len(), self.packed_len());
+        with_default(|| self.pack_parts(w, packed));
+    }
+
+    fn pack_parts(&self, w: &Weights<'_>, packed: &mut [f32]) {
+        let s = &self.shape;
         let weight = |o: usize, c: usize, tap: usize| {
             parts(if o < s.oc && c < s.ic { w.at(o, c, tap / s.kw, tap % s.kw) } else { 0.0 })
         };

@@ -30,6 +30,7 @@
 //!
 //! Columns with other overhangs, and all of a dilated convolution, are cut into regions as in [`direct`](crate::direct), and
 //! take their taps one by one. Order of the sum: `(j, ky, kx)`. Error: as for the register tile.
+//! Magnitudes: [`FiniteRange::PLAIN`](crate::finite::FiniteRange::PLAIN).
 
 mod lanes;
 mod run;
@@ -44,7 +45,7 @@ use run::Run;
 use table::Runs;
 
 use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
@@ -168,14 +169,7 @@ impl Depthwise {
                 "more than 8 input channels a group, or 32 where a vector lies in one and there are three taps",
             );
         }
-        // Whether the groups of each `outputs` output channels lie in one run of `inputs` input channels.
-        let together = |outputs: usize, inputs: usize| {
-            (0..s.oc).step_by(outputs).all(|first| {
-                let last = (first + outputs).min(s.oc) - 1;
-                first / s.ocg() * s.icg() / inputs == (last / s.ocg() * s.icg() + s.icg() - 1) / inputs
-            })
-        };
-        if source == Source::Permuted && !together(level.lanes(), level.lanes()) {
+        if source == Source::Permuted && straddles(&s, level.lanes()) {
             return Err("groups straddle vectors");
         }
         let x = Axis::x(&s);
@@ -198,7 +192,7 @@ impl Depthwise {
         };
         if input != Layout::Blocked {
             // Input rows that fit scratch, less the halo of a strip.
-            this.depth = (0..blocks(s.oc)).map(|b| this.input_blocks(b).len()).max().unwrap_or(1);
+            this.depth = this.most_input_blocks();
             let halo = (s.kh - 1) * s.dh + 1;
             let Some(more) = (STRIP / (s.iw * BLOCK * this.depth)).checked_sub(halo) else {
                 return Err("the input of one row of outputs exceeds the scratch");
@@ -214,6 +208,16 @@ impl Depthwise {
         let s = &self.shape;
         let last = ((ocb + 1) * BLOCK).min(s.oc) - 1;
         ocb * BLOCK / s.ocg() * s.icg() / BLOCK..blocks((last / s.ocg() + 1) * s.icg())
+    }
+
+    /// Most input blocks that an output block draws from.
+    fn most_input_blocks(&self) -> usize {
+        let s = &self.shape;
+        // Blocks in which a group starts, and those behind them, which lie inside a group where that is so long; where groups start in
+        // blocks of inputs and outputs repeats after a block of them.
+        let starts = (0..s.groups.min(BLOCK)).map(|g| g * s.ocg() / BLOCK);
+        let near = starts.flat_map(|b| [b, b + 1]).filter(|&b| b < blocks(s.oc));
+        near.map(|b| self.input_blocks(b).len()).max().unwrap_or(1)
     }
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.
@@ -323,7 +327,7 @@ impl Depthwise {
     fn cuts(&self, threads: usize) -> (usize, usize) {
         let s = &self.shape;
         let ocb = blocks(s.oc);
-        let wanted = (threads * 4).min((s.macs() / 50_000) as usize).max(1);
+        let wanted = parts_wanted(threads).min((s.macs() / 50_000) as usize).max(1);
         let strips = if threads == 1 { 1 } else { wanted.div_ceil((s.n * ocb).max(1)).min(s.oh) };
         let strips = strips.max(s.oh.div_ceil(self.strip));
         let together = if strips == 1 && self.alike() { (s.n * ocb / wanted).clamp(1, ocb) } else { 1 };
@@ -398,11 +402,22 @@ impl Job<'_> {
         let (batch, strip) = (i / self.strips, i % self.strips);
         let (n, first) = (batch / batches, batch % batches * self.together);
         let planes = self.together.min(ocb - first);
-        let rows = oh * strip / self.strips..oh * (strip + 1) / self.strips;
+        let rows = cut(oh, self.strips, strip);
         let x = d.block_input(self.x, scratch, n, first, &rows);
         let (y, y_first, finish) = (&self.y, self.y_first, &self.finish);
         Run { d, x, w: self.w, y, y_first, finish, n, ocb: first, planes }.strip(rows);
     }
+}
+
+/// Whether some vector's groups do not lie in one vector of the input.
+fn straddles(s: &ConvShape, lanes: usize) -> bool {
+    let (icg, ocg) = (s.icg(), s.ocg());
+    // Where groups start in vectors of inputs and outputs repeats after a vector of them.
+    (0..s.groups.min(lanes)).any(|g| {
+        let (first, end) = (g * icg, (g + 1) * icg);
+        let last = if g + 1 < s.groups && !((g + 1) * ocg).is_multiple_of(lanes) { end + icg } else { end } - 1;
+        first / lanes != last / lanes
+    })
 }
 
 /// Blocked input: which image, row and channel block its start stands for.

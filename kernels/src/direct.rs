@@ -21,12 +21,13 @@
 //! **Stem.** From NCHW, pixels of a row are adjacent floats and the inner loop runs over `kx` instead of channels. It works
 //! for any number of input channels; for more than a block of them, blocked input is faster.
 //!
-//! **Groups** whose channels do not fill blocks read the union of their input ranges, with zero weights where they do
-//! not belong; [`Direct::waste`] says how much of the work that is.
+//! **Groups** whose output channels do not fill blocks have blocks of packed weights of their own, with zero weights for the
+//! channels that these lack; [`Direct::waste`] says how much of the work that is. From blocked input a group takes its own
+//! channels of the first and the last block alone.
 //!
 //! The order of each sum is `(ic/16, ky, kx, ic%16)` from blocked and NHWC input, `(ic, ky, kx)` from NCHW. Chunks of
 //! input channels continue it through the output tensor, which keeps f32 partial sums exactly, so blocking and threads
-//! never change a bit.
+//! never change a bit. Magnitudes: [`FiniteRange::PLAIN`](crate::finite::FiniteRange::PLAIN).
 
 mod blocking;
 mod run;
@@ -40,6 +41,7 @@ use run::Run;
 
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::groups::Pieces;
 use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
@@ -65,7 +67,9 @@ pub struct Direct {
     y: Axis,
     x: Axis,
     tiles: Tiling,
-    /// Tiles for the last output channels, where these fill at most a half of their block.
+    /// What the output channels are cut into: blocks of packed weights.
+    pieces: Pieces,
+    /// Tiles for pieces that fill at most a half of their block.
     half: Option<Tiling>,
     blocking: Blocking,
     /// Input-channel blocks (NCHW: channels) of a packed panel.
@@ -163,7 +167,9 @@ impl Direct {
             };
             (edges.is_some() || inner.len() == x.output).then_some(Tiling { rows, columns: None, edges, half: true })
         };
-        let last = (s.oc - 1) % BLOCK + 1;
+        let pieces = Pieces::new(&s, output);
+        // Ragged pieces are of any length; others end in a half where their groups do.
+        let halves = pieces.ragged() || (s.ocg() - 1) % BLOCK < BLOCK / 2;
         let mut this = Self {
             shape: s,
             level,
@@ -175,23 +181,22 @@ impl Direct {
             y,
             x,
             tiles,
-            half: if last <= BLOCK / 2 && tile::halves_gain(level) { half() } else { None },
+            pieces,
+            half: if halves && tile::halves_gain(level) { half() } else { None },
             blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
         let widest = this.widest_panel();
         this.blocking.panel = widest;
-        this.span = (0..blocks(s.oc))
-            .step_by(this.blocking.panel)
-            .map(|b| this.steps(&this.channels(b)).len())
-            .max()
-            .unwrap_or(1);
+        // Where groups start in a block repeats after at most a block of them.
+        this.span = (0..s.groups.min(BLOCK)).map(|g| this.steps(&this.group_channels(g)).len()).max().unwrap_or(1);
         this.blocking = Blocking::choose(&this, flat, Cpu::l2_bytes());
         if let Some(b) = blocking {
-            let panel = b.panel.clamp(1, widest);
-            let cols = if flat { b.cols.max(1) } else { x.output };
-            let images = if b.rows >= y.output && cols >= x.output { b.images.max(1) } else { 1 };
-            this.blocking = Blocking { images, rows: b.rows.max(1), cols, panel, chunk: b.chunk.max(1) };
+            let panel = this.panel_of_one_group(b.panel.clamp(1, widest));
+            let cols = if flat { b.cols.clamp(1, x.output) } else { x.output };
+            let rows = b.rows.clamp(1, y.output);
+            let images = if (rows, cols) == (y.output, x.output) { b.images.clamp(1, s.n.max(1)) } else { 1 };
+            this.blocking = Blocking { images, rows, cols, panel, chunk: b.chunk.clamp(1, this.span) };
         }
         if compact {
             let most = SCRATCH / (blocks(s.ic) * BLOCK);
@@ -207,24 +212,27 @@ impl Direct {
         this
     }
 
-    /// Most output-channel blocks that a panel may have: up to 4, and all of one group unless groups are unaligned; one less where
-    /// that suits the tiles of a row better.
+    /// Most output-channel blocks that a panel may have: up to 4, all of one group; one less where that suits the tiles of a row
+    /// better.
     fn widest_panel(&self) -> usize {
-        let s = &self.shape;
-        let ocb = blocks(s.oc);
-        if s.groups == 1 {
-            let widest = pieces(ocb, 4).next().map_or(1, |(_, n)| n);
-            let cycles = |panel: usize| -> usize {
-                (0..ocb).step_by(panel).map(|b| self.tiles.rows.cycles(self.x.output, panel.min(ocb - b))).sum()
-            };
-            // Rows of 7: three vectors, 21 sums at once, instead of 14.
-            let narrower = widest == 4 && cycles(3) * 50 < cycles(4) * 49;
-            return if narrower { 3 } else { widest };
+        let blocks = self.pieces.per_group();
+        if self.shape.groups > 1 {
+            return if self.pieces.ragged() { 1 } else { self.panel_of_one_group(4) };
         }
-        if s.ocg().is_multiple_of(BLOCK) {
-            return (1..=4).rev().find(|p| (s.ocg() / BLOCK).is_multiple_of(*p)).unwrap_or(1);
-        }
-        1
+        let widest = pieces(blocks, 4).next().map_or(1, |(_, n)| n);
+        let cycles = |panel: usize| {
+            let of = |panel| self.tiles.rows.cycles(self.x.output, panel);
+            blocks / panel * of(panel) + if blocks.is_multiple_of(panel) { 0 } else { of(blocks % panel) }
+        };
+        // Rows of 7: three vectors, 21 sums at once, instead of 14.
+        let narrower = widest == 4 && cycles(3) * 50 < cycles(4) * 49;
+        if narrower { 3 } else { widest }
+    }
+
+    /// The widest panel of at most so many blocks, such that every panel is of one group.
+    fn panel_of_one_group(&self, most: usize) -> usize {
+        let divides = |panel: &usize| self.shape.groups == 1 || self.pieces.per_group().is_multiple_of(*panel);
+        (1..=most).rev().find(divides).unwrap_or(1)
     }
 
     /// NCHW input: the inner loop runs over `kx`.
@@ -232,11 +240,23 @@ impl Direct {
         self.input == Layout::Nchw
     }
 
-    /// Input channels that the panel starting at output block `ocb` reads.
+    /// Input channels of a group.
+    fn group_channels(&self, g: usize) -> Range<usize> {
+        let icg = self.shape.icg();
+        g * icg..(g + 1) * icg
+    }
+
+    /// Input channels that the panel starting at output block `ocb` reads: its group's.
     fn channels(&self, ocb: usize) -> Range<usize> {
-        let s = &self.shape;
-        let last = ((ocb + self.blocking.panel) * BLOCK).min(s.oc) - 1;
-        ocb * BLOCK / s.ocg() * s.icg()..(last / s.ocg() + 1) * s.icg()
+        self.group_channels(self.pieces.group(ocb))
+    }
+
+    /// Output channels from block `ocb` on that its tiles may store: the rest of its group, or of its piece where others lie
+    /// between.
+    fn outputs(&self, ocb: usize) -> Range<usize> {
+        let piece = self.pieces.channels(ocb);
+        let end = if self.pieces.ragged() { piece.end } else { (self.pieces.group(ocb) + 1) * self.shape.ocg() };
+        piece.start..end
     }
 
     /// The same as steps of the outermost reduction loop: blocks, or single channels from NCHW.
@@ -281,27 +301,22 @@ impl Direct {
     /// The blocks of the panel that starts at output block `ocb`, as (first, number, tiles): whole ones, then up to two that end
     /// in a half.
     fn covers(&self, ocb: usize) -> impl Iterator<Item = (usize, usize, &Tiling)> {
-        let all = blocks(self.shape.oc);
-        let panel = self.blocking.panel.min(all - ocb);
-        let half = self.half.as_ref().filter(|_| ocb + panel == all).map(|t| (panel.min(t.rows.max_blocks), t));
+        let panel = self.blocking.panel.min(self.pieces.total() - ocb);
+        let last = self.pieces.channels(ocb + panel - 1).len();
+        let half = self.half.as_ref().filter(|_| last <= BLOCK / 2).map(|t| (panel.min(t.rows.max_blocks), t));
         let whole = panel - half.map_or(0, |(n, _)| n);
         let first = (whole > 0).then_some((0, whole, &self.tiles));
         first.into_iter().chain(half.map(|(n, t)| (whole, n, t)))
     }
 
-    /// Multiply-adds done per multiply-add that counts: 1 except where groups are unaligned with blocks.
+    /// Multiply-adds done per multiply-add that counts: more than 1 where a group's channels do not fill blocks.
     pub fn waste(&self) -> f64 {
-        let s = &self.shape;
-        let done: usize = (0..blocks(s.oc))
-            .step_by(self.blocking.panel)
-            .map(|b| self.channels(b).len() * self.blocking.panel.min(blocks(s.oc) - b) * BLOCK)
-            .sum();
-        done as f64 / (s.oc * s.icg()) as f64
+        self.pieces.waste()
     }
 
     /// Floats of packed weights: `[panel][block][step][kh][kw][16 ic (blocked) or 1][16 oc]`.
     pub fn packed_len(&self) -> usize {
-        blocks(self.shape.oc) * self.span * self.step_len()
+        self.pieces.total() * self.span * self.step_len()
     }
 
     /// Packs weights `[oc, ic / groups, kh, kw]`.
@@ -320,17 +335,17 @@ impl Direct {
         let s = &self.shape;
         assert_eq!(packed.len(), self.packed_len());
         packed.fill(0.0);
-        let (icg, ocg, taps) = (s.icg(), s.ocg(), s.kh * s.kw);
+        let taps = s.kh * s.kw;
         let depth = if self.plain() { 1 } else { BLOCK };
-        for o in 0..s.oc {
-            let ocb = o / BLOCK;
-            let first = self.steps(&self.channels(ocb / self.blocking.panel * self.blocking.panel)).start;
-            for c in 0..icg {
-                let ic = o / ocg * icg + c;
-                let step = ic / depth - first;
-                for t in 0..taps {
-                    let at = (((ocb * self.span + step) * taps + t) * depth + ic % depth) * BLOCK + o % BLOCK;
-                    packed[at] = w.at(o, c, t / s.kw, t % s.kw);
+        for (ocb, block) in packed.chunks_exact_mut(self.span * self.step_len()).enumerate() {
+            let channels = self.channels(ocb);
+            let first = self.steps(&channels).start;
+            for (lane, o) in self.pieces.channels(ocb).enumerate() {
+                for (c, ic) in channels.clone().enumerate() {
+                    for t in 0..taps {
+                        block[(((ic / depth - first) * taps + t) * depth + ic % depth) * BLOCK + lane] =
+                            w.at(o, c, t / s.kw, t % s.kw);
+                    }
                 }
             }
         }

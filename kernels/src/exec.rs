@@ -16,6 +16,8 @@ mod slot;
 
 pub use slot::JobSlot;
 
+use crate::control_word;
+
 /// Runs one job on several threads at once.
 pub trait Executor: Sync {
     /// How many threads there are to spread over; at least 1.
@@ -46,7 +48,8 @@ impl Executor for Inline {
 }
 
 /// Calls `f` once for every part `0..parts`, on the executor's threads, each call with `per_thread` floats of scratch that
-/// no other running call has. At most `scratch.len() / per_thread` threads take part.
+/// no other running call has, under the default [control word](control_word). At most `scratch.len() / per_thread` threads
+/// take part.
 ///
 /// # Panics
 /// If `scratch` holds less than `per_thread` floats.
@@ -70,7 +73,7 @@ pub fn for_each_part_with(
 ) {
     assert!(scratch.len() >= per_thread, "scratch holds {} floats, one thread needs {per_thread}", scratch.len());
     if parts <= 1 || executor.threads() == 1 {
-        return (0..parts).for_each(|part| f(part, &mut scratch[..per_thread]));
+        return control_word::with_default(|| (0..parts).for_each(|part| f(part, &mut scratch[..per_thread])));
     }
     let slots = scratch.len().checked_div(per_thread).unwrap_or(usize::MAX);
     let shared = Shared::new(scratch);
@@ -84,7 +87,7 @@ pub fn for_each_part_with(
         // SAFETY: slots lie inside the slice and are disjoint; the counter gives each to one call, and the slice
         // stays borrowed until after `spread`.
         let scratch = unsafe { core::slice::from_raw_parts_mut(shared.at(mine * per_thread), per_thread) };
-        claims.of(executor.seat()).for_each(|part| f(part, scratch));
+        control_word::with_default(|| claims.of(executor.seat()).for_each(|part| f(part, scratch)));
     };
     executor.spread(&work);
     // What an executor that called too seldom has left. `spread` has returned, and `work` was only lent to it, so that
@@ -122,6 +125,21 @@ pub fn for_each_piece_with(
     });
 }
 
+/// Piece `i` of `total` things that are cut into `pieces` as equal ones as possible.
+pub(crate) fn cut(total: usize, pieces: usize, i: usize) -> Range<usize> {
+    // `total * i / pieces`, which might overflow.
+    let start = |i: usize| total / pieces * i + total % pieces * i / pieces;
+    start(i)..start(i + 1)
+}
+
+/// Parts that work is cut into for so many threads, if there are enough: a few for each, to even out what the machine does besides.
+pub(crate) fn parts_wanted(threads: usize) -> usize {
+    threads.min(MAX_THREADS) * 4
+}
+
+/// More threads than this are not counted, lest sums of parts overflow.
+const MAX_THREADS: usize = 1 << 16;
+
 /// Shares of the parts: more threads than this begin with each other's.
 const SHARES: usize = 16;
 
@@ -147,12 +165,11 @@ impl Claims {
         let own = seat % self.shares;
         (own..own + self.shares).flat_map(move |share| {
             let share = share % self.shares;
-            let first = self.parts * share / self.shares;
-            let len = self.parts * (share + 1) / self.shares - first;
+            let parts = cut(self.parts, self.shares, share);
             core::iter::from_fn(move || {
                 // Relaxed: the counter publishes nothing; the executor's return orders all parts before what follows.
                 let i = self.claimed[share].0.fetch_add(1, Ordering::Relaxed);
-                (i < len).then_some(first + i)
+                (i < parts.len()).then_some(parts.start + i)
             })
         })
     }
@@ -194,6 +211,17 @@ impl<'a> Shared<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cuts_are_equal_and_cover_once() {
+        for (total, pieces) in [(0usize, 1usize), (7, 2), (7, 9), (100, 7), (usize::MAX, 3), (usize::MAX - 1, 1 << 18)]
+        {
+            let exact = |i: usize| (total as u128 * i as u128 / pieces as u128) as usize;
+            for i in (0..pieces).step_by(pieces.div_ceil(50)).chain([pieces - 1]) {
+                assert_eq!(cut(total, pieces, i), exact(i)..exact(i + 1), "{total} into {pieces}, {i}");
+            }
+        }
+    }
 
     #[test]
     fn every_part_is_claimed_once_and_shares_are_adjacent() {

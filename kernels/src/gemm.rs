@@ -49,7 +49,7 @@ pub use im2col::Im2col;
 pub use pack::{pack_b, packed_len};
 
 use crate::epilogue::Epilogue;
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, blocks};
 use crate::tile::{Access, Finish, pieces};
@@ -193,7 +193,7 @@ impl Gemm {
             let mc = pieces(m, mc).next().map_or(1, |(_, n)| n).next_multiple_of(panels.mr).min(mc);
             Blocking { mc, kc, nc }
         });
-        let nc = b.nc.clamp(1, n.max(1)).next_multiple_of(BLOCK);
+        let nc = b.nc.clamp(1, n.max(1)).checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX / BLOCK * BLOCK);
         let blocking = Blocking { mc: b.mc.clamp(1, m.max(1)), kc: b.kc.clamp(1, k.max(1)), nc };
         Self { level, m, n, k, rows, panels, blocking }
     }
@@ -215,12 +215,12 @@ impl Gemm {
 
     /// Floats of scratch for one thread, whatever the operands; with the default blocking at most 2 MiB.
     pub fn scratch_len(&self) -> usize {
-        self.scratch_len_packed() + self.blocking.kc * self.blocking.nc
+        self.scratch_len_packed().saturating_add(self.blocking.kc.saturating_mul(self.blocking.nc))
     }
 
     /// Floats of scratch for one thread where B came packed.
     pub fn scratch_len_packed(&self) -> usize {
-        self.blocking.mc * row_len(self.blocking.kc) + ALIGN
+        self.blocking.mc.saturating_mul(row_len(self.blocking.kc)).saturating_add(ALIGN)
     }
 
     /// Multiplies, on the executor's threads. `scratch` holds [`Gemm::scratch_len`] floats (or
@@ -265,7 +265,10 @@ impl Gemm {
 /// From row to row of a block of A that is copied row by row: whole cache lines, and one more, so that rows do not fall
 /// into the same sets of the L1 cache where `kc` is a power of two.
 const fn row_len(kc: usize) -> usize {
-    kc.next_multiple_of(BLOCK) + BLOCK
+    match kc.checked_next_multiple_of(BLOCK) {
+        Some(len) => len.saturating_add(BLOCK),
+        None => usize::MAX,
+    }
 }
 
 /// The slice from its first cache line on.
@@ -285,13 +288,15 @@ impl Grid {
     /// A few parts per thread, each worth its start, cut so that threads pack as little twice as possible.
     fn new(g: &Gemm, tiles: &Tiles, packed: bool, threads: usize) -> Self {
         let macs = (g.m as u64).saturating_mul(g.n as u64).saturating_mul(g.k as u64);
-        let wanted = (threads * 4).min((macs / 200_000) as usize).max(1);
+        let wanted = parts_wanted(threads).min((macs / 200_000) as usize).max(1);
         if threads == 1 || wanted == 1 {
             return Self { rows: 1, cols: 1 };
         }
         let (most_rows, most_cols) = (g.m.div_ceil(tiles.mr), blocks(g.n).div_ceil(tiles.width));
         // A is packed once per cut of the columns, B once per cut of the rows; packed B is still read from L3 or memory.
-        let cost = |(rows, cols): (usize, usize)| 4 * cols * g.m + rows * g.n * if packed { 1 } else { 4 };
+        let product = |factors: [usize; 3]| factors.into_iter().fold(1, usize::saturating_mul);
+        let cost =
+            |(rows, cols)| product([4, cols, g.m]).saturating_add(product([rows, g.n, if packed { 1 } else { 4 }]));
         let (rows, cols) = (1..=wanted.min(most_cols))
             .map(|cols| (wanted.div_ceil(cols).min(most_rows), cols))
             .min_by_key(|&(rows, cols)| (wanted.saturating_sub(rows * cols), cost((rows, cols))))
@@ -302,8 +307,8 @@ impl Grid {
     /// Rows and columns of part `i`: whole tiles.
     fn part(&self, g: &Gemm, tiles: &Tiles, i: usize) -> (Range<usize>, Range<usize>) {
         let cut = |total: usize, unit: usize, pieces: usize, i: usize| {
-            let units = total.div_ceil(unit);
-            (units * i / pieces * unit).min(total)..(units * (i + 1) / pieces * unit).min(total)
+            let units = cut(total.div_ceil(unit), pieces, i);
+            (units.start * unit).min(total)..(units.end * unit).min(total)
         };
         let (row, col) = (i / self.cols, i % self.cols);
         (cut(g.m, tiles.mr, self.rows, row), cut(g.n, BLOCK * tiles.width, self.cols, col))

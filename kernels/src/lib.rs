@@ -13,10 +13,13 @@
 //! | 0 | [`weights`] | weights as kernels read them while they pack: in PyTorch's order, or turned |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
+//! | 0 | [`control_word`] | rounding and subnormal numbers: the same on every thread |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
 //! | 1 | [`pass`] | where passes over slices run, how their outputs are cut, bodies in safe Rust for every level |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
+//! | 1 | [`finite`] | for which magnitudes results are finite |
+//! | 1 | `groups` | output channels, cut into pieces of one group each |
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
 //! | 1 | [`registry`] | levels that are compiled in, outermost edges, the list of all kernel tables |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
@@ -56,6 +59,7 @@
 //!
 //! * Nothing past the end of a buffer is read or written: tails are masked, or padded while packing.
 //! * Output elements are written once (or once per reduction chunk) and never read before they are written.
+//! * What a group computes does not depend on the other groups' channels, NaN and infinities included.
 //! * The order of a sum depends on the shape alone, never on the tile, the blocking or the number of threads, so
 //!   results are the same bits however the work is split.
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
@@ -65,12 +69,15 @@ pub mod arith;
 pub mod backward_data;
 pub mod backward_weights;
 pub mod bf16x6;
+pub mod control_word;
 pub mod depthwise;
 pub mod direct;
 pub mod dropout;
 pub mod epilogue;
 pub mod exec;
+pub mod finite;
 pub mod gemm;
+mod groups;
 pub mod isa;
 pub mod layout;
 pub mod norm;

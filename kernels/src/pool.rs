@@ -43,6 +43,7 @@ pub use backward::{
     Tap, adaptive_average_backward, adaptive_max, adaptive_max_backward, average_backward, max_backward, max_taps,
 };
 
+use crate::control_word::with_default;
 use crate::isa::{self, Level};
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::registry::{by_level, edges};
@@ -304,7 +305,7 @@ fn run(part: &Part, op: Op, dims: [[usize; 4]; 2], x: &[f32], y: &mut [f32], arg
     // SAFETY: the level is available; x holds all units and y all rows of the range, as just asserted, and `max` asserts
     // the same of the indices; `&mut` slices overlap nothing; no product of the geometry overflows, so that taps found inside
     // are inside; the row supports it.
-    unsafe { (row.run)(&args) }
+    with_default(|| unsafe { (row.run)(&args) })
 }
 
 /// Max pooling of the output rows of `part` (see the [module](self)), with the indices of the maxima if wanted.

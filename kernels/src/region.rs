@@ -52,7 +52,7 @@ impl Axis {
     /// Input positions that the windows of `outputs` adjacent outputs read: not those that a stride steps over.
     pub fn read(&self, outputs: usize) -> usize {
         let reach = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1;
-        reach.min(outputs * self.kernel).min(self.input)
+        reach.min(outputs.saturating_mul(self.kernel)).min(self.input)
     }
 
     /// Taps of output `o` that lie inside the input.

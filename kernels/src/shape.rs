@@ -14,9 +14,9 @@ use thiserror::Error;
 
 pub use transposed::{ConvTransposeShape, ConvTransposeShapeBuilder};
 
-/// Largest number of elements a tensor may have: indices fit `i32` scaled by 4 bytes only below this, and every
-/// product of extents is checked against it.
-pub const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
+/// Largest number of elements a tensor may have: 2^48, a pebibyte of floats, where pointers have 64 bits. Every product of extents
+/// is checked against it, so that what kernels make of them (packed weights, scratch) does not overflow while they are planned.
+pub const MAX_ELEMENTS: usize = if usize::BITS < 64 { isize::MAX as usize / 8 } else { 1 << 48 };
 
 /// What is wrong with a geometry, with both numbers that disagree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -194,21 +194,21 @@ struct Axis {
 }
 
 impl Axis {
-    /// Number of window positions; with `ceil`, one more where the last window starts inside the input or its
-    /// leading padding (PyTorch's rule).
+    /// Number of window positions, PyTorch's way: with `ceil` the division rounds up, less one where the last window would
+    /// start in the trailing padding, so that a window larger than the padded input may still have one position.
     fn output(&self, ceil: bool) -> Result<usize, ShapeError> {
         let overflow = ShapeError::Overflow { what: "padded input", limit: MAX_ELEMENTS };
         let bounded = |v: Option<usize>| v.filter(|&v| v <= MAX_ELEMENTS).ok_or(overflow);
         let span = bounded(self.dilation.checked_mul(self.kernel - 1).and_then(|v| v.checked_add(1)))?;
         let padded = bounded(self.input.checked_add(self.before).and_then(|v| v.checked_add(self.after)))?;
-        if span > padded {
+        let stride = bounded(Some(self.stride))?;
+        let slack = if ceil { stride - 1 } else { 0 };
+        let Some(steps) = (padded + slack).checked_sub(span) else {
             return Err(ShapeError::KernelTooLarge { axis: self.name, kernel: span, input: padded });
-        }
-        bounded(Some(self.stride))?;
-        let steps = padded - span;
-        let floor = steps / self.stride + 1;
-        let extra = ceil && !steps.is_multiple_of(self.stride) && floor * self.stride < self.input + self.before;
-        Ok(floor + usize::from(extra))
+        };
+        let last = steps / stride;
+        let in_trailing_padding = ceil && last * stride >= self.input + self.before;
+        Ok(last + usize::from(!in_trailing_padding))
     }
 }
 
@@ -325,12 +325,18 @@ impl ConvShape {
 
     /// Multiply-adds whose tap lies inside the image: what kernels that skip padding do.
     pub fn macs_inside(&self) -> u64 {
-        let axis = |out: usize, stride, dilation, before, kernel, input| -> u64 {
-            (0..out).map(|o| taps_inside(o, stride, dilation, before, kernel, input).len() as u64).sum()
+        // Pairs of an output and a tap that reach beyond the leading padding, less those that reach beyond the input.
+        let axis = |out, stride, kernel, dilation, before: usize, input: usize| {
+            let below = |limit| pairs_below(limit, [out, kernel], [stride, dilation]);
+            below(before + input) - below(before)
         };
-        let y = axis(self.oh, self.sh, self.dh, self.pad.top, self.kh, self.ih);
-        let x = axis(self.ow, self.sw, self.dw, self.pad.left, self.kw, self.iw);
-        [self.oc as u64, self.icg() as u64, y, x].iter().fold(self.n as u64, |p, &e| p.saturating_mul(e))
+        let y = axis(self.oh, self.sh, self.kh, self.dh, self.pad.top, self.ih);
+        let x = axis(self.ow, self.sw, self.kw, self.dw, self.pad.left, self.iw);
+        [self.oc as u128, self.icg() as u128, y, x]
+            .iter()
+            .fold(self.n as u128, |p, &e| p.saturating_mul(e))
+            .try_into()
+            .unwrap_or(u64::MAX)
     }
 
     /// The same geometry for another number of images.
@@ -546,8 +552,8 @@ impl PoolShapeBuilder {
         self
     }
 
-    /// Rounds the output's size up instead of down (PyTorch's `ceil_mode`); windows that would start beyond the
-    /// input and its leading padding are left out. Default false.
+    /// Rounds the output's size up instead of down (PyTorch's `ceil_mode`): a last window may hang over the padded input by less
+    /// than a stride, and be larger than all of it, but none starts beyond the input and its leading padding. Default false.
     pub fn ceil_mode(mut self, ceil: bool) -> Self {
         self.ceil = ceil;
         self
@@ -556,8 +562,8 @@ impl PoolShapeBuilder {
     /// Checks everything and computes the output's size.
     ///
     /// # Errors
-    /// [`ShapeError`], for zero sizes, padding beyond half of the window, a window larger than the padded input, and
-    /// sizes that overflow.
+    /// [`ShapeError`], for zero sizes, padding beyond half of the window, a window larger than the padded input (in ceil mode: by a
+    /// stride or more), and sizes that overflow.
     pub fn build(self) -> Result<PoolShape, ShapeError> {
         let ([n, c, ih, iw], [kh, kw], [dh, dw]) = (self.input, self.kernel, self.dilation);
         let ([sh, sw], pad) = (self.stride.unwrap_or(self.kernel), self.pad);
@@ -597,6 +603,37 @@ impl PoolShapeBuilder {
     }
 }
 
+/// How many pairs of `i` below the first and `j` below the second extent have `i * steps[0] + j * steps[1] < limit`. In logarithmic
+/// time: extents may be as large as tensors.
+fn pairs_below(limit: usize, [first, second]: [usize; 2], steps: [usize; 2]) -> u128 {
+    let [limit, first, second, a, b] = [limit, first, second, steps[0], steps[1]].map(|v| v as u128);
+    // For the first `whole` numbers `j` every `i` is a pair, for those from `some` on none.
+    let some = limit.div_ceil(b).min(second);
+    let whole = limit.saturating_sub((first - 1) * a).div_ceil(b).min(some);
+    let rest = some - whole;
+    if rest == 0 {
+        return whole * first;
+    }
+    // Of the others as many as ceil((limit - j * b) / a), added from the last one on.
+    let last = limit - (some - 1) * b;
+    whole * first + sum_of_floors(rest, a, b, last + a - 1)
+}
+
+/// The sum of floor((a * i + b) / m) over `i` below `n`, by Euclid's algorithm.
+fn sum_of_floors(mut n: u128, mut m: u128, mut a: u128, mut b: u128) -> u128 {
+    let mut sum = 0;
+    loop {
+        sum += n * (n - 1) / 2 * (a / m) + n * (b / m);
+        (a, b) = (a % m, b % m);
+        let top = a * n + b;
+        if top < m {
+            return sum;
+        }
+        // Points below a line, counted from the other axis.
+        (n, b, m, a) = (top / m, top % m, a, m);
+    }
+}
+
 /// For window position `o` on one axis, the range of taps that fall inside the input: taps `k` with
 /// `0 <= o * stride + k * dilation - before < input`.
 #[inline]
@@ -633,6 +670,37 @@ mod tests {
         assert_eq!(p.output(), [1, 4, 4, 4]);
     }
 
+    /// Every small window: PyTorch's formula in signed numbers, and an error exactly where it gives less than 1.
+    #[test]
+    fn pooled_sizes_are_pytorchs_wherever_it_gives_one() {
+        let pytorch = |input: i64, k: i64, stride: i64, dilation: i64, pad: i64, ceil: bool| {
+            let numerator = input + 2 * pad - dilation * (k - 1) - 1 + if ceil { stride - 1 } else { 0 };
+            let out = numerator.div_euclid(stride) + 1;
+            if ceil && (out - 1) * stride >= input + pad { out - 1 } else { out }
+        };
+        let mut refused = 0;
+        for (input, k, stride) in (1..8).flat_map(|i| (1..9).flat_map(move |k| (1..6).map(move |s| (i, k, s)))) {
+            for (dilation, pad) in (1..4).flat_map(|d| (0..=k / 2).map(move |p| (d, p))) {
+                for ceil in [false, true] {
+                    let [i, k, s, d, p] = [input, k, stride, dilation, pad].map(|v| v as usize);
+                    let shape =
+                        PoolShape::builder([1, 1, i, 7], [k, 1]).stride([s, 1]).dilation([d, 1]).padding([p, 0]);
+                    let ours = shape.ceil_mode(ceil).build();
+                    let theirs = pytorch(input, k as i64, stride, dilation, pad, ceil);
+                    match ours {
+                        Ok(shape) => assert_eq!(shape.oh as i64, theirs, "{i} k{k} s{s} d{d} p{p} {ceil}"),
+                        Err(ShapeError::KernelTooLarge { .. }) => {
+                            assert!(theirs < 1, "{i} k{k} s{s} d{d} p{p} {ceil}");
+                            refused += 1;
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        }
+        assert!(refused > 100);
+    }
+
     #[test]
     fn refusals_carry_both_numbers() {
         let conv = |input, weights| ConvShape::builder(input, weights);
@@ -648,6 +716,24 @@ mod tests {
         assert!(text(conv([1, 4, 5, 5], [6, 4, 3, 3]).padding(usize::MAX / 2).build()).contains("more than"));
         assert!(text(conv([1, 4, 5, 5], [6, 4, 3, 3]).dilation(usize::MAX).build()).contains("more than"));
         assert!(conv([0, 4, 5, 5], [6, 4, 3, 3]).build().is_ok(), "an empty batch is no error");
+    }
+
+    #[test]
+    fn multiply_adds_are_counted_without_counting() {
+        for (input, kernel, stride, dilation) in
+            (1..9).flat_map(|i| (1..6).flat_map(move |k| (1..5).flat_map(move |s| (1..4).map(move |d| (i, k, s, d)))))
+        {
+            for (before, after) in [(0, 0), (1, 1), (0, 3), (4, 2), (7, 9)] {
+                let shape = ConvShape::builder([1, 1, input, 1], [1, 1, kernel, 1]).stride(stride).dilation(dilation);
+                let Ok(s) = shape.padding([before, 0, after, 0]).build() else { continue };
+                let taps = |o| taps_inside(o, stride, dilation, before, kernel, input).len() as u64;
+                assert_eq!(s.macs_inside(), (0..s.oh).map(taps).sum::<u64>(), "{s:?}");
+            }
+        }
+        let far = ConvShape::builder([1, 16, 1, 1], [16, 16, 1, 1]).padding([1 << 40, 0]).build().unwrap();
+        assert_eq!((far.oh, far.macs_inside()), ((1 << 41) + 1, 256));
+        let wide = ConvShape::builder([1, 1, 1 << 40, 1], [1, 1, 1 << 39, 1]).stride(3).padding([1 << 38, 0]);
+        assert!(wide.build().unwrap().macs_inside() > 1 << 60);
     }
 
     #[test]

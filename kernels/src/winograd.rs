@@ -31,8 +31,9 @@
 //! errors rarely conspire like that. For data without structure, the root mean square of the error relative to that of the result is
 //! below [`Variant::typical`].
 //!
-//! A tile with an infinity or a NaN gives NaN in all its outputs, which may be up to `m - 1` pixels from what it belongs
-//! to. Order of the sum: `ic`, in each point.
+//! An infinity or a NaN makes NaN of any outputs of its tile, also of those up to `m - 1` pixels from where the defining sum has it;
+//! the others are what the defining sum is, and other tiles are not touched. So does a finite input or sum beyond
+//! [`Variant::finite_range`]. Order of the sum: `ic`, in each point.
 //!
 //! Reference: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 2016;
 //! [`crate::reference::conv2d`].
@@ -55,8 +56,10 @@ use output::OutputTile;
 use run::{Piece, Run};
 use transform::{F2, F4, F6, Transform};
 
+use crate::control_word::with_default;
 use crate::epilogue::{Epilogue, Lengths};
 use crate::exec::{Executor, Shared};
+use crate::finite::FiniteRange;
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::registry::{by_level, edges};
@@ -116,6 +119,18 @@ impl Variant {
     /// ```
     pub fn bound(self, ic: usize, max_x: f64, sum_w: f64) -> f64 {
         (ic + 24) as f64 * 2f64.powi(-24) * self.amplification() * max_x * sum_w
+    }
+
+    /// What inputs, weights and sums may be at most for outputs to be finite wherever the defining sum is: the transforms make inputs
+    /// up to 4, 26.3 and 225 times as large, weights up to 2.25, 2.17 and 1.55 times, and what is added of their products up to
+    /// [`Variant::amplification`] times.
+    pub fn finite_range(self) -> FiniteRange {
+        let (input, weight) = match self {
+            Variant::F2 => (4.0, 2.25),
+            Variant::F4 => (26.3, 2.17),
+            Variant::F6 => (225.0, 1.55),
+        };
+        FiniteRange::with_growth(input, weight, self.amplification())
     }
 
     /// The most that errors are in their root mean square, relative to that of the results, for random data and 16 to 512
@@ -281,7 +296,8 @@ impl Winograd {
         if this.scratch_len() > MAX_SCRATCH {
             return Err("so many channels that not even one tile fits the scratch");
         }
-        this.chunk = chunk.unwrap_or_else(|| this.choose_chunk()).clamp(1, this.total().max(1));
+        let most = this.total().clamp(1, MAX_SCRATCH);
+        this.chunk = chunk.unwrap_or_else(|| this.choose_chunk()).clamp(1, most);
         while this.chunk > 1 && this.scratch_len() > MAX_SCRATCH {
             this.chunk /= 2;
         }
@@ -380,12 +396,14 @@ impl Winograd {
     /// Multiplications of the products, those of padded channels and tiles included.
     pub fn macs(&self) -> u64 {
         let s = &self.shape;
-        (self.total() * self.variant.points()) as u64 * (s.ic * blocks(s.oc) * BLOCK) as u64
+        let factors = [self.variant.points(), s.ic, blocks(s.oc) * BLOCK];
+        factors.iter().fold(self.total() as u64, |macs, &e| macs.saturating_mul(e as u64))
     }
 
     /// Floats of all transformed inputs and of all products, of which a chunk's exist at a time.
     pub fn transformed(&self) -> [usize; 2] {
-        [self.shape.ic, self.shape.oc].map(|c| self.total() * self.variant.points() * blocks(c) * BLOCK)
+        let points = self.total() * self.variant.points();
+        [self.shape.ic, self.shape.oc].map(|c| points.saturating_mul(blocks(c) * BLOCK))
     }
 
     /// Floats of packed weights.
@@ -412,11 +430,11 @@ impl Winograd {
     /// If `packed` is not [`Winograd::packed_len`] long.
     pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
         assert_eq!(packed.len(), self.packed_len());
-        match self.variant {
+        with_default(|| match self.variant {
             Variant::F2 => self.pack_as::<F2, 2, 4>(w, packed),
             Variant::F4 => self.pack_as::<F4, 4, 6>(w, packed),
             Variant::F6 => self.pack_as::<F6, 6, 8>(w, packed),
-        }
+        });
     }
 
     fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &Weights<'_>, packed: &mut [f32]) {

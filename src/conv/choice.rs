@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
@@ -113,12 +114,19 @@ pub struct Explanation<'a> {
     candidates: &'a [Candidate],
     /// Floats of packed weights, and of scratch for one thread.
     memory: [usize; 2],
+    /// For which magnitudes the result is finite.
+    finite: Option<FiniteRange>,
 }
 
 impl<'a> Explanation<'a> {
     pub(super) fn new<K>(choice: &'a Choice<K>, kernel: &'static str, memory: [usize; 2]) -> Self {
         let Choice { pass, shape, options, level, algo, candidates, reason, .. } = choice;
-        Self { pass: *pass, shape, options, level: *level, algo, kernel, reason, candidates, memory }
+        Self { pass: *pass, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite: None }
+    }
+
+    /// The same of a result that is finite for some magnitudes.
+    pub(super) fn within(self, range: FiniteRange) -> Self {
+        Self { finite: Some(range), ..self }
     }
 }
 
@@ -156,6 +164,9 @@ impl fmt::Display for Explanation<'_> {
                 }
                 Err(why) => writeln!(f, "  {:<10} no: {why}", c.algo)?,
             }
+        }
+        if let Some(range) = &self.finite {
+            writeln!(f, "finite wherever the defining sum is, for {range}")?;
         }
         let [packed, scratch] = self.memory.map(|floats| floats as f64 / 256.0);
         write!(f, "packed weights {packed:.1} KiB, scratch {scratch:.1} KiB a thread")

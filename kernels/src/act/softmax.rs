@@ -13,6 +13,7 @@
 //! `(6 + abs(x_i - m) / 2 + c / 8) 2^-23` relative, plus 2^-140, and log-softmax within `(4 + c / 8) 2^-23` of
 //! `1 + abs(y)`.
 
+use crate::control_word::with_default;
 use crate::isa::{self, Isa, Kernel, Level};
 use crate::registry::{by_level, edges};
 use crate::vecmath::{exp, log};
@@ -165,7 +166,7 @@ fn run(level: Level, log: bool, rows: usize, cols: usize, x: &[f32], y: &mut [f3
     let args = SoftmaxArgs { src: x.as_ptr(), dst: y.as_mut_ptr(), rows, cols };
     let row = &softmax_table(level)[usize::from(log)];
     // SAFETY: the level is available; both slices hold rows * cols floats, and a `&mut` slice overlaps no other.
-    unsafe { (row.run)(&args) }
+    with_default(|| unsafe { (row.run)(&args) })
 }
 
 /// `y[r][i] = exp(x[r][i]) / sum_j exp(x[r][j])` for `rows` rows of `cols` contiguous elements.

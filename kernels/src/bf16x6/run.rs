@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Bf16x6, Image, PanelArgs, Places, SUMS, SplitArgs, pairs, tile_rows, tile_start};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{self, Executor, Shared, for_each_part_with, parts_wanted};
 use crate::isa::matrix::{LINE, MAX_TILES, PARTS, TILE, TileProduct, Tiles};
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::tile::{Output, SyncFinish};
@@ -37,21 +37,21 @@ impl Run<'_> {
         let by_channels = images * cuts < threads && d.packed_len() > d.image_len(units);
         let groups = if by_channels { threads.min(pairs(blocks(d.shape.oc)).count()) } else { 1 };
         // Else as many chunks for each thread, if there are not many.
-        if !by_channels && images * cuts < 4 * threads {
+        if !by_channels && images * cuts < parts_wanted(threads) {
             while cuts < units && !(images * cuts).is_multiple_of(threads) {
                 cuts += 1;
             }
         }
         for_each_part_with(executor, images * cuts * groups, scratch, d.scratch_len(), |i, scratch| {
             let (n, cut, group) = (i / groups / cuts, i / groups % cuts, i % groups);
-            let chunk = self.chunk(n, units * cut / cuts..units * (cut + 1) / cuts);
+            let chunk = self.chunk(n, exec::cut(units, cuts, cut));
             let (image, sums) = scratch.split_at_mut(scratch.len() - SUMS);
             self.split(&chunk, image);
             let pairs = pairs(blocks(d.shape.oc));
             let all = pairs.clone().count();
-            let (first, end) = (all * group / groups, all * (group + 1) / groups);
+            let some = exec::cut(all, groups, group);
             d.unit.with_tiles(tile_rows(chunk.length), |tiles| {
-                pairs.take(end).skip(first).for_each(|pair| self.multiply(&chunk, image, pair, tiles, sums));
+                pairs.take(some.end).skip(some.start).for_each(|pair| self.multiply(&chunk, image, pair, tiles, sums));
             });
         });
     }

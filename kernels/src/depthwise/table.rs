@@ -158,11 +158,9 @@ impl Runs {
             .filter(|runs| {
                 let row = runs.row;
                 let lack = |on: bool, end: usize| if on { row.overhang[end].div_ceil(row.stride) } else { 0 };
-                (0..runs.count).all(|run| {
-                    let start = (run * row.mr).min(width - row.mr);
-                    (run == 0 || start >= lack(left, 0))
-                        && (run + 1 == runs.count || start + row.mr + lack(right, 1) <= width)
-                })
+                let start = |run: usize| (run * row.mr).min(width - row.mr);
+                // Of all runs but the first the second one is closest to the start, of all but the last the one before that to the end.
+                runs.count == 1 || start(1) >= lack(left, 0) && start(runs.count - 2) + row.mr + lack(right, 1) <= width
             })
             .min_by_key(|runs| runs.count * runs.row.cost())
     }

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::{Direct, SCRATCH};
+use crate::exec::{cut, parts_wanted};
 use crate::layout::{BLOCK, blocks};
 use crate::tile::MAX_MR;
 
@@ -71,7 +72,7 @@ impl Blocking {
         let lost = |bytes: usize| beyond(bytes, l2);
         let from_memory = if streams { WAITS * beyond(4 * d.input.len(s.input()), L3) } else { 0.0 };
         let traffic = |b: &Self| -> f64 {
-            let (panel, panels) = (b.panel, blocks(s.oc).div_ceil(b.panel));
+            let (panel, panels) = (b.panel, d.pieces.total().div_ceil(b.panel));
             let sweeps = panel.div_ceil(d.tiles.rows.best_width(b.cols, panel));
             // Rows that a stride steps over do not count. Columns do: what is read lies in every other line, so that it
             // has only every other set of the cache.
@@ -83,17 +84,20 @@ impl Blocking {
             let chunk = 4 * d.step_len() * panel * b.chunk;
             let chunks = d.span.div_ceil(b.chunk);
             let n = s.n.max(1).div_ceil(b.images) * d.y.output.div_ceil(b.rows) * d.x.output.div_ceil(b.cols);
+            // Products of these numbers need not fit.
+            let product = |factors: &[usize]| factors.iter().map(|&v| v as f64).product::<f64>();
             let weights_again = (n - 1) as f64 * lost(input(d.span) + weights + output);
             let input_again = (panels - 1) as f64 * lost(input(d.span) + chunk + output)
-                + SWEEP * (panels * (sweeps - 1)) as f64 * lost(input(b.chunk) + (chunk + output) / sweeps);
+                + SWEEP * product(&[panels, sweeps - 1]) * lost(input(b.chunk) + (chunk + output) / sweeps);
             let waits = from_memory * ((b.chunk as f64 - STREAMS) / (3.0 * STREAMS)).clamp(0.0, 1.0);
-            let sums = 2 * output * panels * (chunks - 1);
+            let sums = 2.0 * product(&[output, panels, chunks - 1]);
             let tiles = b.images * b.rows * b.cols.div_ceil(tile);
-            let spill = (chunk * panels * chunks * (tiles - 1)) as f64 * lost(chunk / sweeps);
+            let spill = product(&[chunk, panels, chunks, tiles - 1]) * lost(chunk / sweeps);
             weights as f64 * (1.0 + weights_again)
                 + n as f64
                     * (input(d.span) as f64 * (1.0 + input_again + waits)
-                        + (sums + START * panels * chunks) as f64
+                        + sums
+                        + product(&[START, panels, chunks])
                         + spill)
         };
         let mut best = (f64::INFINITY, whole);
@@ -153,13 +157,13 @@ impl Grid {
     /// How the work of `d` is cut for a number of threads.
     pub fn new(d: &Direct, threads: usize) -> Self {
         let s = &d.shape;
-        if threads == 1 || s.n == 0 {
+        if threads <= 1 || s.n == 0 {
             return Self { images: s.n.min(1), strips: 1, panels: 1 };
         }
-        let panels = blocks(s.oc).div_ceil(d.blocking.panel);
+        let panels = d.pieces.total().div_ceil(d.blocking.panel);
         // A few parts for each thread even out what the machine does besides, but each should be worth its start.
         // Parts that share pixels would each copy them: one for each thread.
-        let wanted = if d.compact { threads } else { threads * 4 };
+        let wanted = if d.compact { threads } else { parts_wanted(threads) };
         let wanted = wanted.min((s.macs() / 200_000) as usize).max(1);
         // As many parts for each thread: 3 equal parts would keep two threads busy for the time of 4.
         let wanted = if wanted > threads { wanted - wanted % threads } else { wanted };
@@ -186,9 +190,8 @@ impl Grid {
 
     /// Part `i`. Parts with the same panels follow each other, so that a thread keeps its weights.
     pub fn part(&self, d: &Direct, i: usize) -> Part {
-        let cut = |total: usize, pieces: usize, i: usize| total * i / pieces..total * (i + 1) / pieces;
         let (strip, image, panel) = (i % self.strips, i / self.strips % self.images, i / self.strips / self.images);
-        let panels = cut(blocks(d.shape.oc).div_ceil(d.blocking.panel), self.panels, panel);
+        let panels = cut(d.pieces.total().div_ceil(d.blocking.panel), self.panels, panel);
         let n = cut(d.shape.n, self.images, image);
         let (y, x) = if d.y.output == 1 {
             (0..1, cut(d.x.output, self.strips, strip))
@@ -244,7 +247,7 @@ mod tests {
                     }
                 }
             }
-            let panels = blocks(d.shape.oc).div_ceil(d.blocking.panel);
+            let panels = d.pieces.total().div_ceil(d.blocking.panel);
             assert_eq!(seen.len(), d.shape.n * d.y.output * d.x.output * panels);
         }
     }

@@ -7,7 +7,7 @@ use super::blocking::Part;
 use super::{Direct, Tiling};
 use crate::exec::Shared;
 use crate::isa::Cpu;
-use crate::layout::{BLOCK, blocks};
+use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Edge, Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, TileArgs, pieces, runs};
 
@@ -92,7 +92,7 @@ impl Run<'_> {
         let b = self.d.blocking;
         let cut = |r: &Range<usize>, step: usize| {
             let end = r.end;
-            r.clone().step_by(step).map(move |at| at..(at + step).min(end))
+            r.clone().step_by(step).map(move |at| at..at.saturating_add(step).min(end))
         };
         for n in cut(&part.n, b.images) {
             for y in cut(&part.y, b.rows) {
@@ -127,6 +127,10 @@ impl Run<'_> {
     /// The panel of output channels that starts at block `ocb`, chunk by chunk, group by group.
     fn panel(&self, pass: &Pass, ocb: usize) {
         let d = self.d;
+        let outputs = d.pieces.channels(ocb);
+        if outputs.is_empty() {
+            return; // a group that touches fewer output blocks than others
+        }
         let channels = d.channels(ocb);
         let total = d.steps(&channels).len();
         let chunk = d.blocking.chunk.min(total);
@@ -140,6 +144,21 @@ impl Run<'_> {
                     let group = Group { tiling, ocb: ocb + first + b0, blocks: nb, steps, total, channels };
                     self.group(pass, &group);
                 }
+            }
+        }
+        if d.pieces.ragged() && outputs.end == d.shape.oc {
+            self.zero_padding(pass);
+        }
+    }
+
+    /// Zeros for the channels that pad the last output block, which no piece stores.
+    fn zero_padding(&self, pass: &Pass) {
+        let (oc, ys) = (self.d.shape.oc, &self.d.ys);
+        let rows = pass.n.clone().flat_map(|n| pass.y.clone().map(move |y| self.y_first + n * ys.n + y * ys.row));
+        for pixel in rows.flat_map(|row| pass.x.clone().map(move |x| row + x * ys.px)) {
+            for c in oc..oc.next_multiple_of(BLOCK) {
+                // SAFETY: ragged output is blocked and has whole blocks, and this part alone has these pixels of the last piece.
+                unsafe { self.y.at(pixel + c / BLOCK * ys.block + c % BLOCK).write(0.0) };
             }
         }
     }
@@ -164,7 +183,7 @@ impl Run<'_> {
     /// The weights after a group's: of the next blocks of the panel, else of its next chunk, else of the next panel.
     fn following(&self, g: &Group<'_>) -> Following {
         let d = self.d;
-        let (all, panel) = (blocks(d.shape.oc), d.blocking.panel);
+        let (all, panel) = (d.pieces.total(), d.blocking.panel);
         let first = g.ocb / panel * panel;
         let end = (first + panel).min(all);
         let (ocb, start) = match (g.ocb + g.blocks < end, g.steps.end < g.total) {
@@ -284,7 +303,9 @@ impl Run<'_> {
         let x_at = (r.n * d.xs.n + (all.start + g.steps.start) * first) as isize
             + ((ky.start * s.dh) as isize - d.y.before as isize) * d.xs.row as isize
             + ((kx.start * s.dw) as isize - d.x.before as isize) * d.xs.px as isize;
-        let out = Output::new(&self.y, 0, &d.ys, d.output, ocb * BLOCK..s.oc, &self.finish);
+        let outputs = d.outputs(ocb);
+        let first_output = outputs.start / BLOCK * d.ys.block + outputs.start % BLOCK * d.ys.channel;
+        let out = Output::new(&self.y, 0, &d.ys, d.output, outputs, &self.finish);
         let args = TileArgs {
             x: r.input.wrapping_offset(x_at),
             w: self.w.as_ptr().wrapping_add(w_at),
@@ -298,14 +319,19 @@ impl Run<'_> {
             accumulate: g.steps.start > 0,
             fetch_output: self.fetch_output,
             edge: Edge::NONE,
-            out: Output { px: if down { d.ys.row } else { d.ys.px }, finish: out.finish.filter(|_| last), ..out },
+            out: Output {
+                px: if down { d.ys.row } else { d.ys.px },
+                pad_cols: d.output == Layout::Blocked && !d.pieces.ragged(),
+                finish: out.finish.filter(|_| last),
+                ..out
+            },
             sweep: Sweep::ONE,
             soon: Soon::NONE,
         };
         let right = (d.x.stride * d.xs.px, d.ys.px);
         let below = (d.y.stride * d.xs.row, d.ys.row);
         let (pixel, row) = if down { (below, right) } else { (right, below) };
-        Tiles { args, first: args, y_at: self.y_first + r.n * d.ys.n + ocb * d.ys.block, pixel, row }
+        Tiles { args, first: args, y_at: self.y_first + r.n * d.ys.n + first_output, pixel, row }
     }
 }
 
@@ -356,8 +382,8 @@ impl Tiles {
             //   tiles: inner pixels have all taps, and the first and the last sit out those that they lack), and channels
             //   stay below the input's (blocked: below its whole blocks); of a compact input, the block's pixels are in scratch;
             // * the weights' offset stays inside `packed_len`: block, step and tap are below their extents;
-            // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist; parts of a run have
-            //   disjoint images, rows, columns or panels, so no two threads write the same one.
+            // * outputs are the row's pixels of the image and its blocks, of which `cols` channels exist and are the group's; parts of a
+            //   run have disjoint images, rows, columns or panels, so no two threads write the same one.
             unsafe { (kind.run)(&self.args) };
         }
     }

@@ -62,7 +62,7 @@ impl Tiles {
             set,
             width,
             mr: set.max_mr(width),
-            fetch_output: fetches_output(level, usize::MAX, 4 * m * blocks * BLOCK),
+            fetch_output: fetches_output(level, usize::MAX, m.saturating_mul(blocks).saturating_mul(4 * BLOCK)),
         }
     }
 

@@ -35,9 +35,10 @@ use super::block::{self, Block, Left, Tiles};
 use super::gather::Patches;
 use super::{A_FLOATS, ALIGN, Blocking, KC, aligned, row_len};
 use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
+use crate::groups::Pieces;
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides};
 use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, pieces};
 use crate::weights::Weights;
@@ -69,14 +70,12 @@ pub struct Im2col {
     output: Layout,
     /// Patches are gathered in panels instead of rows.
     panels: bool,
-    /// Groups start inside output blocks: columns come in pieces.
-    ragged: bool,
+    /// What the columns of groups are cut into.
+    columns: Pieces,
     tiles: Tiles,
     blocking: Blocking,
     /// Length of each sum.
     k: usize,
-    /// Blocks or pieces of columns of a group.
-    span: usize,
 }
 
 impl Im2col {
@@ -96,15 +95,10 @@ impl Im2col {
         shape.assert_consistent();
         let s = *shape;
         let panels = input == Layout::Nchw;
-        let ragged = output == Layout::Blocked && s.groups > 1 && !s.ocg().is_multiple_of(BLOCK);
-        let pixels = s.oh * s.ow;
-        let span = if ragged {
-            (0..s.groups).map(|g| (g * s.ocg() % BLOCK + s.ocg()).div_ceil(BLOCK)).max().unwrap_or(1)
-        } else {
-            blocks(s.ocg())
-        };
+        let columns = Pieces::new(&s, output);
+        let (pixels, span) = (s.oh * s.ow, columns.per_group());
         let access = if panels { Access::Packed } else { Access::Strided };
-        let tiles = Tiles::new(level, access, pixels, if ragged { 1 } else { span });
+        let tiles = Tiles::new(level, access, pixels, if columns.ragged() { 1 } else { span });
         let k = s.icg() * s.kh * s.kw;
         let b = blocking.unwrap_or_else(|| {
             let longest = if output == Layout::Nchw { KC_SCATTERED } else { KC };
@@ -123,11 +117,10 @@ impl Im2col {
             x_len: input.len(s.input()),
             output,
             panels,
-            ragged,
+            columns,
             tiles,
             blocking,
             k,
-            span,
         }
     }
 
@@ -148,29 +141,17 @@ impl Im2col {
 
     /// Multiply-adds done per multiply-add that counts: more than 1 where a group's channels do not fill blocks.
     pub fn waste(&self) -> f64 {
-        (self.shape.groups * self.span * BLOCK) as f64 / self.shape.oc as f64
+        self.columns.waste()
     }
 
     /// Floats of packed weights.
-    ///
-    /// # Panics
-    /// If that is more than a `usize` holds, which only many huge groups of few channels can bring about.
     pub fn packed_len(&self) -> usize {
-        let columns = self.shape.groups.checked_mul(self.span * BLOCK);
-        columns.and_then(|c| c.checked_mul(self.k)).expect("packed length overflows")
+        self.columns.total() * BLOCK * self.k
     }
 
     /// Floats of scratch for one thread; with the default blocking at most 2 MiB.
     pub fn scratch_len(&self) -> usize {
-        self.blocking.mc * row_len(self.blocking.kc) + ALIGN
-    }
-
-    /// Output channels of piece `j` of group `g`; empty beyond the group's last piece.
-    fn piece(&self, g: usize, j: usize) -> Range<usize> {
-        let ocg = self.shape.ocg();
-        let (first, end) = (g * ocg, (g + 1) * ocg);
-        let base = if self.ragged { first / BLOCK * BLOCK } else { first };
-        (base + j * BLOCK).max(first).min(end)..(base + (j + 1) * BLOCK).min(end)
+        self.blocking.mc.saturating_mul(row_len(self.blocking.kc)).saturating_add(ALIGN)
     }
 
     /// Packs weights `[oc, ic / groups, kh, kw]`.
@@ -191,7 +172,7 @@ impl Im2col {
         packed.fill(0.0);
         let (icg, taps) = (s.icg(), s.kh * s.kw);
         for (i, block) in packed.chunks_exact_mut(self.k * BLOCK).enumerate() {
-            for (lane, o) in self.piece(i / self.span, i % self.span).enumerate() {
+            for (lane, o) in self.columns.channels(i).enumerate() {
                 for (c, t) in (0..icg).flat_map(|c| (0..taps).map(move |t| (c, t))) {
                     block[(t * icg + c) * BLOCK + lane] = w.at(o, c, t / s.kw, t % s.kw);
                 }
@@ -230,11 +211,11 @@ impl Im2col {
         if threads == 1 {
             return Grid { groups: 1, strips: 1, columns: 1 };
         }
-        let wanted = (threads * 4).min((s.macs() / 200_000) as usize).max(1);
+        let wanted = parts_wanted(threads).min((s.macs() / 200_000) as usize).max(1);
         let per_image = wanted.div_ceil(s.n.max(1));
         let groups = s.groups.min(per_image);
         let strips = (s.oh * s.ow).div_ceil(2 * self.tiles.mr).min(per_image.div_ceil(groups));
-        let columns = self.span.div_ceil(self.tiles.width).min(per_image.div_ceil(groups * strips));
+        let columns = self.columns.per_group().div_ceil(self.tiles.width).min(per_image.div_ceil(groups * strips));
         Grid { groups, strips, columns }
     }
 }
@@ -262,8 +243,8 @@ impl Grid {
 
     fn part(&self, d: &Im2col, i: usize) -> Part {
         let cut = |total: usize, unit: usize, pieces: usize, i: usize| {
-            let units = total.div_ceil(unit);
-            (units * i / pieces * unit).min(total)..(units * (i + 1) / pieces * unit).min(total)
+            let units = cut(total.div_ceil(unit), pieces, i);
+            (units.start * unit).min(total)..(units.end * unit).min(total)
         };
         let (i, column) = (i / self.columns, i % self.columns);
         let (i, strip) = (i / self.strips, i % self.strips);
@@ -272,7 +253,7 @@ impl Grid {
             n,
             groups: cut(d.shape.groups, 1, self.groups, group),
             pixels: cut(d.shape.oh * d.shape.ow, d.tiles.mr, self.strips, strip),
-            columns: cut(d.span, d.tiles.width, self.columns, column),
+            columns: cut(d.columns.per_group(), d.tiles.width, self.columns, column),
         }
     }
 }
@@ -329,7 +310,7 @@ impl Run<'_> {
 
     /// Gathered patches times a part's columns of a group.
     fn group(&self, left: Left, part: &Part, pixels: &Range<usize>, ks: &Range<usize>, g: usize) {
-        if self.d.ragged {
+        if self.d.columns.ragged() {
             for j in part.columns.clone() {
                 self.block(left, part.n, pixels, ks, g, j..j + 1);
             }
@@ -344,7 +325,8 @@ impl Run<'_> {
         if js.is_empty() {
             return;
         }
-        let channels = d.piece(g, js.start).start..d.piece(g, js.end - 1).end;
+        let first = g * d.columns.per_group();
+        let channels = d.columns.channels(first + js.start).start..d.columns.channels(first + js.end - 1).end;
         if channels.is_empty() {
             return; // a group that touches fewer output blocks than others
         }
@@ -358,7 +340,7 @@ impl Run<'_> {
             rows: pixels.len(),
             depth: ks.len() / left.taps,
             weights: block::Weights {
-                start: self.w[((g * d.span + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
+                start: self.w[((first + js.start) * d.k + ks.start) * BLOCK..].as_ptr(),
                 block: d.k * BLOCK,
                 step: BLOCK,
             },
@@ -368,7 +350,7 @@ impl Run<'_> {
             y_block: ys.block,
             y_channel: ys.channel,
             cols: channels.len(),
-            pad_cols: d.output == Layout::Blocked && !d.ragged,
+            pad_cols: d.output == Layout::Blocked && !d.columns.ragged(),
             accumulate: ks.start > 0,
             finish: last.then(|| Finish::new(self.epilogue, d.level).at(oc, y_at)),
         };
@@ -380,7 +362,7 @@ impl Run<'_> {
         // * parts of a run have disjoint images, groups, pixels or columns, so no two threads write the same output;
         // * the level is available (asserted).
         unsafe { block.multiply() };
-        if last && d.ragged && channels.end == d.shape.oc {
+        if last && d.columns.ragged() && channels.end == d.shape.oc {
             self.zero_padding(n, pixels);
         }
     }

@@ -1,5 +1,5 @@
-/// `alpha * a b + beta * c` in f64 for dense row-major `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]`; `c` is not read where
-/// `beta` is zero.
+/// `alpha * a b + beta * c` in f64 for dense row-major `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]`; `a` and `b` do not matter where
+/// `alpha` is zero, nor does `c` where `beta` is.
 ///
 /// # Panics
 /// If a slice is shorter than the extents say.
@@ -9,7 +9,7 @@ pub fn gemm([m, n, k]: [usize; 3], alpha: f32, a: &[f32], b: &[f32], beta: f32, 
         for j in 0..n {
             let sum: f64 = (0..k).map(|p| f64::from(a[i * k + p]) * f64::from(b[p * n + j])).sum();
             let start = if beta == 0.0 { 0.0 } else { f64::from(beta) * f64::from(c[i * n + j]) };
-            y.push(start + f64::from(alpha) * sum);
+            y.push(if alpha == 0.0 { start } else { start + f64::from(alpha) * sum });
         }
     }
     y

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{InputArgs, OutputArgs, ProductArgs, Winograd};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::layout::BLOCK;
 use crate::tile::{Output, SyncFinish};
 
@@ -42,13 +42,14 @@ impl Run<'_> {
         assert!(scratch.len() >= each, "scratch holds {} floats, one thread needs {each}", scratch.len());
         let total = d.total();
         let chunks = total.div_ceil(d.chunk);
-        if threads > 1 && total < threads * WHOLE_BELOW {
+        if threads > 1 && total < threads.saturating_mul(WHOLE_BELOW) {
             return self.by_channels(scratch, executor);
         }
         // As many chunks for each thread, if there are not many.
-        let chunks = if chunks < 4 * threads { chunks.next_multiple_of(threads).min(total) } else { chunks };
+        let even = chunks < parts_wanted(threads);
+        let chunks = if even { chunks.checked_next_multiple_of(threads).unwrap_or(total).min(total) } else { chunks };
         for_each_part_with(executor, chunks, scratch, each, |i, scratch| {
-            let tiles = total * i / chunks..total * (i + 1) / chunks;
+            let tiles = cut(total, chunks, i);
             self.chunk(tiles.clone(), d.pieces(tiles.len()), scratch);
         });
     }
@@ -65,8 +66,8 @@ impl Run<'_> {
             for start in (0..total).step_by(longest) {
                 let tiles = start..(start + longest).min(total);
                 let pieces = d.pieces(tiles.len()).count();
-                let (first, end) = (pieces * part / parts, pieces * (part + 1) / parts);
-                self.chunk(tiles.clone(), d.pieces(tiles.len()).take(end).skip(first), scratch);
+                let some = cut(pieces, parts, part);
+                self.chunk(tiles.clone(), d.pieces(tiles.len()).take(some.end).skip(some.start), scratch);
             }
         });
     }

@@ -140,6 +140,7 @@ impl Transform<6, 8> for F6 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Variant;
     use super::*;
     use crate::isa::Scalar;
 
@@ -161,8 +162,9 @@ mod tests {
         (at, bt)
     }
 
-    /// `y[i] = sum of g[k] * d[i + k]` for every pair of unit vectors, and the amplification that a variant states.
-    fn check<T: Transform<M, P>, const M: usize, const P: usize>(stated: f64) {
+    /// `y[i] = sum of g[k] * d[i + k]` for every pair of unit vectors, and the amplification and range that a variant states.
+    fn check<T: Transform<M, P>, const M: usize, const P: usize>(variant: Variant) {
+        let stated = variant.amplification();
         let (at, bt) = matrices::<T, M, P>();
         for i in 0..M {
             for k in 0..3 {
@@ -177,13 +179,23 @@ mod tests {
         let sums = |i: usize, k: usize| (0..P).map(|p| at[i][p].abs() * T::G[p][k].abs() * rows[p]).sum::<f64>();
         let one = (0..M).flat_map(|i| (0..3).map(move |k| sums(i, k))).fold(0.0, f64::max);
         assert!(one * one <= stated && stated <= 1.01 * one * one, "F({M}): amplification {}", one * one);
+
+        // By how much inputs and weights grow, and their products before the output's transform.
+        let most = |rows: [f64; P]| rows.into_iter().fold(0.0, f64::max);
+        let squares = [most(rows), most(T::G.map(|row| row.iter().map(|v| v.abs()).sum()))].map(|v| v * v);
+        let before: [f64; P] = core::array::from_fn(|p| rows[p] * T::G[p].iter().fold(0.0, |m, v| v.abs().max(m)));
+        assert!(most(before) <= one, "F({M}): products of {} before the transform", most(before));
+        let range = variant.finite_range();
+        for (limit, growth) in [(range.input, squares[0]), (range.weight, squares[1])] {
+            let stated = f64::from(f32::MAX) / f64::from(limit);
+            assert!((growth..1.01 * growth).contains(&(stated + 1e-6)), "F({M}): growth {growth}, stated {stated}");
+        }
     }
 
     #[test]
     fn transforms_convolve_and_amplify_as_stated() {
-        use super::super::Variant;
-        check::<F2, 2, 4>(Variant::F2.amplification());
-        check::<F4, 4, 6>(Variant::F4.amplification());
-        check::<F6, 6, 8>(Variant::F6.amplification());
+        check::<F2, 2, 4>(Variant::F2);
+        check::<F4, 4, 6>(Variant::F4);
+        check::<F6, 6, 8>(Variant::F6);
     }
 }

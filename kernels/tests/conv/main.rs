@@ -1,6 +1,11 @@
 //! Direct and depthwise convolution against the naive oracle: every kernel row, every level, invented shapes.
 
 mod gradients;
+mod groups;
 mod invented;
+mod knobs;
+mod magnitudes;
+#[path = "../pages/mod.rs"]
+mod pages;
 mod rows;
 mod support;

@@ -1,6 +1,10 @@
-//! For tests: real threads, and executors that call too often or never; outputs between canaries; data, and errors of convolutions.
+//! For tests: real threads, and executors that call too often or never; buffers at protected pages; data, and errors of convolutions.
 #![allow(dead_code)] // not every test binary uses all of it
 
+#[path = "../pages/mod.rs"]
+pub mod pages;
+
+use pages::{Pages, Side};
 use swath_kernels::exec::Executor;
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
@@ -31,37 +35,44 @@ impl Executor for Odd {
     }
 }
 
-/// What surrounds an output; no kernel computes it.
+/// What stands in the gaps of an output; no kernel computes it.
 pub const CANARY: f32 = -123_456.78;
-const MARGIN: usize = 32;
 
-/// A slice between canaries.
-pub struct Guarded {
-    all: Vec<f32>,
-}
+/// A slice that ends at a protected page.
+pub struct Guarded(Pages);
 
 impl Guarded {
     pub fn new(inner: &[f32]) -> Self {
-        let mut all = vec![CANARY; inner.len() + 2 * MARGIN];
-        all[MARGIN..][..inner.len()].copy_from_slice(inner);
-        Self { all }
+        Self(Pages::copy(inner, Side::End))
     }
 
     pub fn nan(len: usize) -> Self {
-        Self::new(&vec![f32::NAN; len])
+        Self(Pages::nan(len, Side::End))
     }
 
     pub fn slice(&mut self) -> &mut [f32] {
-        let len = self.all.len() - MARGIN;
-        &mut self.all[MARGIN..len]
+        &mut self.0
     }
 
-    /// The slice, after a look at the canaries.
+    /// The slice, after a look at what lies beside it.
     pub fn check(self) -> Vec<f32> {
-        let (inner, end) = (self.all.len() - 2 * MARGIN, self.all.len() - MARGIN);
-        assert!(self.all[..MARGIN].iter().chain(&self.all[end..]).all(|&v| v == CANARY), "stray write");
-        self.all[MARGIN..][..inner].to_vec()
+        self.0.to_vec()
     }
+}
+
+/// A copy with a NaN or an infinity now and then, in every `n`th value at most.
+pub fn spoilt(x: &[f32], seed: u64, n: usize) -> Vec<f32> {
+    let bad = |i: u64| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][(i % 3) as usize];
+    let hash = |i: usize| (i as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    x.iter()
+        .enumerate()
+        .map(|(i, v)| if hash(i).is_multiple_of(n as u64) { bad(hash(i) / n as u64) } else { *v })
+        .collect()
+}
+
+/// Whether two results are the same number, or both are none.
+pub fn same(got: f32, want: f64) -> bool {
+    f64::from(got) == want || got.is_nan() && want.is_nan()
 }
 
 /// Small integers, the same for the same seed.
@@ -106,6 +117,7 @@ pub fn errors(shape: &ConvShape, got: &[f32], x: &[f32], w: &[f32], bound: impl 
     (worst, (off / all).sqrt())
 }
 
+/// Bits that compare, all NaNs being one: which of two NaNs a sum keeps is not promised.
 pub fn bits(v: &[f32]) -> Vec<u32> {
-    v.iter().map(|x| x.to_bits()).collect()
+    v.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }.to_bits()).collect()
 }
