@@ -5,6 +5,7 @@
 //! for a helper that has not begun. Where two threads want the same helpers, one gets them and the other works alone.
 
 use core::cell::{Cell, RefCell};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process;
@@ -19,6 +20,10 @@ use crate::error::{Error, Result};
 
 /// Most threads of a crew.
 const MOST: usize = 1024;
+
+/// Most sleepers that one thread wakes; those wake the others. Waking one takes 1.6 microseconds: with 63 helpers asleep the
+/// caller begins its own share after 16 microseconds, and after 106 if it wakes all.
+const FAN_OUT: usize = 4;
 
 /// Helpers, and with them the right to end them.
 #[derive(Debug)]
@@ -86,7 +91,7 @@ impl Drop for Crew {
     fn drop(&mut self) {
         // Not joined: the helpers end on their own, and a child process has none that could be waited for.
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.wake(self.shared.helpers.len());
+        self.shared.wake(0..self.shared.helpers.len(), usize::MAX);
     }
 }
 
@@ -142,7 +147,7 @@ impl Membership {
             // Awake by the time that the first job is there, if runs have jobs.
             if !spin.is_zero() && shared.called.swap(false, Ordering::Relaxed) {
                 shared.stay_awake(spin);
-                shared.wake(shared.helpers.len());
+                shared.call(shared.helpers.len());
             }
         }
         Self { before, joined }
@@ -187,6 +192,8 @@ struct Shared {
     runs: AtomicUsize,
     /// For how many nanoseconds a helper without work stays awake.
     spin: AtomicU64,
+    /// How many helpers were called last.
+    wanted: AtomicUsize,
     /// Whether a job was lent since the last run began.
     called: AtomicBool,
     stop: AtomicBool,
@@ -224,7 +231,7 @@ impl Shared {
             }
         };
         let here = || {
-            self.wake(helpers);
+            self.call(helpers);
             job();
         };
         if !self.slot.lend(helpers, &helped, here, |all_left| self.wait(spin, all_left)) {
@@ -243,12 +250,19 @@ impl Shared {
         }
     }
 
-    /// Wakes those of the first `helpers` helpers that sleep.
-    fn wake(&self, helpers: usize) {
-        for helper in &self.helpers[..helpers] {
-            if helper.asleep.load(Ordering::SeqCst) && helper.asleep.swap(false, Ordering::SeqCst) {
-                helper.thread.get().expect("set before the helper first sleeps").unpark();
-            }
+    /// Has the first `helpers` helpers awake: wakes some of those that sleep, which wake the others.
+    fn call(&self, helpers: usize) {
+        if self.wanted.load(Ordering::Relaxed) != helpers {
+            self.wanted.store(helpers, Ordering::Relaxed);
+        }
+        self.wake(0..helpers, FAN_OUT);
+    }
+
+    /// Wakes the first `most` of those helpers that sleep.
+    fn wake(&self, helpers: Range<usize>, most: usize) {
+        let sleeps = |h: &&Helper| h.asleep.load(Ordering::SeqCst) && h.asleep.swap(false, Ordering::SeqCst);
+        for helper in self.helpers[helpers].iter().filter(sleeps).take(most) {
+            helper.thread.get().expect("set before the helper first sleeps").unpark();
         }
     }
 
@@ -299,12 +313,17 @@ impl Shared {
         while asleep.load(Ordering::SeqCst) {
             thread::park();
         }
+        // Those behind this one alone: two that woke each other would never sleep. Nobody is left out, as whoever is woken last
+        // before a sleeper finds it among the next.
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        self.wake(number.min(wanted)..wanted, FAN_OUT);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::time::Instant;
 
     use super::*;
 
@@ -313,7 +332,7 @@ mod tests {
     #[test]
     fn threads_meet_in_a_job_asleep_or_awake() {
         for spin in SPINS {
-            for threads in [2, 3, 5] {
+            for threads in [2, 3, 5, 12] {
                 let (crew, calls) = (Crew::start(threads).unwrap(), AtomicUsize::new(0));
                 crew.run(spin, || {
                     let executor = Member::current().unwrap().executor(usize::MAX);
@@ -327,6 +346,24 @@ mod tests {
                 });
                 assert!(Member::current().is_none());
                 assert_eq!(calls.into_inner(), 20 * threads, "{threads} threads, {spin:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn helpers_that_were_woken_sleep_again() {
+        for spin in SPINS {
+            let crew = Crew::start(12).unwrap();
+            for _ in 0..3 {
+                crew.run(spin, || Member::current().unwrap().executor(12).spread(&|| ()));
+                let asleep = || crew.shared.helpers.iter().all(|h| h.asleep.load(Ordering::SeqCst));
+                // All of them at once, a thousand times in a row: none wakes another.
+                let (mut looks, start) = (0, Instant::now());
+                while looks < 1000 {
+                    assert!(start.elapsed() < Duration::from_secs(60), "some stay awake");
+                    looks = if asleep() { looks + 1 } else { 0 };
+                    thread::yield_now();
+                }
             }
         }
     }
