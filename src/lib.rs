@@ -36,7 +36,7 @@
 //! # Ok::<(), swath::Error>(())
 //! ```
 //!
-//! # Map, imports point upwards only
+//! # Map, imports point to the same floor or to lower ones
 //!
 //! | floor | module | what it holds |
 //! |---|---|---|

@@ -92,7 +92,7 @@ fn pooling() {
     assert_eq!(count, 19, "cases in the file");
 }
 
-/// PyTorch's functional of that name, with the parameters of `make_fixtures.py`.
+/// PyTorch's functional of that name, with the parameters of `tools/scripts/make_fixtures.py`.
 fn activation(kind: &str) -> Activation {
     match kind {
         "relu" => Activation::Relu,

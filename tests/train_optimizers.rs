@@ -9,7 +9,7 @@ use swath::Result;
 use swath::train::schedule::*;
 use swath::train::{Adam, AdamW, Adjust, Clip, Optimization, Optimizer, Rates, RmsProp, Sgd};
 
-/// The rule of a case of `make_fixtures_2.py`.
+/// The rule of a case of `tools/scripts/make_fixtures_2.py`.
 fn optimizer(case: &str) -> Result<Optimization> {
     match case {
         "sgd_damped" => new(Sgd::new(0.1).momentum(0.9).dampening(0.5).weight_decay(0.1)),
@@ -49,7 +49,7 @@ fn check_clipping(fixtures: &Fixtures, case: &str, params: &Value) {
     assert_close(case, &clipped(&b), &tensor("b_after"), 1e-6);
 }
 
-/// The schedule of a case of `make_fixtures_2.py`.
+/// The schedule of a case of `tools/scripts/make_fixtures_2.py`.
 fn schedule(case: &str) -> Box<dyn Schedule> {
     match case {
         "schedule_step" => Box::new(StepLr::new(3).gamma(0.5)),

@@ -4,12 +4,12 @@
 //! environment, starts no thread and allocates nothing: callers hand in slices and scratch. Most users want the
 //! crate `swath`, which plans, tunes and threads these kernels; framework authors may link this one directly.
 //!
-//! # Map, imports point to lower floors only
+//! # Map, imports point to the same floor or to lower ones
 //!
 //! | floor | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
-//! | 0 | [`layout`] | the channel block, packed weights, reorders between NCHW, NHWC and blocked |
+//! | 0 | [`layout`] | the channel block, reorders between NCHW, NHWC and blocked |
 //! | 0 | [`weights`] | weights as kernels read them while they pack: in PyTorch's order, or turned |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |

@@ -1,4 +1,4 @@
-//! Reads the fixtures: reference results from PyTorch, computed in float64 by `make_fixtures.py`.
+//! Reads the fixtures: reference results from PyTorch, computed in float64 by `tools/scripts/make_fixtures.py`.
 
 use std::path::PathBuf;
 

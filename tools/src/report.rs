@@ -36,7 +36,7 @@ Examples:
   swath report --from new.json --out new.html              the page again, without measuring
   swath report --from new.json --readme README.md          README's table of results
   swath report --json r.json --peer-command \\
-    'oneDNN=taskset -c {cores} ../shared/peers/onednn_conv.sh /opt/peers'
+    'oneDNN=taskset -c {cores} onednn_conv'
 
 Times are the smallest mean of seven rounds of about 0.6 GFLOP; all algorithms of a layer take turns round by round. With a
 peer's command, peer and swath take turns over each list, twice, and each layer's smallest times count on both sides.

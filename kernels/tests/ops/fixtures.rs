@@ -1,4 +1,4 @@
-//! Against PyTorch's results, forward and backward (see `make_fixtures.py` beside the fixtures).
+//! Against PyTorch's results, forward and backward (`tools/scripts/make_fixtures.py` and `make_fixtures_2.py`).
 
 use std::path::PathBuf;
 
