@@ -47,6 +47,7 @@
 //! | 5 | [`file`](mod@file) | files: read up to a limit, written whole or not at all |
 //! | 5 | [`machine`] | the CPU's identity and its caches |
 //! | 5 | [`par`] | threads: crews of our own, and the caller's rayon pool |
+//! | 5 | [`ops`] | operators on arrays of any element type |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
@@ -56,7 +57,7 @@
 //! | 9 | [`nn`] | PyTorch-shaped layers |
 //! | 5 | [`Random`], [`Rect`] | random numbers by key; boxes |
 //! | 9 | [`data`] | data sets, augmentation, batches |
-//! | 9 | `onnx`, `ops` | ONNX files; operators on arrays of any element type (feature `onnx`) |
+//! | 9 | `onnx` | ONNX files (feature `onnx`) |
 //! | 9 | [`train`] | optimizers, schedules, clipping, averages |
 //! | 9 | [`metrics`] | accuracy, confusion, IoU, average precision |
 //! | 10 | [`zoo`] | well-known networks as layer code |

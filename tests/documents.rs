@@ -148,3 +148,53 @@ fn kernels_read_no_environment_and_no_files() {
     });
     assert!(found.is_empty(), "{found:#?}");
 }
+
+/// Modules of a crate with their floors, as the map in the documentation of its `lib.rs` has them.
+fn floors(lib: &str) -> Vec<(String, usize)> {
+    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | "));
+    let mut found = Vec::new();
+    for (floor, rest) in rows.filter_map(|(floor, rest)| Some((floor.parse().ok()?, rest))) {
+        let names = rest.split(" |").next().unwrap().split('`').skip(1).step_by(2);
+        found.extend(names.map(|name| (name.trim_end_matches("()").to_string(), floor)));
+    }
+    found
+}
+
+/// Names behind `crate::` in a line of code.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    code(line).split("crate::").skip(1).flat_map(|rest| {
+        let end = |c: char| !c.is_alphanumeric() && c != '_';
+        let list = rest.strip_prefix('{').map(|list| list.split(", ").collect()).unwrap_or_else(|| vec![rest]);
+        list.into_iter().map(move |name| name.split(end).next().unwrap())
+    })
+}
+
+#[test]
+fn imports_point_to_the_same_floor_or_to_lower_ones() {
+    assert!(imports("use crate::{isa::Level, tile};").eq(["isa", "tile"]));
+    assert!(imports("use crate::par; // crate::nn").eq(["par"]));
+    for (folder, known) in [("src", 20), ("kernels/src", 25)] {
+        let folder = root().join(folder);
+        if !folder.is_dir() {
+            continue; // the published package
+        }
+        let floors = floors(&read(&folder.join("lib.rs")));
+        assert!(floors.len() >= known, "{floors:?}");
+        let floor = |module: &str| floors.iter().find(|(name, _)| name == module).map(|&(_, floor)| floor);
+        let mut found = Vec::new();
+        for path in files(&folder, &[".rs"]) {
+            let inside = path.strip_prefix(&folder).unwrap();
+            let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+            // The list of all kernel tables is of the floor that its macros are needed on.
+            let Some(own) = floor(module).filter(|_| module != "registry") else { continue };
+            let text = read(&path);
+            let text = text.split("#[cfg(test)]").next().unwrap();
+            for name in text.lines().flat_map(imports).filter(|&name| (module, name) != ("isa", "registry")) {
+                if floor(name).is_some_and(|other| other > own) {
+                    found.push(format!("{}: `{module}` of floor {own} imports `{name}`", path.display()));
+                }
+            }
+        }
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}

@@ -36,8 +36,8 @@
 //! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
 //! | 4 | [`winograd`] | 3x3 convolution of stride 1 with fewer multiplications: F(2x2), F(4x4), F(6x6) |
 //! | 4 | [`bf16x6`](mod@bf16x6) | convolution on matrix units |
-//! | 5 | [`backward_data`] | the gradient at a convolution's input, and transposed convolution |
-//! | 5 | [`backward_weights`] | the gradients at a convolution's weights and bias |
+//! | 4 | [`backward_data`] | the gradient at a convolution's input, and transposed convolution |
+//! | 4 | [`backward_weights`] | the gradients at a convolution's weights and bias |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
