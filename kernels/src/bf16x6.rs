@@ -120,7 +120,7 @@ pub struct Bf16x6 {
     ys: Strides,
     input: Layout,
     output: Layout,
-    /// What of an image goes through together at most, in [units](Bf16x6::units).
+    /// The largest part of an image that is split at once, in [units](Bf16x6::units).
     most: usize,
 }
 

@@ -20,6 +20,8 @@
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
 //! | `PixelSum` | 1 | run time | weight gradients: `i` are output channels of the gradient, `k` pixels, and `w` is the input |
 //!
+//! `docs/kernels.md` of the repository teaches this with pictures, and follows one convolution from its shape to its stores.
+//!
 //! Register budget: `MR * NV` accumulators, `NV` weights, one broadcast; rows below stay within it on every level, and
 //! `.ci/disassembly` proves that no tile loop touches the stack. Any tile with two or more weight vectors and eight or
 //! more accumulators reaches the FMA peak (AVX-512: 97-100 % measured), so tiles are chosen for edge waste: the sizes
@@ -75,7 +77,7 @@ pub struct TileArgs {
     pub tail: usize,
     /// Pixel stride of the input, for [`Access::Strided`]; step of the reduction's elements, for [`Access::PixelSum`].
     pub px: usize,
-    /// How far beyond a tap's first inputs those lie that it brings to L1 meanwhile; 0: none. Not for the stem's accesses.
+    /// Distance from a tap's inputs to those that it prefetches into L1; 0: none. Stems do not use it.
     pub ahead: usize,
     /// From one output-channel block's weights to the next one's; step of the reduction's elements in `w`, for [`Access::PixelSum`].
     pub w_block: usize,
@@ -87,14 +89,14 @@ pub struct TileArgs {
     pub edge: Edge,
     /// Where the sums go.
     pub out: Output,
-    /// Tiles that follow each other.
+    /// The equal tiles that one call computes.
     pub sweep: Sweep,
-    /// Weights that other tiles need soon.
+    /// Weights of the next block, to be prefetched into L2.
     pub soon: Soon,
 }
 
-/// Weights that later tiles read, which come to L2 meanwhile: a pass over 48 pixels fetches as many as it uses. So they come
-/// from memory about as fast as from L3, while this tile reads its own from L2.
+/// Weights of the next block. While a tile computes, it prefetches them into L2, [`step`](Soon::step) floats with each tap, so that
+/// a pass over 48 pixels fetches as many weights as it uses. Weights from memory then cost about what weights from L3 do.
 #[derive(Clone, Copy, Debug)]
 pub struct Soon {
     /// The first line.
@@ -185,9 +187,17 @@ pub const fn overhang(level: Level, stride: usize, mr: usize) -> usize {
 /// Pixels of a tile from which on its loops are worth the code.
 const LONG: usize = 4;
 
-/// The iterations of the innermost loop that the pixels at both ends of a tile take part in; as many pixels as [`overhang`] says.
-/// The further inside a pixel, the more of them. Where an end has more than one pixel that lacks an iteration, all at the other end
-/// take part in it.
+/// Which taps of a row the outermost pixels of an edge tile compute; [`overhang`] says how many pixels at each end.
+///
+/// ```text
+///          pixel:  0   1   2  ...  8   9
+/// kx = 0           .   x   x  ...  x   x      starts[0] = 1: the first pixel computes taps 1..
+/// kx = 1           x   x   x  ...  x   x
+/// kx = 2           x   x   x  ...  x   .      ends[0] = 2: the last pixel computes taps ..2
+/// ```
+///
+/// Pixel `i` from the left computes taps `starts[i]..`, pixel `i` from the right taps `..ends[i]`, inner pixels all. The further inside a
+/// pixel, the more taps it computes. If more than one pixel of one end lacks a tap, no pixel of the other end lacks it.
 #[derive(Clone, Copy, Debug)]
 pub struct Edge {
     /// The first iteration of the first pixels.

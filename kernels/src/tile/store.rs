@@ -113,7 +113,7 @@ impl Output {
         }
     }
 
-    /// The same, `y` floats further on.
+    /// This output, moved on by `y` floats.
     #[inline(always)]
     fn moved(&self, y: usize) -> Self {
         let mut out = *self;

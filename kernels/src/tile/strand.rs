@@ -23,7 +23,7 @@ pub(crate) struct Strand {
     clamps: bool,
     /// Whether the sums are stored from registers, by [`Output::is_simple`].
     simple: bool,
-    /// The whole, for what is not simple; the vector's first channel in it, and place.
+    /// The output that this is a block of, by whose buffer sums go that are not simple; and the block's first channel and place in it.
     out: *const Output,
     channel: usize,
     at: usize,
