@@ -236,6 +236,139 @@ fn upsampling_and_transposed_convolution_are_those_of_pytorch() {
     }
 }
 
+/// A convolution that is the identity, and a module behind it.
+fn identity_before(channels: usize, module: impl Module + 'static) -> Model {
+    let conv = Conv2d::new(channels, channels, 1).bias(false).named("conv");
+    let mut model = Sequential::new((conv, module)).build(0).unwrap();
+    model.set_parameter("conv.weight", &identity(channels)).unwrap();
+    model
+}
+
+/// Weights `[channels, channels, 1, 1]` that change nothing.
+fn identity(channels: usize) -> Tensor {
+    let mut identity = Tensor::zeros([channels, channels, 1, 1]).unwrap();
+    (0..channels).for_each(|c| identity.as_mut_slice()[c * channels + c] = 1.0);
+    identity
+}
+
+fn names_of_state(model: &Model) -> Vec<&str> {
+    model.state().map(|(name, _)| name).collect()
+}
+
+/// Blocked activations reach pools and activations that no convolution takes along, with channels that do not fill a
+/// block: the identity convolution before them must not show.
+#[test]
+fn layers_give_the_same_behind_a_convolution() {
+    for channels in [1, 5, 16, 37] {
+        let x: Vec<f32> = (0..2 * channels * 7 * 6).map(|i| (i as f32 * 0.7).sin() * 4.0).collect();
+        let x = Tensor::new([2, channels, 7, 6], &x).unwrap();
+        let layers: Vec<fn() -> Box<dyn Module>> = vec![
+            || Sigmoid.boxed(),
+            || Softplus::default().boxed(),
+            || Hardtanh::new(0.5, 2.0).boxed(),
+            || Sequential::new((Hardsigmoid, MaxPool2d::new(3).stride(2).padding(1))).boxed(),
+            || MaxPool2d::new([3, 2]).stride([1, 2]).dilation([2, 1]).ceil_mode(true).boxed(),
+            || AvgPool2d::new(3).stride(2).padding(1).ceil_mode(true).boxed(),
+            || AvgPool2d::new(3).stride(2).padding(1).count_include_pad(false).boxed(),
+            || AvgPool2d::new(2).divisor_override(3).boxed(),
+            || AdaptiveAvgPool2d::new([3, 5]).boxed(),
+            || Sequential::new((AdaptiveAvgPool2d::new(1), Flatten)).boxed(),
+            || Flatten.boxed(),
+            || Softmax::new(1).boxed(),
+            || Sequential::new((Softmax::new(-3), ReLU)).boxed(),
+            || Identity.boxed(),
+            || Upsample::new([2, 1]).boxed(),
+            || Crop::new([1, 2, 0, 1]).boxed(),
+            || CenterCrop::new([2, 5]).boxed(),
+            || Dropout::new(0.0).boxed(),
+            || Sequential::new((Upsample::new(2), Dropout::default(), CenterCrop::new(3), SiLU)).boxed(),
+        ];
+        for (i, layer) in layers.iter().enumerate() {
+            let alone = layer().build(0).unwrap().compile(x.dims()).unwrap().run(&x).unwrap().clone();
+            let behind = identity_before(channels, layer()).compile(x.dims()).unwrap().run(&x).unwrap().clone();
+            assert_eq!(alone, behind, "layer {i} with {channels} channels");
+        }
+    }
+}
+
+#[test]
+fn parameters_have_the_names_of_pytorch() {
+    let model = Sequential::new((
+        Conv2d::new(3, 8, 3),
+        ReLU,
+        Sequential::new((Conv2d::new(8, 8, [1, 3]).groups(4).bias(false), Linear::new(4, 2).named("head"))),
+        Conv2d::new(8, 8, 1).named("last"),
+    ));
+    let model = model.build(0).unwrap();
+    assert_eq!(
+        names(&model),
+        [
+            "0.weight [8, 3, 3, 3]",
+            "0.bias [8]",
+            "2.0.weight [8, 2, 1, 3]",
+            "2.head.weight [2, 4]",
+            "2.head.bias [2]",
+            "last.weight [8, 8, 1, 1]",
+            "last.bias [8]"
+        ]
+    );
+    assert_eq!(model.parameter_count(), 8 * 27 + 8 + 48 + 8 + 2 + 64 + 8);
+    let e = model.parameter("2.head.wieght").unwrap_err().to_string();
+    assert!(e.starts_with("the model has no tensor `2.head.wieght`; it has: `0.weight`, `0.bias`"), "{e}");
+}
+
+#[test]
+fn one_layer_called_twice_shares_and_two_under_one_name_are_refused() {
+    let conv = Conv2d::new(4, 4, 1).named("conv");
+    let shared = (|x: &Value| conv.call(&conv.call(x)?)).build(0).unwrap();
+    assert_eq!(names(&shared), ["conv.weight [4, 4, 1, 1]", "conv.bias [4]"]);
+    let (a, b) = (Conv2d::new(4, 4, 1), Conv2d::new(4, 4, 1));
+    let e = (|x: &Value| b.call(&a.call(x)?)).build(0).unwrap_err();
+    assert!(matches!(&e, Error::DuplicateParameter { name } if name == "weight"), "{e}");
+    let copy = conv.clone();
+    assert!((|x: &Value| copy.call(&conv.call(x)?)).build(0).is_err(), "a clone is another layer");
+}
+
+#[test]
+fn initial_values_are_uniform_and_depend_on_the_seed_alone() {
+    let model = |seed| Sequential::new((Conv2d::new(64, 64, 3), Linear::new(500, 300))).build(seed).unwrap();
+    let m = model(1);
+    let values = |m: &Model| -> Vec<Vec<f32>> { m.parameters().map(|(_, t)| t.as_slice().to_vec()).collect() };
+    assert_eq!(values(&m), values(&model(1)));
+    for ((name, a), (_, b)) in m.parameters().zip(model(2).parameters()) {
+        assert_ne!(a, b, "{name}");
+    }
+    for (name, fan_in) in [("0.weight", 576.0f64), ("0.bias", 576.0), ("1.weight", 500.0), ("1.bias", 500.0)] {
+        let bound = 1.0 / fan_in.sqrt();
+        let v: Vec<f64> = m.parameter(name).unwrap().as_slice().iter().map(|&v| f64::from(v) / bound).collect();
+        let n = v.len() as f64;
+        let (mean, square) = (v.iter().sum::<f64>() / n, v.iter().map(|v| v * v).sum::<f64>() / n);
+        assert!(v.iter().all(|v| v.abs() <= 1.0 + 1e-6), "{name}");
+        // Of a uniform variable in +-1 the mean is 0 +- sqrt(1/3n), that of the square 1/3 +- sqrt(4/45n).
+        assert!(mean.abs() < 4.0 * (1.0 / 3.0 / n).sqrt(), "{name} has mean {mean}");
+        assert!((square - 1.0 / 3.0).abs() < 4.0 * (4.0 / 45.0 / n).sqrt(), "{name} has mean square {square}");
+    }
+    // A seed means the same values for ever.
+    let first = Linear::new(4, 1).build(42).unwrap();
+    let bits: Vec<u32> = first.parameter("weight").unwrap().as_slice().iter().map(|v| v.to_bits()).collect();
+    assert_eq!(bits, INITIAL_BITS);
+}
+
+const INITIAL_BITS: [u32; 4] = [3165507776, 1046154484, 3204150298, 3192381188];
+
+#[test]
+fn same_pads_as_pytorch_does() {
+    for (kernel, dilation) in [([3, 3], 1), ([4, 2], 1), ([3, 4], 2), ([1, 5], 3)] {
+        let conv = Conv2d::new(2, 3, kernel).padding(Conv2dPadding::Same).dilation(dilation).build(0).unwrap();
+        assert_eq!(conv.output_dims([1, 2, 17, 18]).unwrap(), [1, 3, 17, 18], "{kernel:?} {dilation}");
+    }
+    // The odd pixel is at the right: a kernel of two taps that sees (x[i], x[i + 1]).
+    let mut conv = Conv2d::new(1, 1, [1, 2]).padding(Conv2dPadding::Same).bias(false).build(0).unwrap();
+    conv.set_parameter("weight", &Tensor::new([1, 1, 1, 2], &[1.0, 10.0]).unwrap()).unwrap();
+    let mut session = conv.compile([1, 1, 1, 3]).unwrap();
+    assert_eq!(session.run(&[1.0, 2.0, 3.0]).unwrap().as_slice(), [21.0, 32.0, 3.0]);
+}
+
 #[test]
 fn contradictions_are_errors_with_both_numbers() {
     let text = |m: Box<dyn Module>| m.build(0).unwrap_err().to_string();
