@@ -42,7 +42,8 @@ const ITERATIONS: u64 = 1 << 12;
 
 fn rows(level: Level) -> Vec<Row> {
     let mut rows = probes(level);
-    rows.extend(tile::rows(level).iter().map(tile_row));
+    // Those of weight gradients are timed with whole layers: `swath bench-conv --dir bwd`.
+    rows.extend(tile::rows(level).iter().filter(|r| r.access != Access::PixelSum).map(tile_row));
     rows.extend(depthwise::rows(level).iter().map(lane_row));
     rows.extend(winograd::rows(level).iter().map(product_row));
     rows.extend(winograd::transforms(level).iter().map(transform_row));
@@ -85,6 +86,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
         Access::Plain2 => (2, 1),
         Access::Plain4 => (4, 1),
         Access::Packed => (1, row.mr),
+        Access::PixelSum => unreachable!("left out above"),
     };
     let packed = row.access == Access::Packed;
     let block = row.mr * px + BLOCK * step;

@@ -252,7 +252,10 @@ impl Session {
     }
 
     /// Words of four bytes that output `i` of the last run lies in, whatever its elements.
-    pub(crate) fn words(&self, i: usize) -> &[f32] {
+    ///
+    /// # Panics
+    /// If there is no such output.
+    pub fn words(&self, i: usize) -> &[f32] {
         match &self.outputs[i] {
             Some(tensor) => tensor.as_slice(),
             None => &self.runner.outputs[i],

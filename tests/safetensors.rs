@@ -145,6 +145,7 @@ fn one(dtype: &str, shape: &[usize], data: &[u8]) -> WeightsFile {
     WeightsFile::from_bytes(bytes).unwrap()
 }
 
+#[allow(clippy::excessive_precision)] // the values of the bits, exactly
 #[test]
 fn halves_and_doubles_are_read_as_floats() {
     let read = |dtype: &str, data: &[u8], n: usize| one(dtype, &[n], data).tensor("x").unwrap().as_slice().to_vec();

@@ -14,6 +14,7 @@ use super::{Accuracy, Kernel, Request, Work, predict};
 
 /// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a plan holds one
 pub enum DataKernel {
     /// A convolution of the gradient at the output with turned weights.
     Turned {

@@ -52,6 +52,7 @@ pub fn numbers<const N: usize>(params: &Value, key: &str) -> [usize; N] {
 }
 
 /// Asserts `abs(y - want) <= tolerance * (1 + abs(want))` for all elements.
+#[allow(dead_code)] // not every test compares so
 pub fn assert_close(what: &str, y: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(y.len(), want.len(), "{what}");
     for (i, (y, want)) in y.iter().zip(want).enumerate() {

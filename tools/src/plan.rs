@@ -149,6 +149,7 @@ pub struct Conv {
 }
 
 /// The plan, and packed weights or the gradient at them.
+#[allow(clippy::large_enum_variant)] // one a convolution
 enum Plan {
     Forward(ConvPlan, Vec<PackedWeights>),
     Data(ConvBackwardData, Vec<PackedWeights>),

@@ -6,9 +6,12 @@ pub mod problems;
 pub mod safetensors;
 pub mod tuning;
 
+/// What takes the bytes of an input.
+type Target = fn(&[u8]);
+
 /// Each target's name, which is its corpus's too, and what it does with bytes.
 #[allow(dead_code, reason = "for whoever replays")]
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("idx", idx::run),
     ("plan", plan::run),
     ("problems", problems::run),

@@ -173,7 +173,7 @@ impl DepthwiseWeights {
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let fits = |r: &&LaneRow| s.kw == r.taps[1] && s.kh % r.taps[0] == 0 || r.taps == [1, 1];
+        let fits = |r: &&LaneRow| s.kw == r.taps[1] && s.kh.is_multiple_of(r.taps[0]) || r.taps == [1, 1];
         let row = lane_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
         let segments = Segments::new(&s, LONGEST);
         let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());

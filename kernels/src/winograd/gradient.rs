@@ -496,8 +496,8 @@ impl Run<'_> {
             // a block of rows at every point.
             unsafe { outer(&args) };
         }
-        // SAFETY: the pair's sums lie in scratch, and belong to this part alone.
         let sums = if d.chunks > 1 {
+            // SAFETY: the pair's sums lie in scratch, and belong to this part alone.
             unsafe { core::slice::from_raw_parts_mut(self.sums.at(pair * PAIR_OF_NINE), PAIR_OF_NINE) }
         } else {
             own
