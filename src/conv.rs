@@ -4,7 +4,7 @@
 //! [`ConvBackwardWeights`] the gradients at its weights and bias. The same shape and options do for all three.
 //!
 //! Plan once, run often. A plan picks an algorithm from [`ALGOS`](crate::algo::ALGOS): the one that the
-//! caller asks for, else the one that a tuning table measured as the fastest ([`tune`]), else the one that the cost
+//! caller asks for, else the one that a tuning table measured as the fastest ([`tune`](crate::tune)), else the one that the cost
 //! model predicts to be fastest. It never times anything.
 //!
 //! ```

@@ -3,7 +3,7 @@
 //! A matrix unit multiplies bf16 so fast that six such products take less time than one of f32: on Granite Rapids 513 GFLOP/s of f32's
 //! work if operands are zeros and 390 if they are not, where its vector units reach 185. XLA calls the scheme `BF16_BF16_F32_X6`; it
 //! is the one of Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations"
-//! (2019). [`isa::matrix`] holds the unit and the parts.
+//! (2019). [`isa::matrix`](crate::isa::matrix) holds the unit and the parts.
 //!
 //! ```text
 //! a chunk: some rows of one image's output, or some pixels where the kernel is 1x1; all or some output channels

@@ -1,6 +1,6 @@
 //! One list for each kind of thing about kernels: which levels are compiled in, the outermost edges, and all tables.
 //!
-//! A kernel is a row of its family's table; a table has a list of rows for each level ([`by_level!`]). [`FAMILIES`] is the list of
+//! A kernel is a row of its family's table; a table has a list of rows for each level (`by_level!`). [`FAMILIES`] is the list of
 //! tables: checksums of tuning files, `swath info`, benches and tests go through it. Adding a family is one line here.
 
 use crate::isa::Level;

@@ -82,7 +82,7 @@ impl ConvBackwardData {
     /// Packs the convolution's weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
     ///
     /// # Errors
-    /// For a wrong length, and [`Error::Memory`].
+    /// For a wrong length, and [`Error::Memory`](crate::Error::Memory).
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
         let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len())?;
         self.repack(w, &mut packed)?;
