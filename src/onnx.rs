@@ -19,16 +19,27 @@
 //! | `external` | constants in files beside the model |
 //! | `scope` | the order in which nodes can run |
 //! | `interpret` | a model run node by node, as it is written |
+//! | `fold` | a model at fixed shapes, without what can be computed before it runs |
+//! | `simplify` | patterns of exporters as the operators that they mean |
+//! | `lower` | a folded model as a graph |
+//! | `nodes` | graph operators that only imported models need |
+//! | `session` | [`Network`], [`NetworkSession`] |
 
 mod error;
 mod external;
+mod fold;
 mod interpret;
+mod lower;
+mod nodes;
 mod proto;
 mod scope;
+mod session;
+mod simplify;
 mod wire;
 
 pub use error::OnnxError;
 pub use external::External;
+pub use session::{Network, NetworkSession};
 pub use interpret::Interpreter;
 pub use proto::{
     AttributeProto, AttributeValue, Dimension, ExternalPlace, GraphProto, ModelProto, NodeProto, TensorProto,

@@ -45,6 +45,10 @@ pub use array::{Array, Data, Element, ElementType};
 pub use call::{Attribute, Attributes, Call, OpError, OpResult};
 pub use infer::{Fact, Inference, Known};
 pub use unary::cast;
+pub(crate) use conv::transposed_axes;
+pub(crate) use resize::resize_sums;
+pub(crate) use view::View;
+pub(crate) use window::{Axis, pool_axes, window_axes};
 
 /// An operator: its name and what it computes.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use swath::onnx::{External, Interpreter, ModelProto, TensorProto, ValueType};
-use swath::ops::{Array, Data, ElementType};
+use swath::onnx::{External, Interpreter, ModelProto, Network, TensorProto, ValueType};
+use swath::ops::{Array, Data, ElementType, cast};
 
 /// Operators that are out of scope, by the reason.
 const OUT_OF_SCOPE: &[(&str, &[&str])] = &[
@@ -69,7 +69,8 @@ const TESTS_OUT_OF_SCOPE: &[(&str, &str)] = &[
 
 #[derive(Debug)]
 enum Outcome {
-    Passed,
+    /// And whether it also passed compiled; if not, why it is not compiled.
+    Passed(Option<String>),
     Skipped(String),
     Failed(String),
 }
@@ -89,13 +90,17 @@ fn numbered(folder: &Path, name: &str) -> Vec<PathBuf> {
     (0..).map(|i| folder.join(format!("{name}_{i}.pb"))).take_while(|p| p.exists()).collect()
 }
 
-fn close(actual: f64, expected: f64, relative: f64) -> bool {
+fn close(actual: f64, expected: f64, relative: f64, absolute: f64) -> bool {
     actual == expected
         || (actual.is_nan() && expected.is_nan())
-        || (actual - expected).abs() <= 1e-7 + relative * expected.abs()
+        || (actual - expected).abs() <= absolute + relative * expected.abs()
 }
 
 fn compare(actual: &Array, expected: &Array, relative: f64) -> Result<(), String> {
+    compare_within(actual, expected, relative, 1e-7)
+}
+
+fn compare_within(actual: &Array, expected: &Array, relative: f64, absolute: f64) -> Result<(), String> {
     if actual.dims() != expected.dims() || actual.element() != expected.element() {
         let (a, e) = (actual, expected);
         return Err(format!("{:?} {} instead of {:?} {}", a.dims(), a.element(), e.dims(), e.element()));
@@ -116,7 +121,7 @@ fn compare(actual: &Array, expected: &Array, relative: f64) -> Result<(), String
         _ => relative,
     };
     match (floats(actual), floats(expected)) {
-        (Some(a), Some(e)) => match (0..a.len()).find(|&i| !close(a[i], e[i], relative)) {
+        (Some(a), Some(e)) => match (0..a.len()).find(|&i| !close(a[i], e[i], relative, absolute)) {
             None => Ok(()),
             Some(i) => Err(format!("element {i} of {:?} is {} instead of {}", actual.dims(), a[i], e[i])),
         },
@@ -162,6 +167,7 @@ fn run(folder: &Path) -> Outcome {
     };
     let graph = &interpreter.model().graph;
     let mut sets = 0;
+    let mut not_compiled = None;
     for set in (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|p| p.exists()) {
         sets += 1;
         let mut inputs = Vec::new();
@@ -171,6 +177,7 @@ fn run(folder: &Path) -> Outcome {
                 Err(outcome) => return outcome,
             }
         }
+        let given = inputs.clone();
         let outputs = match interpreter.run(inputs) {
             Ok(outputs) => outputs,
             Err(e) => return Outcome::Failed(e.to_string()),
@@ -184,8 +191,37 @@ fn run(folder: &Path) -> Outcome {
                 return Outcome::Failed(format!("output `{name}`: {e}"));
             }
         }
+        match compiled(&bytes, &given, &outputs) {
+            Ok(None) => {}
+            Ok(reason) => not_compiled = reason,
+            Err(e) => return Outcome::Failed(format!("compiled: {e}")),
+        }
     }
-    if sets == 0 { Outcome::Failed("there is no test data".into()) } else { Outcome::Passed }
+    if sets == 0 { Outcome::Failed("there is no test data".into()) } else { Outcome::Passed(not_compiled) }
+}
+
+/// Compiles the model for its inputs, and compares with what the interpreter made of them. `Some` is a reason why it is not
+/// compiled.
+fn compiled(bytes: &[u8], inputs: &[(&str, Array)], outputs: &[(&str, Array)]) -> Result<Option<String>, String> {
+    let network = Network::from_bytes(bytes).map_err(|e| e.to_string())?;
+    let dims: Vec<(&str, &[usize])> = inputs.iter().map(|(name, array)| (*name, array.dims())).collect();
+    let mut session = match network.compile(&dims, &Default::default()) {
+        Ok(session) => session,
+        Err(e)
+            if ["only known when it runs", "text, which is not compiled"].iter().any(|s| e.to_string().contains(s)) =>
+        {
+            return Ok(Some(e.to_string()));
+        }
+        Err(e) => return Err(e.to_string()),
+    };
+    let arrays: Vec<Array> = inputs.iter().map(|(_, array)| array.clone()).collect();
+    let results = session.run(&arrays).map_err(|e| e.to_string())?;
+    for ((name, expected), actual) in outputs.iter().zip(&results) {
+        // Half floats are computed as floats.
+        let actual = cast(actual, expected.element()).map_err(|e| e.to_string())?;
+        compare_within(&actual, expected, 1e-3, 1e-5).map_err(|e| format!("output `{name}`: {e}"))?;
+    }
+    Ok(None)
 }
 
 /// Runs all tests of a kind; at least `least` must pass, and none may fail.
@@ -200,12 +236,16 @@ fn kind(kind: &str, least: usize) {
         .filter(|p| p.join("model.onnx").exists())
         .collect();
     tests.sort();
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed, mut interpreted) = (0, Vec::new(), Vec::new());
     let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for test in &tests {
         let name = test.file_name().unwrap().to_string_lossy().into_owned();
         match run(test) {
-            Outcome::Passed => passed += 1,
+            Outcome::Passed(None) => passed += 1,
+            Outcome::Passed(Some(reason)) => {
+                passed += 1;
+                interpreted.push(format!("{name}: {reason}"));
+            }
             Outcome::Skipped(reason) => skipped.entry(reason).or_default().push(name),
             Outcome::Failed(why) => failed.push(format!("{name}: {why}")),
         }
@@ -213,9 +253,15 @@ fn kind(kind: &str, least: usize) {
     for (reason, names) in &skipped {
         println!("out of scope ({reason}): {}", names.join(" "));
     }
+    interpreted.iter().for_each(|i| println!("not compiled {i}"));
     failed.iter().for_each(|f| println!("FAILED {f}"));
     let out: usize = skipped.values().map(Vec::len).sum();
-    println!("{kind}: {passed} of {} passed, {out} are out of scope, {} failed", tests.len(), failed.len());
+    println!(
+        "{kind}: {passed} of {} passed, all but {} of them also compiled, {out} are out of scope, {} failed",
+        tests.len(),
+        interpreted.len(),
+        failed.len()
+    );
     assert!(failed.is_empty(), "{} tests failed", failed.len());
     assert!(passed >= least, "{passed} tests passed, but {least} should");
 }

@@ -3,7 +3,7 @@
 use super::call::{OpResult, checked_count, dims as checked_dims, refuse};
 use super::doubles::{doubles, rounded};
 use super::view::contiguous;
-use super::window::{Axis, auto_pad, pads, per_axis, places, spatial, unpadded, windows};
+use super::window::{Axis, auto_pad, pads, per_axis, places, spatial, spatial_of, unpadded, windows};
 use super::{Array, Call, Operator};
 
 /// The operators of this file.
@@ -153,9 +153,10 @@ fn fused(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
 }
 
-fn transposed(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (x, w) = (call.input(0)?, call.input(1)?);
-    let mut axes = unpadded(call, spatial(x)?, &kernel(call, w)?)?;
+/// The windows of a transposed convolution of an input `[n, c, ..]` by weights `[c, m / groups, ..]`.
+pub(crate) fn transposed_axes(call: &Call<'_>, input: &[usize], weights: &[usize]) -> OpResult<Vec<Axis>> {
+    let kernel = weights.get(2..).unwrap_or_default();
+    let mut axes = unpadded(call, spatial_of(input)?, kernel)?;
     let rank = axes.len();
     let (auto, fixed) = (auto_pad(call)?, pads(call, rank)?);
     let more = checked_dims(&per_axis(call, "output_padding", rank, 0)?)?;
@@ -185,6 +186,13 @@ fn transposed(call: &Call<'_>) -> OpResult<Vec<Array>> {
             (None, None) => refuse!("padding of {:?} leaves nothing of {full} elements", axis.pads),
         };
     }
+    Ok(axes)
+}
+
+fn transposed(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    kernel(call, w)?;
+    let axes = transposed_axes(call, x.dims(), w.dims())?;
     let groups = groups(call)?;
     let (n, c, each_m) = (x.dims()[0], x.dims()[1], w.dims().get(1).copied().unwrap_or(0));
     if w.rank() != x.rank() || w.dims()[0] != c || !c.is_multiple_of(groups) {

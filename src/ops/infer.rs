@@ -1,17 +1,46 @@
 //! What an operator's outputs will be, known from the dimensions and types of its inputs alone.
 
+use std::fmt;
+
 use super::call::{OpResult, dims as checked_dims, refuse};
 use super::view::broadcast_dims;
 use super::window::{spatial_of, windows};
 use super::{Array, Attributes, Call, Data, ElementType, Operator};
 
-/// Dimensions and the type of the elements.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Extents and element type of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// The dimensions.
+    /// Extents, outermost first; `[n, c, h, w]` for images whatever their layout.
     pub dims: Vec<usize>,
-    /// The type of the elements.
+    /// Type of the elements.
     pub element: ElementType,
+}
+
+impl Fact {
+    /// Floats of these extents.
+    pub fn f32(dims: impl Into<Vec<usize>>) -> Self {
+        Self { dims: dims.into(), element: ElementType::F32 }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.dims)?;
+        match self.element {
+            ElementType::F32 => Ok(()),
+            other => write!(f, " {other}"),
+        }
+    }
 }
 
 /// An input: a constant, or something of which only the form is known.
@@ -214,6 +243,7 @@ impl Inference<'_> {
             "IsNaN" | "IsInf" => Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: ElementType::Bool }]),
             "CastLike" => Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: self.input(1)?.element() }]),
             "Conv" | "com.microsoft.FusedConv" | "DeformConv" | "ConvInteger" => self.conv(1, self.conv_element()?),
+            "ConvTranspose" => self.conv_transpose(),
             "QLinearConv" => self.conv(3, self.input(7)?.element()),
             "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => {
                 let dims = self.input(0)?.dims();
@@ -261,6 +291,14 @@ impl Inference<'_> {
         let axes = windows(&self.call(&[]), spatial_of(x)?, w.get(2..).unwrap_or_default(), false)?;
         let dims = [x[0], w[0]].into_iter().chain(axes.iter().map(|a| a.output)).collect();
         Ok(vec![Fact { dims, element }])
+    }
+
+    fn conv_transpose(&self) -> OpResult<Vec<Fact>> {
+        let (x, w, call) = (self.input(0)?, self.input(1)?.dims(), self.call(&[]));
+        let axes = super::conv::transposed_axes(&call, x.dims(), w)?;
+        let m = w.get(1).copied().unwrap_or(0).saturating_mul(usize::try_from(call.int("group", 1)?).unwrap_or(0));
+        let dims = [x.dims()[0], m].into_iter().chain(axes.iter().map(|a| a.output)).collect();
+        Ok(vec![Fact { dims, element: x.element() }])
     }
 
     fn pool(&self) -> OpResult<Vec<Fact>> {

@@ -64,6 +64,11 @@ struct Method {
 type Sum = Option<Vec<(usize, f64)>>;
 
 impl Method {
+    /// Whether anything happens along an axis.
+    fn changes(&self, along: &Along) -> bool {
+        along.output != along.input || along.scale != 1.0 || self.coordinates == Coordinates::CropAndResize
+    }
+
     fn coordinate(&self, along: &Along, o: usize) -> f64 {
         let (o, input, output) = (o as f64, along.input as f64, along.output as f64);
         let half = (o + 0.5) / along.scale - 0.5;
@@ -210,7 +215,35 @@ fn extents(call: &Call<'_>, x: &Array, named: &[usize], scales: &[f64], sizes: &
     Ok(input.iter().map(|i| ((scale * i + 0.5).floor() as usize, scale)).collect())
 }
 
+/// How a call resizes: the method, and the axes with their extents.
+type Plan = (Method, Vec<(usize, Along)>);
+
 fn resize(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (method, all) = resize_plan(call)?;
+    Ok(vec![resized(call.input(0)?, &method, &all)?])
+}
+
+fn upsample(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let (method, all) = upsample_plan(call)?;
+    Ok(vec![resized(call.input(0)?, &method, &all)?])
+}
+
+/// For each axis that changes: the sum that each of its elements is. `None` where elements lie outside of the input. Of input 0,
+/// only the dimensions matter.
+pub(crate) fn resize_sums(name: &str, call: &Call<'_>) -> OpResult<Option<Vec<AxisSums>>> {
+    let (method, all) = if name == "Upsample" { upsample_plan(call)? } else { resize_plan(call)? };
+    let changes = all.iter().filter(|(_, along)| method.changes(along));
+    let sums = |(at, along): &(usize, Along)| {
+        let sums: Option<Vec<_>> = (0..along.output).map(|o| method.sum(along, o)).collect();
+        Some((*at, sums?))
+    };
+    Ok(changes.map(sums).collect())
+}
+
+/// An axis, and the sum that each element along it is.
+pub(crate) type AxisSums = (usize, Vec<Vec<(usize, f64)>>);
+
+fn resize_plan(call: &Call<'_>) -> OpResult<Plan> {
     let x = call.input(0)?;
     let method = method(call)?;
     let list = |index: usize| call.optional(index).map(doubles).transpose().map(Option::unwrap_or_default);
@@ -230,11 +263,14 @@ fn resize(call: &Call<'_>) -> OpResult<Vec<Array>> {
         let crop = [crop.get(i), crop.get(named.len() + i)].map(|c| c.copied().unwrap_or(0.0));
         all.push((at, Along { input: x.dims()[at], output, scale, crop }));
     }
-    Ok(vec![resized(x, &method, &all)?])
+    if x.is_empty() && all.iter().any(|(_, along)| along.input == 0 && along.output > 0) {
+        refuse!("{:?} has no elements to resize", x.dims());
+    }
+    Ok((method, all))
 }
 
 /// Scales were an attribute before opset 9.
-fn upsample(call: &Call<'_>) -> OpResult<Vec<Array>> {
+fn upsample_plan(call: &Call<'_>) -> OpResult<Plan> {
     let x = call.input(0)?;
     let scales = match (call.optional(1), call.floats("scales")?) {
         (Some(scales), _) => doubles(scales)?,
@@ -249,7 +285,7 @@ fn upsample(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let along = |(at, (output, scale)): (usize, (usize, f64))| {
         (at, Along { input: x.dims()[at], output, scale, crop: [0.0, 1.0] })
     };
-    Ok(vec![resized(x, &method, &named.into_iter().zip(extents).map(along).collect::<Vec<_>>())?])
+    Ok((method, named.into_iter().zip(extents).map(along).collect()))
 }
 
 fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array> {
@@ -259,10 +295,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
     if x.is_empty() && !dims.contains(&0) {
         refuse!("{:?} has no elements to make {dims:?} from", x.dims());
     }
-    let changed = |along: &Along| {
-        along.output != along.input || along.scale != 1.0 || method.coordinates == Coordinates::CropAndResize
-    };
-    let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| changed(along)).collect();
+    let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| method.changes(along)).collect();
     let is_nearest = matches!(method.filter, Filter::Nearest(_)) && method.coordinates != Coordinates::CropAndResize;
     if is_nearest {
         // No arithmetic: any type of elements.

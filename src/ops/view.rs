@@ -183,3 +183,105 @@ pub(crate) fn take<T: Element>(from: &[T], [outer, len, inner]: [usize; 3], indi
     }
     to
 }
+
+impl View {
+    /// Neighbouring dimensions that are walked as one are one; dimensions of 1 are none.
+    pub fn merged(&self) -> Self {
+        let mut merged: Vec<(usize, isize)> = Vec::with_capacity(self.dims.len());
+        for (&dim, &stride) in self.dims.iter().zip(&self.strides).filter(|(dim, _)| **dim != 1) {
+            match merged.last_mut() {
+                Some((before, step)) if *step == stride * dim as isize => (*before, *step) = (*before * dim, stride),
+                _ => merged.push((dim, stride)),
+            }
+        }
+        let (dims, strides) = merged.into_iter().unzip();
+        Self { offset: self.offset, dims, strides }
+    }
+
+    /// Where row `r` of the last dimension starts.
+    pub fn row_start(&self, mut r: usize) -> isize {
+        let outer = self.dims.len().saturating_sub(1);
+        let mut start = self.offset;
+        for (&dim, &stride) in self.dims[..outer].iter().zip(&self.strides).rev() {
+            start += (r % dim) as isize * stride;
+            r /= dim;
+        }
+        start
+    }
+
+    /// The view that reads these places, in the order of a result of the dimensions `dims`; `None` if there is none. Dimensions
+    /// that are walked in more than one step become several.
+    pub fn through(dims: &[usize], places: &[i32]) -> Option<Self> {
+        let offset = isize::try_from(*places.first()?).ok()?;
+        let steps = contiguous(dims);
+        let mut view = Self { offset, dims: Vec::new(), strides: Vec::new() };
+        for (&dim, &step) in dims.iter().zip(&steps) {
+            let along: Vec<isize> = (0..dim).map(|i| places[i * step as usize] as isize - offset).collect();
+            for (dim, stride) in factors(&along)? {
+                view.dims.push(dim);
+                view.strides.push(stride);
+            }
+        }
+        let mut at = 0;
+        let mut same = true;
+        view.rows(|start, stride, len| {
+            let row = &places[at..at + len];
+            same &= row.iter().zip(0..).all(|(&p, i)| p as isize == start + i * stride);
+            at += len;
+        });
+        same.then_some(view)
+    }
+}
+
+/// A sequence from 0 on as nested loops with a step each.
+fn factors(along: &[isize]) -> Option<Vec<(usize, isize)>> {
+    let Some(&step) = along.get(1) else { return Some(Vec::new()) };
+    let regular = (0..along.len()).take_while(|&i| along[i] == i as isize * step).count();
+    if regular == along.len() {
+        return Some(vec![(regular, step)]);
+    }
+    if !along.len().is_multiple_of(regular) {
+        return None;
+    }
+    let outer: Vec<isize> = along.iter().copied().step_by(regular).collect();
+    let mut all = factors(&outer)?;
+    all.push((regular, step));
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The places that a view reads, and what finds it again.
+    fn found(view: &View, dims: &[usize]) -> Option<View> {
+        let numbers: Vec<i32> = (0..10_000).collect();
+        View::through(dims, &view.copy(&numbers).unwrap())
+    }
+
+    #[test]
+    fn views_are_found_by_the_places_that_they_read() {
+        let transposed = View::of(&[2, 3, 4]).permute(&[2, 0, 1]);
+        let mut sliced = View::of(&[5, 6]);
+        sliced.slice(1, 4, -2, 3);
+        let repeated = View::of(&[1, 3]).broadcast(&[4, 3]).unwrap();
+        // Depth to space, of 8 channels to 2.
+        let apart = View::of(&[1, 2, 2, 2, 3, 3]).permute(&[0, 3, 4, 1, 5, 2]);
+        for (view, dims) in
+            [(transposed, vec![4, 2, 3]), (sliced, vec![5, 3]), (repeated, vec![4, 3]), (apart, vec![1, 2, 6, 6])]
+        {
+            let again = found(&view, &dims).unwrap();
+            let numbers: Vec<i32> = (0..10_000).collect();
+            assert_eq!(again.copy(&numbers), view.copy(&numbers));
+            let merged = again.merged();
+            assert_eq!(merged.copy(&numbers), view.copy(&numbers));
+            let mut row = 0;
+            merged.rows(|start, _, _| {
+                assert_eq!(merged.row_start(row), start);
+                row += 1;
+            });
+        }
+        assert_eq!(View::through(&[3], &[0, 5, 1]), None);
+        assert_eq!(View::through(&[2, 2], &[0, 1, 2, 7]), None);
+    }
+}

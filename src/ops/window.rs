@@ -122,6 +122,16 @@ pub(crate) fn windows(call: &Call<'_>, input: &[usize], kernel: &[usize], ceil: 
     Ok(axes)
 }
 
+/// The windows of a convolution of an input by weights, both `[.., .., spatial]`.
+pub(crate) fn window_axes(call: &Call<'_>, input: &[usize], weights: &[usize]) -> OpResult<Vec<Axis>> {
+    windows(call, spatial_of(input)?, weights.get(2..).unwrap_or_default(), false)
+}
+
+/// The windows of a pooling of an input.
+pub(crate) fn pool_axes(call: &Call<'_>, input: &[usize], kernel: &[usize], ceil: bool) -> OpResult<Vec<Axis>> {
+    windows(call, spatial_of(input)?, kernel, ceil)
+}
+
 /// Every place of a grid, in order.
 pub(crate) fn places(extents: &[usize]) -> impl Iterator<Item = Vec<usize>> + '_ {
     let count = if extents.contains(&0) { 0 } else { extents.iter().product() };

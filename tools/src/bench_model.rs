@@ -1,16 +1,17 @@
 //! `swath bench-model`: whole networks.
 
 use std::io::{Write, stdout};
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use swath::SessionOptions;
-use swath::zoo::{self, Network};
+use swath::onnx::Network;
+use swath::zoo;
 
 use crate::failure::{Failure, Outcome};
 use crate::measure::{self, Progress};
 use crate::models::thousands;
+use crate::network::{self, Inputs};
 use crate::plan::{self, Precision};
 use crate::terminal;
 
@@ -22,16 +23,21 @@ Examples:
   swath bench-model mobilenet_v2 --threads 2 --batch 16
   swath bench-model unet --format json
   swath bench-model resnet18 --accuracy exact --explain
+  swath bench-model model.onnx --input x.npy --format json
 
 What is timed: a run of the compiled network from a batch of images in NCHW to its output in NCHW, with random weights;
 not building and compiling it. After one run that warms up, it is run for --seconds, three times at least.
 
+An ONNX file is read and compiled for the dimensions of its inputs, from --input, --shape or the file; inputs without a file are made up.
+
 `swath models` lists the networks. The json is one object; median_ms and min_ms are of a run of the whole batch.")]
 pub struct Args {
-    /// A network of `swath models`
+    /// A network of `swath models`, or an ONNX file
     #[arg(value_name = "MODEL")]
     model: String,
-    /// Images in a batch
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Images in a batch of a built-in network
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
     /// Threads to run on
@@ -79,18 +85,89 @@ struct Row {
     parameters: usize,
 }
 
-/// The network of that name; a file gets an answer of its own.
-fn network(name: &str) -> Outcome<&'static Network> {
-    if Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
-        let message = "ONNX files cannot be read yet; the networks of `swath models` can be timed";
-        return Err(Failure::new(format_args!("{name}: {message}")));
+/// What is told of an ONNX file.
+#[derive(Serialize)]
+struct FileRow<'a> {
+    model: &'a str,
+    threads: usize,
+    level: &'static str,
+    median_ms: f64,
+    min_ms: f64,
+    runs: usize,
+    gflop: f64,
+    gflops: f64,
+    /// Reading and compiling.
+    load_ms: f64,
+    /// The largest resident memory over that of the idle process, where the system tells.
+    peak_mb: Option<f64>,
+}
+
+/// A line of `/proc/self/status`, in MiB.
+fn resident(key: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+    let kib: f64 = line.trim_start_matches(':').split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+fn run_file(args: &Args) -> Outcome<()> {
+    let threads = usize::from(args.threads);
+    let options =
+        SessionOptions { threads: Some(threads), accuracy: args.accuracy.into(), ..SessionOptions::default() };
+    let level = swath::cpu()?.level;
+    let (idle, start) = (resident("VmRSS"), Instant::now());
+    let network = Network::open(&args.model)?;
+    let (mut session, inputs) = args.inputs.compile(&network, &options)?;
+    drop(network);
+    let load_ms = start.elapsed().as_secs_f64() * 1e3;
+    if args.explain {
+        return Ok(write!(stdout(), "{}", session.session().map_or_else(String::new, swath::Session::explain))?);
     }
-    Ok(zoo::find(name)?)
+    let mut times = measure::repeat(Duration::from_secs_f64(args.seconds), || {
+        session.run(&inputs)?;
+        Ok(())
+    })?;
+    times.sort_by(f64::total_cmp);
+    let (min, median, flop) = (times[0], median(&times), session.flop() as f64);
+    let row = FileRow {
+        model: &args.model,
+        threads,
+        level: level.name(),
+        median_ms: median * 1e3,
+        min_ms: min * 1e3,
+        runs: times.len(),
+        gflop: flop / 1e9,
+        gflops: flop / median / 1e9,
+        load_ms,
+        peak_mb: resident("VmHWM").zip(idle).map(|(peak, idle)| peak - idle),
+    };
+    match args.format {
+        Format::Json => {
+            let text = serde_json::to_string_pretty(&row).map_err(Failure::new)?;
+            Ok(writeln!(stdout(), "{text}")?)
+        }
+        Format::Table => Ok(writeln!(
+            stdout(),
+            "{}, {:.2} GFLOP\nmedian {:.3} ms, fastest {:.3} ms of {} runs; {:.1} GFLOP/s; load {:.0} ms; {} threads, level {}",
+            row.model,
+            row.gflop,
+            row.median_ms,
+            row.min_ms,
+            row.runs,
+            row.gflops,
+            row.load_ms,
+            row.threads,
+            row.level
+        )?),
+    }
 }
 
 /// Runs `swath bench-model`.
 pub fn run(args: &Args) -> Outcome<()> {
-    let network = network(&args.model)?;
+    if network::is_file(&args.model) {
+        return run_file(args);
+    }
+    let network = zoo::find(&args.model)?;
     let (batch, threads) = (args.batch as usize, usize::from(args.threads));
     let level = swath::cpu()?.level;
     let dims = network.input(batch);

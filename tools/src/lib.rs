@@ -8,12 +8,15 @@ mod failure;
 mod files;
 mod fit;
 mod info;
+mod inspect;
 mod machine;
 mod measure;
 mod models;
+mod network;
 mod plan;
 mod problems;
 mod report;
+mod run;
 mod table;
 mod terminal;
 mod tune;
@@ -45,6 +48,9 @@ Examples:
   swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
   swath bench-conv --model resnet18                 time the convolutions of a built-in network
   swath bench-model resnet18                        time the network as a whole
+  swath bench-model model.onnx                      time an ONNX file
+  swath run model.onnx --input x.npy                run it
+  swath inspect model.onnx                          what it holds
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
   swath tune                                        measure which is fastest here, for plans to come
   swath report                                      every algorithm on the standard lists: report.html
@@ -64,6 +70,10 @@ enum Command {
     BenchConv(bench::Args),
     /// Time whole networks.
     BenchModel(bench_model::Args),
+    /// Run an ONNX model on inputs from files.
+    Run(run::Args),
+    /// Show what an ONNX file holds, and what it takes to run it.
+    Inspect(inspect::Args),
     /// List the built-in networks: parameters, GFLOP, papers.
     Models(models::Args),
     /// Say which algorithm a convolution gets, and why.
@@ -85,6 +95,8 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
         Some(Command::BenchModel(args)) => bench_model::run(&args),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Tune(args)) => tune::run(&args),

@@ -212,7 +212,7 @@ fn whole_networks_are_timed_as_the_peers_scripts_ask() {
     let exact = good(&["bench-model", "resnet18", "--accuracy", "exact", "--explain"]);
     assert!(exact.contains("layer4.1.conv2") && !exact.contains("winograd"), "{exact}");
     for (model, words) in [
-        ("some/where/resnet50_b1.onnx", "some/where/resnet50_b1.onnx: ONNX files cannot be read yet"),
+        ("some/where/resnet50_b1.onnx", "cannot read some/where/resnet50_b1.onnx"),
         ("resnet51", "there is no network \"resnet51\"; there are resnet18"),
     ] {
         let line = refusal(&swath(&["bench-model", model]));

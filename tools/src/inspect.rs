@@ -1,0 +1,95 @@
+//! `swath inspect`: what an ONNX file holds.
+
+use std::collections::BTreeMap;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use swath::SessionOptions;
+use swath::onnx::{Network, ValueType};
+
+use crate::failure::Outcome;
+use crate::models::thousands;
+use crate::network::Inputs;
+use crate::table::{Align, Table};
+
+/// What the command line says.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  swath inspect model.onnx
+  swath inspect model.onnx --shape x=1x3x640x640
+  swath inspect model.onnx --steps
+
+Open dimensions without --shape are taken as 1. What cannot be compiled is listed, all of it.")]
+pub struct Args {
+    /// An ONNX file
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Show the steps of the compiled model
+    #[arg(long)]
+    steps: bool,
+}
+
+/// Runs `swath inspect`.
+pub fn run(args: &Args) -> Outcome<()> {
+    let network = Network::open(&args.model)?;
+    let model = network.model()?;
+    let mut out = stdout();
+    let opsets: Vec<String> =
+        model.opsets.iter().map(|(d, v)| format!("{}{v}", if d.is_empty() { "" } else { d })).collect();
+    let producer = format!("{} {}", model.producer_name, model.producer_version);
+    writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, opsets.join(" "), producer.trim())?;
+    let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
+    for input in model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)) {
+        writeln!(out, "input   {} {}", input.name, form(&input.ty))?;
+    }
+    for output in &model.graph.outputs {
+        writeln!(out, "output  {} {}", output.name, form(&output.ty))?;
+    }
+    let parameters: usize = model.graph.initializers.iter().map(|t| t.dims.iter().product::<usize>()).sum();
+    writeln!(
+        out,
+        "{} nodes, {} elements in {} initializers",
+        model.graph.nodes.len(),
+        thousands(parameters),
+        constants.len()
+    )?;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in &model.graph.nodes {
+        let domain = if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) };
+        *counts.entry(format!("{domain}{}", node.op_type)).or_default() += 1;
+    }
+    let mut table = Table::new(&[("operator", Align::Left), ("nodes", Align::Right)]);
+    counts.iter().for_each(|(name, n)| table.row(vec![name.clone(), n.to_string()]));
+    write!(out, "{}", table.render(""))?;
+    let (session, _) = args.inputs.compile(&network, &SessionOptions::default())?;
+    for (name, fact) in session.inputs() {
+        writeln!(out, "compiled for {name} {fact}")?;
+    }
+    writeln!(out, "{:.3} GFLOP", session.flop() as f64 / 1e9)?;
+    if let Some(session) = session.session() {
+        let [activations, weights, scratch] = session.memory().map(|b| b as f64 / 1e6);
+        writeln!(
+            out,
+            "{activations:.1} MB of activations, {weights:.1} MB of weights, {scratch:.1} MB of scratch a thread"
+        )?;
+        if args.steps {
+            write!(out, "{}", session.explain())?;
+        }
+    }
+    Ok(())
+}
+
+fn form(ty: &ValueType<'_>) -> String {
+    match ty {
+        ValueType::Tensor { element, dims } => {
+            let element = element.map_or("?".to_string(), |e| e.to_string());
+            let dims = dims.as_ref().map_or("of open dimensions".to_string(), |dims| format!("{dims:?}"));
+            format!("{element} {dims}")
+        }
+        ValueType::Other(kind) => (*kind).to_string(),
+        ValueType::Unknown => "of an unknown type".into(),
+    }
+}

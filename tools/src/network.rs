@@ -1,0 +1,104 @@
+//! ONNX files and what is fed to them.
+
+use std::path::Path;
+
+use swath::SessionOptions;
+use swath::graph::Fact;
+use swath::onnx::{Dimension, Network, NetworkSession, ValueType};
+use swath::ops::{Array, Data, ElementType, npy};
+
+use crate::failure::{Failure, Outcome};
+
+/// Whether the name is that of an ONNX file.
+pub fn is_file(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
+/// Inputs as the command line has them: `[NAME=]FILE.npy`, in the model's order where they have no name.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Inputs {
+    /// A NumPy file for an input, in the model's order or by name
+    #[arg(long = "input", value_name = "[NAME=]FILE.npy")]
+    files: Vec<String>,
+    /// Dimensions of an input without a file, such as x=1x3x224x224
+    #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = shape)]
+    shapes: Vec<(String, Vec<usize>)>,
+}
+
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, dims) = text.split_once('=').ok_or("NAME=DIMS, such as x=1x3x224x224")?;
+    let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse).collect();
+    Ok((name.into(), dims.map_err(|e| e.to_string())?))
+}
+
+/// Reads a NumPy file.
+pub fn read(path: &str) -> Outcome<Array> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::new(format_args!("cannot read {path}: {e}")))?;
+    npy::read(&bytes).map_err(|e| Failure::new(format_args!("{path}: {e}")))
+}
+
+impl Inputs {
+    /// Arrays of the files by the names of the model's inputs, and dimensions of the others; open ones are 1.
+    fn by_name(&self, network: &Network) -> Outcome<Vec<(String, Result<Array, Vec<usize>>)>> {
+        let model = network.model()?;
+        let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
+        let inputs: Vec<_> = model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)).collect();
+        let mut files: Vec<Option<Array>> = vec![None; inputs.len()];
+        for (at, file) in self.files.iter().enumerate() {
+            let named = file
+                .split_once('=')
+                .and_then(|(name, path)| inputs.iter().position(|i| i.name == name).map(|at| (at, path)));
+            let (at, path) = named.unwrap_or((at, file));
+            match files.get_mut(at) {
+                Some(place) => *place = Some(read(path)?),
+                None => {
+                    return Err(Failure::new(format_args!("{} inputs, but the model has {}", at + 1, inputs.len())));
+                }
+            }
+        }
+        let mut all = Vec::with_capacity(inputs.len());
+        for (input, file) in inputs.iter().zip(files) {
+            let given = self.shapes.iter().find(|(name, _)| name == input.name).map(|(_, dims)| dims.clone());
+            let declared = match &input.ty {
+                ValueType::Tensor { dims: Some(dims), .. } => {
+                    dims.iter().map(|d| if let Dimension::Fixed(d) = d { *d } else { 1 }).collect()
+                }
+                _ => Vec::new(),
+            };
+            let value = match file {
+                Some(array) => Ok(array),
+                None => Err(given.unwrap_or(declared)),
+            };
+            all.push((input.name.to_string(), value));
+        }
+        Ok(all)
+    }
+
+    /// Compiles a model for the inputs, and makes up those that have no file.
+    pub fn compile(&self, network: &Network, options: &SessionOptions) -> Outcome<(NetworkSession, Vec<Array>)> {
+        let named = self.by_name(network)?;
+        let dims: Vec<(&str, &[usize])> = named
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_ref().map_or_else(|dims| &dims[..], |array| array.dims())))
+            .collect();
+        let session = network.compile(&dims, options)?;
+        let facts: Vec<Fact> = session.inputs().map(|(_, fact)| fact.clone()).collect();
+        let arrays = named.into_iter().zip(&facts).map(|((_, value), fact)| value.map_or_else(|_| made_up(fact), Ok));
+        let arrays = arrays.collect::<Outcome<Vec<Array>>>()?;
+        Ok((session, arrays))
+    }
+}
+
+/// Floats between -1 and 1 that look random; zeros of other types.
+fn made_up(fact: &Fact) -> Outcome<Array> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let data = match fact.element {
+        ElementType::F32 => Data::F32((0..fact.len()).map(|_| next()).collect()),
+        element => Data::zeros(element, fact.len()),
+    };
+    Array::new(fact.dims.clone(), data).ok_or_else(|| Failure::new("an input whose dimensions overflow"))
+}
