@@ -211,6 +211,16 @@ pub enum Error {
         /// What was asked for.
         bytes: usize,
     },
+    /// A loss that is NaN or infinite.
+    #[error("the loss is {loss} at step {step}: the first that is not finite is {first}")]
+    NotFinite {
+        /// The loss.
+        loss: f32,
+        /// Updates before it.
+        step: u64,
+        /// The tensor that went bad first.
+        first: String,
+    },
     /// There is no folder for the tuning file.
     #[error("no place for the tuning file: {reason}; SWATH_TUNE_FILE can name one")]
     TuningFolder {

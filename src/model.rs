@@ -102,6 +102,11 @@ impl Model {
         self.graph.parameters.iter().zip(&self.parameters).filter(|(p, _)| p.trained).map(|(p, t)| (p.name.as_str(), t))
     }
 
+    /// All values, for training, which changes them where they are.
+    pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
     /// Number of floats in all parameters; running statistics do not count, as in PyTorch.
     pub fn parameter_count(&self) -> usize {
         self.graph.parameter_count()

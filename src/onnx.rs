@@ -39,9 +39,9 @@ mod wire;
 
 pub use error::OnnxError;
 pub use external::External;
-pub use session::{Network, NetworkSession};
 pub use interpret::Interpreter;
 pub use proto::{
     AttributeProto, AttributeValue, Dimension, ExternalPlace, GraphProto, ModelProto, NodeProto, TensorProto,
     ValueInfo, ValueType,
 };
+pub use session::{Network, NetworkSession};

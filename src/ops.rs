@@ -43,10 +43,10 @@ mod window;
 
 pub use array::{Array, Data, Element, ElementType};
 pub use call::{Attribute, Attributes, Call, OpError, OpResult};
-pub use infer::{Fact, Inference, Known};
-pub use unary::cast;
 pub(crate) use conv::transposed_axes;
+pub use infer::{Fact, Inference, Known};
 pub(crate) use resize::resize_sums;
+pub use unary::cast;
 pub(crate) use view::View;
 pub(crate) use window::{Axis, pool_axes, window_axes};
 

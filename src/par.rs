@@ -162,17 +162,22 @@ pub(crate) fn for_each_part<T: Divide>(all: T, work: usize, f: impl Fn(T) + Sync
 /// The sum of `f` over pieces of at most [`LEAF`] elements, in an order that follows from the length alone: the same bits
 /// for any number of threads.
 pub(crate) fn sum(values: &[f32], f: impl Fn(&[f32]) -> f64 + Sync) -> f64 {
-    let in_order = |values: &[f32]| values.chunks(LEAF).map(&f).sum::<f64>();
-    let len = values.len().div_ceil(MOST_PARTS).next_multiple_of(LEAF).max(LEAF);
-    let parts = values.len().div_ceil(len);
+    sum_of(values.len(), |range| f(&values[range]))
+}
+
+/// As [`sum`], of ranges of `0..n`.
+pub(crate) fn sum_of(n: usize, f: impl Fn(Range<usize>) -> f64 + Sync) -> f64 {
+    let in_order = |start: usize, end: usize| (start..end).step_by(LEAF).map(|at| f(at..end.min(at + LEAF))).sum();
+    let len = n.div_ceil(MOST_PARTS).next_multiple_of(LEAF).max(LEAF);
+    let parts = n.div_ceil(len);
     let sums: [AtomicU64; MOST_PARTS] = core::array::from_fn(|_| AtomicU64::new(0));
     let part = |i: usize| {
-        let sum = in_order(&values[i * len..values.len().min((i + 1) * len)]);
+        let sum: f64 = in_order(i * len, n.min((i + 1) * len));
         // Relaxed: the executor's return orders all parts before what follows.
         sums[i].store(sum.to_bits(), Ordering::Relaxed);
     };
     let threads = width(None);
-    if threads == 1 || values.len() < least().macs {
+    if threads == 1 || n < least().macs {
         (0..parts).for_each(part);
     } else {
         for_each_part_with(&*parallel(threads), parts, &mut [], 0, |i, _| part(i));

@@ -9,6 +9,9 @@
 //! | [`schedule`] | learning rates over time: steps, cosine, warm-up, one-cycle, plateau, sequences of them |
 //! | [`clip`] | clipping of gradients by norm and by value |
 //! | [`average`] | [`WeightAverage`]: the exponential moving average of the weights |
+//! | [`loss`] | losses as operators: cross-entropy, squared and absolute differences, binary cross-entropy, Dice |
+//! | [`trainer`] | [`Trainer`]: a model, its loss and its optimizer, a step at a time |
+//! | [`fit()`] | epochs over a loader, validation, the best weights, checkpoints, early stopping |
 //! | [`checkpoint`] | [`Checkpoint`]: a run at rest, in one file |
 //!
 //! ```
@@ -31,14 +34,20 @@
 pub mod average;
 pub mod checkpoint;
 pub mod clip;
+mod fit;
 mod gradient_check;
+pub mod loss;
 pub mod optimization;
 pub mod optimizer;
 pub mod schedule;
+pub mod trainer;
 
 pub use average::WeightAverage;
 pub use checkpoint::{Checkpoint, Progress};
 pub use clip::Clip;
+pub use fit::{EpochReport, Event, Fit, evaluate, fit, targets};
 pub use gradient_check::{GradientCheck, check_gradients};
+pub use loss::Loss;
 pub use optimization::{Optimization, ParameterId, Select};
 pub use optimizer::{Adam, AdamW, Adjust, Optimizer, Rates, RmsProp, Sgd};
+pub use trainer::{Trainer, TrainerOptions};

@@ -42,7 +42,7 @@ mod vgg;
 
 pub use mobilenet_v1::mobilenet_v1;
 pub use mobilenet_v2::mobilenet_v2;
-pub use resnet::{resnet18, resnet34, resnet50};
+pub use resnet::{resnet18, resnet18_cifar, resnet34, resnet50};
 pub use squeezenet::squeezenet;
 pub use unet::unet;
 pub use vgg::vgg16;

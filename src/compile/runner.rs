@@ -100,15 +100,36 @@ impl Runner {
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
         let Self { program, slots, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
-        team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _| ()));
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _, _| ()));
     }
 
     /// Runs all steps, and says how long each took.
     pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
         let Self { program, slots, outputs, scratch, team } = self;
         let mut times = vec![Duration::ZERO; program.steps.len()];
-        team.run(|| program.execute(input, slots, outputs, scratch, &mut |i, start| times[i] = start.elapsed()));
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut |i, start, _| times[i] = start.elapsed()));
         times
+    }
+
+    /// Runs all steps, and names the first whose result is not finite: its layer, and what ran.
+    pub(crate) fn first_not_finite<'i>(
+        &mut self,
+        input: &(dyn Fn(usize) -> &'i [f32] + Sync),
+    ) -> Option<(String, String)> {
+        let Self { program, slots, outputs, scratch, team } = self;
+        let mut first = None;
+        let mut look = |i: usize, _: Instant, results: &[&mut [f32]]| {
+            if first.is_none() && results.iter().any(|r| r.iter().any(|v| !v.is_finite())) {
+                first = Some(i);
+            }
+        };
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut look));
+        first.map(|i| (program.steps[i].layer.clone(), program.steps[i].step.describe()))
+    }
+
+    /// Runs `f` with the threads that the steps have.
+    pub(crate) fn on_team<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.team.run(f)
     }
 
     /// Bytes of activations and outputs, of packed weights and constants, and of scratch.
@@ -128,6 +149,9 @@ impl Runner {
     }
 }
 
+/// Told after each step: its number, when it began, and its results.
+type Observer<'a> = dyn FnMut(usize, Instant, &[&mut [f32]]) + 'a;
+
 impl Program {
     fn execute<'i>(
         &self,
@@ -135,7 +159,7 @@ impl Program {
         slots: &mut [Buffer],
         outputs: &mut [Buffer],
         scratch: &mut Scratch,
-        observe: &mut dyn FnMut(usize, Instant),
+        observe: &mut Observer<'_>,
     ) {
         for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
             let start = Instant::now();
@@ -173,6 +197,7 @@ impl Program {
                     results.iter_mut().for_each(|r| r.fill(f32::NAN));
                 }
                 step.step.run_all(&Operands { operand: &operand, len: step.inputs.len() }, results, in_place, scratch);
+                observe(i, start, results);
             }
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
                 match self.memory.places[*buffer] {
@@ -181,7 +206,6 @@ impl Program {
                     Place::Input(_) | Place::Constant(_) => {}
                 }
             }
-            observe(i, start);
         }
     }
 }

@@ -462,7 +462,8 @@ impl Lowering<'_> {
         let [v, h] = axes[..] else { return Ok(None) };
         let (kernel, stride, pad) = ([v.kernel, h.kernel], [v.stride, h.stride], padding(&v, &h));
         if node.operator.name == "MaxPool" {
-            let op = graph_ops::pool::MaxPool2d::new(kernel).stride(stride).padding(pad).dilation([v.dilation, h.dilation]);
+            let op =
+                graph_ops::pool::MaxPool2d::new(kernel).stride(stride).padding(pad).dilation([v.dilation, h.dilation]);
             return self.push(op.ceil_mode(ceil), &[x]).map(Some);
         }
         if v.dilation != 1 || h.dilation != 1 {

@@ -10,28 +10,45 @@ use crate::nn::{AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool
 
 /// ResNet-18: two blocks of two 3x3 convolutions in each of four stages. `[n, 3, h, w]` to `[n, classes]`.
 pub fn resnet18(classes: usize) -> Sequential {
-    resnet([2, 2, 2, 2], Block::basic, 1, classes)
+    resnet(imagenet_stem(), [2, 2, 2, 2], Block::basic, 1, classes)
+}
+
+/// ResNet-18 for small pictures, as of CIFAR: its first convolution is 3x3 with stride 1, and no pooling follows. `[n, 3, h, w]`
+/// to `[n, classes]`.
+pub fn resnet18_cifar(classes: usize) -> Sequential {
+    let stem = Sequential::new((conv(3, 64, 3, 1).named("conv1"), BatchNorm2d::new(64).named("bn1"), ReLU));
+    resnet(stem, [2, 2, 2, 2], Block::basic, 1, classes)
 }
 
 /// ResNet-34: 3, 4, 6 and 3 blocks of two 3x3 convolutions. `[n, 3, h, w]` to `[n, classes]`.
 pub fn resnet34(classes: usize) -> Sequential {
-    resnet([3, 4, 6, 3], Block::basic, 1, classes)
+    resnet(imagenet_stem(), [3, 4, 6, 3], Block::basic, 1, classes)
 }
 
 /// ResNet-50: 3, 4, 6 and 3 bottlenecks of 1x1, 3x3 and 1x1, with the stride on the 3x3. `[n, 3, h, w]` to
 /// `[n, classes]`.
 pub fn resnet50(classes: usize) -> Sequential {
-    resnet([3, 4, 6, 3], Block::bottleneck, 4, classes)
+    resnet(imagenet_stem(), [3, 4, 6, 3], Block::bottleneck, 4, classes)
 }
 
-/// `make(inputs, width, stride)` is a block whose output has `expansion * width` channels.
-fn resnet(blocks: [usize; 4], make: fn(usize, usize, usize) -> Block, expansion: usize, classes: usize) -> Sequential {
-    let mut layers = Sequential::new((
+fn imagenet_stem() -> Sequential {
+    Sequential::new((
         conv(3, 64, 7, 2).named("conv1"),
         BatchNorm2d::new(64).named("bn1"),
         ReLU,
         MaxPool2d::new(3).stride(2).padding(1),
-    ));
+    ))
+}
+
+/// `make(inputs, width, stride)` is a block whose output has `expansion * width` channels.
+fn resnet(
+    stem: Sequential,
+    blocks: [usize; 4],
+    make: fn(usize, usize, usize) -> Block,
+    expansion: usize,
+    classes: usize,
+) -> Sequential {
+    let mut layers = stem;
     let mut channels = 64;
     for (i, blocks) in blocks.into_iter().enumerate() {
         let (width, stride) = (64 << i, if i == 0 { 1 } else { 2 });

@@ -44,6 +44,17 @@ impl Fixtures {
     }
 }
 
+impl Fixtures {
+    /// Values of a tensor of 64-bit integers.
+    #[allow(dead_code)] // not every test has some
+    pub fn integers(&self, name: &str) -> Vec<i64> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
+        let view = file.tensor(name).unwrap_or_else(|e| panic!("{} of {}: {e}", name, self.name));
+        assert_eq!(view.dtype(), Dtype::I64, "{name}");
+        view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+    }
+}
+
 /// A parameter that is one or several numbers.
 pub fn numbers<const N: usize>(params: &Value, key: &str) -> [usize; N] {
     let values = params[key].as_array().unwrap_or_else(|| panic!("{key} in {params}"));

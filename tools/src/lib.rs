@@ -3,6 +3,9 @@
 
 mod bench;
 mod bench_model;
+mod bench_train;
+mod curves;
+mod eval;
 mod explain;
 mod failure;
 mod files;
@@ -19,6 +22,8 @@ mod report;
 mod run;
 mod table;
 mod terminal;
+mod train;
+mod training;
 mod tune;
 
 use std::io::Write;
@@ -52,6 +57,8 @@ Examples:
   swath run model.onnx --input x.npy                run it
   swath inspect model.onnx                          what it holds
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
+  swath train                                       a CNN learns drawn digits, from nothing
+  swath bench-train resnet18                        time a training step
   swath tune                                        measure which is fastest here, for plans to come
   swath report                                      every algorithm on the standard lists: report.html
 
@@ -74,6 +81,12 @@ enum Command {
     Run(run::Args),
     /// Show what an ONNX file holds, and what it takes to run it.
     Inspect(inspect::Args),
+    /// Time a training step of whole networks.
+    BenchTrain(bench_train::Args),
+    /// Train a classifier of pictures.
+    Train(train::Args),
+    /// Say how often a trained classifier is right, and what it takes for what.
+    Eval(eval::Args),
     /// List the built-in networks: parameters, GFLOP, papers.
     Models(models::Args),
     /// Say which algorithm a convolution gets, and why.
@@ -97,6 +110,9 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::BenchModel(args)) => bench_model::run(&args),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::BenchTrain(args)) => bench_train::run(&args),
+        Some(Command::Train(args)) => train::run(&args),
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Tune(args)) => tune::run(&args),

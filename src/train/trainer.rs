@@ -1,0 +1,429 @@
+//! A model, its loss and its optimizer, a step at a time.
+
+use std::time::Duration;
+
+use super::average::WeightAverage;
+use super::checkpoint::{Checkpoint, Progress};
+use super::clip::Clip;
+use super::loss::Loss;
+use super::optimization::{Optimization, ParameterId, Select};
+use super::optimizer::Adjust;
+use super::schedule::Schedule;
+use crate::buffer::Buffer;
+use crate::compile::SessionOptions;
+use crate::compile::runner::Runner;
+use crate::error::{Error, Result, check_len};
+use crate::graph::Fact;
+use crate::graph::autodiff::{Differentiated, Wanted};
+use crate::model::Model;
+use crate::random::Random;
+
+/// How a [`Trainer`] trains.
+#[derive(Clone, Debug, Default)]
+pub struct TrainerOptions {
+    /// Level, accuracy, threads and measurements to choose algorithms by. Layouts are the graph's own.
+    pub session: SessionOptions,
+    /// How gradients are clipped.
+    pub clip: Clip,
+    /// Micro-batches whose gradients are averaged before an update; 0 and 1 are the same.
+    pub accumulate: usize,
+    /// Keeps an exponential moving average of the weights, with this decay.
+    pub average: Option<f64>,
+    /// Parameters that are not trained.
+    pub frozen: Vec<Select>,
+    /// Layers, by name pattern, whose batch normalisation stays as in inference.
+    pub frozen_layers: Vec<String>,
+    /// The seed of dropout.
+    pub seed: u64,
+}
+
+/// What a step was like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// The loss before the update.
+    pub loss: f32,
+    /// The norm of all gradients together before clipping, where they are clipped by norm.
+    pub norm: Option<f32>,
+}
+
+/// A model, its loss and its optimizer. [`Trainer::step`] is [`Trainer::backward`] and [`Trainer::update`], which a loop of
+/// one's own may call by themselves.
+///
+/// Forward pass, loss, backward pass and the next running statistics are one graph, which is planned as a whole: its memory
+/// is one arena whose size is known before the first step ([`Trainer::memory`]). The same bits for any number of threads.
+///
+/// ```
+/// use swath::nn::*;
+/// use swath::train::{Sgd, Optimization, Trainer, loss::CrossEntropyLoss};
+/// let model = Sequential::new((Conv2d::new(1, 4, 3), ReLU, Flatten, Linear::new(4 * 9, 2))).build(1)?;
+/// let optimization = Optimization::new(Sgd::new(0.1).momentum(0.9))?;
+/// let mut trainer = Trainer::new(model, CrossEntropyLoss::new(), optimization, &Default::default())?;
+/// // Two pictures: a bright one and a dark one.
+/// let x: Vec<f32> = (0..50).map(|i| if i < 25 { 1.0 } else { -1.0 }).collect();
+/// let first = trainer.step(&[2, 1, 5, 5], &x, &[0.0, 1.0])?.loss;
+/// for _ in 0..20 {
+///     trainer.step(&[2, 1, 5, 5], &x, &[0.0, 1.0])?;
+/// }
+/// assert!(trainer.step(&[2, 1, 5, 5], &x, &[0.0, 1.0])?.loss < 0.1 * first);
+/// # Ok::<(), swath::Error>(())
+/// ```
+pub struct Trainer {
+    model: Model,
+    loss: Box<dyn Loss>,
+    options: TrainerOptions,
+    optimization: Optimization,
+    /// The optimizer's number of each parameter that is trained, in the model's order.
+    ids: Vec<Option<ParameterId>>,
+    average: Option<WeightAverage>,
+    /// One for each extents of the input so far.
+    programs: Vec<Compiled>,
+    /// Number of the program that ran last.
+    last: usize,
+    /// Sums of gradients over micro-batches, in the model's order; empty where one is all.
+    sums: Vec<Buffer>,
+    /// Micro-batches since the last update.
+    gathered: usize,
+    /// Updates so far.
+    steps: u64,
+}
+
+/// The graph of a step, compiled for extents of the input.
+struct Compiled {
+    input: Vec<usize>,
+    output: Vec<usize>,
+    target: usize,
+    graph: Differentiated,
+    runner: Runner,
+}
+
+/// Number of the loss among a program's outputs; the model's own is 0.
+const LOSS: usize = 1;
+
+impl Trainer {
+    /// Takes a model of one input and one output. Programs are compiled when the first batch of a size comes.
+    ///
+    /// # Errors
+    /// If an option is out of range, or memory does not suffice.
+    pub fn new(
+        model: Model,
+        loss: impl Loss + 'static,
+        mut optimization: Optimization,
+        options: &TrainerOptions,
+    ) -> Result<Self> {
+        options.clip.check()?;
+        let mut average = options.average.map(WeightAverage::new).transpose()?;
+        let mut ids = Vec::new();
+        for (spec, (name, tensor)) in model.graph().parameters.iter().zip(model.state()) {
+            let frozen = options.frozen.iter().any(|s| s.fits(name, tensor.dims()));
+            let trained = spec.trained && !frozen;
+            ids.push(trained.then(|| optimization.register(name, tensor.dims())).transpose()?);
+            if let Some(average) = &mut average {
+                average.register(tensor.as_slice().len())?;
+            }
+        }
+        let (options, loss) = (options.clone(), Box::new(loss));
+        let (programs, sums) = (Vec::new(), Vec::new());
+        let (last, gathered, steps) = (0, 0, 0);
+        Ok(Self { model, loss, options, optimization, ids, average, programs, last, sums, gathered, steps })
+    }
+
+    /// The model with its weights at this moment.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The model with the average of its weights, if one is kept and an update has been made; else as it is.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn averaged_model(&self) -> Result<Model> {
+        let mut model = self.model.clone();
+        if let Some(average) = self.average.as_ref().filter(|a| a.count(0) > 0) {
+            for (i, tensor) in model.parameters_mut().iter_mut().enumerate() {
+                tensor.as_mut_slice().copy_from_slice(average.values(i));
+            }
+        }
+        Ok(model)
+    }
+
+    /// The optimizer.
+    pub fn optimization(&mut self) -> &mut Optimization {
+        &mut self.optimization
+    }
+
+    /// How networks are compiled.
+    pub fn session_options(&self) -> &SessionOptions {
+        &self.options.session
+    }
+
+    /// Micro-batches since the last update.
+    pub fn pending(&self) -> usize {
+        self.gathered
+    }
+
+    /// Updates so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Bytes of activations and gradients, of constants, and of scratch, for inputs of these extents: the plan of a step.
+    ///
+    /// # Errors
+    /// If there is no program for them.
+    pub fn memory(&mut self, input: &[usize]) -> Result<[usize; 3]> {
+        let at = self.program(input)?;
+        Ok(self.programs[at].runner.bytes())
+    }
+
+    /// Trains on a batch: forward, backward, and after as many micro-batches as there should be an update.
+    ///
+    /// `input` are the pictures, of extents `dims` in NCHW, and `target` what the loss wants: classes as floats, or values.
+    ///
+    /// # Errors
+    /// For extents that do not fit the model, a target that does not exist, and a loss that is not finite: then nothing is
+    /// updated, and the first tensor that went bad is named.
+    pub fn step(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<StepReport> {
+        let loss = self.backward(dims, input, target)?;
+        let norm = if self.gathered >= self.options.accumulate { self.update()? } else { None };
+        Ok(StepReport { loss, norm })
+    }
+
+    /// Computes the loss and all gradients of a batch, and adds them to those since the last update.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn backward(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<f32> {
+        let at = self.program(dims)?;
+        self.last = at;
+        let seed = self.seed();
+        let p = &mut self.programs[at];
+        check_len("the input", input.len(), dims.iter().product())?;
+        check_len("the target", target.len(), p.target)?;
+        self.loss.check_targets(&p.output, target)?;
+        let (first, seed_at) = (p.graph.first_parameter, p.graph.seed);
+        let parameters = self.model.parameters_mut();
+        let parameters = &*parameters;
+        let words = |i: usize| -> &[f32] {
+            match i {
+                0 => input,
+                1 => target,
+                i if Some(i) == seed_at => &seed,
+                i => parameters[i - first].as_slice(),
+            }
+        };
+        p.runner.restore()?;
+        p.runner.run(&words);
+        let loss = p.runner.outputs[LOSS][0];
+        if !loss.is_finite() {
+            return Err(self.went_bad(at, input, target, loss));
+        }
+        self.gathered += 1;
+        if self.options.accumulate > 1 {
+            self.gather(at)?;
+        }
+        Ok(loss)
+    }
+
+    /// Changes the weights by the gradients since the last update, and the running statistics; the norm, if they are clipped by
+    /// it. Nothing without a batch since then.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn update(&mut self) -> Result<Option<f32>> {
+        if self.gathered == 0 {
+            return Ok(None);
+        }
+        let Self { model, optimization, ids, average, programs, last, sums, gathered, options, .. } = self;
+        let p = &mut programs[*last];
+        let (graph, runner) = (&p.graph, &p.runner);
+        let parameters = model.parameters_mut();
+        let norm = runner.on_team(|| -> Result<Option<f32>> {
+            let sum = |k: usize, output: usize| {
+                if sums.is_empty() { &runner.outputs[output][..] } else { &sums[k][..] }
+            };
+            let gradients = || graph.gradients.iter().enumerate().map(|(k, &(_, output))| sum(k, output));
+            let (adjust, norm): (Adjust, Option<f32>) = options.clip.adjust(gradients(), *gathered);
+            for (&(parameter, _), gradient) in graph.gradients.iter().zip(gradients()) {
+                if let Some(id) = ids[parameter] {
+                    optimization.update(id, parameters[parameter].as_mut_slice(), gradient, adjust)?;
+                }
+            }
+            for &(parameter, output) in &graph.updates {
+                parameters[parameter].as_mut_slice().copy_from_slice(&runner.outputs[output]);
+            }
+            if let Some(average) = average {
+                for (i, tensor) in parameters.iter().enumerate() {
+                    average.update(i, tensor.as_slice())?;
+                }
+            }
+            Ok(norm)
+        })?;
+        self.sums.iter_mut().for_each(|s| s.fill(0.0));
+        self.gathered = 0;
+        self.steps += 1;
+        Ok(norm)
+    }
+
+    /// Adds the gradients of the last batch to the sums, and takes over its running statistics.
+    fn gather(&mut self, at: usize) -> Result<()> {
+        let p = &self.programs[at];
+        if self.sums.is_empty() {
+            let zeros = |&(_, output): &(usize, usize)| Buffer::zeros(p.runner.outputs[output].len());
+            self.sums = p.graph.gradients.iter().map(zeros).collect::<Result<_>>()?;
+        }
+        for (sum, &(_, output)) in self.sums.iter_mut().zip(&p.graph.gradients) {
+            sum.iter_mut().zip(&p.runner.outputs[output][..]).for_each(|(s, g)| *s += g);
+        }
+        let parameters = self.model.parameters_mut();
+        for &(parameter, output) in &p.graph.updates {
+            parameters[parameter].as_mut_slice().copy_from_slice(&p.runner.outputs[output]);
+        }
+        Ok(())
+    }
+
+    /// The error of a loss that is not finite, with the name of the first tensor that is not.
+    fn went_bad(&mut self, at: usize, input: &[f32], target: &[f32], loss: f32) -> Error {
+        let bad = |values: &[f32]| values.iter().any(|v| !v.is_finite());
+        let seed = self.seed();
+        let named = self.model.state().find(|(_, t)| bad(t.as_slice())).map(|(name, _)| format!("parameter `{name}`"));
+        let first = if bad(input) { Some("the input".to_string()) } else { named };
+        let p = &mut self.programs[at];
+        let (first_parameter, seed_at) = (p.graph.first_parameter, p.graph.seed);
+        let parameters = &*self.model.parameters_mut();
+        let words = |i: usize| -> &[f32] {
+            match i {
+                0 => input,
+                1 => target,
+                i if Some(i) == seed_at => &seed,
+                i => parameters[i - first_parameter].as_slice(),
+            }
+        };
+        let first = first.or_else(|| {
+            let (layer, what) = p.runner.first_not_finite(&words)?;
+            Some(if layer.is_empty() {
+                format!("the result of {what}")
+            } else {
+                format!("the result of {what} in layer `{layer}`")
+            })
+        });
+        let step = self.steps;
+        Error::NotFinite { loss, step, first: first.unwrap_or_else(|| "the loss".into()) }
+    }
+
+    /// The seed of the next step's random numbers, in parts of 16 bits.
+    fn seed(&self) -> [f32; 4] {
+        let bits = Random::new(&[self.options.seed, self.steps, self.gathered as u64]).bits();
+        core::array::from_fn(|i| (bits >> (48 - 16 * i) & 0xffff) as f32)
+    }
+
+    /// Number of the program for an input of extents.
+    fn program(&mut self, input: &[usize]) -> Result<usize> {
+        if let Some(at) = self.programs.iter().position(|p| p.input == input) {
+            return Ok(at);
+        }
+        let compiled = self.compile(input)?;
+        self.programs.push(compiled);
+        Ok(self.programs.len() - 1)
+    }
+
+    fn compile(&self, input: &[usize]) -> Result<Compiled> {
+        let graph = self.model.graph().extend(&["target"], &["loss"], |outputs, targets| {
+            let ([output], [target]) = (outputs, targets) else {
+                return Err(Error::NoOutput { asked: 1, outputs: outputs.len() });
+            };
+            Ok(vec![output.scope("loss", |output| self.loss.record(output, target))?])
+        })?;
+        let output = self.model.output_dims(input)?;
+        let target = self.loss.target_dims(&output);
+        let elements = target.iter().product();
+        let trained = |name: &str| {
+            let at = self.model.graph().parameters.iter().position(|p| p.name == name);
+            at.is_some_and(|at| self.ids[at].is_some())
+        };
+        let frozen = |layer: &str| {
+            self.options.frozen_layers.iter().any(|pattern| Select::Name(pattern.clone()).fits(layer, &[]))
+        };
+        let facts = [Fact::f32(input), Fact::f32(target)];
+        let wanted = Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[] };
+        let graph = graph.differentiate(&facts, &wanted)?;
+        let session =
+            SessionOptions { input: Default::default(), output: Default::default(), ..self.options.session.clone() };
+        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, &session)?;
+        Ok(Compiled { input: input.to_vec(), output, target: elements, graph, runner })
+    }
+
+    /// The output for the last batch, before the update: what an accuracy of training is counted from.
+    pub fn last_output(&self) -> Option<&[f32]> {
+        Some(&self.programs.get(self.last)?.runner.outputs[0])
+    }
+
+    /// Milliseconds of each step of the graph in one pass over a batch, with its layer and what ran. The weights stay.
+    ///
+    /// # Errors
+    /// As [`Trainer::backward`].
+    pub fn profile(
+        &mut self,
+        dims: &[usize],
+        input: &[f32],
+        target: &[f32],
+    ) -> Result<Vec<(String, String, Duration)>> {
+        self.backward(dims, input, target)?;
+        self.gathered = 0;
+        self.sums.iter_mut().for_each(|s| s.fill(0.0));
+        let seed = self.seed();
+        let p = &mut self.programs[self.last];
+        let (first, seed_at) = (p.graph.first_parameter, p.graph.seed);
+        let parameters = &*self.model.parameters_mut();
+        let words = |i: usize| -> &[f32] {
+            match i {
+                0 => input,
+                1 => target,
+                i if Some(i) == seed_at => &seed,
+                i => parameters[i - first].as_slice(),
+            }
+        };
+        let times = p.runner.profile(&words);
+        let steps = p.runner.steps().map(|(layer, what)| (layer.to_string(), what));
+        Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
+    }
+
+    /// The run at rest: weights, optimizer, schedule, averages, and the progress that the caller knows; `step` is filled in.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn checkpoint(&self, progress: Progress, schedule: &dyn Schedule) -> Result<Checkpoint> {
+        let mut c = Checkpoint::new(Progress { step: self.steps, ..progress });
+        c.put_optimization(&self.optimization)?;
+        c.put_schedule(schedule);
+        for (i, (name, tensor)) in self.model.state().enumerate() {
+            c.put_weight(name, tensor)?;
+            if let Some(average) = &self.average {
+                c.put_average(name, tensor.dims(), average, i)?;
+            }
+        }
+        Ok(c)
+    }
+
+    /// Goes on from a run at rest, of the same model and options.
+    ///
+    /// # Errors
+    /// If it is another's.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, schedule: &mut dyn Schedule) -> Result<()> {
+        let names: Vec<String> = self.model.state().map(|(name, _)| name.into()).collect();
+        for name in &names {
+            checkpoint.weight(name)?;
+        }
+        checkpoint.restore_schedule(schedule)?;
+        checkpoint.restore_optimization(&mut self.optimization)?;
+        for (i, name) in names.iter().enumerate() {
+            self.model.set_parameter(name, checkpoint.weight(name)?)?;
+            if let Some(average) = &mut self.average {
+                checkpoint.restore_average(name, average, i)?;
+            }
+        }
+        self.steps = checkpoint.progress().step;
+        self.gathered = 0;
+        self.sums.iter_mut().for_each(|s| s.fill(0.0));
+        Ok(())
+    }
+}
