@@ -9,6 +9,9 @@ use swath::ops::{Array, Data, ElementType, npy};
 
 use crate::failure::{Failure, Outcome};
 
+/// The name of an input, and its value or the extents to make one of.
+type Named = (String, Result<Array, Vec<usize>>);
+
 /// Whether the name is that of an ONNX file.
 pub fn is_file(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
@@ -39,7 +42,7 @@ pub fn read(path: &str) -> Outcome<Array> {
 
 impl Inputs {
     /// Arrays of the files by the names of the model's inputs, and dimensions of the others; open ones are 1.
-    fn by_name(&self, network: &Network) -> Outcome<Vec<(String, Result<Array, Vec<usize>>)>> {
+    fn by_name(&self, network: &Network) -> Outcome<Vec<Named>> {
         let model = network.model()?;
         let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
         let inputs: Vec<_> = model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)).collect();

@@ -190,7 +190,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     plan.checkpoint_every = args.checkpoint_every;
     plan.progress = Progress { seed: args.seed, notes: args.notes().into(), ..Progress::default() };
     if args.resume {
-        resume(args, &checkpoint, &mut trainer, &mut plan)?;
+        resume(&checkpoint, &mut trainer, &mut plan)?;
     }
     plan.checkpoint = Some(checkpoint);
     plan.best = Some(args.out.join("best.safetensors"));
@@ -225,7 +225,7 @@ pub fn run(args: &Args) -> Outcome<()> {
 }
 
 /// Goes on with the run of a checkpoint, if it was started alike.
-fn resume(args: &Args, path: &std::path::Path, trainer: &mut Trainer, plan: &mut Fit) -> Outcome<()> {
+fn resume(path: &std::path::Path, trainer: &mut Trainer, plan: &mut Fit) -> Outcome<()> {
     let read = Checkpoint::open(path)?;
     let (there, here) = (read.progress(), &plan.progress);
     for (name, value) in &here.notes {
