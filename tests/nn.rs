@@ -376,6 +376,8 @@ fn contradictions_are_errors_with_both_numbers() {
     assert_eq!(text(Conv2d::new(8, 6, 3).groups(4).boxed()), "4 groups do not divide 6 output channels");
     assert!(text(Conv2d::new(8, 6, [3, 0]).boxed()).contains("kernel width is zero"));
     assert!(text(Linear::new(0, 3).boxed()).contains("input features is zero"));
+    let hardtanh = text(Hardtanh::new(2.0, 1.0).boxed());
+    assert!(hardtanh.ends_with("min_val of Hardtanh is 2, but it has to be below max_val, 1"), "{hardtanh}");
     let nested = Sequential::new((ReLU, Sequential::new((Conv2d::new(8, 8, 3).stride(0),)).named("block")));
     assert_eq!(text(nested.boxed()), "layer `block.0`: the vertical stride is zero; it must be at least 1");
 

@@ -3,7 +3,7 @@
 use swath_kernels::epilogue::Activation;
 
 use super::Module;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Value, ops};
 
 /// Layers without options.
@@ -94,13 +94,22 @@ with_options! {
         /// From here on linear; 20.
         threshold = 20.0
     ), s => Activation::Softplus { beta: s.beta, threshold: s.threshold };
-    /// `min(max(x, min_val), max_val)`
+    /// `min(max(x, min_val), max_val)`; `min_val` has to be below `max_val`.
     Hardtanh(
         /// Lower limit; -1.
         min_val = -1.0,
         /// Upper limit; 1.
         max_val = 1.0
-    ), s => Activation::Clip { lo: s.min_val, hi: s.max_val };
+    ), s => limits(s.min_val, s.max_val)?;
+}
+
+/// The clip between two limits.
+fn limits(lo: f32, hi: f32) -> Result<Activation> {
+    if lo < hi {
+        return Ok(Activation::Clip { lo, hi });
+    }
+    let rule = format!("it has to be below max_val, {hi}");
+    Err(Error::Setting { what: "min_val of Hardtanh", value: lo.to_string(), rule })
 }
 
 /// `x * (1 + erf(x / sqrt 2)) / 2`, or its tanh approximation.
