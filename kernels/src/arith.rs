@@ -12,6 +12,7 @@
 
 mod prelu;
 
+use crate::control_word::with_default;
 use crate::layout::{BLOCK, Layout};
 use crate::pass::{Chunks, Map, MapOver, Place, Sum};
 use crate::shape::{ShapeError, checked_elements};
@@ -410,6 +411,10 @@ impl Arith {
 
     /// Sums over the axes that the operand lacks, each through `f(sum, where it lies)`; 0 for channels that pad.
     fn totals(&self, sums: &[f32], out: &mut [f32], f: impl Fn(f64, usize) -> f64) {
+        with_default(|| self.add_slices(sums, out, f));
+    }
+
+    fn add_slices(&self, sums: &[f32], out: &mut [f32], f: impl Fn(f64, usize) -> f64) {
         let (s, channels) = (self.slices, self.slices.channels());
         let over_images = |k: usize| (0..s.images).map(|i| s.total(sums, i, k)).sum::<f64>();
         out.fill(0.0);

@@ -1,7 +1,7 @@
 //! Single-threaded SIMD microkernels for convolutional networks.
 //!
 //! This crate holds every line of `unsafe` code of [swath](https://docs.rs/swath). It does no I/O, reads no
-//! environment, starts no thread and allocates nothing: callers hand in slices and scratch. Most users want the
+//! environment, starts no thread and allocates nothing in a run: callers hand in slices and scratch. Most users want the
 //! crate `swath`, which plans, tunes and threads these kernels; framework authors may link this one directly.
 //!
 //! # Map, imports point to the same floor or to lower ones

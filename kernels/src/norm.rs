@@ -20,6 +20,7 @@
 
 mod layer;
 
+use crate::control_word::with_default;
 use crate::epilogue::Activation;
 use crate::layout::Layout;
 use crate::pass::{Map, MapOver, Place, Sum};
@@ -149,9 +150,11 @@ fn limits(act: Activation) -> [f32; 2] {
 
 /// `1 / sqrt(var + eps)` of each channel: [`Backward::inv`] of running variances.
 pub fn inverse(var: &[f32], eps: f32, inv: &mut [f32]) {
-    for (inv, &var) in inv.iter_mut().zip(var) {
-        *inv = inverse_of(f64::from(var), eps) as f32;
-    }
+    with_default(|| {
+        for (inv, &var) in inv.iter_mut().zip(var) {
+            *inv = inverse_of(f64::from(var), eps) as f32;
+        }
+    });
 }
 
 fn inverse_of(var: f64, eps: f32) -> f64 {
@@ -352,6 +355,10 @@ impl Norm {
     /// If a length is not what the extents say, `running` is given where sets are not channels, or the activation is
     /// another one than [`Forward::activation`] allows.
     pub fn forward(&self, place: &Place<'_>, f: &Forward<'_>, out: Normalised<'_>, scratch: &mut [f32]) {
+        with_default(|| self.train(place, f, out, scratch));
+    }
+
+    fn train(&self, place: &Place<'_>, f: &Forward<'_>, out: Normalised<'_>, scratch: &mut [f32]) {
         let Normalised { y, mean, inv, mut running } = out;
         self.check(&[Some(f.x), f.residual, Some(y)], &[f.w, f.b], scratch);
         assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
@@ -400,13 +407,15 @@ impl Norm {
         assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
         let [m, a, b, _] = quarters(&mut scratch[..4 * self.coefficients()]);
         [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
-        for set in 0..self.sets() {
-            for channel in self.members(set).1 {
-                let i = self.coefficient(set, channel);
-                (m[i], a[i]) = (mean[set], inv[set] * f.w.map_or(1.0, |w| w[channel]));
-                b[i] = f.b.map_or(0.0, |b| b[channel]);
+        with_default(|| {
+            for set in 0..self.sets() {
+                for channel in self.members(set).1 {
+                    let i = self.coefficient(set, channel);
+                    (m[i], a[i]) = (mean[set], inv[set] * f.w.map_or(1.0, |w| w[channel]));
+                    b[i] = f.b.map_or(0.0, |b| b[channel]);
+                }
             }
-        }
+        });
         self.apply(place, f, [m, a, b], y);
     }
 
@@ -441,6 +450,10 @@ impl Norm {
     /// # Panics
     /// If a length is not what the extents say, or there is an activation and no output.
     pub fn backward(&self, place: &Place<'_>, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut [f32]) {
+        with_default(|| self.differentiate(place, b, out, scratch));
+    }
+
+    fn differentiate(&self, place: &Place<'_>, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut [f32]) {
         self.check(
             &[Some(b.x), Some(b.dy), b.y, out.dx.as_deref()],
             &[b.w, out.dw.as_deref(), out.db.as_deref()],

@@ -13,6 +13,7 @@
 use thiserror::Error;
 
 use super::{Axis, FLOATS};
+use crate::control_word::with_default;
 use crate::isa::Isa;
 use crate::pass::{Body, Chunks, Place, Strip, Strips, get, put};
 use crate::vecmath::exp;
@@ -208,14 +209,16 @@ impl<'a> CrossEntropy<'a> {
                 *loss = self.loss(lp, targets, i * per + k) as f32;
             }
         });
-        let sum = losses.iter().map(|&l| f64::from(l)).sum();
-        let weight = match targets {
-            Targets::Probabilities(_) => losses.len() as f64,
-            Targets::Classes(t) => {
-                (0..t.len()).filter_map(|p| self.class(t, p)).map(|t| f64::from(self.weight(t))).sum()
-            }
-        };
-        Ok(Loss { sum, weight })
+        Ok(with_default(|| {
+            let sum = losses.iter().map(|&l| f64::from(l)).sum();
+            let weight = match targets {
+                Targets::Probabilities(_) => losses.len() as f64,
+                Targets::Classes(t) => {
+                    (0..t.len()).filter_map(|p| self.class(t, p)).map(|t| f64::from(self.weight(t))).sum()
+                }
+            };
+            Loss { sum, weight }
+        }))
     }
 
     /// First element of a position.
@@ -268,7 +271,7 @@ impl<'a> CrossEntropy<'a> {
         self.check(targets, lp, g);
         assert_eq!(dx.len(), lp.len(), "length of the gradient");
         let Axis { len, inner, .. } = self.axis;
-        let weights: f64 = (0..len).map(|c| f64::from(self.weight(c))).sum();
+        let weights: f64 = with_default(|| (0..len).map(|c| f64::from(self.weight(c))).sum());
         let shares = [(f64::from(self.smoothing) / len as f64) as f32, 1.0 - self.smoothing];
         let p = |from: usize| match targets {
             Targets::Probabilities(p) => Some(&p[from..]),
