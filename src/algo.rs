@@ -132,7 +132,7 @@ pub static ALGOS: &[Algo] = &[
         is_available: everywhere,
         plan: stem,
         data: gradient::phases_from_nchw,
-        weights: gradient::no_weights,
+        weights: gradient::stem_weights,
     },
     Algo {
         name: "winograd2",
@@ -297,11 +297,11 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn pack(&self, w: &Weights<'_>, packed: &mut [f32]) {
+    pub(crate) fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         match self {
-            Kernel::Direct(k) => k.pack_from(w, packed),
+            Kernel::Direct(k) => k.pack_from(w, packed, executor),
             Kernel::Depthwise(k) => k.pack_from(w, packed),
-            Kernel::Winograd(k) => k.pack_from(w, packed),
+            Kernel::Winograd(k) => k.pack_from(w, packed, executor),
             Kernel::Bf16x6(k) => k.pack_from(w, packed),
             Kernel::Gemm(k) => k.pack_from(w, packed),
         }

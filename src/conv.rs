@@ -78,6 +78,11 @@ impl Options {
     }
 }
 
+/// About how many milliseconds it takes one thread to pack so many floats: a nanosecond each.
+fn packing_ms(floats: usize) -> f64 {
+    floats as f64 / 1e6
+}
+
 /// Memory that runs of any plans may use and reuse; it grows to the largest plan's need and stays.
 #[derive(Debug, Default)]
 pub struct Scratch(Buffer);
@@ -260,7 +265,8 @@ impl ConvPlan {
     pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
         check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
         packed.check(&self.0, self.0.kernel.packed_len())?;
-        self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data);
+        let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
+        self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data, &*executor);
         Ok(())
     }
 

@@ -49,7 +49,7 @@
 //! | 5 | [`par`] | threads: crews of our own, and the caller's rayon pool |
 //! | 5 | [`ops`] | operators on arrays of any element type |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
-//! | 6 | [`conv`] | [`ConvPlan`]: shape, algorithm, packed weights |
+//! | 6 | [`conv`] | [`ConvPlan`], [`ConvBackwardData`], [`ConvBackwardWeights`]: shape, pass, algorithm, packed weights |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |

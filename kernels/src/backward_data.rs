@@ -4,14 +4,14 @@
 //! dx[i] = sum over (oc, k, o) with o * s + k * d - p = i  of  dy[o] * w[oc, k]
 //!
 //! for each phase (y, x) of the stride, of those that meet a tap:
-//!   convolution, direct or depthwise, of stride 1 and dilation d / gcd(s, d) of dy with every s / gcd(s, d)-th tap, turned,
-//!     which writes every s-th row and column of dx
+//!   convolution, direct or depthwise, of stride 1 and dilation d / gcd(s, d) of dy with every s / gcd(s, d)-th tap,
+//!     turned, which writes every s-th row and column of dx
 //! what meets no tap: activation(bias + residual), 0 for a gradient
 //! ```
 //!
-//! Every geometry is done so: any stride, dilation, padding (also beyond the kernel) and groups, in every layout. Nothing is copied:
-//! a phase reads a part of `dy` and writes a lattice of `dx`. For stride 1 there is one phase, a convolution of its own
-//! ([`turned`]), which other algorithms can do as well.
+//! Every geometry is done so: any stride, dilation, padding (also beyond the kernel) and groups, in every layout.
+//! Nothing is copied: a phase reads a part of `dy` and writes a lattice of `dx`. For stride 1 there is one phase, a
+//! convolution of its own ([`turned`]), which other algorithms can do as well.
 //!
 //! Order of each sum: as for [`direct`](crate::direct), over the phase's turned taps. Error: as for the register tile.
 
@@ -25,15 +25,15 @@ use plan::Plan;
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
 use crate::epilogue::Epilogue;
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Inline, Shared, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{Layout, Strides};
 use crate::shape::{ConvShape, ShapeError};
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::{Taps, Weights};
 
-/// The convolution that is the data gradient of `s`, if it is a single one over all of `dy`: stride 1, and padding within the kernel.
-/// Its weights are all taps, [`turned`](Weights::turned).
+/// The convolution that is the data gradient of `s`, if it is a single one over all of `dy`: stride 1, and padding
+/// within the kernel. Its weights are all taps, [`turned`](Weights::turned).
 ///
 /// ```
 /// use swath_kernels::{backward_data::turned, shape::ConvShape};
@@ -199,11 +199,19 @@ impl BackwardData {
     /// # Panics
     /// If a slice's length is not what the shape and [`BackwardData::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack_on(w, packed, &Inline);
+    }
+
+    /// The same on the executor's threads.
+    ///
+    /// # Panics
+    /// As for [`BackwardData::pack`].
+    pub fn pack_on(&self, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len, "packed weights' length");
         for phase in &self.phases {
             let plan = &self.plans[phase.plan];
             let to = &mut packed[phase.packed..][..plan.packed_len()];
-            plan.pack_from(&Weights::turned(&self.shape, w, phase.taps), to);
+            plan.pack_from(&Weights::turned(&self.shape, w, phase.taps), to, executor);
         }
     }
 
@@ -212,9 +220,9 @@ impl BackwardData {
         self.plans.iter().map(Plan::scratch_len).max().unwrap_or(0)
     }
 
-    /// Computes `dx = activation(transposed convolution of dy + bias + residual)` on the executor's threads; a gradient has no
-    /// epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does. `scratch` holds
-    /// [`BackwardData::scratch_len`] floats for each thread that is to take part, at least for one.
+    /// Computes `dx = activation(transposed convolution of dy + bias + residual)` on the executor's threads; a gradient
+    /// has no epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does.
+    /// `scratch` holds [`BackwardData::scratch_len`] floats for each thread that is to take part, at least for one.
     ///
     /// # Panics
     /// If a slice's length is not what the shape, the layouts and [`BackwardData::packed_len`] say.

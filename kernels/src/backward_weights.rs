@@ -1,7 +1,8 @@
 //! The gradients at a convolution's weights and bias.
 //!
 //! ```text
-//! dw[oc][ic][ky][kx] = sum over (n, oy, ox)  x[n][ic][oy * sh + ky * dh - top][ox * sw + kx * dw - left] * dy[n][oc][oy][ox]
+//! dw[oc][ic][ky][kx] = sum over (n, oy, ox)  dy[n][oc][oy][ox]
+//!                                            * x[n][ic][oy * sh + ky * dh - top][ox * sw + kx * dw - left]
 //! db[oc]             = sum over (n, oy, ox)  dy[n][oc][oy][ox]
 //!
 //! for each slice of the pixels, for each unit (block of x, few blocks of dy):               threads
@@ -9,24 +10,26 @@
 //! then for each unit:                                  dw = sum over slices, in PyTorch's order
 //! ```
 //!
-//! **An outer product for each pixel.** In blocked tensors a pixel's sixteen input channels are a line, and so are its sixteen
-//! output channels: what the register tile of [`Access::PixelSum`] takes. Nothing is transposed or packed. A tap is an
-//! offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the input. Tensors in other
-//! layouts are copied to blocked ones in scratch memory first.
+//! **An outer product for each pixel.** In blocked tensors a pixel's sixteen input channels are a line, and so are its
+//! sixteen output channels: what the register tile of [`Access::PixelSum`] takes. Nothing is transposed or packed. A
+//! tap is an offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the
+//! input. Tensors in other layouts are copied to blocked ones in scratch memory first.
 //!
-//! **1x1.** A tile's rows are output channels and its lanes input channels, as in PyTorch's order of the weights of single taps: there
-//! the sums are the weights, and one call makes those of all output channels.
+//! **1x1.** A tile's rows are output channels and its lanes input channels, as in PyTorch's order of the weights of
+//! single taps: there the sums are the weights, and one call makes those of all output channels.
 //!
-//! **Same bits for any number of threads.** Pixels are cut into segments, of at most [`LONGEST`] pixels, and segments into slices, by the
-//! shape alone. Threads share out slices and units. There is one slice, unless there are fewer units than threads could use.
+//! **Same bits for any number of threads.** Pixels are cut into segments, of at most [`LONGEST`] pixels, and segments
+//! into slices, by the shape alone. Threads share out slices and units. There is one slice, unless there are fewer
+//! units than threads could use.
 //!
 //! **Groups** that do not fill blocks compute whole pairs of blocks, of which they store what belongs together.
 //!
-//! Order of each sum: `(n, oy, ox)` within a segment; segments in their order within a slice; slices in theirs. Error: with `t`
-//! pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
+//! Order of each sum: `(n, oy, ox)` within a segment; segments in their order within a slice; slices in theirs. Error:
+//! with `t` pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
 
 mod lanes;
 mod run;
+mod stem;
 
 pub use lanes::{DepthwiseWeights, LaneRow, lane_rows};
 
@@ -34,8 +37,9 @@ use core::ops::Range;
 
 use run::Run;
 pub(crate) use run::{biases, store_pair};
+pub use stem::StemWeights;
 
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Axis;
@@ -57,7 +61,8 @@ pub(crate) const PAIR_OF_NINE: usize = 9 * BLOCK * BLOCK;
 /// Slices and units that there should be together, for threads to share out.
 const PARTS: usize = 16;
 
-/// Most blocks of output channels of a unit: a call for so many tiles is worth its start where a segment has few pixels.
+/// Most blocks of output channels of a unit: a call for so many tiles is worth its start where a segment has few
+/// pixels.
 const TOGETHER: usize = 4;
 
 /// The gradients at a convolution's weights and bias, planned. Holds no tensor.
@@ -129,12 +134,6 @@ impl Segments {
     }
 }
 
-/// Piece `i` of `total` things that are cut into `pieces`.
-fn cut(total: usize, pieces: usize, i: usize) -> Range<usize> {
-    let at = |i: usize| (total as u128 * i as u128 / pieces as u128) as usize;
-    at(i)..at(i + 1)
-}
-
 impl BackwardWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
@@ -189,7 +188,8 @@ impl BackwardWeights {
         if self.in_place() { self.shape.oc / BLOCK } else { 0 }
     }
 
-    /// Units whose sums are in scratch; some have no input, where blocks of output channels meet fewer inputs than others.
+    /// Units whose sums are in scratch; some have no input, where blocks of output channels meet fewer inputs than
+    /// others.
     fn units(&self) -> usize {
         (blocks(self.shape.oc) - self.first()).div_ceil(self.together) * self.span
     }
@@ -214,7 +214,8 @@ impl BackwardWeights {
         self.together * self.pair_len()
     }
 
-    /// Whether sums go on from segment to segment, in memory that all threads see; else each unit's are finished at once.
+    /// Whether sums go on from segment to segment, in memory that all threads see; else each unit's are finished at
+    /// once.
     fn continues(&self) -> bool {
         self.segments.len() > 1
     }
@@ -254,8 +255,8 @@ impl BackwardWeights {
         self.copies().iter().sum::<usize>() + sums * self.unit_len()
     }
 
-    /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
-    /// [`BackwardWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
+    /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch`
+    /// holds [`BackwardWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
     ///
     /// # Panics
     /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
@@ -308,7 +309,8 @@ fn blocked<'a>(
     let to = Shared::new(copy);
     for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
         let (image, block) = (part / of, part % of);
-        // SAFETY: each part has a block of its own, and all of them lie in the copy, whose length is that of the layout.
+        // SAFETY: each part has a block of its own, and all of them lie in the copy, whose length is that of the
+        // layout.
         let to = unsafe { core::slice::from_raw_parts_mut(to.at(part * plane), plane) };
         let channels = BLOCK.min(c - block * BLOCK);
         let from = &from[image * strides.n + block * strides.block..];

@@ -40,7 +40,7 @@ use blocking::Grid;
 use run::Run;
 
 use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Inline, Shared, for_each_chunk, for_each_part_with};
 use crate::groups::Pieces;
 use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -324,29 +324,37 @@ impl Direct {
     /// # Panics
     /// If a slice's length is not what the shape and [`Direct::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
-        self.pack_from(&Weights::forward(&self.shape, w), packed);
+        self.pack_from(&Weights::forward(&self.shape, w), packed, &Inline);
     }
 
-    /// The same from any order of the weights.
+    /// The same from any order of the weights, on the executor's threads.
     ///
     /// # Panics
     /// If `packed` is not [`Direct::packed_len`] long.
-    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
-        let s = &self.shape;
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len());
-        packed.fill(0.0);
+        for_each_chunk(executor, packed, self.span * self.step_len(), |ocb, block| self.pack_block(w, ocb, block));
+    }
+
+    /// Packs one block of output channels.
+    fn pack_block(&self, w: &Weights<'_>, ocb: usize, block: &mut [f32]) {
+        let s = &self.shape;
         let taps = s.kh * s.kw;
         let depth = if self.plain() { 1 } else { BLOCK };
-        for (ocb, block) in packed.chunks_exact_mut(self.span * self.step_len()).enumerate() {
-            let channels = self.channels(ocb);
-            let first = self.steps(&channels).start;
-            for (lane, o) in self.pieces.channels(ocb).enumerate() {
-                for (c, ic) in channels.clone().enumerate() {
-                    for t in 0..taps {
-                        block[(((ic / depth - first) * taps + t) * depth + ic % depth) * BLOCK + lane] =
-                            w.at(o, c, t / s.kw, t % s.kw);
-                    }
-                }
+        let outputs = self.pieces.channels(ocb);
+        if outputs.is_empty() {
+            return block.fill(0.0);
+        }
+        let inputs = self.channels(ocb);
+        let (first, aligned) = (self.steps(&inputs).start, inputs.start.is_multiple_of(depth));
+        if !(outputs.len() == BLOCK && aligned && inputs.len() == self.span * depth) {
+            block.fill(0.0);
+        }
+        for (c, ic) in inputs.enumerate() {
+            for (ky, kx) in (0..s.kh).flat_map(|ky| (0..s.kw).map(move |kx| (ky, kx))) {
+                let at = (((ic / depth - first) * taps + ky * s.kw + kx) * depth + ic % depth) * BLOCK;
+                // A piece's output channels are of one group.
+                w.lanes(outputs.start, c, ky, kx, &mut block[at..at + outputs.len()]);
             }
         }
     }

@@ -140,6 +140,21 @@ pub(crate) fn parts_wanted(threads: usize) -> usize {
 /// More threads than this are not counted, lest sums of parts overflow.
 const MAX_THREADS: usize = 1 << 16;
 
+/// Calls `f` once for every chunk of `len` floats of a slice, with its number, on the executor's threads.
+pub(crate) fn for_each_chunk(
+    executor: &dyn Executor,
+    all: &mut [f32],
+    len: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let chunks = all.len().checked_div(len).unwrap_or(0);
+    let shared = Shared::new(all);
+    for_each_part_with(executor, chunks, &mut [], 0, |i, _| {
+        // SAFETY: whole chunks lie inside the slice and are disjoint; each is one part's, and the slice stays borrowed.
+        f(i, unsafe { core::slice::from_raw_parts_mut(shared.at(i * len), len) });
+    });
+}
+
 /// Shares of the parts: more threads than this begin with each other's.
 const SHARES: usize = 16;
 

@@ -1,7 +1,7 @@
 //! Weights as kernels read them while they pack: in PyTorch's order, or turned for a data gradient.
 //!
-//! The gradient at a convolution's input is a convolution of the gradient at its output, with the weights turned by half a turn
-//! and with input and output channels exchanged:
+//! The gradient at a convolution's input is a convolution of the gradient at its output, with the weights turned by
+//! half a turn and with input and output channels exchanged:
 //!
 //! ```text
 //! forward   [oc][ic / groups][ky][kx]                      as they lie
@@ -70,8 +70,8 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Weights `[oc, ic / groups, kh, kw]` of `s` for its data gradient: these taps of them, the last one first, whose outputs are
-    /// the input channels.
+    /// Weights `[oc, ic / groups, kh, kw]` of `s` for its data gradient: these taps of them, the last one first, whose
+    /// outputs are the input channels.
     ///
     /// # Panics
     /// If the slice's length is not what the shape says, or the taps lie beyond the kernel.
@@ -97,6 +97,22 @@ impl<'a> Weights<'a> {
     #[inline]
     pub fn at(&self, o: usize, c: usize, ky: usize, kx: usize) -> f32 {
         self.data[self.tap(self.pair(o, c), ky, kx)]
+    }
+
+    /// The weights of outputs `o..o + lanes.len()` of one group for input `c` at tap `(ky, kx)`.
+    #[inline]
+    pub fn lanes(&self, o: usize, c: usize, ky: usize, kx: usize, lanes: &mut [f32]) {
+        let first = self.tap(self.pair(o, c), ky, kx);
+        // Of one group: so far apart throughout. The bound of the last one covers all.
+        let last = first + lanes.len().saturating_sub(1) * self.output;
+        let from = &self.data[first..=last];
+        lanes.iter_mut().enumerate().for_each(|(lane, to)| *to = from[lane * self.output]);
+    }
+
+    /// Outputs from `o` on that belong to one group.
+    #[inline]
+    pub fn together(&self, o: usize) -> usize {
+        self.outputs - o % self.outputs
     }
 
     /// Where the taps of output `o` for input `c` of its group begin, for [`Weights::tap`].
@@ -130,6 +146,11 @@ mod tests {
                         taps[1].first + (n[1] - 1 - kx) * taps[1].step,
                     );
                     assert_eq!(turned.at(ic, oc, ky, kx), forward.at(ic / 3 * 2 + oc, ic % 3, fy, fx));
+                    let mut lanes = [0.0; 3];
+                    let lanes = &mut lanes[..turned.together(ic)];
+                    turned.lanes(ic, oc, ky, kx, lanes);
+                    let one_by_one = (ic..ic + lanes.len()).map(|o| turned.at(o, oc, ky, kx));
+                    assert!(one_by_one.eq(lanes.iter().copied()));
                 }
             }
         }

@@ -44,6 +44,7 @@ mod output;
 mod product;
 mod run;
 mod transform;
+mod weights;
 
 pub use gradient::{GradientRow, WinogradWeights, gradients};
 pub use input::InputArgs;
@@ -54,11 +55,12 @@ pub use product::{ProductArgs, Row, rows};
 use input::InputTile;
 use output::OutputTile;
 use run::{Piece, Run};
-use transform::{F2, F4, F6, Transform};
+use transform::{F2, F4, F6};
+pub use weights::WeightArgs;
+use weights::WeightTile;
 
-use crate::control_word::with_default;
 use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Shared};
+use crate::exec::{Executor, Inline, Shared, for_each_chunk};
 use crate::finite::FiniteRange;
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -157,6 +159,8 @@ pub struct TransformRow {
     pub(crate) input: Entry<InputArgs>,
     /// The output transform of a tile; see [`OutputTile`] for its contract.
     pub(crate) output: Entry<OutputArgs>,
+    /// The weight transform of a line; see [`WeightTile`] for its contract.
+    pub(crate) weights: Entry<WeightArgs>,
 }
 
 edges!(edge);
@@ -176,6 +180,7 @@ macro_rules! transform_rows {
             variant: Variant::$variant,
             input: edge::$entry::run::<InputTile<$variant, $m, $p>>,
             output: edge::$entry::run::<OutputTile<$variant, $m, $p>>,
+            weights: edge::$entry::run::<WeightTile<$variant, $m, $p>>,
         }
     };
 }
@@ -421,39 +426,29 @@ impl Winograd {
     /// # Panics
     /// If a slice's length is not what the shape and [`Winograd::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
-        self.pack_from(&Weights::forward(&self.shape, w), packed);
+        self.pack_from(&Weights::forward(&self.shape, w), packed, &Inline);
     }
 
-    /// The same from any order of the weights.
+    /// The same from any order of the weights, on the executor's threads.
     ///
     /// # Panics
     /// If `packed` is not [`Winograd::packed_len`] long.
-    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len());
-        with_default(|| match self.variant {
-            Variant::F2 => self.pack_as::<F2, 2, 4>(w, packed),
-            Variant::F4 => self.pack_as::<F4, 4, 6>(w, packed),
-            Variant::F6 => self.pack_as::<F6, 6, 8>(w, packed),
-        });
-    }
-
-    fn pack_as<T: Transform<M, P>, const M: usize, const P: usize>(&self, w: &Weights<'_>, packed: &mut [f32]) {
+        assert!(self.level.is_available());
         let (ic, oc) = (self.shape.ic, self.shape.oc);
-        for (b, block) in packed.chunks_exact_mut(P * P * ic * BLOCK).enumerate() {
+        for_each_chunk(executor, packed, self.variant.points() * ic * BLOCK, |b, block| {
+            let mut taps = [[0.0; BLOCK]; 9];
+            let lanes = BLOCK.min(oc - b * BLOCK);
             for c in 0..ic {
-                let mut lines = [[[0.0; BLOCK]; P]; P];
-                for o in b * BLOCK..oc.min((b + 1) * BLOCK) {
-                    let taps: [f32; 9] = core::array::from_fn(|tap| w.at(o, c, tap / 3, tap % 3));
-                    let points = weight_points::<T, M, P>(&taps);
-                    for (lines, points) in lines.as_flattened_mut().iter_mut().zip(points.as_flattened()) {
-                        lines[o % BLOCK] = *points;
-                    }
+                for (tap, to) in taps.iter_mut().enumerate() {
+                    w.lanes(b * BLOCK, c, tap / 3, tap % 3, &mut to[..lanes]);
                 }
-                for (point, line) in lines.as_flattened().iter().enumerate() {
-                    block[(point * ic + c) * BLOCK..][..BLOCK].copy_from_slice(line);
-                }
+                let args = WeightArgs { taps: &taps, u: block[c * BLOCK..].as_mut_ptr(), u_point: ic * BLOCK };
+                // SAFETY: the level is available (asserted), and the block has a line of channel `c` at each point.
+                unsafe { (self.transform.weights)(&args) };
             }
-        }
+        });
     }
 
     /// Runs the convolution on the executor's threads, of which at most `scratch.len() / scratch_len()` take part.
@@ -476,15 +471,4 @@ impl Winograd {
         let finish = SyncFinish(Finish::new(epilogue, self.level));
         Run { d: self, x, u: packed, y: Shared::new(y), finish }.all(scratch, executor);
     }
-}
-
-/// `G g G^T`, rounded once.
-fn weight_points<T: Transform<M, P>, const M: usize, const P: usize>(g: &[f32]) -> [[f32; P]; P] {
-    let mut half = [[0.0f64; 3]; P];
-    for (p, row) in half.iter_mut().enumerate() {
-        for (x, v) in row.iter_mut().enumerate() {
-            *v = (0..3).map(|y| T::G[p][y] * f64::from(g[y * 3 + x])).sum();
-        }
-    }
-    core::array::from_fn(|p| core::array::from_fn(|q| (0..3).map(|x| half[p][x] * T::G[q][x]).sum::<f64>() as f32))
 }

@@ -1,7 +1,7 @@
 //! Algorithms of the two gradients: what the rows' columns for them hold.
 
 use swath_kernels::backward_data::{self, BackwardData};
-use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights};
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
 use swath_kernels::isa::Level;
@@ -108,13 +108,13 @@ impl DataKernel {
         predict(algo, level, &work)
     }
 
-    pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32]) {
+    pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
         match self {
             DataKernel::Turned { shape, kernel, .. } => {
                 let all = [Taps::all(shape.kh), Taps::all(shape.kw)];
-                kernel.pack(&Weights::turned(shape, w, all), packed);
+                kernel.pack(&Weights::turned(shape, w, all), packed, executor);
             }
-            DataKernel::Phases(k) => k.pack(w, packed),
+            DataKernel::Phases(k) => k.pack_on(w, packed, executor),
         }
     }
 
@@ -141,6 +141,8 @@ pub enum WeightKernel {
     PixelSums(Box<BackwardWeights>),
     /// Sums over pixels, lane by lane.
     Lanes(Box<DepthwiseWeights>),
+    /// Sums over pixels, for few input channels.
+    Stem(Box<StemWeights>),
     /// Winograd F(3x3, 4x4).
     Winograd(Box<WinogradWeights>),
 }
@@ -153,6 +155,11 @@ pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
     Ok(WeightKernel::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?)))
+}
+
+/// The same for few input channels.
+pub(super) fn stem_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
+    Ok(WeightKernel::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?)))
 }
 
 /// The weight gradient by Winograd's transforms.
@@ -174,6 +181,7 @@ impl WeightKernel {
         match self {
             WeightKernel::PixelSums(k) => k.kernel(),
             WeightKernel::Lanes(k) => k.kernel(),
+            WeightKernel::Stem(k) => k.kernel(),
             WeightKernel::Winograd(k) => k.kernel(),
         }
     }
@@ -183,6 +191,7 @@ impl WeightKernel {
         match self {
             WeightKernel::PixelSums(k) => k.scratch_len(threads),
             WeightKernel::Lanes(k) => k.scratch_len(threads),
+            WeightKernel::Stem(k) => k.scratch_len(threads),
             WeightKernel::Winograd(k) => k.scratch_len(threads),
         }
     }
@@ -196,6 +205,7 @@ impl WeightKernel {
                 (s, s.macs_inside() as f64 * k.waste(), tensors(s))
             }
             WeightKernel::Lanes(k) => (k.shape(), k.shape().macs() as f64, tensors(k.shape())),
+            WeightKernel::Stem(k) => (k.shape(), k.shape().macs() as f64, tensors(k.shape())),
             WeightKernel::Winograd(k) => (k.shape(), k.macs() as f64, k.transformed()),
         };
         let dw = s.weights().iter().product();
@@ -214,6 +224,7 @@ impl WeightKernel {
         match self {
             WeightKernel::PixelSums(k) => k.run(x, dy, dw, db, scratch, executor),
             WeightKernel::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
+            WeightKernel::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
             WeightKernel::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
         }
     }

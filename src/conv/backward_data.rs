@@ -3,15 +3,15 @@
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
-use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch};
+use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, packing_ms};
 use crate::algo::{DataKernel, Pass};
 use crate::error::{Result, check_len};
 use crate::par;
 
 /// A planned gradient at a convolution's input.
 ///
-/// Shape and options are those of the convolution: `dy` has the layout of its output, `dx` that of its input. Every geometry has a
-/// plan.
+/// Shape and options are those of the convolution: `dy` has the layout of its output, `dx` that of its input. Every
+/// geometry has a plan.
 ///
 /// ```
 /// use swath::{ConvBackwardData, ConvShape, Options, Scratch};
@@ -89,15 +89,16 @@ impl ConvBackwardData {
         Ok(packed)
     }
 
-    /// Packs other weights in place of what [`ConvBackwardData::pack`] made, without asking for memory: weights that are trained
-    /// change every step.
+    /// Packs other weights in place of what [`ConvBackwardData::pack`] made, without asking for memory: weights that
+    /// are trained change every step.
     ///
     /// # Errors
     /// For a wrong length, and weights that were packed for something else.
     pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
         check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
         packed.check(&self.0, self.0.kernel.packed_len())?;
-        self.0.kernel.pack(w, &mut packed.data);
+        let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
+        self.0.kernel.pack(w, &mut packed.data, &*executor);
         Ok(())
     }
 
@@ -111,8 +112,8 @@ impl ConvBackwardData {
         self.transposed(dy, weights, Epilogue::none(), dx, scratch)
     }
 
-    /// Computes the transposed convolution `y = activation(x * weights + bias + residual)`, where `x` is what the convolution
-    /// would put out, and `y` what it would take in: the bias has one float for each of its input channels.
+    /// Computes the transposed convolution `y = activation(x * weights + bias + residual)`, where `x` is what the
+    /// convolution would put out, and `y` what it would take in: the bias has one float for each of its input channels.
     ///
     /// # Errors
     /// As for [`ConvBackwardData::run`].

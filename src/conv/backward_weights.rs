@@ -10,8 +10,8 @@ use crate::par;
 
 /// Planned gradients at a convolution's weights and bias.
 ///
-/// Shape and options are those of the convolution: `x` has the layout of its input, `dy` that of its output. Every geometry has a
-/// plan.
+/// Shape and options are those of the convolution: `x` has the layout of its input, `dy` that of its output. Every
+/// geometry has a plan.
 ///
 /// ```
 /// use swath::{ConvBackwardWeights, ConvShape, Options, Scratch};
@@ -77,8 +77,9 @@ impl ConvBackwardWeights {
         self.0.kernel.scratch_len(threads)
     }
 
-    /// Computes the gradient `dw` `[oc, ic / groups, kh, kw]` (PyTorch's order) at the weights and, if asked for, `db` `[oc]` at the
-    /// bias, from the input `x` and the gradient `dy` at the output. What `dw` and `db` held does not matter.
+    /// Computes the gradient `dw` `[oc, ic / groups, kh, kw]` (PyTorch's order) at the weights and, if asked for, `db`
+    /// `[oc]` at the bias, from the input `x` and the gradient `dy` at the output. What `dw` and `db` held does not
+    /// matter.
     ///
     /// The result is the same bits for any number of threads.
     ///

@@ -101,7 +101,8 @@ fn names() -> String {
     ALGOS.iter().map(|a| a.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Prints a plan's choice; made by the `explain` of every plan, such as [`ConvPlan::explain`](super::ConvPlan::explain).
+/// Prints a plan's choice; made by the `explain` of every plan, such as
+/// [`ConvPlan::explain`](super::ConvPlan::explain).
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation<'a> {
     pass: Pass,

@@ -69,9 +69,9 @@ impl Fill<'_> {
                 sweep: Sweep { tiles: Steps { n, x: 0, y: mr * line.px }, ..Sweep::ONE },
                 soon: Soon::NONE,
             };
-            // SAFETY: without iterations no input and no weight is read; the pixels lie in the row, by the phases' numbers of
-            // positions, and the output has the length of its layout (asserted in `run`), as have bias and residual; parts have
-            // rows of their own; the level is available (asserted).
+            // SAFETY: without iterations no input and no weight is read; the pixels lie in the row, by the phases'
+            // numbers of positions, and the output has the length of its layout (asserted in `run`), as have bias and
+            // residual; parts have rows of their own; the level is available (asserted).
             unsafe { (tiles.get(mr, 1).run)(&args) };
         }
     }

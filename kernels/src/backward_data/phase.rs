@@ -1,16 +1,17 @@
 //! The phases of a stride: which taps meet an input position, and the convolution of stride 1 that they are.
 //!
-//! Input position `i` of an axis meets tap `k` at output `o` where `o * s = i + p - k * d`. With `g = gcd(s, d)`, the positions
-//! `i = i0, i0 + s, ...` of one phase meet the taps `k = k0, k0 + s / g, ...`, and from tap to tap `o` moves back by `d / g`. Read from
-//! the last tap to the first, that is a convolution of stride 1 and dilation `d / g` over the gradient at the output:
+//! Input position `i` of an axis meets tap `k` at output `o` where `o * s = i + p - k * d`. With `g = gcd(s, d)`, the
+//! positions `i = i0, i0 + s, ...` of one phase meet the taps `k = k0, k0 + s / g, ...`, and from tap to tap `o` moves
+//! back by `d / g`. Read from the last tap to the first, that is a convolution of stride 1 and dilation `d / g` over
+//! the gradient at the output:
 //!
 //! ```text
 //! stride 2, 3 taps, dilation 1, padding 1          i = 0 2 4 ...   tap 1         o = i / 2
 //!                                                  i = 1 3 5 ...   taps 0, 2     o = (i + 1) / 2, (i - 1) / 2
 //! ```
 //!
-//! Where the phase's windows would begin behind the first output, or end before the last one, it sees a part of the gradient alone:
-//! padding is never negative.
+//! Where the phase's windows would begin behind the first output, or end before the last one, it sees a part of the
+//! gradient alone: padding is never negative.
 
 use crate::shape::ConvShape;
 use crate::weights::Taps;

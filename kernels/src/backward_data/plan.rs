@@ -2,7 +2,7 @@
 
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
-use crate::exec::Shared;
+use crate::exec::{Executor, Shared};
 use crate::shape::ConvShape;
 use crate::tile::SyncFinish;
 use crate::weights::Weights;
@@ -43,9 +43,9 @@ impl Plan {
         }
     }
 
-    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         match self {
-            Plan::Direct(p) => p.pack_from(w, packed),
+            Plan::Direct(p) => p.pack_from(w, packed, executor),
             Plan::Depthwise(p) => p.pack_from(w, packed),
         }
     }

@@ -1,22 +1,24 @@
 //! Depthwise convolution: sums over pixels, lane by lane.
 //!
 //! ```text
-//! dw[o][ky][kx] = sum over (n, oy, ox)  x[n][o / multiplier][oy * sh + ky * dh - top][ox * sw + kx * dw - left] * dy[n][o][oy][ox]
+//! dw[o][ky][kx] = sum over (n, oy, ox)  dy[n][o][oy][ox]
+//!                                       * x[n][o / multiplier][oy * sh + ky * dh - top][ox * sw + kx * dw - left]
 //!
 //! for each slice of the pixels, block of channels:    threads
-//!   for each segment of the slice, image:             copy the rows of x that it reads, padding included, unless they lie ready
+//!   for each segment of the slice, image:             copy the rows of x that it reads, padding included
 //!     for each row, pixel:                            load dy; for each tap: sums[tap] += x * dy, in registers
 //! then for each block:                                dw = sum over slices
 //! ```
 //!
-//! With the padding in the copy, no pixel lacks a tap: a kernel is two loops. All nine taps of a 3x3 kernel are summed at once, 5 and 7 taps of a
-//! row likewise, other kernels tap by tap. The copy's zeros make NaN of an infinite gradient at a border, in a tap that does not see it.
-//! Order of each sum: `(oy, ox)` within an image's part of a segment; those in their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
+//! With the padding in the copy, no pixel lacks a tap: a kernel is two loops. All nine taps of a 3x3 kernel are summed
+//! at once, 3, 5 and 7 adjacent taps of a row likewise, others one by one. The copy's zeros make NaN of an infinite
+//! gradient at a border, in a tap that does not see it. Order of each sum: `(oy, ox)` within an image's part of a
+//! segment; those in their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
-use super::{LONGEST, PARTS, Segments, cut};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use super::{LONGEST, PARTS, Segments};
+use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::registry::{by_level, edges};
@@ -30,11 +32,11 @@ const MOST: usize = 1 << 20;
 struct LaneSumArgs {
     /// Input of the first pixel's first tap.
     x: *const f32,
-    /// From row to row and pixel to pixel of the outputs, and from row to row and column to column of the taps.
+    /// From row to row and pixel to pixel of the outputs, and from row to row of the taps. The taps of a row are
+    /// adjacent.
     x_row: usize,
     x_px: usize,
     tap_row: usize,
-    tap_column: usize,
     /// Gradient at the first pixel, and from row to row.
     dy: *const f32,
     dy_row: usize,
@@ -74,7 +76,7 @@ impl<I: Isa, const KH: usize, const KW: usize> Kernel<I> for LaneSums<KH, KW> {
                         bias = s.add(bias, g);
                         for ky in 0..KH {
                             for kx in 0..KW {
-                                let tap = s.load(x.add(ky * a.tap_row + kx * a.tap_column));
+                                let tap = s.load(x.add(ky * a.tap_row + kx * BLOCK));
                                 acc[ky][kx] = s.fma(tap, g, acc[ky][kx]);
                             }
                         }
@@ -124,7 +126,8 @@ macro_rules! lane_table {
 }
 
 by_level! {
-    /// The kernels of depthwise weight gradients at a level, those of more taps first; none for a level of another architecture.
+    /// The kernels of depthwise weight gradients at a level, those of more taps first; none for a level of another
+    /// architecture.
     pub fn lane_rows() -> [LaneRow];
 
     Scalar: lane_table!(Scalar, scalar, "scalar"; 3 3 1 7 1 5 1 3 1 1),
@@ -163,7 +166,8 @@ impl DepthwiseWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: more than one input channel a group, gradients that are not blocked, rows that the scratch does not hold.
+    /// A reason: more than one input channel a group, gradients that are not blocked, rows that the scratch does not
+    /// hold.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
@@ -173,7 +177,8 @@ impl DepthwiseWeights {
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let fits = |r: &&LaneRow| s.kw == r.taps[1] && s.kh.is_multiple_of(r.taps[0]) || r.taps == [1, 1];
+        let row_fits = |r: &&LaneRow| s.dw == 1 && s.kw == r.taps[1] && s.kh.is_multiple_of(r.taps[0]);
+        let fits = |r: &&LaneRow| row_fits(r) || r.taps == [1, 1];
         let row = lane_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
         let segments = Segments::new(&s, LONGEST);
         let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
@@ -319,7 +324,6 @@ impl DepthwiseWeights {
                 x_row: s.sh * row,
                 x_px: s.sw * BLOCK,
                 tap_row: s.dh * row,
-                tap_column: s.dw * BLOCK,
                 dy: dy.as_ptr(),
                 dy_row: ds.row,
                 rows: rows.len(),
@@ -329,13 +333,15 @@ impl DepthwiseWeights {
                 bias: if (ky, kx) == (0, 0) { bias.as_mut_ptr() } else { core::ptr::null_mut() },
                 add: true,
             };
-            // SAFETY: the level is available (asserted in `run`); the input holds all taps of all pixels, by the assertion above, of which
-            // these are some; the gradient's slice is that of the pixels; the sums hold a block of each tap.
+            // SAFETY: the level is available (asserted in `run`); the input holds all taps of all pixels, by the
+            // assertion above, of which these are some; the gradient's slice is that of the pixels; the sums hold a
+            // block of each tap.
             unsafe { (self.row.run)(&args) };
         }
     }
 
-    /// Copies what some output rows of an image read to scratch, with zeros for the padding: for each lane its own channel.
+    /// Copies what some output rows of an image read to scratch, with zeros for the padding: for each lane its own
+    /// channel.
     fn copy(&self, x: &[f32], ocb: usize, n: usize, rows: &Range<usize>, copy: &mut [f32]) {
         let s = &self.shape;
         let xs = self.input.strides(s.input());

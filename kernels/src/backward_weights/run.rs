@@ -3,15 +3,15 @@
 use core::ops::Range;
 use core::ptr;
 
-use super::{BackwardWeights, Unit, cut};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use super::{BackwardWeights, Unit};
+use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
 use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
 
 /// What the bias's gradient multiplies.
-static ONE: f32 = 1.0;
+pub(super) static ONE: f32 = 1.0;
 
 /// The plan and its tensors, `x` and `dy` in blocks.
 pub(super) struct Run<'a> {
@@ -24,24 +24,24 @@ pub(super) struct Run<'a> {
 
 /// The output pixels of a tap in a segment.
 #[derive(Clone)]
-struct Pixels {
-    images: Range<usize>,
-    rows: Range<usize>,
-    columns: Range<usize>,
+pub(super) struct Pixels {
+    pub images: Range<usize>,
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
 }
 
 /// Where sums go: those of a block of output channels, from its first row on.
 #[derive(Clone, Copy)]
-struct Sums {
-    y: *mut f32,
+pub(super) struct Sums {
+    pub y: *mut f32,
     /// From output channel to output channel.
-    row: usize,
+    pub row: usize,
     /// From block to block of output channels.
-    block: usize,
+    pub block: usize,
     /// Input channels that exist, if not all are stored.
-    cols: usize,
+    pub cols: usize,
     /// Whether to add to what is there.
-    add: bool,
+    pub add: bool,
 }
 
 impl Run<'_> {
@@ -161,13 +161,13 @@ impl Run<'_> {
         for (o, mr) in pieces(BLOCK, d.most()) {
             let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
-            let args = self.args(pixels, dy, x, (unit.ocbs.len(), ds.block), sums);
+            let args = args(s.ow, pixels, dy, x, (unit.ocbs.len(), ds.block), sums);
             // SAFETY:
             // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
-            // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below the
-            //   tensors', and have all of their channels;
-            // * the sums hold the tile's rows of each block of the unit: in scratch by their position in a pair's, in the weights
-            //   because all of these output channels exist, and `cols` says which input channels do.
+            // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below
+            //   the tensors', and have all of their channels;
+            // * the sums hold the tile's rows of each block of the unit: in scratch by their position in a pair's, in
+            //   the weights because all of these output channels exist, and `cols` says which input channels do.
             unsafe { (d.tile(mr).run)(&args) };
         }
     }
@@ -182,7 +182,7 @@ impl Run<'_> {
             let at = self.dy_at(&ds, &(ocb..ocb + 1), &pixels);
             let dy = (self.dy.as_ptr().wrapping_add(at), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(i * sums.block), ..sums };
-            let args = self.args(&pixels, (&ONE, [0; 3]), dy, (1, 0), sums);
+            let args = args(s.ow, &pixels, (&ONE, [0; 3]), dy, (1, 0), sums);
             // SAFETY: as in `tap`; all steps of the one are zero.
             unsafe { (self.d.tile(1).run)(&args) };
         }
@@ -200,65 +200,6 @@ impl Run<'_> {
         (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()))
     }
 
-    /// The arguments of tiles for `blocks` blocks, `block` floats apart, of what gives the rows. Both operands move by their steps
-    /// from image to image, output row to output row, and pixel to pixel.
-    fn args(
-        &self,
-        pixels: &Pixels,
-        (rows, row_steps): (*const f32, [usize; 3]),
-        (lanes, lane_steps): (*const f32, [usize; 3]),
-        (blocks, block): (usize, usize),
-        sums: Sums,
-    ) -> TileArgs {
-        let ow = self.d.shape.ow;
-        let none = pixels.images.is_empty() || pixels.rows.is_empty() || pixels.columns.is_empty();
-        // Whole rows that follow each other without a gap are one.
-        let adjacent = |[_, row, px]: [usize; 3]| row == ow * px;
-        let (lines, depth) = if pixels.columns.len() == ow && adjacent(row_steps) && adjacent(lane_steps) {
-            (1, pixels.rows.len() * ow)
-        } else {
-            (pixels.rows.len(), pixels.columns.len())
-        };
-        let images = if none { 0 } else { pixels.images.len() };
-        let added = Finish {
-            bias: ptr::null(),
-            residual: sums.y,
-            lo: f32::NEG_INFINITY,
-            hi: f32::INFINITY,
-            act: None,
-            act_params: [0.0; 2],
-        };
-        TileArgs {
-            x: rows,
-            w: lanes,
-            loops: [
-                Loop { n: images, x: row_steps[0], w: lane_steps[0] },
-                Loop { n: lines, x: row_steps[1], w: lane_steps[1] },
-                Loop::ONCE,
-            ],
-            depth,
-            head: 0,
-            tail: depth,
-            px: row_steps[2],
-            ahead: 0,
-            w_block: lane_steps[2],
-            accumulate: false,
-            fetch_output: true,
-            edge: Edge::NONE,
-            out: Output {
-                y: sums.y,
-                px: sums.row,
-                block: 0,
-                channel: 1,
-                cols: sums.cols.min(BLOCK),
-                pad_cols: false,
-                finish: sums.add.then_some(added),
-            },
-            sweep: Sweep { tiles: Steps { n: blocks, x: block, y: sums.block }, ..Sweep::ONE },
-            soon: Soon::NONE,
-        }
-    }
-
     /// Stores a unit's sums.
     fn store(&self, unit: &Unit, sums: &[f32]) {
         let d = self.d;
@@ -272,6 +213,64 @@ impl Run<'_> {
                 to.copy_from_slice(&of_bias[..channels.len()]);
             }
         }
+    }
+}
+
+/// The arguments of tiles, for outputs `ow` pixels wide, for `blocks` blocks, `block` floats apart, of what gives the
+/// rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
+pub(super) fn args(
+    ow: usize,
+    pixels: &Pixels,
+    (rows, row_steps): (*const f32, [usize; 3]),
+    (lanes, lane_steps): (*const f32, [usize; 3]),
+    (blocks, block): (usize, usize),
+    sums: Sums,
+) -> TileArgs {
+    let none = pixels.images.is_empty() || pixels.rows.is_empty() || pixels.columns.is_empty();
+    // Whole rows that follow each other without a gap are one.
+    let adjacent = |[_, row, px]: [usize; 3]| row == ow * px;
+    let (lines, depth) = if pixels.columns.len() == ow && adjacent(row_steps) && adjacent(lane_steps) {
+        (1, pixels.rows.len() * ow)
+    } else {
+        (pixels.rows.len(), pixels.columns.len())
+    };
+    let images = if none { 0 } else { pixels.images.len() };
+    let added = Finish {
+        bias: ptr::null(),
+        residual: sums.y,
+        lo: f32::NEG_INFINITY,
+        hi: f32::INFINITY,
+        act: None,
+        act_params: [0.0; 2],
+    };
+    TileArgs {
+        x: rows,
+        w: lanes,
+        loops: [
+            Loop { n: images, x: row_steps[0], w: lane_steps[0] },
+            Loop { n: lines, x: row_steps[1], w: lane_steps[1] },
+            Loop::ONCE,
+        ],
+        depth,
+        head: 0,
+        tail: depth,
+        px: row_steps[2],
+        ahead: 0,
+        w_block: lane_steps[2],
+        accumulate: false,
+        fetch_output: true,
+        edge: Edge::NONE,
+        out: Output {
+            y: sums.y,
+            px: sums.row,
+            block: 0,
+            channel: 1,
+            cols: sums.cols.min(BLOCK),
+            pad_cols: false,
+            finish: sums.add.then_some(added),
+        },
+        sweep: Sweep { tiles: Steps { n: blocks, x: block, y: sums.block }, ..Sweep::ONE },
+        soon: Soon::NONE,
     }
 }
 
@@ -293,8 +292,8 @@ pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], ex
     });
 }
 
-/// Stores a pair's sums `[tap][16 oc][16 ic]` to weights `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one
-/// group. Whoever calls it is the only one to store this pair.
+/// Stores a pair's sums `[tap][16 oc][16 ic]` to weights `[oc, ic / groups, kh, kw]`: of those channels that exist and
+/// lie in one group. Whoever calls it is the only one to store this pair.
 pub(crate) fn store_pair(s: &ConvShape, dw: &Shared<'_>, ocb: usize, icb: usize, sums: &[f32]) {
     let (taps, icg, ocg) = (s.kh * s.kw, s.icg(), s.ocg());
     for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {

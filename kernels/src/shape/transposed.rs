@@ -8,8 +8,9 @@ use super::{ConvShape, MAX_ELEMENTS, Padding, Pair, ShapeError, positive};
 /// oh = (ih - 1) * stride - padding before - padding after + dilation * (kh - 1) + output padding + 1
 /// ```
 ///
-/// It is the data gradient of a convolution, [`ConvTransposeShape::convolution`], from its output to its input. So its own data
-/// gradient is that convolution, and its weight gradient that of the convolution with input and gradient exchanged.
+/// It is the data gradient of a convolution, [`ConvTransposeShape::convolution`], from its output to its input. So its
+/// own data gradient is that convolution, and its weight gradient that of the convolution with input and gradient
+/// exchanged.
 ///
 /// ```
 /// use swath_kernels::shape::ConvTransposeShape;
@@ -144,8 +145,8 @@ impl ConvTransposeShapeBuilder {
     /// Checks everything and computes the output's size.
     ///
     /// # Errors
-    /// [`ShapeError`], for zero sizes, channels that disagree, groups that do not divide, output padding of a stride or more, padding
-    /// that leaves no output, and sizes that overflow.
+    /// [`ShapeError`], for zero sizes, channels that disagree, groups that do not divide, output padding of a stride or
+    /// more, padding that leaves no output, and sizes that overflow.
     pub fn build(self) -> Result<ConvTransposeShape, ShapeError> {
         let ([n, ic, ih, iw], [wic, ocg, kh, kw]) = (self.input, self.weights);
         let ([sh, sw], [dh, dw], pad, groups) = (self.stride, self.dilation, self.pad, self.groups);

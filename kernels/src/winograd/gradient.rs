@@ -1,4 +1,5 @@
-//! Weight gradients of 3x3 kernels of stride 1 with 4 times fewer multiplications: F(3x3, 4x4), the transpose of F(4x4, 3x3).
+//! Weight gradients of 3x3 kernels of stride 1 with 4 times fewer multiplications: F(3x3, 4x4), the transpose of F(4x4,
+//! 3x3).
 //!
 //! ```text
 //! y  = A^T [(G g) * (B^T d)]                forward, along one axis
@@ -11,12 +12,12 @@
 //! then for each pair:             dw = sums, in PyTorch's order
 //! ```
 //!
-//! The chunk's transformed tensors are in caches that threads share; each pair's `m` stays in a core's own. What hangs over the border
-//! of the output counts as a gradient of zero.
+//! The chunk's transformed tensors are in caches that threads share; each pair's `m` stays in a core's own. What hangs
+//! over the border of the output counts as a gradient of zero.
 //!
-//! Order of each sum: tiles within a chunk, at each point; chunks in their order, which the shape alone fixes. Error: as forward, with tiles
-//! in place of input channels: within `(t + 24) * 2^-24 * amplification * max|x| * sum |dy|` for `t` tiles, with the amplification of
-//! [`Variant::F4`]. A tile with an infinity or a NaN gives NaN in all nine taps.
+//! Order of each sum: tiles within a chunk, at each point; chunks in their order, which the shape alone fixes. Error:
+//! as forward, with tiles in place of input channels: within `(t + 24) * 2^-24 * amplification * max|x| * sum |dy|` for
+//! `t` tiles, with the amplification of [`Variant::F4`]. A tile with an infinity or a NaN gives NaN in all nine taps.
 
 use core::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use core::ops::Range;
@@ -95,11 +96,14 @@ impl<I: Isa> Kernel<I> for Spread {
         for (b, part) in (0..a.blocks).flat_map(|b| (0..BLOCK).step_by(I::LANES).map(move |part| (b, part))) {
             let dy = a.dy.wrapping_add(b * a.block + part);
             let mut rows = [[s.zero(); M]; P];
-            for x in 0..a.valid[1] {
+            // Constant bounds, so that everything stays in registers.
+            for x in 0..M {
                 let mut column = [s.zero(); M];
-                for y in 0..a.valid[0] {
-                    // SAFETY: a valid pixel.
-                    column[y] = unsafe { s.load(dy.add(y * a.row + x * BLOCK)) };
+                for y in 0..M {
+                    if y < a.valid[0] && x < a.valid[1] {
+                        // SAFETY: a valid pixel.
+                        column[y] = unsafe { s.load(dy.add(y * a.row + x * BLOCK)) };
+                    }
                 }
                 let column = spread(s, column);
                 for (row, v) in rows.iter_mut().zip(column) {
@@ -284,7 +288,8 @@ impl WinogradWeights {
         Self::with_chunk(shape, level, input, gradient, None)
     }
 
-    /// Plans with chunks of so many tiles at most. Unlike forward, where chunks only share out outputs, they are part of each sum.
+    /// Plans with chunks of so many tiles at most. Unlike forward, where chunks only share out outputs, they are part
+    /// of each sum.
     ///
     /// # Errors
     /// As for [`WinogradWeights::new`].
@@ -361,7 +366,8 @@ impl WinogradWeights {
         blocks(self.shape.ic) * blocks(self.shape.oc)
     }
 
-    /// From point to point of a transformed tensor: a line more than needed, lest all points of a tile meet in a few cache sets.
+    /// From point to point of a transformed tensor: a line more than needed, lest all points of a tile meet in a few
+    /// cache sets.
     fn point(&self, channels: usize) -> usize {
         (blocks(channels) * self.longest() + 1) * BLOCK
     }
@@ -466,15 +472,16 @@ impl Run<'_> {
             u_point: d.point(s.oc),
             u_block: d.longest() * BLOCK,
         };
-        // SAFETY: the level is available, and tensors have the lengths of their layouts (asserted in `run`); tile `at` lies in each
-        // point and block of `v` and `u`, and belongs to this part alone.
+        // SAFETY: the level is available, and tensors have the lengths of their layouts (asserted in `run`); tile `at`
+        // lies in each point and block of `v` and `u`, and belongs to this part alone.
         unsafe {
             (d.transform.input)(&input);
             (d.row.spread)(&gradient);
         }
     }
 
-    /// The products of a pair of blocks over a chunk of tiles, and what they add to its sums; after the last chunk, its weights.
+    /// The products of a pair of blocks over a chunk of tiles, and what they add to its sums; after the last chunk, its
+    /// weights.
     fn pair(&self, pair: usize, tiles: &Range<usize>, chunk: usize, own: &mut [f32]) {
         let d = self.d;
         let s = &d.shape;
@@ -492,8 +499,8 @@ impl Run<'_> {
                 m: m.as_mut_ptr().wrapping_add(o * BLOCK),
             };
             let outer = d.row.outer.iter().find(|&&(rows, _)| rows == mr).expect("pieces of a block have kernels").1;
-            // SAFETY: the level is available; the chunk's tiles of both blocks were transformed before this part began; `m` holds
-            // a block of rows at every point.
+            // SAFETY: the level is available; the chunk's tiles of both blocks were transformed before this part began;
+            // `m` holds a block of rows at every point.
             unsafe { outer(&args) };
         }
         let sums = if d.chunks > 1 {

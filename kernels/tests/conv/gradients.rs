@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use swath_kernels::backward_data::BackwardData;
-use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights};
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::isa::Level;
@@ -161,6 +161,11 @@ impl WeightCase {
                 plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
             });
         }
+        if let Ok(plan) = StemWeights::new(s, level, input, gradient) {
+            self.check(layouts, &format!("stem {level}"), exact, |x, dy, dw, db, threads| {
+                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+            });
+        }
         for chunk in [None, Some(5)] {
             let Ok(plan) = WinogradWeights::with_chunk(s, level, input, gradient, chunk) else { continue };
             let tiles = s.n * s.oh.div_ceil(4) * s.ow.div_ceil(4);
@@ -245,6 +250,7 @@ fn named_gradients() {
         conv([3, 48, 9, 9], [80, 48, 1, 1]).build(),
         conv([1, 20, 14, 14], [24, 20, 3, 3]).stride(2).padding(1).build(),
         // Several segments and slices: rows of one image, and images; units of several blocks of output channels.
+        conv([2, 3, 67, 71], [20, 3, 7, 7]).stride(2).padding(3).build(),
         conv([5, 20, 21, 21], [130, 20, 3, 3]).padding(1).build(),
         conv([6, 24, 24, 24], [150, 24, 1, 1]).build(),
         conv([2, 70, 6, 6], [90, 70, 1, 1]).build(),
