@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use swath::benchdnn::Problem;
-use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, Tuning};
+use swath::{
+    Accuracy, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch,
+    Tuning,
+};
 
 #[test]
 fn weights_packed_for_another_layout_are_refused() {
@@ -73,6 +76,14 @@ fn every_plan(shape: &ConvShape) {
             let asked = Options { algo: Some(candidate.algo.into()), ..options.clone() };
             assert_eq!(ConvPlan::new(shape, &asked).is_ok(), candidate.predicted.is_ok());
         }
+        // Gradients: a plan, or an error where a stride has too many phases.
+        if let Ok(plan) = ConvBackwardData::new(shape, &options) {
+            assert!(plan.explain().to_string().contains("chosen"));
+            assert!(plan.scratch_len(usize::MAX) >= plan.scratch_len(1));
+        }
+        let plan = ConvBackwardWeights::new(shape, &options).unwrap();
+        assert!(plan.explain().to_string().contains("chosen"));
+        assert!(plan.scratch_len(usize::MAX) >= plan.scratch_len(1));
     }
 }
 

@@ -60,6 +60,15 @@ fn convolution(s: &ConvShape, y: &Window, x: &Window) -> Result<ConvShape, Shape
         .build()
 }
 
+/// Most phases of a data gradient: those of strides of 64 in both axes.
+pub const MOST_PHASES: usize = 1 << 12;
+
+/// Whether there are few enough phases to list them.
+fn few_phases(s: &ConvShape) -> Result<(), ShapeError> {
+    let few = Axis::y(s).count().saturating_mul(Axis::x(s).count()) <= MOST_PHASES;
+    if few { Ok(()) } else { Err(ShapeError::Overflow { what: "list of the stride's phases", limit: MOST_PHASES }) }
+}
+
 /// A phase: which of the plans, and where its tensors lie.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
@@ -105,8 +114,9 @@ impl BackwardData {
     /// Plans the data gradient of the convolution `shape`, from `dy` in layout `input` to `dx` in layout `output`.
     ///
     /// # Errors
-    /// Where a phase's sizes overflow, though those of the convolution do not.
+    /// Where a phase's sizes overflow, though those of the convolution do not, and for strides of more than [`MOST_PHASES`] phases.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, ShapeError> {
+        few_phases(shape)?;
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, ShapeError> {
             let direct = Direct::within(&conv?, level, [input, output], strides, None);
             Ok(Plan::Direct(Box::new(direct)))
@@ -117,8 +127,9 @@ impl BackwardData {
     /// Plans it by depthwise convolutions, where one vector of input channels holds whole groups.
     ///
     /// # Errors
-    /// A reason, as for [`Depthwise::new`].
+    /// A reason, as for [`Depthwise::new`] and [`BackwardData::new`].
     pub fn depthwise(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, String> {
+        few_phases(shape).map_err(|e| e.to_string())?;
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, String> {
             let conv = conv.map_err(|e| e.to_string())?;
             Ok(Plan::Depthwise(Box::new(Depthwise::within(&conv, level, [input, output], strides, None)?)))

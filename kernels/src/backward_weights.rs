@@ -162,8 +162,9 @@ impl BackwardWeights {
             span: 0,
             together: if s.groups == 1 { TOGETHER } else { 1 },
         };
-        this.span = (0..blocks(s.oc)).map(|b| this.inputs(b).len()).max().unwrap_or(1);
-        let pairs: usize = (0..blocks(s.oc)).map(|b| this.inputs(b).len()).sum();
+        this.span = s.blocks_near_starts().map(|b| this.inputs(b).len()).max().unwrap_or(1);
+        // Each block of output channels meets at least one of inputs.
+        let pairs: usize = (0..blocks(s.oc).min(PARTS)).map(|b| this.inputs(b).len()).sum();
         this.slices = PARTS.div_ceil(pairs.max(1)).min(segments.len());
         while this.together > 1 && this.units() * this.slices < PARTS {
             this.together /= 2;
@@ -245,14 +246,27 @@ impl BackwardWeights {
     /// Multiply-adds done per multiply-add that counts: more than 1 where channels do not fill blocks.
     pub fn waste(&self) -> f64 {
         let s = &self.shape;
-        let pairs: usize = (0..blocks(s.oc)).map(|b| self.inputs(b).len()).sum();
-        (pairs * BLOCK * BLOCK) as f64 / (s.oc * s.icg()) as f64
+        // Where groups start in blocks repeats after a block of them.
+        let groups = s.groups.min(BLOCK);
+        let pairs: f64 = if s.ocg() < BLOCK {
+            (0..blocks(groups * s.ocg())).map(|b| self.inputs(b).len() as f64).sum()
+        } else {
+            let of_group = |g: usize| {
+                let (first, end) = (g * s.ocg(), (g + 1) * s.ocg());
+                let inside = (end / BLOCK).saturating_sub(first.div_ceil(BLOCK));
+                let inputs = blocks((g + 1) * s.icg()) - g * s.icg() / BLOCK;
+                let straddling = if end.is_multiple_of(BLOCK) { 0 } else { self.inputs(end / BLOCK).len() };
+                inside as f64 * inputs as f64 + straddling as f64
+            };
+            (0..groups).map(of_group).sum()
+        };
+        pairs * (BLOCK * BLOCK) as f64 / ((groups * s.ocg()) as f64 * s.icg() as f64)
     }
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let sums = if self.continues() { self.slices * self.units() } else { threads.max(1) };
-        self.copies().iter().sum::<usize>() + sums * self.unit_len()
+        self.copies().iter().sum::<usize>().saturating_add(sums.saturating_mul(self.unit_len()))
     }
 
     /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch`

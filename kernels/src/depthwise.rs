@@ -212,12 +212,7 @@ impl Depthwise {
 
     /// Most input blocks that an output block draws from.
     fn most_input_blocks(&self) -> usize {
-        let s = &self.shape;
-        // Blocks in which a group starts, and those behind them, which lie inside a group where that is so long; where groups start in
-        // blocks of inputs and outputs repeats after a block of them.
-        let starts = (0..s.groups.min(BLOCK)).map(|g| g * s.ocg() / BLOCK);
-        let near = starts.flat_map(|b| [b, b + 1]).filter(|&b| b < blocks(s.oc));
-        near.map(|b| self.input_blocks(b).len()).max().unwrap_or(1)
+        self.shape.blocks_near_starts().map(|b| self.input_blocks(b).len()).max().unwrap_or(1)
     }
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.

@@ -11,6 +11,7 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use crate::control_word::with_default;
 use crate::exec::{Executor, Inline, for_each_part_with};
 use crate::isa::{Isa, Kernel, Level};
 use crate::registry::{compiled_in, edges};
@@ -70,7 +71,7 @@ impl<'a> Place<'a> {
     /// Runs a body at the level, on the calling thread.
     pub(crate) fn at<B: Body>(&self, body: B) -> B::Out {
         let call = Call { body: Cell::new(Some(body)), out: Cell::new(None) };
-        self.edge(&call);
+        with_default(|| self.edge(&call));
         call.out.take().expect("the edge ran the body")
     }
 

@@ -12,6 +12,8 @@ mod transposed;
 
 use thiserror::Error;
 
+use crate::layout::{BLOCK, blocks};
+
 pub use transposed::{ConvTransposeShape, ConvTransposeShapeBuilder};
 
 /// Largest number of elements a tensor may have: 2^48, a pebibyte of floats, where pointers have 64 bits. Every product of extents
@@ -344,6 +346,14 @@ impl ConvShape {
         ConvShape { n, ..self }.check()
     }
 
+    /// Blocks of output channels in which one of the first groups starts, and those behind them, which lie inside a group where that is so
+    /// long. They stand for all: where groups start in blocks repeats after a block of them.
+    pub(crate) fn blocks_near_starts(&self) -> impl Iterator<Item = usize> {
+        let (ocg, end) = (self.ocg(), blocks(self.oc));
+        let starts = (0..self.groups.min(BLOCK)).map(move |g| g * ocg / BLOCK);
+        starts.flat_map(|b| [b, b + 1]).filter(move |&b| b < end)
+    }
+
     /// Whether every group has one input channel (depthwise, with any multiplier).
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.icg() == 1
@@ -367,7 +377,7 @@ impl ConvShape {
 
     fn check(self) -> Result<Self, ShapeError> {
         // Blocked tensors round channels up to the block, so overflow is checked on the rounded sizes.
-        let block = |c: usize| c.checked_next_multiple_of(crate::layout::BLOCK).unwrap_or(usize::MAX);
+        let block = |c: usize| c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
         checked_elements("input", &[self.n, block(self.ic), self.ih, self.iw])?;
         checked_elements("weights", &[block(self.oc), block(self.icg()), self.kh, self.kw])?;
         checked_elements("output", &[self.n, block(self.oc), self.oh, self.ow])?;
@@ -596,7 +606,7 @@ impl PoolShapeBuilder {
         let horizontal =
             Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
         let (oh, ow) = (vertical.output(self.ceil)?, horizontal.output(self.ceil)?);
-        let block = c.checked_next_multiple_of(crate::layout::BLOCK).unwrap_or(usize::MAX);
+        let block = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
         checked_elements("input", &[n, block, ih, iw])?;
         checked_elements("output", &[n, block, oh, ow])?;
         Ok(PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad })

@@ -62,9 +62,14 @@ impl Axis {
         Self { input: s.iw, output: s.ow, kernel: s.kw, stride: s.sw, dilation: s.dw, before: s.pad.left }
     }
 
+    /// How many phases there are.
+    pub fn count(&self) -> usize {
+        self.stride.min(self.input)
+    }
+
     /// All phases, by their first position.
     pub fn phases(self) -> impl Iterator<Item = AxisPhase> + Clone {
-        (0..self.stride.min(self.input)).map(move |first| self.phase(first))
+        (0..self.count()).map(move |first| self.phase(first))
     }
 
     /// The phase that begins with position `first`.
@@ -77,7 +82,14 @@ impl Axis {
         let (s, d) = (self.stride, self.dilation);
         let g = gcd(s, d);
         let place = first + self.before;
-        let k0 = (0..(s / g).min(self.kernel)).find(|k| (k * d) % s == place % s)?;
+        if !place.is_multiple_of(g) {
+            return None;
+        }
+        // The first tap `k` with `k * d` = `place` by the stride.
+        let k0 = quotient(place / g, d / g, s / g);
+        if k0 >= self.kernel {
+            return None;
+        }
         let n = (self.kernel - k0).div_ceil(s / g);
         let taps = Taps { first: k0, step: s / g, n };
         // Adjacent taps, where there are no others.
@@ -95,6 +107,18 @@ impl Axis {
     }
 }
 
+/// The number `k < m` with `k * a = b` modulo `m`, for `a` without a common factor with `m`: by Euclid's algorithm.
+fn quotient(b: usize, a: usize, m: usize) -> usize {
+    let (b, m) = (b as i128, m as i128);
+    // `x * a` is `r` modulo `m`, in both pairs.
+    let (mut last, mut this) = ((m, 0), (a as i128 % m, 1));
+    while this.0 > 0 {
+        let times = last.0 / this.0;
+        (last, this) = (this, (last.0 - times * this.0, last.1 - times * this.1));
+    }
+    (b % m * last.1.rem_euclid(m) % m) as usize
+}
+
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -103,6 +127,15 @@ fn gcd(a: usize, b: usize) -> usize {
 mod tests {
     use super::*;
     use crate::shape::taps_inside;
+
+    #[test]
+    fn quotients_are_the_smallest_numbers() {
+        for (m, a) in (1..20).flat_map(|m| (1..40).map(move |a| (m, a))).filter(|&(m, a)| gcd(m, a) == 1) {
+            for b in 0..50 {
+                assert_eq!(Some(quotient(b, a, m)), (0..m).find(|k| k * a % m == b % m), "{b} by {a} modulo {m}");
+            }
+        }
+    }
 
     /// Which (tap, output) each input position meets, by the phases and by the definition.
     #[test]

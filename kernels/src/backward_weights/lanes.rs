@@ -18,6 +18,7 @@
 use core::ops::Range;
 
 use super::{LONGEST, PARTS, Segments};
+use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -239,7 +240,7 @@ impl DepthwiseWeights {
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.sums_len() + threads.max(1) * self.copy_len().unwrap_or(0)
+        self.sums_len().saturating_add(threads.max(1).saturating_mul(self.copy_len().unwrap_or(0)))
     }
 
     /// Computes `dw` `[oc, 1, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
@@ -252,7 +253,7 @@ impl DepthwiseWeights {
         x: &[f32],
         dy: &[f32],
         dw: &mut [f32],
-        mut db: Option<&mut [f32]>,
+        db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
@@ -277,6 +278,12 @@ impl DepthwiseWeights {
                 images.for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
             }
         });
+        with_default(|| self.add_slices(sums, dw, db));
+    }
+
+    /// The sums of all slices.
+    fn add_slices(&self, sums: &[f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
+        let (of, len) = (blocks(self.shape.oc), self.block_len());
         for (o, dw) in dw.chunks_exact_mut(self.taps()).enumerate() {
             let sum = |at: usize| {
                 let of_slice = |slice: usize| sums[(slice * of + o / BLOCK) * len + at * BLOCK + o % BLOCK];

@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::ptr;
 
 use super::{BackwardWeights, Unit};
-use crate::exec::{Executor, Shared, cut, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
@@ -54,7 +54,7 @@ impl Run<'_> {
             return;
         }
         // Threads share out the longer side, so that each reads a part of that tensor alone.
-        let parts = if executor.threads() == 1 { 1 } else { (4 * executor.threads()).min(of.max(icbs)) };
+        let parts = if executor.threads() == 1 { 1 } else { parts_wanted(executor.threads()).min(of.max(icbs)) };
         for_each_part_with(executor, parts, &mut [], 0, |part, _| {
             let (ocbs, ics) = if of > icbs { (cut(of, parts, part), 0..icbs) } else { (0..of, cut(icbs, parts, part)) };
             for segment in 0..d.segments.len() {
@@ -92,7 +92,7 @@ impl Run<'_> {
         }
         // A few parts for each thread, unless there are as many slices.
         let threads = executor.threads();
-        let chunks = if threads == 1 { 1 } else { (4 * threads).div_ceil(d.slices).min(units) };
+        let chunks = if threads == 1 { 1 } else { parts_wanted(threads).div_ceil(d.slices).min(units) };
         let shared = Shared::new(sums);
         // SAFETY (of whoever dereferences): unit `i` of a slice lies in the scratch.
         let unit_sums = |slice: usize, i: usize| shared.at((slice * units + i) * len);

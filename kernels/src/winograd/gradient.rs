@@ -344,12 +344,13 @@ impl WinogradWeights {
 
     /// Multiplications of the products, those of padded channels and tiles included.
     pub fn macs(&self) -> u64 {
-        (self.total() * P * P) as u64 * (self.pairs() * BLOCK * BLOCK) as u64
+        let factors = [P * P, self.pairs(), BLOCK * BLOCK];
+        factors.iter().fold(self.total() as u64, |macs, &e| macs.saturating_mul(e as u64))
     }
 
     /// Floats of all transformed inputs and gradients, of which a chunk's exist at a time.
     pub fn transformed(&self) -> [usize; 2] {
-        [self.shape.ic, self.shape.oc].map(|c| self.total() * P * P * blocks(c) * BLOCK)
+        [self.shape.ic, self.shape.oc].map(|c| (self.total() * P * P).saturating_mul(blocks(c) * BLOCK))
     }
 
     /// Tiles of all images.
@@ -385,7 +386,7 @@ impl WinogradWeights {
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.shared().iter().sum::<usize>() + threads.max(1) * self.own()
+        self.shared().iter().sum::<usize>().saturating_add(threads.max(1).saturating_mul(self.own()))
     }
 
     /// Computes `dw` `[oc, ic, 3, 3]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
