@@ -1,6 +1,5 @@
 //! CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009).
 
-use std::fs;
 use std::path::Path;
 
 use super::dataset::{Dataset, check_index, numbered};
@@ -31,6 +30,9 @@ pub struct Cifar {
     records: Vec<u8>,
     classes: Vec<String>,
 }
+
+/// Bytes of the longest file: three times CIFAR-100's.
+const LONGEST_FILE: usize = 512 << 20;
 
 /// Bytes of a picture: three planes of 32x32.
 const PICTURE: usize = 3 * 32 * 32;
@@ -87,7 +89,7 @@ impl Cifar {
     }
 
     fn append(&mut self, file: &Path) -> Result<()> {
-        let bytes = fs::read(file).map_err(|error| Error::Io { action: "read", path: file.into(), error })?;
+        let bytes = crate::file::read(file, LONGEST_FILE)?;
         let (record, classes) = (self.record(), self.classes.len());
         let fault = |problem| Err(Error::Format { file: file.display().to_string(), problem });
         if bytes.is_empty() || !bytes.len().is_multiple_of(record) {

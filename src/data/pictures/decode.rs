@@ -1,6 +1,6 @@
 //! JPEG and PNG files as bytes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use image::{ImageFormat, ImageReader, Limits};
 use super::fault;
 use crate::data::sample::Picture;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// A picture as it comes out of its file: bytes, channels side by side.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ const MEMORY: u64 = 1 << 28;
 
 /// Reads a picture as grey (one channel) or in colour (three).
 pub(super) fn picture(path: &Path, channels: usize) -> Result<Decoded> {
-    let bytes = fs::read(path).map_err(|error| Error::Io { action: "read", path: path.into(), error })?;
+    let bytes = file::read(path, MEMORY as usize)?;
     let known = |f: &ImageFormat| matches!(f, ImageFormat::Jpeg | ImageFormat::Png);
     let format = image::guess_format(&bytes).ok().filter(known);
     let format = format.ok_or_else(|| fault(path, "neither a JPEG nor a PNG file"))?;

@@ -1,6 +1,5 @@
 //! Pascal VOC's annotations: boxes with classes, in XML.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use roxmltree::{Document, Node};
@@ -8,9 +7,13 @@ use roxmltree::{Document, Node};
 use super::{Files, entries, fault};
 use crate::data::dataset::{Dataset, check_index};
 use crate::data::sample::{LabelledBox, Sample};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::file;
 use crate::random::Random;
 use crate::rect::Rect;
+
+/// Bytes of the longest list or annotation.
+const LONGEST_TEXT: usize = 16 << 20;
 
 /// Pictures with boxes in a folder as Pascal VOC lays it out: `JPEGImages/X.jpg`, `Annotations/X.xml`, and lists of names
 /// in `ImageSets/Main/LIST.txt`.
@@ -70,7 +73,7 @@ fn picture(folder: &Path, name: &str, list: &Path) -> Result<PathBuf> {
 }
 
 fn text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| Error::Io { action: "read", path: path.into(), error })
+    file::read_text(path, LONGEST_TEXT)
 }
 
 /// An object as its file has it.
