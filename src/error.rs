@@ -1,5 +1,6 @@
 //! The one error type.
 
+use core::fmt::{self, Write};
 use std::path::PathBuf;
 
 use swath_kernels::isa::LevelError;
@@ -82,7 +83,7 @@ pub enum Error {
         operator: &'static str,
     },
     /// What went wrong in a named layer of a model.
-    #[error("layer `{layer}`: {error}")]
+    #[error("layer `{}`: {error}", shown(.layer))]
     Layer {
         /// The layer's dotted name.
         layer: String,
@@ -144,13 +145,13 @@ pub enum Error {
         what: &'static str,
     },
     /// Two different layers declare a parameter of the same name.
-    #[error("two layers declare the parameter `{name}`; give one of them a name of its own with `.named(..)`")]
+    #[error("two layers declare the parameter `{}`; give one of them a name of its own with `.named(..)`", shown(.name))]
     DuplicateParameter {
         /// The dotted name.
         name: String,
     },
     /// No parameter, or no tensor, of this name.
-    #[error("{place} has no tensor `{name}`; it has: {}", list(.known))]
+    #[error("{} has no tensor `{}`; it has: {}", shown(.place), shown(.name), list(.known))]
     UnknownTensor {
         /// The model or the file.
         place: String,
@@ -168,7 +169,7 @@ pub enum Error {
         known: Vec<&'static str>,
     },
     /// A parameter is set to a tensor of another shape.
-    #[error("tensor `{name}` has the shape {actual:?}, but the model's parameter has {expected:?}")]
+    #[error("tensor `{}` has the shape {actual:?}, but the model's parameter has {expected:?}", shown(.name))]
     ParameterShape {
         /// The dotted name.
         name: String,
@@ -178,7 +179,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// Strict loading: the file lacks parameters of the model, or has tensors that the model lacks.
-    #[error("{file} does not fit the model: missing {}; unexpected {}", list(.missing), list(.unexpected))]
+    #[error("{} does not fit the model: missing {}; unexpected {}", shown(.file), list(.missing), list(.unexpected))]
     ParameterNames {
         /// The file.
         file: String,
@@ -188,7 +189,7 @@ pub enum Error {
         unexpected: Vec<String>,
     },
     /// A tensor of an element type that cannot be read.
-    #[error("tensor `{name}` of {file} has elements of type {dtype}; only F16, BF16, F32 and F64 can be read")]
+    #[error("tensor `{}` of {} has elements of type {dtype}; only F16, BF16, F32 and F64 can be read", shown(.name), shown(.file))]
     ElementType {
         /// The file.
         file: String,
@@ -198,7 +199,7 @@ pub enum Error {
         dtype: String,
     },
     /// A file that is damaged or is not what it should be.
-    #[error("{file}: {problem}")]
+    #[error("{}: {}", shown(.file), shown(.problem))]
     Format {
         /// The file.
         file: String,
@@ -228,7 +229,7 @@ pub enum Error {
         reason: String,
     },
     /// The operating system refused.
-    #[error("cannot {action} {}: {error}", path.display())]
+    #[error("cannot {action} {}: {error}", shown(&path.to_string_lossy()))]
     Io {
         /// `read` or `write`.
         action: &'static str,
@@ -250,13 +251,21 @@ impl Error {
     }
 }
 
+/// A text from outside, such as a path or a name from a file, as part of one line: line breaks and what terminals act on are
+/// shown as escapes.
+fn shown(text: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| {
+        text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+    })
+}
+
 /// Names for a message: all of a few, the first of many.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
     if names.is_empty() {
         return "none".into();
     }
-    let shown = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let shown = names.iter().take(SHOWN).map(|n| format!("`{}`", shown(n))).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -269,4 +278,22 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// `Ok` if `actual == expected`, else [`Error::Length`].
 pub(crate) fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<()> {
     if actual == expected { Ok(()) } else { Err(Error::Length { what, actual, expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_names_hold() {
+        let name = || "a\n\u{1b}[31m\u{9b}".to_string();
+        let unknown = Error::UnknownTensor { place: name(), name: name(), known: vec![name()] };
+        let format = Error::Format { file: name(), problem: name() };
+        let io = Error::Io { action: "read", path: name().into(), error: std::io::ErrorKind::NotFound.into() };
+        let layer = Error::Layer { layer: name(), error: Box::new(Error::Memory { bytes: 1 }) };
+        for e in [unknown, format, io, layer] {
+            let text = e.to_string();
+            assert!(text.contains("a\\n\\u{1b}[31m\\u{9b}") && !text.contains(char::is_control), "{text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@
 
 mod targets;
 
-pub use targets::{idx, plan, problems, safetensors, tuning};
+pub use targets::{idx, onnx, plan, problems, safetensors, tuning};
 
 #[path = "report.rs"]
 pub mod report;

@@ -1,6 +1,8 @@
 //! The targets of the library. `tests/fuzz_corpus.rs` replays their corpora in every test run.
 
 pub mod idx;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod plan;
 pub mod problems;
 pub mod safetensors;
@@ -13,6 +15,8 @@ type Target = fn(&[u8]);
 #[allow(dead_code, reason = "for whoever replays")]
 pub const TARGETS: &[(&str, Target)] = &[
     ("idx", idx::run),
+    #[cfg(feature = "onnx")]
+    ("onnx", onnx::run),
     ("plan", plan::run),
     ("problems", problems::run),
     ("safetensors", safetensors::run),
