@@ -255,7 +255,8 @@ impl Error {
 /// shown as escapes.
 fn shown(text: &str) -> impl fmt::Display {
     fmt::from_fn(move |f| {
-        text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+        text.chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
     })
 }
 

@@ -199,7 +199,8 @@ impl<'a> Lower<'a> {
         let node = &self.graph.nodes[v.node];
         let place = match self.constant(v) {
             Some(constant) => {
-                let buffer = self.buffer(&self.fact(v).clone(), Layout::Nchw, Origin::Constant(constant.clone()))?;
+                let buffer =
+                    self.buffer(&self.fact(v).clone(), Layout::Nchw, Origin::Constant(constant.try_clone()?))?;
                 Place { buffer, layout: Layout::Nchw }
             }
             None => {
@@ -226,7 +227,7 @@ impl<'a> Lower<'a> {
             && from.layout == Layout::Nchw
         {
             // Constants change their layout now.
-            let four = constant.clone().reshape(extents)?.to_layout(layout)?;
+            let four = constant.try_clone()?.reshape(extents)?.to_layout(layout)?;
             let buffer = self.buffer(&Fact::f32(extents), layout, Origin::Constant(four))?;
             self.places[v.node][v.slot].push(Place { buffer, layout });
             return Ok(buffer);

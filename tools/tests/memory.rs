@@ -7,6 +7,7 @@ use std::process::Command;
 fn a_batch_that_memory_cannot_hold_is_refused_in_one_line() {
     for (kibibytes, args) in [
         (8 << 20, &["bench-model", "vgg16", "--batch", "1024"][..]),
+        (1 << 20, &["bench-model", "vgg16"]),
         (1 << 20, &["bench-conv", "--brief", "mb1024ic64ih224oc64kh3ph1"]),
         (1 << 20, &["tune", "--budget", "1", "mb1024ic64ih224oc64kh3ph1"]),
     ] {

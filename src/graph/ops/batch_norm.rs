@@ -13,6 +13,7 @@ use swath_kernels::norm::{self, Norm, Sets};
 use swath_kernels::pass;
 
 use super::four;
+use crate::buffer::floats;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
@@ -329,12 +330,13 @@ pub struct Affine {
 impl Affine {
     /// Weights and bias of a convolution that does what `weights`, `bias` and then this did. Element `i` of the weights
     /// belongs to output channel `i / taps` modulo the number of channels.
-    pub(crate) fn fold(&self, weights: &[f32], bias: Option<&[f32]>, taps: usize) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn fold(&self, weights: &[f32], bias: Option<&[f32]>, taps: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let mut folded = floats(weights.len())?;
         let scale = |o: usize, v: f32| f64::from(v) * self.scale[o];
-        let taps_of = weights.chunks(taps).zip((0..self.scale.len()).cycle());
-        let folded = taps_of.flat_map(|(w, o)| w.iter().map(move |&w| scale(o, w) as f32)).collect();
+        let taps_of = folded.chunks_mut(taps).zip(weights.chunks(taps)).zip((0..self.scale.len()).cycle());
+        taps_of.for_each(|((to, from), o)| to.iter_mut().zip(from).for_each(|(to, &w)| *to = scale(o, w) as f32));
         let bias = (0..self.shift.len()).map(|o| (scale(o, bias.map_or(0.0, |b| b[o])) + self.shift[o]) as f32);
-        (folded, bias.collect())
+        Ok((folded, bias.collect()))
     }
 }
 
@@ -430,10 +432,10 @@ mod tests {
     fn folded_weights_belong_to_their_channel_in_both_orders() {
         let affine = Affine { scale: vec![2.0, 10.0], shift: vec![0.5, -1.0] };
         // [oc = 2, taps = 3]
-        let (w, b) = affine.fold(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], Some(&[1.0, 2.0]), 3);
+        let (w, b) = affine.fold(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], Some(&[1.0, 2.0]), 3).unwrap();
         assert_eq!((w, b), (vec![2.0, 4.0, 6.0, 40.0, 50.0, 60.0], vec![2.5, 19.0]));
         // [ic = 2, oc = 2, taps = 1], no bias
-        let (w, b) = affine.fold(&[1.0, 2.0, 3.0, 4.0], None, 1);
+        let (w, b) = affine.fold(&[1.0, 2.0, 3.0, 4.0], None, 1).unwrap();
         assert_eq!((w, b), (vec![2.0, 20.0, 6.0, 40.0], vec![0.5, -1.0]));
     }
 

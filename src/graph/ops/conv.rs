@@ -7,6 +7,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{ConvShape, Padding};
 
 use super::four;
+use crate::buffer::floats;
 use crate::conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
 use crate::graph::step::{Operands, Step};
@@ -115,7 +116,7 @@ pub(super) fn convolution(
         let bias = bias.flatten().map(|b| b.as_slice());
         return match &fused.affine {
             Some(affine) => {
-                let (weights, bias) = affine.fold(weight.as_slice(), bias, taps);
+                let (weights, bias) = affine.fold(weight.as_slice(), bias, taps)?;
                 ConvStep::fixed(shape, options, &weights, Some(&bias), &fused)
             }
             None => ConvStep::fixed(shape, options, weight.as_slice(), bias, &fused),
@@ -161,7 +162,7 @@ impl ConvStep {
     /// Plans for weights that come with each run.
     pub(super) fn dynamic(shape: &ConvShape, options: &Options, bias: bool, fused: &Fused) -> Result<Self> {
         let plan = ConvPlan::new(shape, options)?;
-        let packed = plan.pack(&vec![0.0; shape.weights().iter().product()])?;
+        let packed = plan.pack(&floats(shape.weights().iter().product())?)?;
         let weights = Weights::Dynamic(Mutex::new(packed), bias);
         Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
     }
@@ -256,7 +257,7 @@ impl Operator for ConvDataGradient {
         let (dy, w) = (cx.input(group, 0), cx.input(group, 1));
         let inputs = vec![cx.want(dy, options.output)?, cx.want(w, Layout::Nchw)?];
         let plan = ConvBackwardData::new(&self.shape, &options)?;
-        let packed = Mutex::new(plan.pack(&vec![0.0; self.shape.weights().iter().product()])?);
+        let packed = Mutex::new(plan.pack(&floats(self.shape.weights().iter().product())?)?);
         let scratch = plan.scratch_len(par::width(None));
         cx.step(group, options.input, Box::new(DataStep { plan, packed }), inputs, scratch)
     }

@@ -10,6 +10,7 @@ use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
 use super::conv::ConvWeightGradient;
 use super::{Conv, Reduce, four};
+use crate::buffer::floats;
 use crate::conv::{ConvBackwardData, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
 use crate::graph::step::{Operands, Step};
@@ -80,7 +81,7 @@ impl Operator for ConvTranspose {
             let (weight, bias) = (weight.as_slice(), bias.flatten().map(|b| b.as_slice()));
             let (weight, bias) = match &fused.affine {
                 Some(affine) => {
-                    let (weight, bias) = affine.fold(weight, bias, self.weights[2] * self.weights[3]);
+                    let (weight, bias) = affine.fold(weight, bias, self.weights[2] * self.weights[3])?;
                     (weight.into(), Some(bias))
                 }
                 None => (std::borrow::Cow::from(weight), bias.map(<[f32]>::to_vec)),
@@ -90,7 +91,7 @@ impl Operator for ConvTranspose {
             for operand in &operands[1..] {
                 inputs.push(cx.want(*operand, Layout::Nchw)?);
             }
-            let zeros = vec![0.0; self.weights.iter().product()];
+            let zeros = floats(self.weights.iter().product())?;
             Weights::Dynamic(Mutex::new(plan.pack(&zeros)?), operands.len() > 2)
         };
         let scratch = plan.scratch_len(par::width(None));

@@ -9,6 +9,7 @@ use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
 
 use super::conv::ConvStep;
+use crate::buffer::floats;
 use crate::conv::{ConvBackwardData, ConvBackwardWeights, Options, PackedWeights, Scratch};
 use crate::error::{Error, Result};
 use crate::graph::step::{Operands, Step};
@@ -40,10 +41,10 @@ impl Linear {
     /// flattened image as it lies.
     ///
     /// The layout has no padding: `c` fills its blocks.
-    fn weights_for(&self, layout: Layout, [_, c, h, w]: [usize; 4], weights: &[f32]) -> Vec<f32> {
-        let mut ordered = vec![0.0; weights.len()];
+    fn weights_for(&self, layout: Layout, [_, c, h, w]: [usize; 4], weights: &[f32]) -> Result<Vec<f32>> {
+        let mut ordered = floats(weights.len())?;
         reorder(Layout::Nchw, weights, layout, &mut ordered, [self.outputs, c, h, w]);
-        ordered
+        Ok(ordered)
     }
 }
 
@@ -83,7 +84,7 @@ impl Operator for Linear {
             let mut weights = std::borrow::Cow::from(weight.as_slice());
             inputs = vec![match image {
                 Some((image, place)) => {
-                    weights = self.weights_for(place.layout, cx.extents(image), &weights).into();
+                    weights = self.weights_for(place.layout, cx.extents(image), &weights)?.into();
                     place.buffer
                 }
                 None => cx.want(operands[0], Layout::Nchw)?,
