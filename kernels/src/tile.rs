@@ -840,7 +840,7 @@ by_level! {
     Avx512: rows! {
         Avx512, "avx512";
         avx512 16 {
-            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 3 7 16];
+            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 3 9 16];
             32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
             48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [] sums [];
             64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [] sums [];

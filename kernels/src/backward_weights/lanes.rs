@@ -5,15 +5,17 @@
 //!                                       * x[n][o / multiplier][oy * sh + ky * dh - top][ox * sw + kx * dw - left]
 //!
 //! for each slice of the pixels, block of channels:    threads
-//!   for each segment of the slice, image:             copy the rows of x that it reads, padding included
+//!   for each segment of the slice, image:
 //!     for each row, pixel:                            load dy; for each tap: sums[tap] += x * dy, in registers
 //! then for each block:                                dw = sum over slices
 //! ```
 //!
-//! With the padding in the copy, no pixel lacks a tap: a kernel is two loops. All nine taps of a 3x3 kernel are summed
-//! at once, 3, 5 and 7 adjacent taps of a row likewise, others one by one. The copy's zeros make NaN of an infinite
-//! gradient at a border, in a tap that does not see it. Order of each sum: `(oy, ox)` within an image's part of a
-//! segment; those in their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
+//! All nine taps of a 3x3 kernel are summed at once, 3, 5 and 7 adjacent taps of a row likewise, others one by one.
+//! Nothing of a blocked input is copied: a copy with its padding took longer than the sums. Rows at the borders, which
+//! lack taps, are summed tap row by tap row, over those pixels whose taps lie inside. Columns at the borders are asked
+//! tap by tap. Other layouts are copied to blocks, a few rows at a time. Order of each sum: that of the pixels of an
+//! image's part of a segment, inner rows first; those in their order. Error: as for
+//! [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
@@ -22,6 +24,7 @@ use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::region::Axis;
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 
@@ -31,25 +34,29 @@ const MOST: usize = 1 << 20;
 /// What a sum works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
 struct LaneSumArgs {
-    /// Input of the first pixel's first tap.
+    /// Input of the first pixel's first tap; outside the tensor where that tap is.
     x: *const f32,
     /// From row to row and pixel to pixel of the outputs, and from row to row of the taps. The taps of a row are
     /// adjacent.
     x_row: usize,
     x_px: usize,
     tap_row: usize,
+    /// Input column of the first pixel's first tap, modulo 2^64, columns from pixel to pixel, and columns that exist.
+    column: usize,
+    step: usize,
+    columns: usize,
     /// Gradient at the first pixel, and from row to row.
     dy: *const f32,
     dy_row: usize,
     rows: usize,
     width: usize,
+    /// Pixels of a row that have all taps: the first, and the end.
+    inner: [usize; 2],
     /// Sums `[tap row][tap column][16]`, and from tap row to tap row.
     sums: *mut f32,
     sums_row: usize,
-    /// Sums of the gradient itself; null for none.
+    /// Sums of the gradient itself.
     bias: *mut f32,
-    /// Whether to add to what is there.
-    add: bool,
 }
 
 /// Sums for `KH` x `KW` taps.
@@ -59,8 +66,9 @@ impl<I: Isa, const KH: usize, const KW: usize> Kernel<I> for LaneSums<KH, KW> {
     type Args = LaneSumArgs;
 
     /// # Safety
-    /// * `x` is readable for all taps of all pixels, `dy` for all pixels, each a block;
-    /// * `sums`, for all taps, and `bias` if it is not null are readable and writable for a block.
+    /// * `x` is readable for those taps of all pixels whose columns exist, `dy` for all pixels, each a block;
+    /// * the columns of all taps of the `inner` pixels exist;
+    /// * `sums`, for all taps, and `bias` are readable and writable for a block.
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneSumArgs) {
         const { assert!(KH * KW + 2 < I::REGISTERS) };
@@ -70,33 +78,41 @@ impl<I: Isa, const KH: usize, const KW: usize> Kernel<I> for LaneSums<KH, KW> {
             for row in 0..a.rows {
                 let mut x = a.x.wrapping_add(row * a.x_row + part);
                 let mut dy = a.dy.wrapping_add(row * a.dy_row + part);
-                for _ in 0..a.width {
-                    // SAFETY: a pixel of the gradient, and its taps.
-                    unsafe {
-                        let g = s.load(dy);
-                        bias = s.add(bias, g);
-                        for ky in 0..KH {
+                let mut column = a.column;
+                // Pixels at the border, inner ones, and those at the other border.
+                for (border, pixels) in
+                    [(true, a.inner[0]), (false, a.inner[1] - a.inner[0]), (true, a.width - a.inner[1])]
+                {
+                    for _ in 0..pixels {
+                        // SAFETY: a pixel of the gradient, and those of its taps that exist.
+                        unsafe {
+                            let g = s.load(dy);
+                            bias = s.add(bias, g);
                             for kx in 0..KW {
-                                let tap = s.load(x.add(ky * a.tap_row + kx * BLOCK));
-                                acc[ky][kx] = s.fma(tap, g, acc[ky][kx]);
+                                if border && column.wrapping_add(kx) >= a.columns {
+                                    continue;
+                                }
+                                for ky in 0..KH {
+                                    let tap = s.load(x.wrapping_add(ky * a.tap_row + kx * BLOCK));
+                                    acc[ky][kx] = s.fma(tap, g, acc[ky][kx]);
+                                }
                             }
                         }
+                        (x, dy) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK));
+                        column = column.wrapping_add(a.step);
                     }
-                    (x, dy) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK));
                 }
             }
             let store = |to: *mut f32, v: I::V| {
                 // SAFETY: the caller vouches for a block.
-                unsafe { s.store(to, if a.add { s.add(s.load(to), v) } else { v }) };
+                unsafe { s.store(to, s.add(s.load(to), v)) };
             };
             for ky in 0..KH {
                 for kx in 0..KW {
                     store(a.sums.wrapping_add(ky * a.sums_row + kx * BLOCK + part), acc[ky][kx]);
                 }
             }
-            if !a.bias.is_null() {
-                store(a.bias.wrapping_add(part), bias);
-            }
+            store(a.bias.wrapping_add(part), bias);
         }
     }
 }
@@ -155,7 +171,11 @@ pub struct DepthwiseWeights {
     shape: ConvShape,
     level: Level,
     input: Layout,
+    y: Axis,
+    x: Axis,
+    /// The kernel of all rows of taps, or of one; and one of one row, of as many columns.
     row: &'static LaneRow,
+    line: &'static LaneRow,
     segments: Segments,
     /// Segments are cut into so many slices.
     slices: usize,
@@ -178,26 +198,26 @@ impl DepthwiseWeights {
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let row_fits = |r: &&LaneRow| s.dw == 1 && s.kw == r.taps[1] && s.kh.is_multiple_of(r.taps[0]);
-        let fits = |r: &&LaneRow| row_fits(r) || r.taps == [1, 1];
-        let row = lane_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
+        let columns = |r: &LaneRow| r.taps[1] == 1 || s.dw == 1 && r.taps[1] == s.kw;
+        let find = |rows| lane_rows(level).iter().find(|r| r.taps[0] == rows && columns(r));
+        let line = find(1).ok_or("no kernels at this level")?;
+        let row = find(s.kh).filter(|r| r.taps[1] == line.taps[1]).unwrap_or(line);
         let segments = Segments::new(&s, LONGEST);
         let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
-        let padded = (s.pad.top, s.pad.left, s.pad.bottom, s.pad.right) != (0, 0, 0, 0);
-        let ready = !padded && input == Layout::Blocked && s.ocg() == 1;
-        let this = Self { shape: s, level, input, row, segments, slices, ready };
+        let ready = input == Layout::Blocked && s.ocg() == 1;
+        let (y, x) = (Axis::y(&s), Axis::x(&s));
+        let this = Self { shape: s, level, input, y, x, row, line, segments, slices, ready };
         if this.copy_len().is_none_or(|len| len > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
         Ok(this)
     }
 
-    /// Input rows and columns, those of the padding included, that so many output rows read.
-    fn extent(&self, rows: usize) -> [usize; 2] {
+    /// The input rows that some output rows read.
+    fn reach(&self, rows: &Range<usize>) -> Range<usize> {
         let s = &self.shape;
-        let reach =
-            |outputs: usize, stride, kernel: usize, dilation| (outputs - 1) * stride + (kernel - 1) * dilation + 1;
-        [reach(rows.max(1), s.sh, s.kh, s.dh), reach(s.ow, s.sw, s.kw, s.dw)]
+        let inside = |row: usize| row.saturating_sub(s.pad.top).min(s.ih);
+        inside(rows.start * s.sh)..inside((rows.end.max(1) - 1) * s.sh + (s.kh - 1) * s.dh + 1)
     }
 
     /// Floats of the copy of a segment's input; None if that overflows.
@@ -205,8 +225,9 @@ impl DepthwiseWeights {
         if self.ready {
             return Some(0);
         }
-        let [rows, columns] = self.extent(self.shape.oh.div_ceil(self.segments.bands));
-        rows.checked_mul(columns)?.checked_mul(BLOCK)
+        let s = &self.shape;
+        let rows = (s.oh.div_ceil(self.segments.bands) - 1) * s.sh + (s.kh - 1) * s.dh + 1;
+        rows.min(s.ih).checked_mul(s.iw)?.checked_mul(BLOCK)
     }
 
     fn taps(&self) -> usize {
@@ -312,69 +333,117 @@ impl DepthwiseWeights {
             return;
         }
         let s = &self.shape;
-        let xs = Layout::Blocked.strides(s.input());
-        let (from, row) = if self.ready {
-            (&x[n * xs.n + ocb * xs.block + rows.start * s.sh * xs.row..], xs.row)
+        let (xs, ds) = (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()));
+        let (from, first) = if self.ready {
+            (&x[n * xs.n + ocb * xs.block..][..s.ih * xs.row], 0)
         } else {
-            self.copy(x, ocb, n, rows, copy);
-            (&*copy, self.extent(1)[1] * BLOCK)
+            let reach = self.reach(rows);
+            let from = &mut copy[..reach.len() * xs.row];
+            self.copy(x, ocb, n, reach.clone(), from);
+            (&*from, reach.start)
         };
-        let [last_row, last_column] = self.extent(rows.len()).map(|v| v - 1);
-        assert!(last_row * row + (last_column + 1) * BLOCK <= from.len(), "the input holds all taps");
-        let ds = Layout::Blocked.strides(s.output());
-        let dy = &dy[n * ds.n + ocb * ds.block + rows.start * ds.row..][..rows.len() * ds.row];
         let (taps, bias) = sums.split_at_mut(self.taps() * BLOCK);
-        let [kh, kw] = self.row.taps;
-        for (ky, kx) in (0..s.kh).step_by(kh).flat_map(|ky| (0..s.kw).step_by(kw).map(move |kx| (ky, kx))) {
-            let args = LaneSumArgs {
-                x: from.as_ptr().wrapping_add(ky * s.dh * row + kx * s.dw * BLOCK),
-                x_row: s.sh * row,
-                x_px: s.sw * BLOCK,
-                tap_row: s.dh * row,
-                dy: dy.as_ptr(),
-                dy_row: ds.row,
-                rows: rows.len(),
-                width: s.ow,
-                sums: taps.as_mut_ptr().wrapping_add((ky * s.kw + kx) * BLOCK),
-                sums_row: s.kw * BLOCK,
-                bias: if (ky, kx) == (0, 0) { bias.as_mut_ptr() } else { core::ptr::null_mut() },
-                add: true,
-            };
-            // SAFETY: the level is available (asserted in `run`); the input holds all taps of all pixels, by the
-            // assertion above, of which these are some; the gradient's slice is that of the pixels; the sums hold a
-            // block of each tap.
-            unsafe { (self.row.run)(&args) };
+        let part = Part { from, first, dy: &dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row], taps, bias };
+        self.rows(part, rows);
+    }
+
+    /// Adds some rows of outputs: those that have all rows of taps at once, then others tap row by tap row.
+    fn rows(&self, mut part: Part<'_>, rows: &Range<usize>) {
+        let s = &self.shape;
+        let nothing = rows.start..rows.start;
+        let within = |r: Range<usize>| {
+            let r = r.start.max(rows.start)..r.end.min(rows.end);
+            if r.is_empty() { nothing.clone() } else { r }
+        };
+        let all = if self.row.taps[0] == s.kh { within(self.y.interior()) } else { nothing.clone() };
+        for kx in (0..s.kw).step_by(self.row.taps[1]).filter(|_| !all.is_empty()) {
+            self.call(self.row, &mut part, all.clone(), Some([0, kx]), kx == 0);
+        }
+        // The row of taps that most pixels have counts the gradient itself.
+        let valid = |ky: usize| within(self.y.outputs(ky));
+        let counts = (0..s.kh).max_by_key(|&ky| valid(ky).len()).unwrap_or(0);
+        for ky in 0..s.kh {
+            let valid = valid(ky);
+            for rows in [valid.start..valid.end.min(all.start), valid.start.max(all.end)..valid.end] {
+                for kx in (0..s.kw).step_by(self.line.taps[1]).filter(|_| !rows.is_empty()) {
+                    self.call(self.line, &mut part, rows.clone(), Some([ky, kx]), ky == counts && kx == 0);
+                }
+            }
+        }
+        let counted = valid(counts);
+        for rows in [rows.start..counted.start, counted.end..rows.end].into_iter().filter(|r| !r.is_empty()) {
+            self.call(self.line, &mut part, rows, None, true);
         }
     }
 
-    /// Copies what some output rows of an image read to scratch, with zeros for the padding: for each lane its own
-    /// channel.
-    fn copy(&self, x: &[f32], ocb: usize, n: usize, rows: &Range<usize>, copy: &mut [f32]) {
+    /// Adds some rows of outputs to the sums of as many taps as the kernel has, from this one on, or of none; and to
+    /// those of the bias, if they are to be counted. These rows have these rows of taps.
+    fn call(&self, kernel: &LaneRow, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
+        let s = &self.shape;
+        let row = s.iw * BLOCK;
+        let [ky, kx] = tap.unwrap_or([0, 0]);
+        let top = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top + part.first);
+        let column = (kx * s.dw).wrapping_sub(s.pad.left);
+        let last = [ky + kernel.taps[0] - 1, kx + kernel.taps[1] - 1];
+        let columns = if tap.is_some() { s.iw } else { 0 };
+        let start = self.x.outputs(kx).start.min(s.ow);
+        let inner = if tap.is_some() { [start, self.x.outputs(last[1]).end.clamp(start, s.ow)] } else { [0, 0] };
+        if tap.is_some() {
+            let end = (rows.end - 1) * s.sh + last[0] * s.dh - s.pad.top - part.first;
+            assert!((end + 1) * row <= part.from.len() && top <= end, "the input holds these rows of taps");
+        }
+        let dy = &part.dy[rows.start * s.ow * BLOCK..rows.end * s.ow * BLOCK];
+        let mut none = [0.0; BLOCK];
+        let args = LaneSumArgs {
+            x: part.from.as_ptr().wrapping_add(top.wrapping_mul(row)).wrapping_add(column.wrapping_mul(BLOCK)),
+            x_row: s.sh * row,
+            x_px: s.sw * BLOCK,
+            tap_row: s.dh * row,
+            column,
+            step: s.sw,
+            columns,
+            dy: dy.as_ptr(),
+            dy_row: s.ow * BLOCK,
+            rows: rows.len(),
+            width: s.ow,
+            inner,
+            sums: part.taps[(ky * s.kw + kx) * BLOCK..].as_mut_ptr(),
+            sums_row: s.kw * BLOCK,
+            bias: if count { part.bias.as_mut_ptr() } else { none.as_mut_ptr() },
+        };
+        // SAFETY:
+        // * the level is available (asserted in `run`), and `dy` holds these rows;
+        // * the input holds these rows of taps (asserted), and the kernel reads those columns that exist;
+        // * inner pixels are those whose first tap and whose last lie inside, so that all do;
+        // * the sums hold a block of each of the kernel's taps, which are taps of the shape's, and `bias` is one.
+        unsafe { (kernel.run)(&args) };
+    }
+
+    /// Copies some rows of an image to scratch, in blocks: for each lane its own channel.
+    fn copy(&self, x: &[f32], ocb: usize, n: usize, rows: Range<usize>, copy: &mut [f32]) {
         let s = &self.shape;
         let xs = self.input.strides(s.input());
-        let [height, width] = self.extent(rows.len());
         let channels: [Option<usize>; BLOCK] = core::array::from_fn(|lane| {
             let o = ocb * BLOCK + lane;
             (o < s.oc).then(|| o / s.ocg())
         });
-        let plain = self.input == Layout::Blocked && s.ocg() == 1;
         let image = &x[n * xs.n..][..xs.n];
-        let inside = s.pad.left.min(width)..(s.pad.left + s.iw).min(width);
-        for (r, to) in copy.chunks_exact_mut(width * BLOCK).take(height).enumerate() {
-            let Some(iy) = (rows.start * s.sh + r).checked_sub(s.pad.top).filter(|&iy| iy < s.ih) else {
-                to.fill(0.0);
-                continue;
-            };
-            to[..inside.start * BLOCK].fill(0.0);
-            to[inside.end * BLOCK..].fill(0.0);
-            let to = &mut to[inside.start * BLOCK..inside.end * BLOCK];
-            if plain {
-                to.copy_from_slice(&image[ocb * xs.block + iy * xs.row..][..to.len()]);
-            } else {
-                gather(image, &xs, iy, &channels, to);
-            }
+        for (row, to) in rows.zip(copy.chunks_exact_mut(s.iw * BLOCK)) {
+            gather(image, &xs, row, &channels, to);
         }
     }
+}
+
+/// What is added to what: an image's part of a segment.
+struct Part<'a> {
+    /// Rows of the input, in blocks, and which is the first.
+    from: &'a [f32],
+    first: usize,
+    /// The image's gradient.
+    dy: &'a [f32],
+    /// Sums of a block.
+    taps: &'a mut [f32],
+    bias: &'a mut [f32],
 }
 
 /// Copies the first pixels of a row, with these channels in their lanes.

@@ -2,20 +2,23 @@
 //!
 //! ```text
 //! for each slice of the pixels:                  threads
-//!   for each segment of the slice, image:        copy the rows of x that it reads, plane by plane, padding included
-//!     for each block of dy, input channel, ky:   sums[slice][dy block][ic][ky][kx][16 oc] += register tile
+//!   for each segment of the slice, image:        copy what it reads of x to rows[oy][ix][ic][ky], padding included
+//!     for each block of dy, tile of taps:        sums[slice][dy block][kx][ic][ky][16 oc] += register tile
 //! then                                           dw = sum over slices, in PyTorch's order
 //! ```
 //!
-//! A block of input channels would be mostly empty. So a tile's rows are the taps of a row, which are adjacent floats
-//! of a channel's plane, and its lanes output channels: what remains in registers over a whole segment. The copy's
-//! zeros make NaN of an infinite gradient at a border, in a tap that does not see it. Order of each sum and error: as
-//! for [`BackwardWeights`](super::BackwardWeights).
+//! A block of input channels would be mostly empty. So a tile's rows are taps, and its lanes output channels: what
+//! remains in registers over a whole segment. In the copy all taps of a pixel are adjacent floats, in the order
+//! `[kx][ic][ky]`, for neighbours in x share theirs: it is `kh / sh` times as large as what it copies. A tile of four
+//! taps or more hides the latency of its multiply-adds, one of fewer does not, so that the three taps of a row alone
+//! would reach three quarters of the peak. The copy's zeros make NaN of an infinite gradient at a border, in a tap that
+//! does not see it. Order of each sum and error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
 use super::run::{ONE, Pixels, Sums, args};
 use super::{PARTS, Segments};
+use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, blocks};
@@ -24,6 +27,12 @@ use crate::tile::{self, Access, Row};
 
 /// Most pixels of a segment, but for rows that are longer: a block of the gradient stays in L2 for all taps.
 const SEGMENT: usize = 1024;
+
+/// Most taps of all input channels: 256 KiB of sums of a block.
+const TAPS: usize = 4096;
+
+/// Fewest taps of a tile whose multiply-adds wait for nothing but each other's units: their latency in cycles.
+const LATENCY: usize = 4;
 
 /// Most floats of a copy: 2 MiB.
 const MOST: usize = 1 << 19;
@@ -46,8 +55,10 @@ pub struct StemWeights {
     shape: ConvShape,
     level: Level,
     input: Layout,
-    /// The tiles, by their number of taps.
-    tiles: [Option<&'static Row>; BLOCK + 1],
+    /// The tile of one row, for the bias.
+    one: &'static Row,
+    /// The tiles that take all taps together, in turn.
+    tiles: Vec<&'static Row>,
     segments: Segments,
     slices: usize,
 }
@@ -56,8 +67,8 @@ impl StemWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: a block of input channels or more, groups, dilated rows of taps, gradients that are not blocked, rows
-    /// that the scratch does not hold.
+    /// A reason: a block of input channels or more, groups, dilated rows of taps, thousands of taps, gradients that are
+    /// not blocked, rows that the scratch does not hold.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
@@ -70,31 +81,38 @@ impl StemWeights {
         if s.dw != 1 {
             return Err("the rows of taps are dilated");
         }
+        if s.terms() > TAPS {
+            return Err("the sums of so many taps exceed the level-2 cache");
+        }
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let mut tiles = [None; BLOCK + 1];
-        for row in tile::rows(level).iter().filter(|r| r.access == Access::PixelSum && r.cols == BLOCK) {
-            tiles[row.mr] = Some(row);
-        }
+        let sums = |r: &&Row| r.access == Access::PixelSum && r.cols == BLOCK;
+        let sizes: Vec<_> = tile::rows(level).iter().filter(sums).collect();
+        let one = *sizes.iter().find(|r| r.mr == 1).ok_or("no kernels at this level")?;
         let segments = Segments::new(&s, SEGMENT);
-        let this = Self { shape: s, level, input, tiles, segments, slices: (2 * PARTS).min(segments.len()) };
+        let slices = (2 * PARTS).min(segments.len());
+        let this = Self { shape: s, level, input, one, tiles: cover(s.terms(), &sizes), segments, slices };
         if this.copy_len().is_none_or(|len| len > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
         Ok(this)
     }
 
-    /// Input rows and columns, those of the padding included, that so many output rows read.
-    fn extent(&self, rows: usize) -> [usize; 2] {
-        let s = &self.shape;
-        [(rows.max(1) - 1) * s.sh + (s.kh - 1) * s.dh + 1, (s.ow - 1) * s.sw + s.kw]
+    /// Input columns, those of the padding included, that a row of outputs reads.
+    fn width(&self) -> usize {
+        (self.shape.ow - 1) * self.shape.sw + self.shape.kw
+    }
+
+    /// Floats of the copy for each column: taps that share it.
+    fn depth(&self) -> usize {
+        self.shape.ic * self.shape.kh
     }
 
     /// Floats of the copy of a segment's input; None if that overflows.
     fn copy_len(&self) -> Option<usize> {
-        let [rows, columns] = self.extent(self.shape.oh.div_ceil(self.segments.bands));
-        rows.checked_mul(columns)?.checked_mul(self.shape.ic)
+        let rows = self.shape.oh.div_ceil(self.segments.bands);
+        rows.checked_mul(self.width())?.checked_mul(self.depth())
     }
 
     /// Taps of all input channels.
@@ -123,19 +141,7 @@ impl StemWeights {
 
     /// Name of the tile that does most of the work: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        self.pieces().next().map_or("none", |(_, row)| row.name)
-    }
-
-    /// The taps of a row as tiles have them: first one, and the tile.
-    fn pieces(&self) -> impl Iterator<Item = (usize, &'static Row)> + '_ {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let left = (self.shape.kw - at).min(BLOCK);
-            let row = self.tiles[..=left].iter().rev().flatten().next().filter(|_| left > 0)?;
-            let first = at;
-            at += row.mr;
-            Some((first, *row))
-        })
+        self.tiles.first().map_or("none", |row| row.name)
     }
 
     /// Floats of scratch for a run on so many threads.
@@ -153,7 +159,7 @@ impl StemWeights {
         x: &[f32],
         dy: &[f32],
         dw: &mut [f32],
-        mut db: Option<&mut [f32]>,
+        db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
@@ -180,14 +186,23 @@ impl StemWeights {
                 }
             }
         });
+        with_default(|| self.finish(sums, dw, db));
+    }
+
+    /// Adds the slices' sums, and stores them in PyTorch's order.
+    fn finish(&self, sums: &mut [f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
+        let s = &self.shape;
+        let (sum, others) = sums.split_at_mut(self.slice_len());
+        for other in others.chunks_exact(self.slice_len()) {
+            sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
+        }
         for (o, dw) in dw.chunks_exact_mut(self.terms()).enumerate() {
-            let sum = |at: usize| {
-                let of_slice = |i: usize| sums[i * len + o / BLOCK * self.block_len() + at * BLOCK + o % BLOCK];
-                (0..self.slices).map(of_slice).reduce(|a, b| a + b).unwrap_or(0.0)
-            };
-            dw.iter_mut().enumerate().for_each(|(at, dw)| *dw = sum(at));
+            let sums = &sum[o / BLOCK * self.block_len() + o % BLOCK..];
+            for (i, row) in dw.chunks_exact_mut(s.kw).enumerate() {
+                row.iter_mut().enumerate().for_each(|(kx, dw)| *dw = sums[(kx * self.depth() + i) * BLOCK]);
+            }
             if let Some(db) = &mut db {
-                db[o] = sum(self.terms());
+                db[o] = sums[self.terms() * BLOCK];
             }
         }
     }
@@ -195,8 +210,8 @@ impl StemWeights {
     /// Adds an image's part of a segment to the sums.
     fn image(&self, copy: &[f32], dy: &[f32], pixels: &Pixels, sums: &mut [f32]) {
         let s = &self.shape;
-        let [height, width] = self.extent(pixels.rows.len());
-        assert!(s.ic * height * width <= copy.len(), "the copy holds all taps");
+        let (depth, row) = (self.depth(), self.width() * self.depth());
+        assert!(pixels.rows.len() * row <= copy.len(), "the copy holds all taps");
         let ds = Layout::Blocked.strides(s.output());
         for (ocb, sums) in sums.chunks_exact_mut(self.block_len()).enumerate() {
             let dy_at = pixels.images.start * ds.n + ocb * ds.block + pixels.rows.start * ds.row;
@@ -206,44 +221,79 @@ impl StemWeights {
                 let y = start.wrapping_add(at * BLOCK);
                 Sums { y, row: BLOCK, block: 0, cols: BLOCK, add: true }
             };
-            for (c, ky) in (0..s.ic).flat_map(|c| (0..s.kh).map(move |ky| (c, ky))) {
-                for (kx, row) in self.pieces() {
-                    let x = copy.as_ptr().wrapping_add((c * height + ky * s.dh) * width + kx);
-                    let at = (c * s.kh + ky) * s.kw + kx;
-                    let args = args(s.ow, pixels, (x, [0, s.sh * width, s.sw]), dy, (1, 0), to(at));
-                    // SAFETY: the level is available (asserted in `run`); the copy holds all taps of all pixels, by the
-                    // assertion above, of which these are some; the pixels lie in the gradient, whose length is
-                    // asserted in `run`; the block's sums hold a line for each tap, and belong to this part alone.
-                    unsafe { (row.run)(&args) };
-                }
+            let mut tap = 0;
+            for tile in &self.tiles {
+                let x = copy.as_ptr().wrapping_add(tap);
+                let args = args(s.ow, pixels, (x, [0, row, s.sw * depth]), dy, (1, 0), to(tap));
+                // SAFETY: the level is available (asserted in `run`); the copy holds all taps of all pixels, by the
+                // assertion above, of which these are some; the pixels lie in the gradient, whose length is asserted in
+                // `run`; the block's sums hold a line for each tap, and belong to this part alone.
+                unsafe { (tile.run)(&args) };
+                tap += tile.mr;
             }
             let args = args(s.ow, pixels, (&ONE, [0; 3]), dy, (1, 0), to(self.terms()));
-            let one = self.tiles[1].expect("every level has tiles of one row");
             // SAFETY: as above; all steps of the one are zero.
-            unsafe { (one.run)(&args) };
+            unsafe { (self.one.run)(&args) };
         }
     }
 
-    /// Copies what some output rows of an image read to scratch, plane by plane, with zeros for the padding.
+    /// Copies what some output rows of an image read to scratch, taps of a column together, with zeros for the padding.
     fn copy(&self, x: &[f32], n: usize, rows: &Range<usize>, copy: &mut [f32]) {
         let s = &self.shape;
         let xs = self.input.strides(s.input());
-        let [height, width] = self.extent(rows.len());
+        let (width, depth) = (self.width(), self.depth());
         let inside = s.pad.left.min(width)..(s.pad.left + s.iw).min(width);
-        for (i, to) in copy.chunks_exact_mut(width).take(s.ic * height).enumerate() {
-            let (c, r) = (i / height, i % height);
-            let Some(iy) = (rows.start * s.sh + r).checked_sub(s.pad.top).filter(|&iy| iy < s.ih) else {
-                to.fill(0.0);
-                continue;
-            };
-            to[..inside.start].fill(0.0);
-            to[inside.end..].fill(0.0);
-            let from = &x[n * xs.n + c * xs.channel + iy * xs.row..];
-            let to = &mut to[inside.clone()];
-            if xs.px == 1 {
-                to.copy_from_slice(&from[..to.len()]);
-            } else {
-                to.iter_mut().enumerate().for_each(|(px, to)| *to = from[px * xs.px]);
+        for (to, oy) in copy.chunks_exact_mut(width * depth).zip(rows.clone()) {
+            to[..inside.start * depth].fill(0.0);
+            to[inside.end * depth..].fill(0.0);
+            let to = &mut to[inside.start * depth..inside.end * depth];
+            for (c, ky) in (0..s.ic).flat_map(|c| (0..s.kh).map(move |ky| (c, ky))) {
+                let lines = to.iter_mut().skip(c * s.kh + ky).step_by(depth);
+                match (oy * s.sh + ky * s.dh).checked_sub(s.pad.top).filter(|&iy| iy < s.ih) {
+                    None => lines.for_each(|to| *to = 0.0),
+                    Some(iy) => {
+                        let from = x[n * xs.n + c * xs.channel + iy * xs.row..].iter().step_by(xs.px);
+                        lines.zip(from).for_each(|(to, &from)| *to = from);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tiles that take so many taps together, of the sizes that there are, the largest first: those that take the fewest
+/// cycles.
+fn cover(taps: usize, sizes: &[&'static Row]) -> Vec<&'static Row> {
+    let cycles = |row: &Row| row.mr.max(LATENCY);
+    // The best last tile for each number of taps, and the cycles of all.
+    let mut best: Vec<(usize, Option<&'static Row>)> = vec![(0, None)];
+    for n in 1..=taps {
+        let fits = sizes.iter().filter(|row| row.mr <= n).map(|&row| (best[n - row.mr].0 + cycles(row), Some(row)));
+        best.push(fits.min_by_key(|&(cycles, row)| (cycles, row.map(|row| usize::MAX - row.mr))).unwrap_or((0, None)));
+    }
+    let mut left = taps;
+    let mut tiles: Vec<_> = core::iter::from_fn(|| {
+        let row = best[left].1?;
+        left -= row.mr;
+        Some(row)
+    })
+    .collect();
+    tiles.sort_by_key(|row| usize::MAX - row.mr);
+    tiles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_taps() {
+        for &level in Level::ALL {
+            let sums = |r: &&Row| r.access == Access::PixelSum && r.cols == BLOCK;
+            let sizes: Vec<_> = tile::rows(level).iter().filter(sums).collect();
+            for taps in 1..200 {
+                let covered: usize = cover(taps, &sizes).iter().map(|row| row.mr).sum();
+                assert_eq!(covered, if sizes.is_empty() { 0 } else { taps }, "{level}");
             }
         }
     }

@@ -82,13 +82,54 @@ struct Map {
     inner: usize,
 }
 
+/// Start and accessible bytes of maps of this thread that nothing uses: mapping is slow, and an emulator keeps memory for
+/// each address that ever was one.
+#[cfg(all(unix, not(miri)))]
+#[derive(Default)]
+struct Unused(Vec<(*mut libc::c_void, usize)>);
+
+/// Most maps that a thread keeps, and most bytes of one.
+#[cfg(all(unix, not(miri)))]
+const KEPT: (usize, usize) = (64, 1 << 22);
+
+#[cfg(all(unix, not(miri)))]
+thread_local! {
+    static UNUSED: core::cell::RefCell<Unused> = core::cell::RefCell::default();
+}
+
+#[cfg(all(unix, not(miri)))]
+impl Drop for Unused {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(start, inner)| unmap(start, inner));
+    }
+}
+
+#[cfg(all(unix, not(miri)))]
+fn page() -> usize {
+    // SAFETY: asks for a number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Gives back a map that nothing borrows any more.
+#[cfg(all(unix, not(miri)))]
+fn unmap(start: *mut libc::c_void, inner: usize) {
+    // SAFETY: the whole mapping, as `Map::new` made it.
+    unsafe { libc::munmap(start, inner + 2 * page()) };
+}
+
 #[cfg(all(unix, not(miri)))]
 impl Map {
-    /// Room for so many floats.
+    /// Room for so many floats; what they are is any.
     fn new(floats: usize) -> Self {
-        // SAFETY: asks for a number.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page = page();
         let inner = (floats * size_of::<f32>()).next_multiple_of(page).max(page);
+        let unused = UNUSED.try_with(|maps| {
+            let maps = &mut maps.borrow_mut().0;
+            maps.iter().position(|map| map.1 == inner).map(|i| maps.swap_remove(i))
+        });
+        if let Ok(Some((start, inner))) = unused {
+            return Self { start, page, inner };
+        }
         // SAFETY: a new mapping overlaps nothing.
         let start = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -115,8 +156,17 @@ impl Map {
 #[cfg(all(unix, not(miri)))]
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: the whole mapping, which nothing borrows any more.
-        unsafe { libc::munmap(self.start, self.inner + 2 * self.page) };
+        let kept = UNUSED.try_with(|maps| {
+            let maps = &mut maps.borrow_mut().0;
+            let keep = maps.len() < KEPT.0 && self.inner <= KEPT.1;
+            if keep {
+                maps.push((self.start, self.inner));
+            }
+            keep
+        });
+        if !kept.unwrap_or(false) {
+            unmap(self.start, self.inner);
+        }
     }
 }
 
