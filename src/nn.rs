@@ -54,25 +54,26 @@ mod conv_transpose;
 mod dropout;
 mod linear;
 mod norm;
+mod pad;
 mod pool;
 mod resize;
 mod sequential;
 
 pub use activation::{
     CELU, ELU, GELU, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSoftmax, Mish, ReLU, ReLU6, SELU, SiLU, Sigmoid,
-    Softmax, Softplus, Tanh,
+    Softmax, Softmax2d, Softplus, Tanh,
 };
 pub use conv::{Conv2d, Conv2dPadding};
 pub use conv_transpose::ConvTranspose2d;
 pub use dropout::Dropout;
 pub use linear::{Flatten, Identity, Linear};
 pub use norm::BatchNorm2d;
+pub use pad::{CircularPad2d, ConstantPad2d, PaddingMode, ReflectionPad2d, ReplicationPad2d, ZeroPad2d};
+pub use resize::{Upsample, UpsampleMode};
 pub use sequential::{IntoModules, Sequential};
 
 pub use crate::graph::ops::crop::{CenterCrop, Crop};
-pub use crate::graph::ops::pad::PaddingMode;
 pub use crate::graph::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-pub use crate::graph::ops::upsample::Upsample;
 
 /// A function from graph value to graph value: a layer, or a model made of layers.
 ///

@@ -390,7 +390,13 @@ fn contradictions_are_errors_with_both_numbers() {
     assert!(compiled(MaxPool2d::new(2).padding(2).boxed(), &[1, 8, 9, 9]).contains("allows at most 1"));
     assert!(compiled(AvgPool2d::new(2).divisor_override(0).boxed(), &[1, 8, 9, 9]).contains("zero"));
     assert!(compiled(AdaptiveAvgPool2d::new(0).boxed(), &[1, 8, 9, 9]).contains("output height of"));
-    assert!(compiled(Softmax::new(2).boxed(), &[1, 8, 9, 9]).contains("only dimension 1"));
+    assert_eq!(
+        compiled(Softmax::new(4).boxed(), &[1, 8, 9, 9]),
+        "the dimension of Softmax is 4, but there are 4 dimensions"
+    );
+    assert!(compiled(LogSoftmax::new(-3).boxed(), &[1, 8]).contains("is -3, but there are 2"));
+    let exact = Upsample::new(2).mode(UpsampleMode::NearestExact).align_corners(true);
+    assert!(text(exact.boxed()).contains("align_corners of Upsample is true, but only bilinear and bicubic"));
     assert!(compiled(Dropout::new(1.5).boxed(), &[1, 8]).contains("p of Dropout is 1.5, but a probability"));
     assert!(compiled(BatchNorm2d::new(7).boxed(), &[1, 8, 9, 9]).contains("takes 7 channels, gets 8"));
     assert!(compiled(BatchNorm2d::new(8).boxed(), &[1, 8]).contains("takes [n, c, h, w]"));

@@ -12,13 +12,14 @@ pub(crate) mod crop;
 mod cross_entropy;
 mod difference;
 mod dropout;
+mod interpolate;
 mod linear;
 pub(crate) mod pad;
 pub(crate) mod pool;
 mod prelu;
 mod reduce;
+mod resample;
 mod softmax;
-pub(crate) mod upsample;
 mod view;
 
 pub use activation::Activate;
@@ -31,16 +32,27 @@ pub use crop::Cut;
 pub use cross_entropy::{CrossEntropy, Reduction};
 pub use difference::{Difference, DifferenceLoss};
 pub use dropout::Dropout;
+pub use interpolate::Interpolate;
 pub use linear::Linear;
 pub use pad::Pad;
 pub use prelu::PRelu;
 pub use reduce::{Expand, Reduce};
 pub use softmax::Softmax;
+pub use swath_kernels::resample::{Filter, PadMode, Size};
 pub use view::{Flatten, Reshape, Transpose};
 
 /// `[n, c, h, w]`, or an error that names the operator.
 pub(crate) fn four(what: &'static str, dims: &[usize]) -> Result<[usize; 4]> {
     dims.try_into().map_err(|_| Error::Rank { what, takes: "[n, c, h, w]", gets: dims.to_vec() })
+}
+
+/// The dimension that a number from `-rank` to `rank - 1` means.
+fn axis(what: &'static str, dim: isize, rank: usize) -> Result<usize> {
+    let at = if dim < 0 { dim.saturating_add_unsigned(rank) } else { dim };
+    usize::try_from(at).ok().filter(|&at| at < rank).ok_or_else(|| {
+        let rule = format!("there are {rank} dimensions");
+        Error::Setting { what, value: dim.to_string(), rule }
+    })
 }
 
 /// An error if the extents of an operand are not those that its operator was made for.

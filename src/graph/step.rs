@@ -2,9 +2,11 @@
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks, reorder};
+use swath_kernels::pass::Place;
 
 use crate::conv::Scratch;
 use crate::error::Result;
+use crate::par;
 
 /// The inputs of one step, looked up by number.
 pub struct Operands<'a> {
@@ -98,6 +100,11 @@ pub(crate) fn clear_padding(layout: Layout, dims: [usize; 4], y: &mut [f32]) {
 pub(crate) fn level(asked: Option<Level>) -> Result<Level> {
     let cpu = crate::cpu()?;
     Ok(asked.map_or(Ok(cpu), |l| cpu.lowered(l))?.level)
+}
+
+/// Runs a pass of the kernels at a level, on the run's threads.
+pub(crate) fn pass<T>(level: Level, f: impl FnOnce(&Place<'_>) -> T) -> T {
+    f(&Place::new(level, &*par::everyone()))
 }
 
 /// A change of layout, or a plain copy.

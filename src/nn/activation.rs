@@ -136,7 +136,7 @@ impl Module for GELU {
     }
 }
 
-/// `exp(x) / sum(exp(x))` over dimension 1 of `[n, c]` or `[n, c, h, w]`. Other dimensions are refused when compiled.
+/// `exp(x) / sum(exp(x))` over one dimension of a tensor of any rank.
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax {
     dim: isize,
@@ -171,5 +171,15 @@ impl Module for Softmax {
 impl Module for LogSoftmax {
     fn call(&self, x: &Value) -> Result<Value> {
         Ok(x.push(ops::Softmax { log: true, dim: self.dim }, &[x]))
+    }
+}
+
+/// [`Softmax`] over the channels of each pixel of images.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Softmax2d;
+
+impl Module for Softmax2d {
+    fn call(&self, x: &Value) -> Result<Value> {
+        Softmax::new(-3).call(x)
     }
 }

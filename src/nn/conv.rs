@@ -169,7 +169,7 @@ impl Module for Conv2d {
         let bias = if self.bias { Some(x.parameter(&self.id, "bias", &weights[..1], of_bias)?) } else { None };
         let mut x = x.clone();
         if self.mode != PaddingMode::Zeros && pad != Padding::default() {
-            x = x.push(Pad { mode: self.mode, pad }, &[&x]);
+            x = x.push(Pad { mode: self.mode.into(), pad }, &[&x]);
             pad = Padding::default();
         }
         let (stride, dilation, groups) = (self.stride, self.dilation, self.groups);

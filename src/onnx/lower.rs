@@ -600,7 +600,7 @@ impl Lowering<'_> {
         let rates = [rate(planes.len(), *h), rate(planes.len() + 1, *w)];
         // Whole factors of the nearest element.
         if let (4, Some(v), Some(u)) = (input.len(), whole(&rates[0], *h), whole(&rates[1], *w)) {
-            return self.push(graph_ops::upsample::Upsample::new([v, u]), &[x]).map(Some);
+            return self.push(graph_ops::Interpolate::nearest([v, u]), &[x]).map(Some);
         }
         let from = [*h, *w];
         let input = self.builder.fact(x).expect("facts are known at import").clone();

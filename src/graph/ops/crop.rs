@@ -1,14 +1,15 @@
 //! Cropping: a rectangle out of every image.
 
 use swath_kernels::layout::Layout;
+use swath_kernels::resample::PadMode;
 use swath_kernels::shape::{Padding, Pair};
 
-use super::four;
+use super::{Pad, four};
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
 use crate::graph::step::{Operands, Planes, Step};
-use crate::graph::{Group, Lower, Operator};
+use crate::graph::{Gradient, Group, Lower, Operator};
 use crate::par;
 
 /// Takes margins off: `x[:, :, top:-bottom, left:-right]`, which PyTorch also spells as a negative `ZeroPad2d`.
@@ -121,6 +122,15 @@ impl Operator for Cut {
         let (Place { buffer, layout }, dims) = (cx.native(x)?, cx.extents(x));
         let step = (*self).forward(dims, layout)?;
         cx.step(group, layout, Box::new(step), vec![buffer], 0)
+    }
+
+    /// Zeros where the margins were.
+    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
+        let [_, _, h, w] = four(self.name(), &g.fact(g.input(0)).dims)?;
+        let ([top, oh], [left, ow]) = (self.span(0, h)?, self.span(1, w)?);
+        let pad = Padding { top, left, bottom: h - top - oh, right: w - left - ow };
+        let dx = g.push(Pad { mode: PadMode::Constant(0.0), pad }, &[g.dy()])?;
+        g.add(0, dx[0])
     }
 }
 
