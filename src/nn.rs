@@ -67,11 +67,12 @@ pub use conv::{Conv2d, Conv2dPadding};
 pub use conv_transpose::ConvTranspose2d;
 pub use dropout::Dropout;
 pub use linear::{Flatten, Identity, Linear};
-pub use norm::BatchNorm2d;
+pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm};
 pub use pad::{CircularPad2d, ConstantPad2d, PaddingMode, ReflectionPad2d, ReplicationPad2d, ZeroPad2d};
-pub use resize::{Upsample, UpsampleMode};
+pub use resize::{PixelShuffle, PixelUnshuffle, Upsample, UpsampleMode};
 pub use sequential::{IntoModules, Sequential};
 
+pub use crate::graph::ops::adaptive_max::AdaptiveMaxPool2d;
 pub use crate::graph::ops::crop::{CenterCrop, Crop};
 pub use crate::graph::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 

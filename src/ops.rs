@@ -43,12 +43,16 @@ mod window;
 
 pub use array::{Array, Data, Element, ElementType};
 pub use call::{Attribute, Attributes, Call, OpError, OpResult};
-pub(crate) use conv::transposed_axes;
 pub use infer::{Fact, Inference, Known};
-pub(crate) use resize::resize_sums;
 pub use unary::cast;
-pub(crate) use view::View;
-pub(crate) use window::{Axis, pool_axes, window_axes};
+/// What lowering ONNX models asks for.
+#[cfg(feature = "onnx")]
+pub(crate) use {
+    conv::transposed_axes,
+    resize::resize_sums,
+    view::View,
+    window::{Axis, pool_axes, window_axes},
+};
 
 /// An operator: its name and what it computes.
 #[derive(Debug, Clone, Copy)]

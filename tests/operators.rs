@@ -43,6 +43,14 @@ fn layer(kind: &str, p: &Json) -> Option<Layer> {
             plain(pool.ceil_mode(flag(p, "ceil_mode")).count_include_pad(flag(p, "count_include_pad")).boxed())
         }
         "adaptive_avg" | "adaptive_avg_pool2d" => plain(AdaptiveAvgPool2d::new(pair(p, "output")).boxed()),
+        "adaptive_max_pool2d" => plain(AdaptiveMaxPool2d::new(pair(p, "output")).boxed()),
+        "pixel_shuffle" => plain(PixelShuffle::new(p["factor"].as_u64()? as usize).boxed()),
+        "group_norm" => {
+            let groups = p["groups"].as_u64()? as usize;
+            Some((GroupNorm::new(groups, 24).boxed(), &[("weight", "w"), ("bias", "b")]))
+        }
+        "instance_norm" => plain(InstanceNorm2d::new(6).boxed()),
+        "layer_norm" => Some((LayerNorm::new([30]).boxed(), &[("weight", "w"), ("bias", "b")])),
         _ => None,
     }
 }
@@ -137,7 +145,7 @@ fn pooling_of_the_fixtures() {
 
 #[test]
 fn edges_of_the_fixtures() {
-    assert_eq!(every_case("gradients2"), 26);
+    assert_eq!(every_case("gradients2"), 36);
 }
 
 /// Gradients against differences.
@@ -236,4 +244,91 @@ fn padding_in_all_modes() {
     row(CircularPad2d::new(sides), &[7.0, 5.0, 1.0, 4.0, 2.0, 7.0, 5.0, 1.0], &[11.0, 4.0, 5.0, 7.0, 9.0]);
     row(ConstantPad2d::new(sides, 9.0), &[9.0, 9.0, 1.0, 4.0, 2.0, 7.0, 5.0, 9.0], &[3.0, 4.0, 5.0, 6.0, 7.0]);
     row(ZeroPad2d::new(sides), &[0.0, 0.0, 1.0, 4.0, 2.0, 7.0, 5.0, 0.0], &[3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn normalisation() {
+    for groups in [1, 3, 18] {
+        check_both(GroupNorm::new(groups, 18), [2, 18, 3, 4]);
+    }
+    check(GroupNorm::new(2, 6).eps(0.1).affine(false), &[3, 6], 0.02);
+    check(GroupNorm::new(2, 6), &[2, 6, 5], 0.02);
+    check(GroupNorm::new(3, 6), &[2, 6, 2, 3, 2], 0.02);
+    check_both(InstanceNorm2d::new(17).affine(true), [2, 17, 3, 4]);
+    check_both(LayerNorm::new([4]).bias(false), [2, 3, 5, 4]);
+    check_both(LayerNorm::new([3, 5, 4]), [2, 3, 5, 4]);
+    check(LayerNorm::new([2, 4]).elementwise_affine(false), &[5, 2, 4], 0.02);
+    let names = |module: &dyn Module| -> Vec<String> {
+        let graph = swath::Graph::record(|x| module.call(x)).unwrap();
+        graph.state().map(|(name, dims)| format!("{name} {dims:?}")).collect()
+    };
+    assert_eq!(names(&LayerNorm::new([5, 4]).bias(false)), ["weight [5, 4]"]);
+    assert_eq!(names(&GroupNorm::new(2, 4)), ["weight [4]", "bias [4]"]);
+    assert!(names(&InstanceNorm2d::new(4)).is_empty());
+}
+
+#[test]
+fn shuffles_and_adaptive_maxima() {
+    check_both(PixelShuffle::new(2), [2, 68, 3, 2]);
+    check_both(PixelUnshuffle::new(3), [2, 3, 6, 3]);
+    // Differences of maxima must not reach the next pixel.
+    let check = check_gradients(&AdaptiveMaxPool2d::new([3, 2]), [2, 5, 7, 5], 1e-3, 5).unwrap();
+    assert!(check.worst() < 0.05, "{:?}", check.errors);
+}
+
+/// A deviation of a thousandth of the mean, as PyTorch has it in float64.
+#[test]
+fn means_far_from_zero() {
+    let x: Vec<f32> = (0..48).map(|i| 1000.0 + (i * 7 % 16) as f32).collect();
+    let model = InstanceNorm2d::new(3).build(0).unwrap();
+    let y = model.compile([1, 3, 4, 4]).unwrap().run(&x).unwrap().clone();
+    for (x, y) in x.iter().zip(y.as_slice()) {
+        // The numbers 0 to 15 have the mean 7.5 and the variance 21.25.
+        let want = (f64::from(*x) - 1007.5) / (21.25f64 + 1e-5).sqrt();
+        assert!((f64::from(*y) - want).abs() < 1e-6, "{y} for {want}");
+    }
+}
+
+#[test]
+fn normalisations_that_do_not_exist_are_refused() {
+    let text = |m: Box<dyn Module>, dims: &[usize]| match m.build(0) {
+        Ok(model) => model.compile(dims).unwrap_err().to_string(),
+        Err(e) => e.to_string(),
+    };
+    assert!(text(GroupNorm::new(0, 4).boxed(), &[1, 4]).contains("the groups of GroupNorm is zero"));
+    assert!(text(GroupNorm::new(2, 4).eps(f64::NAN).boxed(), &[1, 4]).contains("eps of GroupNorm is NaN"));
+    assert_eq!(text(GroupNorm::new(2, 4).boxed(), &[1, 6, 2, 2]), "GroupNorm takes 4 channels, gets 6");
+    assert!(text(GroupNorm::new(4, 4).boxed(), &[1, 4]).contains("GroupNorm needs more than one"));
+    assert_eq!(
+        text(InstanceNorm2d::new(4).boxed(), &[3, 4, 1, 1]),
+        "the number of values to normalise is 1, but InstanceNorm2d needs more than one"
+    );
+    assert!(text(InstanceNorm2d::new(4).boxed(), &[3, 4, 8]).contains("takes [n, c, h, w]"));
+    assert!(text(LayerNorm::new([]).boxed(), &[3, 4]).contains("is zero"));
+    assert!(text(LayerNorm::new([3, 4]).boxed(), &[3, 4, 4]).contains("[3, 4, 4] and [3, 4] do not agree"));
+    assert!(text(LayerNorm::new([2, 3, 4]).boxed(), &[3, 4]).contains("[3, 4] and [2, 3, 4] do not agree"));
+}
+
+/// What has no gradient says so under the layer's name.
+#[test]
+fn a_layer_without_gradient_is_named() {
+    use swath::graph::{Group, Lower, Operator};
+    #[derive(Debug)]
+    struct Mine;
+    impl Operator for Mine {
+        fn name(&self) -> &'static str {
+            "Mine"
+        }
+        fn dims(&self, inputs: &[&[usize]]) -> swath::Result<Vec<usize>> {
+            Ok(inputs[0].to_vec())
+        }
+        fn lower(&self, _: &Group, _: &mut Lower<'_>) -> swath::Result<()> {
+            unreachable!("it is not compiled")
+        }
+    }
+    let layer = (|x: &swath::Value| Ok(x.push(Mine, &[x]))).named("mine");
+    let model = Sequential::new((Linear::new(2, 2), layer)).named("head").build(0).unwrap();
+    let x = Tensor::zeros([1, 2]).unwrap();
+    let e = gradients(&model, &x, &x, &SessionOptions::default()).unwrap_err();
+    assert_eq!(e.to_string(), "layer `head.mine`: Mine has no gradient");
 }

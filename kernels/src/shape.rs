@@ -111,7 +111,7 @@ pub enum ShapeError {
     Overflow {
         /// Which tensor or size.
         what: &'static str,
-        /// The limit, [`MAX_ELEMENTS`].
+        /// The limit: [`MAX_ELEMENTS`], or what there are tables for.
         limit: usize,
     },
 }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 
 mod activation;
+pub(crate) mod adaptive_max;
 pub(crate) mod batch_norm;
 mod binary;
 mod concat;
@@ -13,12 +14,15 @@ mod cross_entropy;
 mod difference;
 mod dropout;
 mod interpolate;
+mod layer_norm;
 mod linear;
+mod norm;
 pub(crate) mod pad;
 pub(crate) mod pool;
 mod prelu;
 mod reduce;
 mod resample;
+mod shuffle;
 mod softmax;
 mod view;
 
@@ -33,10 +37,13 @@ pub use cross_entropy::{CrossEntropy, Reduction};
 pub use difference::{Difference, DifferenceLoss};
 pub use dropout::Dropout;
 pub use interpolate::Interpolate;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use norm::GroupNorm;
 pub use pad::Pad;
 pub use prelu::PRelu;
 pub use reduce::{Expand, Reduce};
+pub use shuffle::PixelShuffle;
 pub use softmax::Softmax;
 pub use swath_kernels::resample::{Filter, PadMode, Size};
 pub use view::{Flatten, Reshape, Transpose};

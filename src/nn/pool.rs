@@ -1,6 +1,6 @@
 //! The pooling operators as layers.
 
-use super::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, Module};
+use super::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d, Module};
 use crate::error::Result;
 use crate::graph::Value;
 
@@ -17,6 +17,12 @@ impl Module for AvgPool2d {
 }
 
 impl Module for AdaptiveAvgPool2d {
+    fn call(&self, x: &Value) -> Result<Value> {
+        Ok(x.push(*self, &[x]))
+    }
+}
+
+impl Module for AdaptiveMaxPool2d {
     fn call(&self, x: &Value) -> Result<Value> {
         Ok(x.push(*self, &[x]))
     }

@@ -100,3 +100,47 @@ impl Module for CenterCrop {
         Ok(x.push(self.op(), &[x]))
     }
 }
+
+/// Channels to pixels: `[n, c r r, h, w]` to `[n, c, h r, w r]`, sub-pixel convolution's second half (Shi et al. 2016).
+///
+/// ```
+/// use swath::nn::{Module, PixelShuffle};
+/// let mut session = PixelShuffle::new(2).build(0)?.compile([1, 4, 1, 1])?;
+/// let y = session.run(&[1.0, 2.0, 3.0, 4.0])?;
+/// assert_eq!((y.dims(), y.as_slice()), (&[1, 1, 2, 2][..], &[1.0, 2.0, 3.0, 4.0][..]));
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PixelShuffle(usize);
+
+impl PixelShuffle {
+    /// With the factor `r`.
+    pub fn new(factor: usize) -> Self {
+        Self(factor)
+    }
+}
+
+impl Module for PixelShuffle {
+    fn call(&self, x: &Value) -> Result<Value> {
+        Ok(x.push(ops::PixelShuffle { factor: self.0, inverse: false }, &[x]))
+    }
+}
+
+/// Pixels to channels: `[n, c, h r, w r]` to `[n, c r r, h, w]`, the inverse of [`PixelShuffle`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PixelUnshuffle(usize);
+
+impl PixelUnshuffle {
+    /// With the factor `r`.
+    pub fn new(factor: usize) -> Self {
+        Self(factor)
+    }
+}
+
+impl Module for PixelUnshuffle {
+    fn call(&self, x: &Value) -> Result<Value> {
+        Ok(x.push(ops::PixelShuffle { factor: self.0, inverse: true }, &[x]))
+    }
+}

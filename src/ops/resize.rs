@@ -230,6 +230,7 @@ fn upsample(call: &Call<'_>) -> OpResult<Vec<Array>> {
 
 /// For each axis that changes: the sum that each of its elements is. `None` where elements lie outside of the input. Of input 0,
 /// only the dimensions matter.
+#[cfg(feature = "onnx")]
 pub(crate) fn resize_sums(name: &str, call: &Call<'_>) -> OpResult<Option<Vec<AxisSums>>> {
     let (method, all) = if name == "Upsample" { upsample_plan(call)? } else { resize_plan(call)? };
     let changes = all.iter().filter(|(_, along)| method.changes(along));
@@ -241,6 +242,7 @@ pub(crate) fn resize_sums(name: &str, call: &Call<'_>) -> OpResult<Option<Vec<Ax
 }
 
 /// An axis, and the sum that each element along it is.
+#[cfg(feature = "onnx")]
 pub(crate) type AxisSums = (usize, Vec<Vec<(usize, f64)>>);
 
 fn resize_plan(call: &Call<'_>) -> OpResult<Plan> {

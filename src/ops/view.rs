@@ -184,6 +184,8 @@ pub(crate) fn take<T: Element>(from: &[T], [outer, len, inner]: [usize; 3], indi
     to
 }
 
+/// For compiled ONNX models.
+#[cfg(feature = "onnx")]
 impl View {
     /// Neighbouring dimensions that are walked as one are one; dimensions of 1 are none.
     pub fn merged(&self) -> Self {
@@ -234,6 +236,7 @@ impl View {
 }
 
 /// A sequence from 0 on as nested loops with a step each.
+#[cfg(feature = "onnx")]
 fn factors(along: &[isize]) -> Option<Vec<(usize, isize)>> {
     let Some(&step) = along.get(1) else { return Some(Vec::new()) };
     let regular = (0..along.len()).take_while(|&i| along[i] == i as isize * step).count();
@@ -249,7 +252,7 @@ fn factors(along: &[isize]) -> Option<Vec<(usize, isize)>> {
     Some(all)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "onnx"))]
 mod tests {
     use super::*;
 

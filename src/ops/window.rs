@@ -123,11 +123,13 @@ pub(crate) fn windows(call: &Call<'_>, input: &[usize], kernel: &[usize], ceil: 
 }
 
 /// The windows of a convolution of an input by weights, both `[.., .., spatial]`.
+#[cfg(feature = "onnx")]
 pub(crate) fn window_axes(call: &Call<'_>, input: &[usize], weights: &[usize]) -> OpResult<Vec<Axis>> {
     windows(call, spatial_of(input)?, weights.get(2..).unwrap_or_default(), false)
 }
 
 /// The windows of a pooling of an input.
+#[cfg(feature = "onnx")]
 pub(crate) fn pool_axes(call: &Call<'_>, input: &[usize], kernel: &[usize], ceil: bool) -> OpResult<Vec<Axis>> {
     windows(call, spatial_of(input)?, kernel, ceil)
 }

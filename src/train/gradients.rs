@@ -7,7 +7,7 @@ use crate::compile::runner::Runner;
 use crate::error::{Error, Result};
 use crate::graph::Fact;
 use crate::graph::autodiff::Wanted;
-use crate::graph::ops::{Binary, Reduce};
+use crate::graph::ops::Reduce;
 use crate::model::Model;
 use crate::tensor::Tensor;
 

@@ -1,7 +1,7 @@
 //! One axis of a map: the inputs of each output, and the outputs of each input.
 
 use super::{Filter, PadMode};
-use crate::shape::{ShapeError, checked_elements};
+use crate::shape::ShapeError;
 
 /// An input of an output, or an output of an input, and its weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,13 +166,18 @@ impl Axis {
     }
 }
 
-/// Sizes that tables of u32 hold.
+/// Pixels that an axis may have: tables of one are at most 64 bytes for each, and their numbers fit u32.
+const MOST: usize = 1 << 24;
+
+/// Sizes that there are tables for.
 fn checked_sizes(input: usize, output: usize) -> Result<(), ShapeError> {
-    for (what, size) in [("an input extent", input), ("an output extent", output)] {
+    for (what, axis, size) in [("an input extent", "input axis", input), ("an output extent", "output axis", output)] {
         if size == 0 {
             return Err(ShapeError::Zero { what });
         }
-        checked_elements(what, &[size, 1 << 34])?;
+        if size > MOST {
+            return Err(ShapeError::Overflow { what: axis, limit: MOST });
+        }
     }
     Ok(())
 }

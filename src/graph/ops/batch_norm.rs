@@ -10,14 +10,13 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::norm::{self, Norm, Sets};
-use swath_kernels::pass;
 
 use super::four;
 use crate::buffer::floats;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
-use crate::graph::step::{Operands, Planes, Step, clear_padding};
+use crate::graph::step::{Operands, Planes, Step, clear_padding, pass};
 use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator};
 use crate::par;
 use crate::tensor::Tensor;
@@ -81,8 +80,11 @@ impl Operator for BatchNorm {
         for v in &operands[1..] {
             inputs.push(cx.want(*v, Layout::Nchw)?);
         }
-        let step = Frozen { op: *self, activation: group.activation, layout, dims: extents, level: cx.level() };
-        cx.step(group, layout, Box::new(step), inputs, 0)
+        let norm = Norm::new(layout, extents, Sets::Batch)?;
+        let scratch = norm.scratch() + norm.sets();
+        let (activation, level) = (group.activation, cx.level());
+        let step = Frozen { op: *self, activation, norm, layout, dims: extents, level };
+        cx.step(group, layout, Box::new(step), inputs, scratch)
     }
 
     /// Of frozen statistics.
@@ -185,10 +187,9 @@ impl Step for TrainingStep {
             var: next_var,
             momentum: momentum as f32,
         });
-        let executor = par::everyone();
         let out = norm::Normalised { y, mean, inv, running };
-        let place = pass::Place::new(self.level, &*executor);
-        self.norm.forward(&place, &forward, out, scratch.take(self.norm.scratch()).expect("it was reserved"));
+        let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
+        pass(self.level, |place| self.norm.forward(place, &forward, out, scratch));
     }
 
     fn describe(&self) -> String {
@@ -251,68 +252,82 @@ impl Operator for BatchNormGradient {
             inputs.push(cx.want(*v, Layout::Nchw)?);
         }
         let scratch = norm.scratch() + self.op.channels;
-        let step = NormGradientStep { eps: self.op.eps as f32, frozen: self.frozen, norm, level: cx.level() };
+        let variance = self.frozen.then_some(self.op.eps as f32);
+        let step = NormGradientStep { name: "BatchNorm2d", variance, norm, level: cx.level() };
         cx.step_all(group, &[layout, Layout::Nchw, Layout::Nchw], Box::new(step), inputs, scratch)
     }
 }
 
-struct NormGradientStep {
-    eps: f32,
-    frozen: bool,
-    norm: Norm,
-    level: Level,
+/// Gradients at the image, and at scale and shift where they are asked for. Operands: the image, the gradient at the output, means, inverse
+/// deviations, and the scale if there is one.
+pub(super) struct NormGradientStep {
+    pub(super) name: &'static str,
+    /// Of statistics that are given: operand 3 is the variance, to which this is added.
+    pub(super) variance: Option<f32>,
+    pub(super) norm: Norm,
+    pub(super) level: Level,
 }
 
 impl Step for NormGradientStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
-        let [dx, dw, db] = y else { unreachable!("three gradients") };
-        let (inv, scratch) = scratch
-            .take(self.norm.scratch() + self.norm.sets())
-            .expect("it was reserved")
-            .split_at_mut(self.norm.sets());
-        if self.frozen {
-            norm::inverse(x.get(3), self.eps, inv);
-        } else {
-            inv.copy_from_slice(x.get(3));
-        }
+        let (inv, scratch) = with_inverse(&self.norm, scratch, self.variance.map(|eps| (x.get(3), eps)));
         let backward = norm::Backward {
             x: x.get(0),
             dy: x.get(1),
             w: (x.len() > 4).then(|| x.get(4)),
             mean: x.get(2),
-            inv,
-            frozen: self.frozen,
+            inv: if self.variance.is_some() { inv } else { x.get(3) },
+            frozen: self.variance.is_some(),
             ..norm::Backward::default()
         };
-        let executor = par::everyone();
-        let place = pass::Place::new(self.level, &*executor);
-        let out = norm::Gradients { dx: Some(dx), dw: Some(dw), db: Some(db) };
-        self.norm.backward(&place, &backward, out, scratch);
+        let out = match y {
+            [dx] => norm::Gradients { dx: Some(dx), ..norm::Gradients::default() },
+            [dx, dw, db] => norm::Gradients { dx: Some(dx), dw: Some(dw), db: Some(db) },
+            _ => unreachable!("the image's gradient, and those of scale and shift"),
+        };
+        pass(self.level, |place| self.norm.backward(place, &backward, out, scratch));
     }
 
     fn describe(&self) -> String {
-        "BatchNorm2d gradient".into()
+        format!("{} gradient", self.name)
     }
 }
 
-/// A normalisation whose running statistics come with each run.
+/// `1 / sqrt(variance + eps)` where a variance is given, and the normalisation's own scratch memory.
+fn with_inverse<'s>(
+    norm: &Norm,
+    scratch: &'s mut Scratch,
+    variance: Option<(&[f32], f32)>,
+) -> (&'s [f32], &'s mut [f32]) {
+    let sets = if variance.is_some() { norm.sets() } else { 0 };
+    let (inv, rest) = scratch.take(norm.scratch() + sets).expect("it was reserved").split_at_mut(sets);
+    if let Some((variance, eps)) = variance {
+        norm::inverse(variance, eps, inv);
+    }
+    (inv, rest)
+}
+
+/// A normalisation whose running statistics come with each run: operands 1 and 2, before scale and shift.
 struct Frozen {
     op: BatchNorm,
     activation: Activation,
+    norm: Norm,
     layout: Layout,
     dims: [usize; 4],
     level: Level,
 }
 
 impl Step for Frozen {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, scratch: &mut Scratch) {
-        let values: Vec<&[f32]> = (1..x.len()).map(|i| x.get(i)).collect();
-        let affine = self.op.affine(&values);
-        Normalize::new(&affine, self.activation, self.layout, self.dims, self.level).run(x, y, in_place, scratch);
-    }
-
-    fn in_place(&self) -> bool {
-        true
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let (inv, scratch) = with_inverse(&self.norm, scratch, Some((x.get(2), self.op.eps as f32)));
+        let affine = x.len() > 3;
+        let (w, b) = (affine.then(|| x.get(3)), affine.then(|| x.get(4)));
+        let forward = norm::Forward { x: x.get(0), w, b, ..norm::Forward::default() };
+        pass(self.level, |place| self.norm.evaluate(place, &forward, x.get(1), inv, y, scratch));
+        if self.activation != Activation::Identity {
+            par::for_each_piece(y, BLOCK, 4, |_, y| act::apply_inplace(self.level, self.activation, y));
+            clear_padding(self.layout, self.dims, y);
+        }
     }
 
     fn describe(&self) -> String {

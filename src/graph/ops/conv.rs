@@ -256,10 +256,9 @@ impl Operator for ConvDataGradient {
         let options = gradient_options(cx, &self.shape);
         let (dy, w) = (cx.input(group, 0), cx.input(group, 1));
         let inputs = vec![cx.want(dy, options.output)?, cx.want(w, Layout::Nchw)?];
-        let plan = ConvBackwardData::new(&self.shape, &options)?;
-        let packed = Mutex::new(plan.pack(&floats(self.shape.weights().iter().product())?)?);
-        let scratch = plan.scratch_len(par::width(None));
-        cx.step(group, options.input, Box::new(DataStep { plan, packed }), inputs, scratch)
+        let step = DataStep::new(format!("Conv2d {}", geometry(&self.shape)), &self.shape, &options)?;
+        let scratch = step.scratch_len();
+        cx.step(group, options.input, Box::new(step), inputs, scratch)
     }
 
     fn work(&self, _: &[&Fact]) -> Work {
@@ -267,9 +266,25 @@ impl Operator for ConvDataGradient {
     }
 }
 
-struct DataStep {
+/// The gradient at the input of a convolution, or of Linear, from that at the output (operand 0) and the weight, which is packed in
+/// each run.
+pub(super) struct DataStep {
+    name: String,
     plan: ConvBackwardData,
     packed: Mutex<PackedWeights>,
+}
+
+impl DataStep {
+    pub(super) fn new(name: String, shape: &ConvShape, options: &Options) -> Result<Self> {
+        let plan = ConvBackwardData::new(shape, options)?;
+        let packed = Mutex::new(plan.pack(&floats(shape.weights().iter().product())?)?);
+        Ok(Self { name, plan, packed })
+    }
+
+    /// Floats of scratch.
+    pub(super) fn scratch_len(&self) -> usize {
+        self.plan.scratch_len(par::width(None))
+    }
 }
 
 impl Step for DataStep {
@@ -281,7 +296,7 @@ impl Step for DataStep {
     }
 
     fn describe(&self) -> String {
-        format!("Conv2d {} gradient of the input {}", geometry(self.plan.shape()), self.plan.algo())
+        format!("{} gradient of the input {}", self.name, self.plan.algo())
     }
 
     fn bytes(&self) -> usize {
@@ -324,11 +339,9 @@ impl Operator for ConvWeightGradient {
             options.input = cx.native(x)?.layout;
         }
         let inputs = vec![cx.want(x, options.input)?, cx.want(dy, options.output)?];
-        let plan = ConvBackwardWeights::new(&self.shape, &options)?;
-        let scratch = plan.scratch_len(par::width(None));
-        let layouts = [Layout::Nchw; 2];
-        let step = WeightStep { plan, bias: self.bias };
-        cx.step_all(group, &layouts[..self.results()], Box::new(step), inputs, scratch)
+        let step = WeightStep::new(format!("Conv2d {}", geometry(&self.shape)), &self.shape, &options)?;
+        let scratch = step.scratch_len();
+        cx.step_all(group, &[Layout::Nchw; 2][..self.results()], Box::new(step), inputs, scratch)
     }
 
     fn work(&self, _: &[&Fact]) -> Work {
@@ -336,9 +349,22 @@ impl Operator for ConvWeightGradient {
     }
 }
 
-struct WeightStep {
+/// The gradients at the weight, and at the bias if a second result asks for it, of a convolution, or of Linear; from its input and the
+/// gradient at its output.
+pub(super) struct WeightStep {
+    name: String,
     plan: ConvBackwardWeights,
-    bias: bool,
+}
+
+impl WeightStep {
+    pub(super) fn new(name: String, shape: &ConvShape, options: &Options) -> Result<Self> {
+        Ok(Self { name, plan: ConvBackwardWeights::new(shape, options)? })
+    }
+
+    /// Floats of scratch.
+    pub(super) fn scratch_len(&self) -> usize {
+        self.plan.scratch_len(par::width(None))
+    }
 }
 
 impl Step for WeightStep {
@@ -350,7 +376,6 @@ impl Step for WeightStep {
     }
 
     fn describe(&self) -> String {
-        let bias = if self.bias { " and the bias" } else { "" };
-        format!("Conv2d {} gradient of the weight{bias} {}", geometry(self.plan.shape()), self.plan.algo())
+        format!("{} gradient of the weight {}", self.name, self.plan.algo())
     }
 }

@@ -3,18 +3,15 @@
 //! Row-major `[n, features]` is an NHWC image of one row of `n` pixels, so Linear is a 1x1 convolution on it, which is a
 //! GEMM whose pixels are the batch, and so are its gradients.
 
-use std::sync::{Mutex, PoisonError};
-
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
 
-use super::conv::ConvStep;
+use super::conv::{ConvStep, DataStep, WeightStep};
 use crate::buffer::floats;
-use crate::conv::{ConvBackwardData, ConvBackwardWeights, Options, PackedWeights, Scratch};
+use crate::conv::{Options, Scratch};
 use crate::error::{Error, Result};
 use crate::graph::step::{Operands, Step};
 use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, Work};
-use crate::par;
 
 /// The product with a matrix, and a bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,32 +168,9 @@ impl Operator for LinearDataGradient {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let (dy, w) = (cx.input(group, 0), cx.input(group, 1));
         let inputs = vec![cx.want(dy, Layout::Nchw)?, cx.want(w, Layout::Nchw)?];
-        let plan = ConvBackwardData::new(&self.shape, &Linear::options(&cx.conv))?;
-        let packed = Mutex::new(plan.pack(&vec![0.0; self.linear.inputs * self.linear.outputs])?);
-        let scratch = plan.scratch_len(par::width(None));
-        cx.step(group, Layout::Nchw, Box::new(DataStep { plan, packed }), inputs, scratch)
-    }
-}
-
-struct DataStep {
-    plan: ConvBackwardData,
-    packed: Mutex<PackedWeights>,
-}
-
-impl Step for DataStep {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
-        let packed = &mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let repacked = self.plan.repack(x.get(1), packed);
-        let done = repacked.and_then(|()| self.plan.run(x.get(0), packed, y, scratch));
-        done.expect("the graph was compiled for these lengths");
-    }
-
-    fn describe(&self) -> String {
-        format!("Linear gradient of the input {}", self.plan.algo())
-    }
-
-    fn bytes(&self) -> usize {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+        let step = DataStep::new("Linear".into(), &self.shape, &Linear::options(&cx.conv))?;
+        let scratch = step.scratch_len();
+        cx.step(group, Layout::Nchw, Box::new(step), inputs, scratch)
     }
 }
 
@@ -232,26 +206,8 @@ impl Operator for LinearWeightGradient {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let (x, dy) = (cx.input(group, 0), cx.input(group, 1));
         let inputs = vec![cx.want(x, Layout::Nchw)?, cx.want(dy, Layout::Nchw)?];
-        let plan = ConvBackwardWeights::new(&self.shape, &Linear::options(&cx.conv))?;
-        let scratch = plan.scratch_len(par::width(None));
-        let layouts = [Layout::Nchw; 2];
-        cx.step_all(group, &layouts[..self.results()], Box::new(WeightStep { plan }), inputs, scratch)
-    }
-}
-
-struct WeightStep {
-    plan: ConvBackwardWeights,
-}
-
-impl Step for WeightStep {
-    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
-        let (dw, db) = y.split_at_mut(1);
-        let db = db.first_mut().map(|db| &mut **db);
-        let done = self.plan.run(x.get(0), x.get(1), dw[0], db, scratch);
-        done.expect("the graph was compiled for these lengths");
-    }
-
-    fn describe(&self) -> String {
-        format!("Linear gradient of the weight {}", self.plan.algo())
+        let step = WeightStep::new("Linear".into(), &self.shape, &Linear::options(&cx.conv))?;
+        let scratch = step.scratch_len();
+        cx.step_all(group, &[Layout::Nchw; 2][..self.results()], Box::new(step), inputs, scratch)
     }
 }
