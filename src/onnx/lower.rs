@@ -456,9 +456,8 @@ impl Lowering<'_> {
         let input = self.dims(x);
         let Ok(Some(kernel)) = call.ints("kernel_shape") else { return Ok(None) };
         let kernel: Vec<usize> = kernel.iter().map(|&k| k as usize).collect();
-        let weights = [&[0, 0][..], &kernel].concat();
         let Ok(ceil) = call.flag("ceil_mode", false) else { return Ok(None) };
-        let Ok(axes) = crate::ops::pool_axes(&call, &input, &weights, ceil) else { return Ok(None) };
+        let Ok(axes) = crate::ops::pool_axes(&call, &input, &kernel, ceil) else { return Ok(None) };
         let [v, h] = axes[..] else { return Ok(None) };
         let (kernel, stride, pad) = ([v.kernel, h.kernel], [v.stride, h.stride], padding(&v, &h));
         if node.operator.name == "MaxPool" {

@@ -22,6 +22,7 @@ use core::ops::Range;
 use super::{LONGEST, PARTS, Segments};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
+use crate::interleave::interleave;
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
@@ -302,17 +303,18 @@ impl DepthwiseWeights {
         with_default(|| self.add_slices(sums, dw, db));
     }
 
-    /// The sums of all slices.
-    fn add_slices(&self, sums: &[f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
-        let (of, len) = (blocks(self.shape.oc), self.block_len());
-        for (o, dw) in dw.chunks_exact_mut(self.taps()).enumerate() {
-            let sum = |at: usize| {
-                let of_slice = |slice: usize| sums[(slice * of + o / BLOCK) * len + at * BLOCK + o % BLOCK];
-                (0..self.slices).map(of_slice).reduce(|a, b| a + b).unwrap_or(0.0)
-            };
-            dw.iter_mut().enumerate().for_each(|(tap, dw)| *dw = sum(tap));
+    /// Adds the slices' sums, and stores them in PyTorch's order.
+    fn add_slices(&self, sums: &mut [f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
+        let (len, taps) = (self.block_len(), self.taps());
+        let (sum, others) = sums.split_at_mut(blocks(self.shape.oc) * len);
+        for other in others.chunks_exact(sum.len()) {
+            sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
+        }
+        for (i, (sum, dw)) in sum.chunks_exact(len).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
+            interleave(taps, |tap| &sum[tap * BLOCK..][..BLOCK], dw);
             if let Some(db) = &mut db {
-                db[o] = sum(self.taps());
+                let db = db[i * BLOCK..].iter_mut();
+                db.zip(&sum[taps * BLOCK..]).for_each(|(db, v)| *db = *v);
             }
         }
     }

@@ -5,6 +5,7 @@ use core::ptr;
 
 use super::{BackwardWeights, Unit};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
+use crate::interleave::interleave;
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
@@ -306,29 +307,7 @@ pub(crate) fn store_pair(s: &ConvShape, dw: &Shared<'_>, ocb: usize, icb: usize,
         assert!(at + lanes.len() * taps <= dw.len(), "length of the weights' gradient");
         // SAFETY: these weights lie in `dw`, by the assertion, and no other pair has them.
         let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), lanes.len() * taps) };
-        interleave(&sums[o % BLOCK * BLOCK..], taps, lanes, to);
-    }
-}
-
-/// `to[lane][tap]` from the lanes of a row of sums, which is `BLOCK * BLOCK` floats from tap to tap.
-fn interleave(sums: &[f32], taps: usize, lanes: Range<usize>, to: &mut [f32]) {
-    match taps {
-        1 => to.copy_from_slice(&sums[lanes]),
-        9 => interleave_as::<9>(sums, lanes, to),
-        25 => interleave_as::<25>(sums, lanes, to),
-        _ => {
-            for (to, lane) in to.chunks_exact_mut(taps).zip(lanes) {
-                to.iter_mut().enumerate().for_each(|(tap, to)| *to = sums[tap * BLOCK * BLOCK + lane]);
-            }
-        }
-    }
-}
-
-/// The same for a constant number of taps.
-fn interleave_as<const TAPS: usize>(sums: &[f32], lanes: Range<usize>, to: &mut [f32]) {
-    let rows: [&[f32]; TAPS] = core::array::from_fn(|tap| &sums[tap * BLOCK * BLOCK..][..lanes.end]);
-    for (to, lane) in to.as_chunks_mut::<TAPS>().0.iter_mut().zip(lanes) {
-        *to = rows.map(|row| row[lane]);
+        interleave(taps, |tap| &sums[tap * BLOCK * BLOCK + o % BLOCK * BLOCK..][lanes.clone()], to);
     }
 }
 

@@ -16,10 +16,11 @@
 
 use core::ops::Range;
 
-use super::run::{ONE, Pixels, Sums, args};
+use super::run::{Pixels, Sums, args};
 use super::{PARTS, Segments};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
+use crate::interleave::interleave;
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::shape::ConvShape;
@@ -30,6 +31,9 @@ const SEGMENT: usize = 1024;
 
 /// Most taps of all input channels: 256 KiB of sums of a block.
 const TAPS: usize = 4096;
+
+/// A row of padding, as far as columns are copied at once.
+static ZEROS: [f32; 64] = [0.0; 64];
 
 /// Fewest taps of a tile whose multiply-adds wait for nothing but each other's units: their latency in cycles.
 const LATENCY: usize = 4;
@@ -55,8 +59,6 @@ pub struct StemWeights {
     shape: ConvShape,
     level: Level,
     input: Layout,
-    /// The tile of one row, for the bias.
-    one: &'static Row,
     /// The tiles that take all taps together, in turn.
     tiles: Vec<&'static Row>,
     segments: Segments,
@@ -89,10 +91,12 @@ impl StemWeights {
         }
         let sums = |r: &&Row| r.access == Access::PixelSum && r.cols == BLOCK;
         let sizes: Vec<_> = tile::rows(level).iter().filter(sums).collect();
-        let one = *sizes.iter().find(|r| r.mr == 1).ok_or("no kernels at this level")?;
+        if sizes.is_empty() {
+            return Err("no kernels at this level");
+        }
         let segments = Segments::new(&s, SEGMENT);
         let slices = (2 * PARTS).min(segments.len());
-        let this = Self { shape: s, level, input, one, tiles: cover(s.terms(), &sizes), segments, slices };
+        let this = Self { shape: s, level, input, tiles: cover(s.terms(), &sizes), segments, slices };
         if this.copy_len().is_none_or(|len| len > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
@@ -172,7 +176,7 @@ impl StemWeights {
         assert!(self.level.is_available());
         let (sums, copies) = scratch.split_at_mut(self.slices * self.slice_len());
         let (len, copy_len) = (self.slice_len(), self.copy_len().unwrap_or(0));
-        let shared = Shared::new(sums);
+        let (shared, biased) = (Shared::new(sums), db.is_some());
         for_each_part_with(executor, self.slices, copies, copy_len, |slice, copy| {
             // SAFETY: the slice's sums lie in the scratch, and belong to this part alone.
             let sums = unsafe { core::slice::from_raw_parts_mut(shared.at(slice * len), len) };
@@ -183,6 +187,9 @@ impl StemWeights {
                     self.copy(x, n, &rows, copy);
                     let pixels = Pixels { images: n..n + 1, rows: rows.clone(), columns: 0..s.ow };
                     self.image(copy, dy, &pixels, sums);
+                    if biased {
+                        self.bias(dy, &pixels, sums);
+                    }
                 }
             }
         });
@@ -231,9 +238,22 @@ impl StemWeights {
                 unsafe { (tile.run)(&args) };
                 tap += tile.mr;
             }
-            let args = args(s.ow, pixels, (&ONE, [0; 3]), dy, (1, 0), to(self.terms()));
-            // SAFETY: as above; all steps of the one are zero.
-            unsafe { (self.one.run)(&args) };
+        }
+    }
+
+    /// Adds the gradient itself, of an image's part of a segment, to the sums of the bias.
+    fn bias(&self, dy: &[f32], pixels: &Pixels, sums: &mut [f32]) {
+        let ds = Layout::Blocked.strides(self.shape.output());
+        for (ocb, sums) in sums.chunks_exact_mut(self.block_len()).enumerate() {
+            let at = pixels.images.start * ds.n + ocb * ds.block + pixels.rows.start * ds.row;
+            let (pairs, last) = dy[at..at + pixels.rows.len() * ds.row].as_chunks::<{ 2 * BLOCK }>();
+            // Two sums, which do not wait for each other.
+            let mut sum = [0.0; 2 * BLOCK];
+            pairs.iter().for_each(|px| sum.iter_mut().zip(px).for_each(|(sum, v)| *sum += v));
+            sum.iter_mut().zip(last).for_each(|(sum, v)| *sum += v);
+            for (lane, to) in sums[self.terms() * BLOCK..].iter_mut().enumerate() {
+                *to += sum[lane] + sum[lane + BLOCK];
+            }
         }
     }
 
@@ -246,15 +266,20 @@ impl StemWeights {
         for (to, oy) in copy.chunks_exact_mut(width * depth).zip(rows.clone()) {
             to[..inside.start * depth].fill(0.0);
             to[inside.end * depth..].fill(0.0);
+            let row = |tap: usize| {
+                let iy = (oy * s.sh + tap % s.kh * s.dh).checked_sub(s.pad.top).filter(|&iy| iy < s.ih)?;
+                Some(&x[n * xs.n + tap / s.kh * xs.channel + iy * xs.row..])
+            };
             let to = &mut to[inside.start * depth..inside.end * depth];
-            for (c, ky) in (0..s.ic).flat_map(|c| (0..s.kh).map(move |ky| (c, ky))) {
-                let lines = to.iter_mut().skip(c * s.kh + ky).step_by(depth);
-                match (oy * s.sh + ky * s.dh).checked_sub(s.pad.top).filter(|&iy| iy < s.ih) {
-                    None => lines.for_each(|to| *to = 0.0),
-                    Some(iy) => {
-                        let from = x[n * xs.n + c * xs.channel + iy * xs.row..].iter().step_by(xs.px);
-                        lines.zip(from).for_each(|(to, &from)| *to = from);
-                    }
+            if xs.px == 1 {
+                for (columns, to) in to.chunks_mut(ZEROS.len() * depth).enumerate() {
+                    let (at, len) = (columns * ZEROS.len(), to.len() / depth);
+                    interleave(depth, |tap| row(tap).map_or(&ZEROS[..len], |row| &row[at..at + len]), to);
+                }
+            } else {
+                for (column, to) in to.chunks_exact_mut(depth).enumerate() {
+                    let at = |tap: usize| row(tap).map_or(0.0, |row| row[column * xs.px]);
+                    to.iter_mut().enumerate().for_each(|(tap, to)| *to = at(tap));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! PReLU: `max(x, 0) + slope * min(x, 0)`, with one slope, or one for each channel, that is trained.
 
+use std::array;
+
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 
 use super::four;
@@ -54,31 +56,40 @@ impl Operator for PRelu {
     }
 }
 
-/// Calls `f` with rows of the output, and the slopes of their pixels.
-fn rows(
-    layout: Layout,
-    dims: [usize; 4],
-    slopes: &[f32],
-    y: &mut [f32],
-    f: impl Fn(usize, &mut [f32], &dyn Fn(usize) -> f32) + Sync,
-) {
+/// Calls `f` with rows of the output, and the slopes of a pixel's channels: one for all, or one for each.
+fn rows(layout: Layout, dims: [usize; 4], slopes: &[f32], y: &mut [f32], f: impl Fn(usize, &mut [f32], &[f32]) + Sync) {
     let planes = Planes::new(layout, dims);
     let row = planes.w * planes.inner;
     let [_, c, h, _] = dims;
     par::for_each_piece(y, row, 2, |places, y| {
         for (r, y) in places.zip(y.chunks_exact_mut(row)) {
-            let first = match layout {
-                Layout::Nchw => r / h % c,
-                Layout::Nhwc => 0,
-                Layout::Blocked => r / h % blocks(c) * BLOCK,
-            };
-            let slope = |lane: usize| match slopes {
-                [one] => *one,
-                all => all.get(first + lane).copied().unwrap_or(0.0),
-            };
-            f(r * row, y, &slope);
+            match (slopes, layout) {
+                ([_], _) | (_, Layout::Nhwc) => f(r * row, y, slopes),
+                (_, Layout::Nchw) => f(r * row, y, &slopes[r / h % c..][..1]),
+                (_, Layout::Blocked) => {
+                    let first = r / h % blocks(c) * BLOCK;
+                    let lanes: [f32; BLOCK] = array::from_fn(|lane| slopes.get(first + lane).copied().unwrap_or(0.0));
+                    f(r * row, y, &lanes);
+                }
+            }
         }
     });
+}
+
+/// Calls `f` with each number of a row, its place, and the slope of its channel.
+fn each(y: &mut [f32], slopes: &[f32], f: impl Fn(usize, &mut f32, f32)) {
+    if let [slope] = *slopes {
+        y.iter_mut().enumerate().for_each(|(i, v)| f(i, v, slope));
+    } else if let Ok(slopes) = <&[f32; BLOCK]>::try_from(slopes) {
+        // Of a known length, so that the compiler uses vectors.
+        for (px, y) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            y.iter_mut().zip(slopes).enumerate().for_each(|(lane, (v, slope))| f(px * BLOCK + lane, v, *slope));
+        }
+    } else {
+        for (px, y) in y.chunks_exact_mut(slopes.len()).enumerate() {
+            y.iter_mut().zip(slopes).enumerate().for_each(|(c, (v, slope))| f(px * slopes.len() + c, v, *slope));
+        }
+    }
 }
 
 struct PReluStep {
@@ -89,19 +100,16 @@ struct PReluStep {
 impl Step for PReluStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, _: &mut Scratch) {
         let source = if in_place { &[] } else { x.get(0) };
-        let inner = Planes::new(self.layout, self.dims).inner;
-        let each = |at: usize, y: &mut [f32], slope: &dyn Fn(usize) -> f32| {
-            if !in_place {
-                y.copy_from_slice(&source[at..at + y.len()]);
+        rows(self.layout, self.dims, x.get(1), y, |at, y, slopes| {
+            // NaN stays.
+            let prelu = |v: f32, slope: f32| if v < 0.0 { v * slope } else { v };
+            if in_place {
+                each(y, slopes, |_, v, slope| *v = prelu(*v, slope));
+            } else {
+                let source = &source[at..][..y.len()];
+                each(y, slopes, |i, v, slope| *v = prelu(source[i], slope));
             }
-            for px in y.chunks_exact_mut(inner) {
-                for (lane, v) in px.iter_mut().enumerate() {
-                    // NaN stays.
-                    *v = if *v < 0.0 { *v * slope(lane) } else { *v };
-                }
-            }
-        };
-        rows(self.layout, self.dims, x.get(1), y, each);
+        });
     }
 
     fn in_place(&self) -> bool {
@@ -152,19 +160,14 @@ impl Step for PReluGradientStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
         let [dx, ds] = y else { unreachable!("two gradients") };
         let (source, slopes, dy) = (x.get(0), x.get(1), x.get(2));
-        let inner = Planes::new(self.layout, self.dims).inner;
-        let of_input = |at: usize, y: &mut [f32], slope: &dyn Fn(usize) -> f32| {
-            for (i, v) in y.iter_mut().enumerate() {
-                *v = if source[at + i] > 0.0 { dy[at + i] } else { dy[at + i] * slope(i % inner) };
-            }
-        };
-        rows(self.layout, self.dims, slopes, dx, of_input);
-        let of_slope = |at: usize, y: &mut [f32], _: &dyn Fn(usize) -> f32| {
-            for (i, v) in y.iter_mut().enumerate() {
-                *v = if source[at + i] > 0.0 { 0.0 } else { dy[at + i] * source[at + i] };
-            }
-        };
-        rows(self.layout, self.dims, slopes, ds, of_slope);
+        rows(self.layout, self.dims, slopes, dx, |at, dx, slopes| {
+            let (source, dy) = (&source[at..][..dx.len()], &dy[at..][..dx.len()]);
+            each(dx, slopes, |i, v, slope| *v = if source[i] > 0.0 { dy[i] } else { dy[i] * slope });
+        });
+        rows(self.layout, self.dims, slopes, ds, |at, ds, slopes| {
+            let (source, dy) = (&source[at..][..ds.len()], &dy[at..][..ds.len()]);
+            each(ds, slopes, |i, v, _| *v = if source[i] > 0.0 { 0.0 } else { dy[i] * source[i] });
+        });
     }
 
     fn describe(&self) -> String {
