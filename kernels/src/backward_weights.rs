@@ -27,17 +27,19 @@
 //! Order of each sum: `(n, oy, ox)` within a segment; segments in their order within a slice; slices in theirs. Error:
 //! with `t` pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
 
-mod lanes;
+mod depthwise;
 mod run;
 mod stem;
+mod sum;
 
-pub use lanes::{DepthwiseWeights, LaneRow, lane_rows};
+pub use depthwise::DepthwiseWeights;
 
 use core::ops::Range;
 
 use run::Run;
 pub(crate) use run::{biases, store_pair};
 pub use stem::StemWeights;
+pub use sum::{Source, SumRow, sum_rows};
 
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;

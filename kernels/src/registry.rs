@@ -103,8 +103,8 @@ pub static FAMILIES: &[Family] = &[
         names: |level| crate::winograd::gradients(level).iter().map(|r| r.name).collect(),
     },
     Family {
-        name: "depthwise weight gradient",
-        names: |level| crate::backward_weights::lane_rows(level).iter().map(|r| r.name).collect(),
+        name: "weight gradient of planes and lanes",
+        names: |level| crate::backward_weights::sum_rows(level).iter().map(|r| r.name).collect(),
     },
     Family { name: "activation", names: |level| crate::act::table(level).iter().map(|r| r.name).collect() },
     Family { name: "softmax", names: |level| crate::act::softmax_table(level).iter().map(|r| r.name).collect() },

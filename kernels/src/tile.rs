@@ -830,7 +830,7 @@ by_level! {
         Avx2, "avx2";
         avx2 8 {
             8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
-            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 3 4 5 6];
+            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 4 6];
             24: [] strided [] packed [] narrow [1 2 3] sums [];
             32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
@@ -840,7 +840,7 @@ by_level! {
     Avx512: rows! {
         Avx512, "avx512";
         avx512 16 {
-            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 3 9 16];
+            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
             32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
             48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [] sums [];
             64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [] sums [];
@@ -855,7 +855,7 @@ by_level! {
     Neon: rows! {
         Neon, "neon";
         neon 4 {
-            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 3 4];
+            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
             32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },

@@ -1,0 +1,230 @@
+//! Depthwise convolution: each lane sums its own channel.
+//!
+//! ```text
+//! dw[o][ky][kx] = sum over (n, oy, ox)  dy[n][o][oy][ox]
+//!                                       * x[n][o / multiplier][oy * sh + ky * dh - top][ox * sw + kx * dw - left]
+//!
+//! for each slice of the pixels, block of channels:    threads
+//!   for each segment of the slice, image:             sums[tap] += x * dy
+//! then for each block:                                dw = sum over slices
+//! ```
+//!
+//! Nothing of a blocked input is copied: a copy with its padding took longer than the sums. Other layouts are copied to
+//! blocks, a few rows at a time. Order of each sum: that of the pixels of an image's part of a segment; those in their
+//! order. Error: as for [`BackwardWeights`](super::BackwardWeights).
+
+use core::ops::Range;
+
+use super::sum::{Part, Source, Taps};
+use super::{LONGEST, PARTS, Segments};
+use crate::control_word::with_default;
+use crate::exec::{Executor, Shared, cut, for_each_part_with};
+use crate::interleave::interleave;
+use crate::isa::Level;
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::shape::ConvShape;
+
+/// Most floats of a copy: 4 MiB.
+const MOST: usize = 1 << 20;
+
+/// The weight gradient of a depthwise convolution, planned. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{backward_weights::DepthwiseWeights, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// let shape = ConvShape::builder([1, 2, 1, 3], [2, 1, 1, 2]).groups(2).build()?;
+/// let plan = DepthwiseWeights::new(&shape, Level::Scalar, Layout::Nchw, Layout::Blocked)?;
+/// let (x, mut dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0; 32]);
+/// (dy[0], dy[16], dy[1], dy[17]) = (1.0, 10.0, 1.0, 1.0); // two pixels of two channels
+/// let (mut dw, mut scratch) = ([f32::NAN; 4], vec![0.0; plan.scratch_len(1)]);
+/// plan.run(&x, &dy, &mut dw, None, &mut scratch, &Inline);
+/// assert_eq!(dw, [21.0, 32.0, 9.0, 11.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DepthwiseWeights {
+    shape: ConvShape,
+    level: Level,
+    input: Layout,
+    kernels: Taps,
+    segments: Segments,
+    /// Segments are cut into so many slices.
+    slices: usize,
+    /// Whether `x` is read where it lies.
+    ready: bool,
+}
+
+impl DepthwiseWeights {
+    /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
+    ///
+    /// # Errors
+    /// A reason: more than one input channel a group, gradients that are not blocked, rows that the scratch does not
+    /// hold.
+    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
+        shape.assert_consistent();
+        let s = *shape;
+        if !s.is_depthwise() {
+            return Err("not one input channel a group");
+        }
+        if gradient != Layout::Blocked {
+            return Err("reads blocked gradients");
+        }
+        let kernels = Taps::new(&s, level, Source::Own).ok_or("no kernels at this level")?;
+        let segments = Segments::new(&s, LONGEST);
+        let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
+        let ready = input == Layout::Blocked && s.ocg() == 1;
+        let this = Self { shape: s, level, input, kernels, segments, slices, ready };
+        if this.copy_len().is_none_or(|len| len > MOST) {
+            return Err("the input of a few rows of outputs exceeds the scratch");
+        }
+        Ok(this)
+    }
+
+    /// Floats of the copy of a segment's input; None if that overflows.
+    fn copy_len(&self) -> Option<usize> {
+        if self.ready {
+            return Some(0);
+        }
+        let rows = self.kernels.height(self.shape.oh.div_ceil(self.segments.bands))?;
+        rows.checked_mul(self.shape.iw)?.checked_mul(BLOCK)
+    }
+
+    fn taps(&self) -> usize {
+        self.shape.kh * self.shape.kw
+    }
+
+    /// Floats of a block's sums: of each tap, and of the gradient.
+    fn block_len(&self) -> usize {
+        (self.taps() + 1) * BLOCK
+    }
+
+    /// Floats of all sums.
+    fn sums_len(&self) -> usize {
+        self.slices * blocks(self.shape.oc) * self.block_len()
+    }
+
+    /// The geometry.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// The instruction-set level whose kernels run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Name of the kernel: what `explain` prints.
+    pub fn kernel(&self) -> &'static str {
+        self.kernels.kernel()
+    }
+
+    /// Floats of scratch for a run on so many threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.sums_len().saturating_add(threads.max(1).saturating_mul(self.copy_len().unwrap_or(0)))
+    }
+
+    /// Computes `dw` `[oc, 1, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
+    /// [`DepthwiseWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
+    pub fn run(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: Option<&mut [f32]>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        let s = &self.shape;
+        assert_eq!(x.len(), self.input.len(s.input()), "input length");
+        assert_eq!(dy.len(), Layout::Blocked.len(s.output()), "gradient's length");
+        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
+        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
+        assert!(self.level.is_available());
+        let (sums, copies) = scratch.split_at_mut(self.sums_len());
+        let (of, len) = (blocks(s.oc), self.block_len());
+        let copy_len = self.copy_len().unwrap_or(0);
+        let shared = Shared::new(sums);
+        for_each_part_with(executor, self.slices * of, copies, copy_len, |part, copy| {
+            let (slice, ocb) = (part / of, part % of);
+            // SAFETY: these sums lie in the scratch, and belong to this part alone.
+            let sums = unsafe { core::slice::from_raw_parts_mut(shared.at(part * len), len) };
+            sums.fill(0.0);
+            for segment in cut(self.segments.len(), self.slices, slice) {
+                let (images, rows) = self.segments.at(s, segment);
+                images.for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
+            }
+        });
+        with_default(|| self.add_slices(sums, dw, db));
+    }
+
+    /// Adds the slices' sums, and stores them in PyTorch's order.
+    fn add_slices(&self, sums: &mut [f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
+        let (len, taps) = (self.block_len(), self.taps());
+        let (sum, others) = sums.split_at_mut(blocks(self.shape.oc) * len);
+        for other in others.chunks_exact(sum.len()) {
+            sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
+        }
+        for (i, (sum, dw)) in sum.chunks_exact(len).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
+            interleave(taps, |tap| &sum[tap * BLOCK..][..BLOCK], dw);
+            if let Some(db) = &mut db {
+                let db = db[i * BLOCK..].iter_mut();
+                db.zip(&sum[taps * BLOCK..]).for_each(|(db, v)| *db = *v);
+            }
+        }
+    }
+
+    /// Adds an image's part of a segment to the sums of a block.
+    #[allow(clippy::too_many_arguments)] // a run's tensors and a place in them
+    fn image(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        ocb: usize,
+        n: usize,
+        rows: &Range<usize>,
+        copy: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        if rows.is_empty() {
+            return;
+        }
+        let s = &self.shape;
+        let (xs, ds) = (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()));
+        let (from, first) = if self.ready {
+            (&x[n * xs.n + ocb * xs.block..][..s.ih * xs.row], 0)
+        } else {
+            let reach = self.kernels.reach(rows);
+            let from = &mut copy[..reach.len() * xs.row];
+            self.copy(x, ocb, n, reach.clone(), from);
+            (&*from, reach.start)
+        };
+        let (taps, bias) = sums.split_at_mut(self.taps() * BLOCK);
+        let dy = &dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row];
+        self.kernels.add(Part { from, first, dy, taps, bias: Some(bias) }, rows);
+    }
+
+    /// Copies some rows of an image to scratch, in blocks: for each lane its own channel.
+    fn copy(&self, x: &[f32], ocb: usize, n: usize, rows: Range<usize>, copy: &mut [f32]) {
+        let s = &self.shape;
+        let xs = self.input.strides(s.input());
+        let channels: [Option<usize>; BLOCK] = core::array::from_fn(|lane| {
+            let o = ocb * BLOCK + lane;
+            (o < s.oc).then(|| o / s.ocg())
+        });
+        let image = &x[n * xs.n..][..xs.n];
+        for (row, to) in rows.zip(copy.chunks_exact_mut(s.iw * BLOCK)) {
+            gather(image, &xs, row, &channels, to);
+        }
+    }
+}
+
+/// Copies the first pixels of a row, with these channels in their lanes.
+fn gather(image: &[f32], xs: &Strides, row: usize, channels: &[Option<usize>; BLOCK], to: &mut [f32]) {
+    let at = channels.map(|c| c.map(|c| c / BLOCK * xs.block + c % BLOCK * xs.channel + row * xs.row));
+    for (px, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        *to = at.map(|at| at.map_or(0.0, |at| image[at + px * xs.px]));
+    }
+}

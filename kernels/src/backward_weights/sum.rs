@@ -1,0 +1,314 @@
+//! Sums over pixels, lane by lane: for weights that have few inputs.
+//!
+//! ```text
+//! for each row, pixel:    load dy; for each tap: sums[tap][16 lanes] += x * dy, in registers
+//! ```
+//!
+//! What `x` is to a tap is either a line, each lane its own input (depthwise), or one float for all lanes (a plane of
+//! NCHW). All nine taps of a 3x3 kernel are summed at once, up to seven adjacent taps of a row likewise. A tap of which a
+//! kernel has fewer than four waits for its own multiply-adds.
+//!
+//! Nothing is padded. Rows at the borders, which lack taps, are summed tap row by tap row, over those pixels whose taps
+//! lie inside. Columns at the borders are asked tap by tap. Order of each sum: inner rows first, each from left to right.
+
+use core::ops::Range;
+
+use crate::isa::{Entry, Isa, Kernel, Level};
+use crate::layout::BLOCK;
+use crate::region::Axis;
+use crate::registry::{by_level, edges};
+use crate::shape::ConvShape;
+
+/// What a kernel works on. Lengths and steps in floats.
+#[derive(Clone, Copy)]
+struct SumArgs {
+    /// Input of the first pixel's first tap; outside the tensor where that tap is.
+    x: *const f32,
+    /// From row to row and pixel to pixel of the outputs, and from row to row of the taps. The taps of a row are
+    /// adjacent.
+    x_row: usize,
+    x_px: usize,
+    tap_row: usize,
+    /// Input column of the first pixel's first tap, modulo 2^64, columns from pixel to pixel, and columns that exist.
+    column: usize,
+    step: usize,
+    columns: usize,
+    /// Gradient at the first pixel, and from row to row.
+    dy: *const f32,
+    dy_row: usize,
+    rows: usize,
+    width: usize,
+    /// Pixels of a row that have all taps: the first, and the end.
+    inner: [usize; 2],
+    /// Sums `[tap row][tap column][16]`, and from tap row to tap row.
+    sums: *mut f32,
+    sums_row: usize,
+    /// Sums of the gradient itself.
+    bias: *mut f32,
+}
+
+/// What a tap multiplies the gradient's lanes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Each its own input: a block of channels.
+    Own,
+    /// All the same: a pixel of a plane.
+    One,
+}
+
+impl Source {
+    /// Floats of a pixel.
+    pub(super) const fn px(self) -> usize {
+        match self {
+            Self::Own => BLOCK,
+            Self::One => 1,
+        }
+    }
+}
+
+/// Sums for `KH` x `KW` taps; of one float for all lanes, or of lines.
+struct Sum<const KH: usize, const KW: usize, const ONE: bool>;
+
+impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Sum<KH, KW, ONE> {
+    type Args = SumArgs;
+
+    /// # Safety
+    /// * `x` is readable for those taps of all pixels whose columns exist, `dy` for all pixels, each a block; a tap is a
+    ///   block too, unless it is one float for all lanes;
+    /// * the columns of all taps of the `inner` pixels exist;
+    /// * `sums`, for all taps, and `bias` are readable and writable for a block.
+    #[inline(always)]
+    unsafe fn run(s: I, a: &SumArgs) {
+        const { assert!(KH * KW + 2 < I::REGISTERS) };
+        for part in (0..BLOCK).step_by(I::LANES) {
+            let (px, lanes) = if ONE { (1, 0) } else { (BLOCK, part) };
+            let mut acc = [[s.zero(); KW]; KH];
+            let mut bias = s.zero();
+            for row in 0..a.rows {
+                let mut x = a.x.wrapping_add(row * a.x_row + lanes);
+                let mut dy = a.dy.wrapping_add(row * a.dy_row + part);
+                let mut column = a.column;
+                // Pixels at the border, inner ones, and those at the other border.
+                let [inner, end] = a.inner;
+                for (border, pixels) in [(true, inner), (false, end - inner), (true, a.width - end)] {
+                    for _ in 0..pixels {
+                        // SAFETY: a pixel of the gradient, and those of its taps that exist.
+                        unsafe {
+                            let g = s.load(dy);
+                            bias = s.add(bias, g);
+                            for kx in 0..KW {
+                                if border && column.wrapping_add(kx) >= a.columns {
+                                    continue;
+                                }
+                                for ky in 0..KH {
+                                    let tap = x.wrapping_add(ky * a.tap_row + kx * px);
+                                    let tap = if ONE { s.load_splat(tap) } else { s.load(tap) };
+                                    acc[ky][kx] = s.fma(tap, g, acc[ky][kx]);
+                                }
+                            }
+                        }
+                        (x, dy) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK));
+                        column = column.wrapping_add(a.step);
+                    }
+                }
+            }
+            // SAFETY: the caller vouches for a block.
+            let add = |to: *mut f32, v: I::V| unsafe { s.store(to, s.add(s.load(to), v)) };
+            for ky in 0..KH {
+                for kx in 0..KW {
+                    add(a.sums.wrapping_add(ky * a.sums_row + kx * BLOCK + part), acc[ky][kx]);
+                }
+            }
+            add(a.bias.wrapping_add(part), bias);
+        }
+    }
+}
+
+/// A kernel of this family: a row of [`sum_rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct SumRow {
+    /// `dw_bwd_w_f32_3x3_avx512`: taps at once. Those of a plane are `stem_bwd_w`.
+    pub name: &'static str,
+    /// Level.
+    pub level: Level,
+    /// What a tap is.
+    pub source: Source,
+    /// Rows and columns of taps at once.
+    pub taps: [usize; 2],
+    run: Entry<SumArgs>,
+}
+
+edges!(edge);
+
+macro_rules! sum_table {
+    ($level:ident, $module:ident, $name:literal; $($kh:literal $kw:literal)*) => {
+        &[$(
+            SumRow {
+                name: concat!("dw_bwd_w_f32_", $kh, "x", $kw, "_", $name),
+                level: Level::$level,
+                source: Source::Own,
+                taps: [$kh, $kw],
+                run: edge::$module::run::<Sum<$kh, $kw, false>>,
+            },
+            SumRow {
+                name: concat!("stem_bwd_w_f32_", $kh, "x", $kw, "_", $name),
+                level: Level::$level,
+                source: Source::One,
+                taps: [$kh, $kw],
+                run: edge::$module::run::<Sum<$kh, $kw, true>>,
+            },
+        )*]
+    };
+}
+
+by_level! {
+    /// The kernels of these sums at a level, those of more taps first; none for a level of another architecture.
+    pub fn sum_rows() -> [SumRow];
+
+    Scalar: sum_table!(Scalar, scalar, "scalar"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
+    Avx2: sum_table!(Avx2, avx2, "avx2"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
+    Avx512: sum_table!(Avx512, avx512, "avx512"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
+    Neon: sum_table!(Neon, neon, "neon"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
+}
+
+/// The kernels of a window's taps, and how they are called.
+#[derive(Clone, Debug)]
+pub(super) struct Taps {
+    shape: ConvShape,
+    y: Axis,
+    x: Axis,
+    /// The kernel of all taps, if there is one.
+    all: Option<&'static SumRow>,
+    /// The kernels of a row of taps, with the first of each's.
+    row: Vec<(usize, &'static SumRow)>,
+}
+
+/// What is added to what: an image's part of a segment.
+pub(super) struct Part<'a> {
+    /// Rows of the input, and which is the first.
+    pub from: &'a [f32],
+    pub first: usize,
+    /// The image's gradient, a block of channels.
+    pub dy: &'a [f32],
+    /// Sums of all taps, and of the gradient itself if they are to be counted.
+    pub taps: &'a mut [f32],
+    pub bias: Option<&'a mut [f32]>,
+}
+
+impl Taps {
+    /// The kernels for a window; None if the level has none.
+    pub fn new(s: &ConvShape, level: Level, source: Source) -> Option<Self> {
+        let kernels = || sum_rows(level).iter().filter(move |r| r.source == source);
+        let all = kernels().find(|r| s.dw == 1 && r.taps == [s.kh, s.kw]);
+        let mut row = Vec::new();
+        let mut kx = 0;
+        while kx < s.kw {
+            let most = if s.dw == 1 { s.kw - kx } else { 1 };
+            let kernel = kernels().find(|r| r.taps[0] == 1 && r.taps[1] <= most)?;
+            row.push((kx, kernel));
+            kx += kernel.taps[1];
+        }
+        Some(Self { shape: *s, y: Axis::y(s), x: Axis::x(s), all, row })
+    }
+
+    /// Name of the kernel that does most of the work.
+    pub fn kernel(&self) -> &'static str {
+        self.all.map_or(self.row[0].1.name, |all| all.name)
+    }
+
+    /// The input rows that some output rows read.
+    pub fn reach(&self, rows: &Range<usize>) -> Range<usize> {
+        let s = &self.shape;
+        let inside = |row: usize| row.saturating_sub(s.pad.top).min(s.ih);
+        inside(rows.start * s.sh)..inside((rows.end.max(1) - 1) * s.sh + (s.kh - 1) * s.dh + 1)
+    }
+
+    /// Most input rows that so many output rows read; None if that overflows.
+    pub fn height(&self, rows: usize) -> Option<usize> {
+        let s = &self.shape;
+        let reach = (rows.max(1) - 1).checked_mul(s.sh)?.checked_add((s.kh - 1).checked_mul(s.dh)?)?;
+        Some(reach.saturating_add(1).min(s.ih))
+    }
+
+    /// Adds some rows of outputs: those that have all rows of taps at once, then others tap row by tap row.
+    pub fn add(&self, mut part: Part<'_>, rows: &Range<usize>) {
+        let s = &self.shape;
+        let nothing = rows.start..rows.start;
+        let within = |r: Range<usize>| {
+            let r = r.start.max(rows.start)..r.end.min(rows.end);
+            if r.is_empty() { nothing.clone() } else { r }
+        };
+        let inner = self.all.map_or(nothing.clone(), |_| within(self.y.interior()));
+        if let Some(all) = self.all.filter(|_| !inner.is_empty()) {
+            self.call(all, &mut part, inner.clone(), Some([0, 0]), true);
+        }
+        // The row of taps that most pixels have counts the gradient itself.
+        let valid = |ky: usize| within(self.y.outputs(ky));
+        let counts = (0..s.kh).max_by_key(|&ky| valid(ky).len()).unwrap_or(0);
+        for ky in 0..s.kh {
+            let valid = valid(ky);
+            for rows in [valid.start..valid.end.min(inner.start), valid.start.max(inner.end)..valid.end] {
+                for &(kx, kernel) in self.row.iter().filter(|_| !rows.is_empty()) {
+                    self.call(kernel, &mut part, rows.clone(), Some([ky, kx]), ky == counts && kx == 0);
+                }
+            }
+        }
+        let counted = valid(counts);
+        for rows in [rows.start..counted.start, counted.end..rows.end] {
+            if part.bias.is_some() && !rows.is_empty() {
+                self.call(self.row[0].1, &mut part, rows, None, true);
+            }
+        }
+    }
+
+    /// Adds some rows of outputs to the sums of as many taps as the kernel has, from this one on, or of none; and to
+    /// those of the bias, if they are to be counted. These rows have these rows of taps.
+    fn call(&self, kernel: &SumRow, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
+        let s = &self.shape;
+        let px = kernel.source.px();
+        let row = s.iw * px;
+        let [ky, kx] = tap.unwrap_or([0, 0]);
+        let [kh, kw] = kernel.taps;
+        // The first tap of the first row.
+        let top = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top + part.first);
+        let column = (kx * s.dw).wrapping_sub(s.pad.left);
+        let (columns, inner) = if tap.is_some() {
+            let first = self.x.outputs(kx).start.min(s.ow);
+            (s.iw, [first, self.x.outputs(kx + kw - 1).end.clamp(first, s.ow)])
+        } else {
+            (0, [0, 0])
+        };
+        if tap.is_some() {
+            let last = (rows.end - 1) * s.sh + (ky + kh - 1) * s.dh - s.pad.top - part.first;
+            assert!(top <= last && (last + 1) * row <= part.from.len(), "the input holds these rows of taps");
+        }
+        let dy = &part.dy[rows.start * s.ow * BLOCK..rows.end * s.ow * BLOCK];
+        let sums = &mut part.taps[(ky * s.kw + kx) * BLOCK..];
+        assert!(((kh - 1) * s.kw + kw) * BLOCK <= sums.len(), "the sums of these taps");
+        let mut unused = [0.0; BLOCK];
+        let bias = part.bias.as_deref_mut().filter(|_| count).unwrap_or(&mut unused);
+        let args = SumArgs {
+            x: part.from.as_ptr().wrapping_add(top.wrapping_mul(row)).wrapping_add(column.wrapping_mul(px)),
+            x_row: s.sh * row,
+            x_px: s.sw * px,
+            tap_row: s.dh * row,
+            column,
+            step: s.sw,
+            columns,
+            dy: dy.as_ptr(),
+            dy_row: s.ow * BLOCK,
+            rows: rows.len(),
+            width: s.ow,
+            inner,
+            sums: sums.as_mut_ptr(),
+            sums_row: s.kw * BLOCK,
+            bias: bias[..BLOCK].as_mut_ptr(),
+        };
+        // SAFETY:
+        // * the level is available (asserted by whoever runs), and `dy` holds these rows;
+        // * the input holds these rows of taps (asserted), and the kernel reads those columns that exist;
+        // * inner pixels are those whose first tap and whose last lie inside, so that all between do;
+        // * the sums hold a block of each of the kernel's taps (asserted), and `bias` is one.
+        unsafe { (kernel.run)(&args) };
+    }
+}
