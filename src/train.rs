@@ -44,7 +44,7 @@ pub mod schedule;
 pub mod trainer;
 
 pub use average::WeightAverage;
-pub use checkpoint::{Checkpoint, Progress};
+pub use checkpoint::{Checkpoint, Progress, Tally};
 pub use clip::Clip;
 pub use fit::{EpochReport, Event, Fit, evaluate, fit, targets};
 pub use gradient_check::{GradientCheck, check_gradients};

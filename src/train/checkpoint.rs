@@ -45,10 +45,34 @@ pub struct Progress {
     pub best: Option<Exact>,
     /// Epochs since then.
     pub since_best: u64,
+    /// What is known of the epoch so far.
+    pub tally: Tally,
     /// Names of the algorithms that layers use: a resumed run takes those, whatever a tuning file says meanwhile.
     pub algorithms: BTreeMap<String, String>,
     /// Whatever the program wants to find again, such as the arguments that it was called with.
     pub notes: BTreeMap<String, String>,
+}
+
+/// What an epoch was like so far, so that a resumed run reports of all of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tally {
+    /// The sum of the losses of its batches.
+    pub loss: Exact,
+    /// Its batches.
+    pub batches: u64,
+    /// Its pictures.
+    pub samples: u64,
+    /// Those of them that have a class.
+    pub labelled: u64,
+    /// Those of them whose class was right before the update.
+    pub right: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { loss: Exact(0.0), batches: 0, samples: 0, labelled: 0, right: 0 }
+    }
 }
 
 /// A number that goes through text without loss, infinity and NaN included.

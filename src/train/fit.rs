@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{Exact, Progress};
+use super::checkpoint::{Exact, Progress, Tally};
 use super::schedule::{ConstantLr, Schedule};
 use super::trainer::Trainer;
 use crate::compile::{Session, SessionOptions};
@@ -67,6 +67,10 @@ pub enum Event<'a> {
         batches: u64,
         /// Its loss.
         loss: f32,
+        /// The share of this epoch's pictures so far whose class was right before the update, where there are classes.
+        accuracy: Option<f64>,
+        /// Pictures of this epoch so far.
+        samples: u64,
         /// The learning rate of the first group.
         lr: f64,
     },
@@ -91,7 +95,7 @@ pub struct EpochReport {
     pub training: Duration,
     /// Time for validation.
     pub validating: Duration,
-    /// Samples that it trained on.
+    /// Samples that it trained on, since the run was resumed if that was in the middle.
     pub samples: u64,
 }
 
@@ -101,14 +105,25 @@ pub struct EpochReport {
 /// # Errors
 /// If the batch has neither classes nor masks.
 pub fn targets(batch: &Batch) -> Result<Vec<f32>> {
+    let mut targets = Vec::new();
+    targets_into(batch, &mut targets)?;
+    Ok(targets)
+}
+
+/// As [`targets`], in memory that is used again.
+fn targets_into(batch: &Batch, targets: &mut Vec<f32>) -> Result<()> {
+    targets.clear();
     if !batch.weights.is_empty() {
-        return Ok(batch.weights.clone());
+        targets.extend_from_slice(&batch.weights);
+        return Ok(());
     }
     if !batch.labels.is_empty() {
-        return Ok(batch.labels.iter().map(|&l| l as f32).collect());
+        targets.extend(batch.labels.iter().map(|&l| l as f32));
+        return Ok(());
     }
     if !batch.masks.is_empty() {
-        return Ok(batch.masks.iter().map(|&m| f32::from(m)).collect());
+        targets.extend(batch.masks.iter().map(|&m| f32::from(m)));
+        return Ok(());
     }
     let rule = "the data set has neither classes nor masks".into();
     Err(Error::Setting { what: "the target", value: "missing".into(), rule })
@@ -207,8 +222,9 @@ pub fn fit(
             options.schedule.observe(report.loss);
         }
         (options.progress.epoch, options.progress.batch) = (report.epoch + 1, 0);
-        save(trainer, &options)?;
+        // Before the run is kept: who dies in between does the epoch again, and hears of it again.
         event(Event::Epoch(&report));
+        save(trainer, &options)?;
         reports.push(report);
         let tired = options.patience.is_some_and(|patience| options.progress.since_best > patience);
         if tired || options.stop.load(Ordering::Relaxed) {
@@ -227,17 +243,25 @@ fn epoch(
 ) -> Result<Option<EpochReport>> {
     let (start, epoch, mut batch) = (Instant::now(), options.progress.epoch, Batch::new()?);
     let mut batches = train.epoch_from(epoch, options.progress.batch as usize);
-    let (mut sum, mut done, mut right, mut samples, mut lr) = (0.0, 0u64, 0u64, 0u64, 0.0);
+    let (mut wanted, mut samples) = (Vec::new(), 0);
     while batches.next_into(&mut batch)? {
         let step = if options.schedule_by_batch { trainer.steps() } else { epoch };
         trainer.optimization().follow(&*options.schedule, step)?;
-        lr = trainer.optimization().first_rates().lr;
-        let report = trainer.step(batch.input.dims(), batch.input.as_slice(), &targets(&batch)?)?;
-        (sum, done, samples) = (sum + f64::from(report.loss), done + 1, samples + batch.len() as u64);
-        right += trainer.last_output().map_or(0, |logits| count(logits, &batch.labels));
+        targets_into(&batch, &mut wanted)?;
+        let report = trainer.step(batch.input.dims(), batch.input.as_slice(), &wanted)?;
+        samples += batch.len() as u64;
+        options.progress.tally.add(report.loss, &batch, trainer.last_output().unwrap_or_default());
         options.progress.batch = batches.position() as u64;
-        let number = options.progress.batch;
-        event(Event::Batch { epoch, batch: number, batches: train.batches() as u64, loss: report.loss, lr });
+        let (number, tally) = (options.progress.batch, &options.progress.tally);
+        event(Event::Batch {
+            epoch,
+            batch: number,
+            batches: train.batches() as u64,
+            loss: report.loss,
+            accuracy: tally.accuracy(),
+            samples: tally.samples,
+            lr: trainer.optimization().first_rates().lr,
+        });
         // Between updates a run cannot rest: gradients that were gathered are not kept.
         let every = options.checkpoint_every;
         let rests = trainer.pending() == 0;
@@ -249,16 +273,31 @@ fn epoch(
             return Ok(None);
         }
     }
+    let tally = core::mem::take(&mut options.progress.tally);
     Ok(Some(EpochReport {
         epoch,
-        loss: sum / done.max(1) as f64,
-        accuracy: (!batch.labels.is_empty()).then(|| right as f64 / samples.max(1) as f64),
+        loss: tally.loss.0 / tally.batches.max(1) as f64,
+        accuracy: tally.accuracy(),
         validation: None,
-        lr,
+        lr: trainer.optimization().first_rates().lr,
         training: start.elapsed(),
         validating: Duration::ZERO,
         samples,
     }))
+}
+
+impl Tally {
+    fn add(&mut self, loss: f32, batch: &Batch, logits: &[f32]) {
+        self.loss = Exact(self.loss.0 + f64::from(loss));
+        self.batches += 1;
+        self.samples += batch.len() as u64;
+        self.labelled += batch.labels.len() as u64;
+        self.right += count(logits, &batch.labels);
+    }
+
+    fn accuracy(&self) -> Option<f64> {
+        (self.labelled > 0).then(|| self.right as f64 / self.labelled as f64)
+    }
 }
 
 /// In how many rows of logits the label is the largest.

@@ -231,7 +231,7 @@ const SHOWCASE: &[&str] = &[
     "mb1_ic256ih28oc256oh28kh3ph2dh1ndilated",
 ];
 
-/// Times a few representative layers: what `swath` alone does.
+/// Times a few representative layers, and shows their speed as a bar.
 pub fn showcase() -> Outcome<()> {
     let level = swath::cpu()?.level;
     let request = Request { pass: Pass::Forward, level, algo: None, accuracy: Precision::Default, threads: 1 };
@@ -244,12 +244,30 @@ pub fn showcase() -> Outcome<()> {
         progress.step();
     }
     drop(progress);
-    writeln!(stdout(), "\nForward convolutions, batch 1")?;
-    table(&rows, &request)?;
-    writeln!(
-        stdout(),
-        "\n`swath info` measures this machine, `swath bench-conv` times your layers, `swath --help` tells the rest."
-    )?;
+    let peak = measure::peak(level)?;
+    let mut t = Table::new(&[
+        ("convolution", Align::Left),
+        ("algorithm", Align::Left),
+        ("ms", Align::Right),
+        ("GFLOP/s", Align::Right),
+        ("of peak", Align::Right),
+        ("", Align::Left),
+    ]);
+    for r in &rows {
+        let share = r.gflops / peak;
+        t.row(vec![
+            r.name.clone(),
+            r.algorithm.clone(),
+            format!("{:.3}", r.milliseconds),
+            format!("{:.0}", r.gflops),
+            format!("{:.0} %", 100.0 * share),
+            "=".repeat((10.0 * share).round().clamp(0.0, 40.0) as usize),
+        ]);
+    }
+    let mut out = stdout().lock();
+    writeln!(out, "\nForward convolutions, batch 1, on one core, whose peak is {peak:.0} GFLOP/s")?;
+    write!(out, "{}", t.render(""))?;
+    writeln!(out, "Winograd does the work of more multiply-adds than it makes.")?;
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use plotters::prelude::*;
 
+use crate::display::Logged;
 use crate::failure::{Failure, Outcome};
-use crate::train::Logged;
 
 /// Width and height of the picture, in pixels.
 const SIZE: (u32, u32) = (900, 340);

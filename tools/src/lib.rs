@@ -5,6 +5,8 @@ mod bench;
 mod bench_model;
 mod bench_train;
 mod curves;
+mod demo;
+mod display;
 mod eval;
 mod explain;
 mod failure;
@@ -12,11 +14,13 @@ mod files;
 mod fit;
 mod info;
 mod inspect;
+mod interrupt;
 mod machine;
 mod measure;
 mod models;
 mod network;
 mod plan;
+mod predictions;
 mod problems;
 mod report;
 mod run;
@@ -37,7 +41,8 @@ pub use report::page_of_report;
 
 /// Fast convolutional networks on CPUs: inspect, explain and measure the kernels on this machine.
 ///
-/// Without a subcommand: shows this machine briefly and times a few representative convolutions.
+/// Without a subcommand: shows this machine, times a few convolutions, and lets a network learn to read, in less than a
+/// minute.
 #[derive(Parser)]
 #[command(name = "swath", version, after_help = EXAMPLES)]
 struct Args {
@@ -47,7 +52,7 @@ struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  swath                                             this machine, and a few convolutions
+  swath                                             what swath is, in less than a minute
   swath info                                        levels, caches, peak, bandwidth, kernels
   swath bench-conv ic64ih56oc64kh3ph1               time one convolution
   swath bench-conv --file benches/shapes/vgg16.txt  time the layers of a network
@@ -71,6 +76,8 @@ The exit status is 0 only on success; what went wrong is one line on stderr.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what swath is: this machine, a few convolutions, a network that learns to read.
+    Demo(demo::Args),
     /// Show the CPU, its levels and caches, and measure its peak and its memory bandwidth.
     Info(info::Args),
     /// Time convolutions given in benchdnn's notation.
@@ -101,10 +108,8 @@ enum Command {
 
 fn run(args: Args) -> Outcome<()> {
     match args.command {
-        None => {
-            info::brief()?;
-            bench::showcase()
-        }
+        None => demo::run(&demo::Args::default()),
+        Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::BenchConv(args)) => bench::run(&args),
         Some(Command::BenchModel(args)) => bench_model::run(&args),

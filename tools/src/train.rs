@@ -3,22 +3,17 @@
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 use swath::SessionOptions;
 use swath::nn::Module;
 use swath::train::loss::CrossEntropyLoss;
 use swath::train::schedule::{ConstantLr, CosineAnnealingLr, OneCycleLr, Schedule, StepLr};
-use swath::train::{
-    Adam, AdamW, Checkpoint, EpochReport, Event, Fit, Optimization, Progress, RmsProp, Sgd, Trainer, TrainerOptions,
-    fit,
-};
+use swath::train::{Adam, AdamW, Checkpoint, Fit, Optimization, Progress, RmsProp, Sgd, Trainer, TrainerOptions, fit};
 
-use crate::curves;
+use crate::display::{Display, Extent};
 use crate::failure::{Failure, Outcome};
+use crate::interrupt::stop_on_interrupt;
 use crate::training::{Augment, Data, network};
 
 /// What the command line says.
@@ -102,33 +97,6 @@ enum Plan {
     Step,
 }
 
-/// One epoch in log.json.
-#[derive(Clone, Debug, Serialize)]
-pub struct Logged {
-    pub epoch: u64,
-    pub loss: f64,
-    pub accuracy: Option<f64>,
-    pub validation: Option<f64>,
-    pub lr: f64,
-    pub seconds: f64,
-    pub images_per_second: f64,
-}
-
-impl From<&EpochReport> for Logged {
-    fn from(r: &EpochReport) -> Self {
-        let seconds = r.training.as_secs_f64();
-        Self {
-            epoch: r.epoch,
-            loss: r.loss,
-            accuracy: r.accuracy,
-            validation: r.validation,
-            lr: r.lr,
-            seconds: seconds + r.validating.as_secs_f64(),
-            images_per_second: r.samples as f64 / seconds.max(1e-9),
-        }
-    }
-}
-
 impl Args {
     fn optimization(&self) -> Outcome<Optimization> {
         let (lr, decay) = (self.lr, self.weight_decay);
@@ -209,16 +177,15 @@ pub fn run(args: &Args) -> Outcome<()> {
         trainer.model().parameter_count(),
         threads
     )?;
-    let mut display = Display::new(train.batches() as u64, args.out.clone());
+    let (epochs, batches) = (plan.epochs, train.batches() as u64);
+    let extent = Extent { epochs, batches, done: plan.progress.epoch * batches + plan.progress.batch };
     let stop = plan.stop.clone();
+    let mut display = Display::new(extent, stop.clone()).keep(&args.out);
     fit(&mut trainer, &train, Some(&validation), plan, &mut |event| display.hear(event))?;
-    display.bar.finish_and_clear();
-    if let Some(failure) = display.failure {
-        return Err(failure);
-    }
+    let log = display.end()?;
     if stop.load(Ordering::Relaxed) {
         writeln!(out, "stopped; `--resume` goes on from {}", args.out.display())?;
-    } else if !display.log.is_empty() {
+    } else if !log.is_empty() {
         writeln!(out, "{} has checkpoint.safetensors, best.safetensors, log.json and curves.svg", args.out.display())?;
     }
     Ok(())
@@ -244,79 +211,4 @@ fn resume(path: &std::path::Path, trainer: &mut Trainer, plan: &mut Fit) -> Outc
     trainer.restore(&read, &mut *plan.schedule)?;
     plan.progress = read.progress().clone();
     Ok(())
-}
-
-/// Becomes true when the user presses Ctrl-C; a second time ends the program.
-fn stop_on_interrupt() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let handler = move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    // Without it Ctrl-C ends the program at once, and the last checkpoint is there all the same.
-    if let Err(e) = ctrlc::set_handler(handler) {
-        eprintln!("swath: Ctrl-C will not save: {e}");
-    }
-    stop
-}
-
-/// Shows the run as it goes, and writes its log and picture.
-struct Display {
-    bar: ProgressBar,
-    batches: u64,
-    out: PathBuf,
-    loss: f64,
-    log: Vec<Logged>,
-    failure: Option<Failure>,
-}
-
-impl Display {
-    fn new(batches: u64, out: PathBuf) -> Self {
-        let bar = ProgressBar::new(batches);
-        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta} left") {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Self { bar, batches, out, loss: f64::NAN, log: Vec::new(), failure: None }
-    }
-
-    fn hear(&mut self, event: Event<'_>) {
-        match event {
-            Event::Batch { epoch, batch, loss, .. } => {
-                // Smoothed, so that it can be read.
-                let loss = f64::from(loss);
-                self.loss = if self.loss.is_nan() || batch == 1 { loss } else { 0.98 * self.loss + 0.02 * loss };
-                self.bar.set_message(format!("epoch {} loss {:.4}", epoch + 1, self.loss));
-                self.bar.set_position(batch.min(self.batches));
-            }
-            Event::Epoch(report) => {
-                let logged = Logged::from(report);
-                self.bar.reset();
-                self.bar.suspend(|| {
-                    let percent = |v: Option<f64>| v.map_or("-".into(), |v| format!("{:.2} %", 100.0 * v));
-                    println!(
-                        "epoch {}: loss {:.4}, right {} in training, {} in validation; {:.1} s, {:.0} pictures/s",
-                        logged.epoch + 1,
-                        logged.loss,
-                        percent(logged.accuracy),
-                        percent(logged.validation),
-                        logged.seconds,
-                        logged.images_per_second
-                    );
-                });
-                self.log.push(logged);
-                if let Err(failure) = self.write() {
-                    self.failure.get_or_insert(failure);
-                }
-            }
-        }
-    }
-
-    fn write(&self) -> Outcome<()> {
-        let json = serde_json::to_string_pretty(&self.log).map_err(Failure::new)?;
-        swath::file::write(self.out.join("log.json"), |out| writeln!(out, "{json}"))?;
-        let svg = curves::draw(&self.log)?;
-        Ok(swath::file::write(self.out.join("curves.svg"), |out| out.write_all(svg.as_bytes()))?)
-    }
 }

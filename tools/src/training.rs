@@ -33,7 +33,7 @@ impl Data {
             Self::new(open(true)?, open(false)?, &[0.4914, 0.4822, 0.4465], &[0.247, 0.2435, 0.2616])
         };
         if name == "glyphs" && !folder.is_dir() {
-            return Self::new(Glyphs::new(GLYPHS[0], 1), Glyphs::new(GLYPHS[1], 2), &[0.2], &[0.25]);
+            return Self::glyphs(GLYPHS[0]);
         }
         if has("train-images-idx3-ubyte") || has("train-images-idx3-ubyte.gz") {
             return Self::new(Mnist::open(folder, true)?, Mnist::open(folder, false)?, &[0.1307], &[0.3081]);
@@ -52,6 +52,11 @@ impl Data {
         Err(Failure::new(format_args!(
             "{name}: no data set: neither `glyphs` nor a folder of MNIST's files, of CIFAR's binary files, or of train/CLASS and test/CLASS"
         )))
+    }
+
+    /// So many drawn digits for training, and others for validation.
+    pub fn glyphs(training: usize) -> Outcome<Self> {
+        Self::new(Glyphs::new(training, 1), Glyphs::new(GLYPHS[1], 2), &[0.2], &[0.25])
     }
 
     fn new(train: impl Dataset + 'static, test: impl Dataset + 'static, mean: &[f32], std: &[f32]) -> Outcome<Self> {
