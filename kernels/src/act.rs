@@ -26,6 +26,7 @@
 //! | softplus | 3 | 2^-140; of the function of the rounded product `beta x` |
 //! | hardsigmoid | 2 | 0 |
 //! | hardswish | 2.5 | 0 |
+//! | hardswish_affine | 3.5 | 0; in units of the larger of its product and its shift |
 
 mod function;
 mod gradient;
@@ -131,6 +132,7 @@ macro_rules! level_rows {
             "softplus" Softplus (3.0, TINY)
             "hardsigmoid" HardSigmoid (2.0, 0.0)
             "hardswish" HardSwish (2.5, 0.0)
+            "hardswish_affine" HardSwishAffine (3.5, 0.0)
         }
     };
     ($level:ident, $entry:ident, $($name:literal $f:ident ($ulp:literal, $abs:expr))*) => {
@@ -175,6 +177,7 @@ const fn index(act: Activation) -> usize {
         Activation::Softplus { .. } => 13,
         Activation::HardSigmoid => 14,
         Activation::HardSwish => 15,
+        Activation::HardSwishAffine { .. } => 16,
     }
 }
 
@@ -196,6 +199,7 @@ pub const fn parameters(act: Activation) -> [f32; 2] {
         Activation::LeakyRelu { slope } => [slope, 0.0],
         Activation::Elu { alpha } | Activation::Celu { alpha } => [alpha, 0.0],
         Activation::Softplus { beta, threshold } => [beta, threshold],
+        Activation::HardSwishAffine { scale, shift } => [scale, shift],
         _ => [0.0; 2],
     }
 }

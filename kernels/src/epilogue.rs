@@ -59,6 +59,13 @@ pub enum Activation {
     HardSigmoid,
     /// `x * min(max(x + 3, 0), 6) / 6`
     HardSwish,
+    /// Hard-swish with what small networks learn behind it: `scale * hardswish(x) + shift`.
+    HardSwishAffine {
+        /// Factor.
+        scale: f32,
+        /// What is added.
+        shift: f32,
+    },
 }
 
 /// What follows a convolution or matrix product before the store: `y = activation(sum + bias + residual)`.

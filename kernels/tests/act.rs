@@ -35,7 +35,25 @@ fn activations() -> Vec<Activation> {
         Softplus { beta: 2.0, threshold: 5.0 },
         HardSigmoid,
         HardSwish,
+        HardSwishAffine { scale: 0.7, shift: 0.0 },
     ]
+}
+
+#[test]
+fn a_shift_is_exact_to_the_larger_of_two_terms() {
+    let x: Vec<f32> = (-4000..4000).map(|i| i as f32 * 1e-3).collect();
+    for (scale, shift) in [(1.3f32, 0.7f32), (-2.1, 1e-3), (0.0, -3.5)] {
+        for &level in Level::available() {
+            let mut y = vec![f32::NAN; x.len()];
+            act::apply(level, Activation::HardSwishAffine { scale, shift }, &x, &mut y);
+            for (&x, &y) in x.iter().zip(&y) {
+                let product = f64::from(scale) * reference::activation(Activation::HardSwish, f64::from(x));
+                let off = (f64::from(y) - product - f64::from(shift)).abs();
+                let most = 4.5 * ulp(product.abs().max(f64::from(shift.abs())));
+                assert!(off <= most, "{level}: {scale} * hardswish({x}) + {shift} is {y}");
+            }
+        }
+    }
 }
 
 /// Distance between the two f32 around `v`.
@@ -108,7 +126,7 @@ fn measure() {
 #[test]
 fn rows_are_in_order() {
     for &level in Level::available() {
-        assert_eq!(act::table(level).len(), 16);
+        assert_eq!(act::table(level).len(), 17);
         for act in activations() {
             let name = act::row(level, act).unwrap().name.replace('_', "");
             let variant = format!("{act:?}").split([' ', '{']).next().unwrap().to_lowercase();

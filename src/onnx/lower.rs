@@ -639,6 +639,9 @@ fn activation(node: &Node) -> Option<Activation> {
         "Sigmoid" => Activation::Sigmoid,
         "Tanh" => Activation::Tanh,
         "HardSwish" => Activation::HardSwish,
+        "swath.HardSwishAffine" => {
+            Activation::HardSwishAffine { scale: float("scale", 1.0)?, shift: float("shift", 0.0)? }
+        }
         "Mish" => Activation::Mish,
         "Softplus" => Activation::Softplus { beta: 1.0, threshold: 20.0 },
         "LeakyRelu" => Activation::LeakyRelu { slope: float("alpha", 0.01)? },

@@ -13,6 +13,7 @@ pub(crate) fn simplify(folded: &mut Folded) {
     widen(folded);
     activations(folded);
     affine(folded);
+    hard_swish_affine(folded);
     folded.sweep();
 }
 
@@ -224,6 +225,40 @@ fn hard_swish(folded: &Folded, uses: &Uses, node: &Node) -> Found {
         }
     }
     None
+}
+
+/// Hard swish takes along a factor and a summand that follow it, as PP-LCNet learns them.
+fn hard_swish_affine(folded: &mut Folded) {
+    let uses = Uses::new(folded);
+    let mut same: HashMap<usize, Operand> = HashMap::new();
+    for i in 0..folded.nodes.len() {
+        if folded.nodes[i].operator.name != "HardSwish" {
+            continue;
+        }
+        let own = folded.nodes[i].outputs[0];
+        let (mut end, mut scale, mut shift) = (own, 1.0f32, 0.0f32);
+        while let Some(node) = uses.only_reader(end).map(|next| &folded.nodes[next]) {
+            let Some((number, _)) = with_number(node) else { break };
+            let (factor, summand) = match node.operator.name {
+                "Mul" => (number, 0.0),
+                "Add" => (1.0, number),
+                _ => break,
+            };
+            if folded.facts[node.outputs[0]] != folded.facts[own] {
+                break;
+            }
+            (scale, shift, end) = (scale * factor, shift * factor + summand, node.outputs[0]);
+        }
+        if end == own {
+            continue;
+        }
+        let node = &mut folded.nodes[i];
+        node.operator = operator("swath.HardSwishAffine").expect("this crate has it");
+        node.attributes =
+            Attributes::new().with("scale", Attribute::Float(scale)).with("shift", Attribute::Float(shift));
+        same.insert(end, Operand::Value(own));
+    }
+    redirect(folded, &same);
 }
 
 /// The bounds of a Clip, which are attributes or constants.

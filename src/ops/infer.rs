@@ -117,6 +117,7 @@ const SAME: &[&str] = &[
     "Softplus",
     "Softsign",
     "HardSwish",
+    "swath.HardSwishAffine",
     "Mish",
     "LeakyRelu",
     "Elu",

@@ -34,6 +34,11 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("Softplus", |call| float(call, softplus)),
     Operator::new("Softsign", |call| float(call, |x| x / (1.0 + x.abs()))),
     Operator::new("HardSwish", |call| float(call, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0))),
+    // What `scale * HardSwish(x) + shift` is simplified to.
+    Operator::new("swath.HardSwishAffine", |call| {
+        let (scale, shift) = (f64::from(call.float("scale", 1.0)?), f64::from(call.float("shift", 0.0)?));
+        float(call, move |x| scale * x * (x / 6.0 + 0.5).clamp(0.0, 1.0) + shift)
+    }),
     Operator::new("Mish", |call| float(call, |x| x * softplus(x).tanh())),
     Operator::new("LeakyRelu", |call| {
         let alpha = f64::from(call.float("alpha", 0.01)?);

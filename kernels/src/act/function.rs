@@ -88,4 +88,5 @@ functions! {
     }
     HardSigmoid(s, x, _) { hard_gate(s, x) }
     HardSwish(s, x, _) { s.mul(s.max(s.splat(-3.0), x), hard_gate(s, x)) }
+    HardSwishAffine(s, x, [scale, shift]) { s.fma(HardSwish::eval(s, x, [scale, shift]), scale, shift) }
 }

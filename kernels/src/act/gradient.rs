@@ -49,7 +49,7 @@ pub fn bound(act: Activation) -> Bound {
         Activation::GeluTanh => (2.0, 6e-7),
         Activation::Softplus { .. } => (3.0, TINY),
         Activation::HardSigmoid => (1.0, 0.0),
-        Activation::HardSwish => (2.0, 1e-7),
+        Activation::HardSwish | Activation::HardSwishAffine { .. } => (2.0, 1e-7),
     };
     Bound { ulp, abs }
 }
@@ -170,6 +170,7 @@ gradients! {
         let above = s.select_lt(v, s.splat(3.0), middle, s.select_nan(v, middle, dy));
         s.select_lt(s.splat(-3.0), v, above, s.select_nan(v, middle, s.zero()))
     }
+    HardSwishAffine(s, v, dy, [scale, shift]) { HardSwish::eval(s, v, s.mul(dy, scale), [scale, shift]) }
 }
 
 /// The loop around every gradient: whole vectors, then one partial one.
@@ -249,6 +250,7 @@ fn dispatch(place: &Place<'_>, act: Activation, kept: Kept<'_>, dy: Option<&[f32
         (Activation::Softplus { .. }, _) => run::<Softplus>,
         (Activation::HardSigmoid, _) => run::<HardSigmoid>,
         (Activation::HardSwish, _) => run::<HardSwish>,
+        (Activation::HardSwishAffine { .. }, _) => run::<HardSwishAffine>,
     };
     run(place, parameters(act), v, dy, dx);
 }

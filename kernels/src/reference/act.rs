@@ -91,6 +91,7 @@ pub fn activation(act: Activation, x: f64) -> f64 {
         }
         Activation::HardSigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::HardSwish => gated(x, (x + 3.0).clamp(0.0, 6.0) / 6.0),
+        Activation::HardSwishAffine { scale, shift } => f(scale) * activation(Activation::HardSwish, x) + f(shift),
     }
 }
 
@@ -159,6 +160,7 @@ pub fn activation_gradient(act: Activation, x: f64) -> f64 {
             let z = f(beta) * x;
             if z > f(threshold) { 1.0 } else { sigmoid(z) }
         }
+        Activation::HardSwishAffine { scale, .. } => f(scale) * activation_gradient(Activation::HardSwish, x),
         Activation::HardSwish => {
             if x <= -3.0 {
                 0.0
@@ -218,6 +220,7 @@ mod tests {
             Softplus { beta: 0.5, threshold: 3.0 },
             HardSigmoid,
             HardSwish,
+            HardSwishAffine { scale: -1.7, shift: 0.3 },
         ];
         let x: Vec<f64> = values(200, 5).into_iter().map(|v| 6.5 * v).collect();
         for act in acts {

@@ -5,7 +5,7 @@ mod groups;
 mod invented;
 mod knobs;
 mod magnitudes;
-#[path = "../pages/mod.rs"]
-mod pages;
 mod rows;
 mod support;
+#[path = "../threads/mod.rs"]
+mod threads;

@@ -13,7 +13,9 @@ use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
 
-use crate::pages::{Pages, Side};
+use crate::threads::pages::{Pages, Side};
+
+pub use crate::threads::{Threads, bits};
 
 /// Small integers: their sums are exact in f32, so results compare bit for bit.
 pub fn integers(len: usize, seed: u64) -> Vec<f32> {
@@ -26,33 +28,11 @@ pub fn integers(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// `std::thread` behind the executor's interface.
-pub struct Threads(pub usize);
-
-impl Executor for Threads {
-    fn threads(&self) -> usize {
-        self.0
-    }
-
-    fn spread(&self, job: &(dyn Fn() + Sync)) {
-        std::thread::scope(|s| {
-            for _ in 0..self.0 {
-                s.spawn(job);
-            }
-        });
-    }
-}
-
 /// Runs `f` on a NaN-filled output at a protected page, and returns the output.
 pub fn guarded(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
     let mut y = Pages::nan(len, Side::End);
     f(&mut y);
     y.to_vec()
-}
-
-/// Bits that compare, all NaNs being one: which of two NaNs a sum keeps is not promised.
-pub fn bits(v: &[f32]) -> Vec<u32> {
-    v.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }.to_bits()).collect()
 }
 
 /// What the convolutions of all families have in common.

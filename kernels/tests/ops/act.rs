@@ -35,6 +35,7 @@ pub fn activations() -> Vec<Activation> {
         Softplus { beta: 2.0, threshold: 5.0 },
         HardSigmoid,
         HardSwish,
+        HardSwishAffine { scale: -0.7, shift: 0.4 },
     ]
 }
 

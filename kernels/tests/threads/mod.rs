@@ -18,6 +18,10 @@ impl Executor for Threads {
     }
 
     fn spread(&self, job: &(dyn Fn() + Sync)) {
+        // An emulator keeps memory of each thread that ever was: there, one calls as often.
+        if std::env::var_os("SWATH_TEST_EMULATED").is_some() {
+            return (0..self.0).for_each(|_| job());
+        }
         std::thread::scope(|s| (0..self.0).for_each(|_| drop(s.spawn(job))));
     }
 }

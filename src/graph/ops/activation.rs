@@ -65,6 +65,7 @@ pub(crate) fn name(activation: Activation) -> &'static str {
         Activation::Softplus { .. } => "Softplus",
         Activation::HardSigmoid => "Hardsigmoid",
         Activation::HardSwish => "Hardswish",
+        Activation::HardSwishAffine { .. } => "Hardswish, scaled",
         _ => "Activation",
     }
 }
