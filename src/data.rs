@@ -54,6 +54,8 @@ pub use glyphs::Glyphs;
 pub use loader::{Batches, Loader};
 pub use mnist::Mnist;
 #[cfg(feature = "image")]
+pub(crate) use pictures::read_picture;
+#[cfg(feature = "image")]
 pub use pictures::{ImageFolder, MaskRule, Masked, Voc};
 pub use sample::{LabelledBox, Picture, Sample, UNLABELLED};
 

@@ -60,6 +60,7 @@
 //! | 9 | `onnx` | ONNX files (feature `onnx`) |
 //! | 9 | [`train`] | optimizers, schedules, clipping, averages |
 //! | 9 | [`metrics`] | accuracy, confusion, IoU, average precision |
+//! | 9 | [`vision`] | pictures to inputs; boxes, masks, keypoints, text from outputs; drawing |
 //! | 10 | [`zoo`] | well-known networks as layer code |
 //!
 //! # What holds everywhere
@@ -95,6 +96,7 @@ mod rect;
 mod tensor;
 pub mod train;
 pub mod tune;
+pub mod vision;
 mod weights;
 pub mod zoo;
 

@@ -33,7 +33,7 @@ pub use cutout::Cutout;
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
 pub use mixup::Mixup;
 pub use normalize::Normalize;
-pub use resize::Resize;
+pub use resize::{Filter, Resize};
 
 use super::dataset::Dataset;
 use super::sample::{Sample, UNLABELLED};

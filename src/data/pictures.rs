@@ -54,6 +54,13 @@ impl Files {
     }
 }
 
+/// Reads a JPEG or PNG file in grey (one channel) or in colour (three).
+pub(crate) fn read_picture(path: &Path, channels: usize) -> Result<Picture> {
+    let mut picture = Picture::default();
+    decode::picture(path, channels)?.put_into(&mut picture);
+    Ok(picture)
+}
+
 /// Entries of a folder whose names fit, in the order of their names. Hidden ones are left out.
 fn entries(folder: &Path, fits: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     let io = |error| Error::Io { action: "read", path: folder.into(), error };

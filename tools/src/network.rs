@@ -8,6 +8,10 @@ use swath::onnx::{Dimension, Network, NetworkSession, ValueType};
 use swath::ops::{Array, Data, ElementType, npy};
 
 use crate::failure::{Failure, Outcome};
+use crate::pictures::{Pictures, is_picture};
+
+/// Bytes of a NumPy file that are read: 16 GiB.
+const LARGEST_INPUT: usize = 1 << 34;
 
 /// The name of an input, and its value or the extents to make one of.
 type Named = (String, Result<Array, Vec<usize>>);
@@ -17,12 +21,14 @@ pub fn is_file(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
 }
 
-/// Inputs as the command line has them: `[NAME=]FILE.npy`, in the model's order where they have no name.
+/// Inputs as the command line has them: `[NAME=]FILE`, in the model's order where they have no name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Inputs {
-    /// A NumPy file for an input, in the model's order or by name
-    #[arg(long = "input", value_name = "[NAME=]FILE.npy")]
+    /// A NumPy file or a picture (PNG, JPEG) for an input, in the model's order or by name
+    #[arg(long = "input", value_name = "[NAME=]FILE")]
     files: Vec<String>,
+    #[command(flatten)]
+    pictures: Pictures,
     /// Dimensions of an input without a file, such as x=1x3x224x224
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = shape)]
     shapes: Vec<(String, Vec<usize>)>,
@@ -36,7 +42,7 @@ fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
 
 /// Reads a NumPy file.
 pub fn read(path: &str) -> Outcome<Array> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::new(format_args!("cannot read {path}: {e}")))?;
+    let bytes = swath::file::read(path, LARGEST_INPUT)?;
     npy::read(&bytes).map_err(|e| Failure::new(format_args!("{path}: {e}")))
 }
 
@@ -53,6 +59,7 @@ impl Inputs {
                 .and_then(|(name, path)| inputs.iter().position(|i| i.name == name).map(|at| (at, path)));
             let (at, path) = named.unwrap_or((at, file));
             match files.get_mut(at) {
+                Some(place) if is_picture(path) => *place = Some(self.pictures.read(path, inputs[at])?),
                 Some(place) => *place = Some(read(path)?),
                 None => {
                     return Err(Failure::new(format_args!("{} inputs, but the model has {}", at + 1, inputs.len())));
@@ -101,7 +108,7 @@ fn made_up(fact: &Fact) -> Outcome<Array> {
     };
     let data = match fact.element {
         ElementType::F32 => Data::F32((0..fact.len()).map(|_| next()).collect()),
-        element => Data::zeros(element, fact.len()),
+        element => Data::zeros(element, fact.len()).map_err(Failure::new)?,
     };
     Array::new(fact.dims.clone(), data).ok_or_else(|| Failure::new("an input whose dimensions overflow"))
 }

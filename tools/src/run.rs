@@ -7,17 +7,19 @@ use std::time::Instant;
 use swath::SessionOptions;
 use swath::onnx::Network;
 use swath::ops::{Array, ElementType, cast, npy};
+use swath::vision::classes;
 
 use crate::failure::{Failure, Outcome};
 use crate::network::Inputs;
 use crate::table::{Align, Table};
+use crate::terminal;
 
 /// What the command line says.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   swath run model.onnx --input x.npy --output-dir results
-  swath run model.onnx --input image=x.npy --top 5 --labels classes.txt
+  swath run model.onnx --input image=cat.jpg --fit crop --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --top 5 --labels classes.txt
   swath run model.onnx --shape x=1x3x224x224 --profile
 
 Inputs without a file are made up. Without --output-dir and --top, the outputs' names, dimensions and ranges are shown.")]
@@ -100,21 +102,12 @@ fn show(named: &[(String, Array)]) -> Outcome<()> {
 }
 
 fn show_top(array: &Array, top: usize, labels: Option<&std::path::Path>) -> Outcome<()> {
-    let labels: Vec<String> = match labels {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))?
-            .lines()
-            .map(str::to_string)
-            .collect(),
-        None => Vec::new(),
-    };
+    let labels = labels.map(classes::read_names).transpose()?.unwrap_or_default();
     let v = floats(array)?;
-    let classes = array.dims().last().copied().unwrap_or(1).max(1);
-    for row in v.chunks(classes) {
-        let mut order: Vec<usize> = (0..row.len()).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        for &i in order.iter().take(top) {
-            writeln!(stdout(), "{:10.4}  {i:5}  {}", row[i], labels.get(i).map_or("", String::as_str))?;
+    for row in v.chunks(array.dims().last().copied().unwrap_or(1).max(1)) {
+        for (class, score) in classes::top(row, top) {
+            let name = labels.get(class).map_or("", String::as_str);
+            writeln!(stdout(), "{score:10.4}  {class:5}  {}", terminal::line(name))?;
         }
     }
     Ok(())
