@@ -219,6 +219,14 @@ impl Session {
         self.execute(&|i| inputs[i])
     }
 
+    /// As [`Session::run_many`], without a list: `input(i)` is input `i`.
+    pub(crate) fn run_each<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Result<()> {
+        for i in 0..self.inputs().len() {
+            check_len("the input", input(i).len(), self.runner.input_len(i))?;
+        }
+        self.execute(input)
+    }
+
     fn execute<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Result<()> {
         self.exchange();
         self.runner.restore()?;

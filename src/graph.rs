@@ -18,6 +18,7 @@
 //! # Ok::<(), swath::Error>(())
 //! ```
 
+use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl ValueId {
 /// What an operator knows about itself: its shape rule, how it runs, its gradient, and what it can be merged with.
 ///
 /// An operator of one's own implements at least `name`, `dims` and `lower`, and is appended by [`Value::push`] or [`Builder::push`].
-pub trait Operator: fmt::Debug + Send + Sync + 'static {
+pub trait Operator: fmt::Debug + Send + Sync + Any {
     /// Its name, as PyTorch has it.
     fn name(&self) -> &'static str;
 

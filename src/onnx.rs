@@ -23,9 +23,14 @@
 //! | `simplify` | patterns of exporters as the operators that they mean |
 //! | `lower` | a folded model as a graph |
 //! | `nodes` | graph operators that only imported models need |
+//! | `encode` | protobuf's wire format, written |
+//! | `export` | a model as an ONNX file |
 //! | `session` | [`Network`], [`NetworkSession`] |
+//! | `shapes` | [`Shapes`]: a session for each shape that comes |
 
+mod encode;
 mod error;
+mod export;
 mod external;
 mod fold;
 mod interpret;
@@ -34,10 +39,12 @@ mod nodes;
 mod proto;
 mod scope;
 mod session;
+mod shapes;
 mod simplify;
 mod wire;
 
 pub use error::OnnxError;
+pub use export::{export, export_for, save};
 pub use external::External;
 pub use interpret::Interpreter;
 pub use proto::{
@@ -45,3 +52,4 @@ pub use proto::{
     ValueInfo, ValueType,
 };
 pub use session::{Network, NetworkSession};
+pub use shapes::Shapes;

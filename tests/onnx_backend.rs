@@ -213,7 +213,7 @@ fn run(folder: &Path) -> Outcome {
 /// Compiles the model for its inputs, and compares with what the interpreter made of them. `Some` is a reason why it is not
 /// compiled.
 fn compiled(bytes: &[u8], inputs: &[(&str, Array)], outputs: &[(&str, Array)]) -> Result<Option<String>, String> {
-    let network = Network::from_bytes(bytes).map_err(|e| e.to_string())?;
+    let network = Network::from_bytes(bytes.to_vec()).map_err(|e| e.to_string())?;
     let dims: Vec<(&str, &[usize])> = inputs.iter().map(|(name, array)| (*name, array.dims())).collect();
     let mut session = match network.compile(&dims, &Default::default()) {
         Ok(session) => session,

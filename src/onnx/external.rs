@@ -59,7 +59,9 @@ impl External {
         }
         let mut file = File::open(&path).map_err(io)?;
         file.seek(SeekFrom::Start(place.offset)).map_err(io)?;
-        let mut bytes = vec![0; needed];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(needed).map_err(|_| format!("no memory for {needed} bytes"))?;
+        bytes.resize(needed, 0);
         file.read_exact(&mut bytes).map_err(io)?;
         Ok(bytes)
     }

@@ -6,7 +6,7 @@ mod matmul;
 mod resample;
 mod view;
 
-pub(crate) use interpreted::{Interpreted, Slot, from_words, to_words};
+pub(crate) use interpreted::{Interpreted, Slot, read_words, to_words};
 pub(crate) use map::Map;
 pub(crate) use matmul::MatMul;
 pub(crate) use resample::{Rate, Resample};

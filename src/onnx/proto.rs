@@ -1,7 +1,7 @@
 //! ONNX's messages, borrowed from the file.
 //!
 //! Reading looks at every field once, copies names and weights nowhere, and skips what it does not know: `doc_string`,
-//! `metadata_props`, and the shapes that exporters claim for values inside (`value_info`), which are often wrong.
+//! and the shapes that exporters claim for values inside (`value_info`), which are often wrong.
 //!
 //! Source: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>, IR versions 1 to 13.
 
@@ -43,6 +43,8 @@ pub struct ModelProto<'a> {
     pub opsets: Vec<(&'a str, i64)>,
     /// The network.
     pub graph: GraphProto<'a>,
+    /// What else the file says: keys and values, such as the names of classes or characters.
+    pub metadata: Vec<(&'a str, &'a str)>,
     /// Names of local functions, as `domain::name`. Their bodies are not read: whoever meets a call refuses it by name.
     pub functions: Vec<String>,
 }
@@ -60,7 +62,7 @@ impl<'a> ModelProto<'a> {
 
     fn parse(bytes: &'a [u8]) -> Read<Self> {
         let (mut ir_version, mut producer_name, mut producer_version) = (0, "", "");
-        let (mut opsets, mut graph, mut functions) = (Vec::new(), None, Vec::new());
+        let (mut opsets, mut graph, mut functions, mut metadata) = (Vec::new(), None, Vec::new(), Vec::new());
         let mut fields = Bytes::file(bytes).fields();
         while let Some(field) = fields.next()? {
             match field.number {
@@ -69,6 +71,8 @@ impl<'a> ModelProto<'a> {
                 3 => producer_version = field.text()?,
                 7 => graph = Some(GraphProto::parse(field.bytes()?, MAX_DEPTH)?),
                 8 => opsets.push(opset(field.bytes()?)?),
+                // What is no text is no reason to refuse a model.
+                14 => metadata.extend(pair(field.bytes()?).ok()),
                 25 => functions.push(function(field.bytes()?)?),
                 _ => {}
             }
@@ -76,7 +80,7 @@ impl<'a> ModelProto<'a> {
         let Some(graph) = graph else {
             return Err(OnnxError::new(0, "there is no graph: this is no ONNX model"));
         };
-        Ok(Self { ir_version, producer_name, producer_version, opsets, graph, functions })
+        Ok(Self { ir_version, producer_name, producer_version, opsets, graph, metadata, functions })
     }
 
     /// The version of a domain's operators; `None` if the file does not import the domain.
@@ -101,6 +105,20 @@ fn opset<'a>(message: Bytes<'a>) -> Read<(&'a str, i64)> {
         }
     }
     Ok((own_domain(domain), version))
+}
+
+/// A key and its value.
+fn pair<'a>(message: Bytes<'a>) -> Read<(&'a str, &'a str)> {
+    let (mut key, mut value) = ("", "");
+    let mut fields = message.fields();
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => key = field.text()?,
+            2 => value = field.text()?,
+            _ => {}
+        }
+    }
+    Ok((key, value))
 }
 
 fn function(message: Bytes<'_>) -> Read<String> {

@@ -1,6 +1,6 @@
 //! Models from files, compiled and run.
 
-use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,16 @@ use super::error::OnnxError;
 use super::external::External;
 use super::fold::{Folded, Operand};
 use super::lower::{lower, multiply_adds};
-use super::nodes::{from_words, to_words};
+use super::nodes::{read_words, to_words};
 use super::proto::ModelProto;
 use super::simplify::simplify;
 use crate::error::{Error, Result};
 use crate::graph::{Fact, Graph};
-use crate::ops::{Array, ElementType};
-use crate::{Model, Session, SessionOptions};
+use crate::ops::{Array, Data, ElementType};
+use crate::{Model, Session, SessionOptions, buffer, file};
+
+/// Protobuf's limit of a file; what is larger has its weights beside it.
+const MOST_BYTES: usize = i32::MAX as usize;
 
 /// An ONNX model: its bytes, and what it becomes for given shapes.
 ///
@@ -31,11 +34,17 @@ use crate::{Model, Session, SessionOptions};
 /// }
 /// # Ok::<(), swath::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Network {
-    bytes: Arc<[u8]>,
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
     external: External,
     name: String,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network of {} bytes from {}", (*self.bytes).as_ref().len(), self.name)
+    }
 }
 
 impl Network {
@@ -46,20 +55,19 @@ impl Network {
     /// If the file cannot be read, or is no ONNX model.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes =
-            std::fs::read(path).map_err(|error| Error::Io { action: "read", path: path.to_path_buf(), error })?;
-        let this = Self { bytes: bytes.into(), external: External::beside(path), name: path.display().to_string() };
+        let bytes = file::read(path, MOST_BYTES)?;
+        let this = Self { bytes: Arc::new(bytes), external: External::beside(path), name: path.display().to_string() };
         this.model()?;
         Ok(this)
     }
 
-    /// A model from memory, which has no external data.
+    /// A model from memory, which has no external data: a `Vec`, `include_bytes!`, a memory map. The bytes are not copied.
     ///
     /// # Errors
     ///
     /// If the bytes are no ONNX model.
-    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self> {
-        let this = Self { bytes: bytes.into(), external: External::Refused, name: "the model".into() };
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
+        let this = Self { bytes: Arc::new(bytes), external: External::Refused, name: "the model".into() };
         this.model()?;
         Ok(this)
     }
@@ -74,7 +82,7 @@ impl Network {
     ///
     /// As [`Network::open`].
     pub fn model(&self) -> Result<ModelProto<'_>> {
-        ModelProto::read(&self.bytes).map_err(|e| self.failed(&e))
+        ModelProto::read((*self.bytes).as_ref()).map_err(|e| self.failed(&e))
     }
 
     fn folded(&self, inputs: &[(&str, &[usize])]) -> Result<Folded> {
@@ -105,14 +113,14 @@ impl Network {
             outputs.push((name.clone(), place));
         }
         if computed == 0 {
-            return Ok(NetworkSession { session: None, inputs: takes, outputs, macs: 0 });
+            return NetworkSession::new(None, takes, outputs, 0);
         }
         let macs = multiply_adds(&folded);
         let graph = lower(&folded).map_err(|e| self.failed(&e))?;
         drop(folded);
         let facts: Vec<Fact> = takes.iter().map(|(_, fact)| fact.clone()).collect();
         let session = Model::new(graph, 0)?.compile_for(&facts, options)?;
-        Ok(NetworkSession { session: Some(session), inputs: takes, outputs, macs })
+        NetworkSession::new(Some(session), takes, outputs, macs)
     }
 
     /// The graph for inputs of these dimensions, without constant outputs.
@@ -140,12 +148,37 @@ pub struct NetworkSession {
     /// None where every output is a constant.
     session: Option<Session>,
     inputs: Vec<(String, Fact)>,
+    /// Inputs that are no floats, as the session takes them; empty for those that are.
+    words: Vec<Vec<f32>>,
     outputs: Vec<(String, Place)>,
+    /// The outputs of the last run.
+    results: Vec<Array>,
     /// Multiply-adds of a run.
     macs: u64,
 }
 
 impl NetworkSession {
+    fn new(
+        session: Option<Session>,
+        inputs: Vec<(String, Fact)>,
+        outputs: Vec<(String, Place)>,
+        macs: u64,
+    ) -> Result<Self> {
+        let mut results = Vec::with_capacity(outputs.len());
+        for (_, place) in &outputs {
+            results.push(match (place, &session) {
+                (Place::Constant(array), _) => (**array).clone(),
+                (Place::Computed(i), Some(session)) => {
+                    let (_, fact) = session.outputs().nth(*i).expect("as many outputs as there were");
+                    zeros(fact)?
+                }
+                (Place::Computed(_), None) => unreachable!("what is computed has a session"),
+            });
+        }
+        let words = vec![Vec::new(); inputs.len()];
+        Ok(Self { session, inputs, words, outputs, results, macs })
+    }
+
     /// Names, dimensions and element types of the inputs.
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&str, &Fact)> {
         self.inputs.iter().map(|(name, fact)| (name.as_str(), fact))
@@ -162,11 +195,27 @@ impl NetworkSession {
     ///
     /// For another number of inputs, or other dimensions or element types than it was compiled for.
     pub fn run(&mut self, inputs: &[Array]) -> Result<Vec<Array>> {
-        let words = self.words(inputs)?;
+        Ok(self.run_in_place(inputs)?.to_vec())
+    }
+
+    /// As [`NetworkSession::run`], with outputs that are the session's and are overwritten by the next run. After the first run nothing
+    /// is allocated, but by operators that are interpreted ([`Session::explain`] names them).
+    ///
+    /// # Errors
+    ///
+    /// As [`NetworkSession::run`].
+    pub fn run_in_place(&mut self, inputs: &[Array]) -> Result<&[Array]> {
+        self.take(inputs)?;
         if let Some(session) = &mut self.session {
-            session.run_many(&words.iter().map(|w| &**w).collect::<Vec<_>>())?;
+            let words = &self.words;
+            session.run_each(&|i| floats(&inputs[i], &words[i]))?;
+            for ((_, place), result) in self.outputs.iter().zip(&mut self.results) {
+                if let Place::Computed(i) = place {
+                    read_words(session.words(*i), result.data_mut());
+                }
+            }
         }
-        Ok(self.outputs.iter().map(|(_, place)| self.output(place)).collect())
+        Ok(&self.results)
     }
 
     /// Runs the model, and tells how long each step took: node, what ran, time.
@@ -175,9 +224,10 @@ impl NetworkSession {
     ///
     /// As [`NetworkSession::run`].
     pub fn profile(&mut self, inputs: &[Array]) -> Result<Vec<(String, String, Duration)>> {
-        let words = self.words(inputs)?;
+        self.take(inputs)?;
+        let words: Vec<&[f32]> = inputs.iter().zip(&self.words).map(|(array, words)| floats(array, words)).collect();
         match &mut self.session {
-            Some(session) => session.profile(&words.iter().map(|w| &**w).collect::<Vec<_>>()),
+            Some(session) => session.profile(&words),
             None => Ok(Vec::new()),
         }
     }
@@ -188,47 +238,41 @@ impl NetworkSession {
         2 * self.macs
     }
 
-    /// Inputs as the session takes them.
-    fn words<'a>(&self, inputs: &'a [Array]) -> Result<Vec<Cow<'a, [f32]>>> {
+    /// Bytes of activations and outputs, of packed weights and constants, and of scratch for each thread.
+    pub fn memory(&self) -> [usize; 3] {
+        self.session.as_ref().map_or([0; 3], Session::memory)
+    }
+
+    /// Checks the inputs, and puts those that are no floats into words.
+    fn take(&mut self, inputs: &[Array]) -> Result<()> {
         if inputs.len() != self.inputs.len() {
             return Err(Error::Inputs { takes: self.inputs.len(), gets: inputs.len() });
         }
-        let mut words: Vec<Cow<'a, [f32]>> = Vec::with_capacity(inputs.len());
-        for (array, (_, fact)) in inputs.iter().zip(&self.inputs) {
+        for ((array, (_, fact)), words) in inputs.iter().zip(&self.inputs).zip(&mut self.words) {
             if array.dims() != fact.dims {
                 let (left, right) = (array.dims().to_vec(), fact.dims.clone());
                 return Err(Error::Shapes { what: "the input, and what the session was compiled for", left, right });
             }
-            words.push(match (array.elements::<f32>(), array.element()) {
-                (Some(floats), _) if fact.element == ElementType::F32 => floats.into(),
+            match (array.data(), fact.element) {
+                (Data::F32(_), ElementType::F32) => {}
                 // The session takes half floats as floats.
-                (None, ElementType::F16 | ElementType::Bf16) if fact.element == ElementType::F32 => {
-                    let floats = crate::ops::cast(array, ElementType::F32);
-                    floats.ok().and_then(|a| a.elements::<f32>().map(<[f32]>::to_vec)).unwrap_or_default().into()
+                (Data::F16(v), ElementType::F32) => {
+                    refill(words, v.len())?.iter_mut().zip(v).for_each(|(to, v)| *to = v.to_f32());
                 }
-                (_, element) if element == fact.element => {
-                    let mut words = vec![0.0; (fact.len() * element.bytes()).div_ceil(4)];
-                    to_words(array, &mut words);
-                    words.into()
+                (Data::Bf16(v), ElementType::F32) => {
+                    refill(words, v.len())?.iter_mut().zip(v).for_each(|(to, v)| *to = v.to_f32());
                 }
-                (_, element) => {
+                (data, element) if data.element() == element => {
+                    to_words(array, refill(words, (fact.len() * element.bytes()).div_ceil(4))?);
+                }
+                (data, _) => {
                     let rule = format!("the session was compiled for {}", fact.element);
-                    return Err(Error::Setting { what: "the input's elements", value: element.to_string(), rule });
+                    let value = data.element().to_string();
+                    return Err(Error::Setting { what: "the input's elements", value, rule });
                 }
-            });
-        }
-        Ok(words)
-    }
-
-    fn output(&self, place: &Place) -> Array {
-        match (place, &self.session) {
-            (Place::Computed(i), Some(session)) => {
-                let (_, fact) = session.outputs().nth(*i).expect("as many outputs as there were");
-                from_words(fact, session.words(*i))
             }
-            (Place::Constant(array), _) => (**array).clone(),
-            (Place::Computed(_), None) => unreachable!("what is computed has a session"),
         }
+        Ok(())
     }
 
     /// The session that runs the graph; none where every output is a constant.
@@ -240,4 +284,25 @@ impl NetworkSession {
     pub fn session_mut(&mut self) -> Option<&mut Session> {
         self.session.as_mut()
     }
+}
+
+/// Zeros.
+fn zeros(fact: &Fact) -> Result<Array> {
+    let bytes = fact.len().saturating_mul(fact.element.bytes());
+    let data = Data::zeros(fact.element, fact.len()).map_err(|_| Error::Memory { bytes })?;
+    Ok(Array::new(fact.dims.clone(), data).expect("as many elements as the dimensions make"))
+}
+
+/// So many words, which are allocated once.
+fn refill(words: &mut Vec<f32>, len: usize) -> Result<&mut [f32]> {
+    if words.len() != len {
+        *words = buffer::floats(len)?;
+    }
+    Ok(words)
+}
+
+/// An input as the session takes it.
+fn floats<'a>(array: &'a Array, words: &'a [f32]) -> &'a [f32] {
+    // Floats have no words; those without elements are the same either way.
+    array.elements::<f32>().unwrap_or(words)
 }

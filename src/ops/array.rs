@@ -4,6 +4,8 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use super::call::{OpResult, filled};
+
 /// A type that elements can have.
 pub trait Element: Clone + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// Its name among the types.
@@ -66,9 +68,18 @@ macro_rules! element_types {
                 match self { $(Self::$name(_) => ElementType::$name,)* }
             }
 
+            /// No elements, of a type.
+            pub fn new(element: ElementType) -> Self {
+                match element { $(ElementType::$name => Self::$name(Vec::new()),)* }
+            }
+
             /// Zeros, `false`, or empty strings.
-            pub fn zeros(element: ElementType, len: usize) -> Self {
-                match element { $(ElementType::$name => Self::$name(vec![Default::default(); len]),)* }
+            ///
+            /// # Errors
+            ///
+            /// If there is no memory for them.
+            pub fn zeros(element: ElementType, len: usize) -> OpResult<Self> {
+                Ok(match element { $(ElementType::$name => Self::$name(filled(Default::default(), len)?),)* })
             }
         }
 
@@ -263,6 +274,11 @@ impl Array {
     /// The elements, of whatever type.
     pub fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// The elements, to be overwritten by as many of the same type.
+    pub(crate) fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
     }
 
     /// The elements, of whatever type, without the dimensions.

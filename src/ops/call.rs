@@ -290,6 +290,22 @@ pub(crate) fn checked_count(dims: &[usize]) -> OpResult<usize> {
     }
 }
 
+/// Room for so many elements. What a model asks for may be more than there is memory.
+pub(crate) fn room<T>(len: usize) -> OpResult<Vec<T>> {
+    let mut elements = Vec::new();
+    match elements.try_reserve_exact(len) {
+        Ok(()) => Ok(elements),
+        Err(_) => refuse!("no memory for {len} elements of {} bytes", size_of::<T>()),
+    }
+}
+
+/// So many elements of one value.
+pub(crate) fn filled<T: Clone>(value: T, len: usize) -> OpResult<Vec<T>> {
+    let mut elements = room(len)?;
+    elements.resize(len, value);
+    Ok(elements)
+}
+
 /// Dimensions that a shape tensor names.
 pub(crate) fn dims(shape: &[i64]) -> OpResult<Vec<usize>> {
     let dims = shape.iter().map(|&d| match usize::try_from(d) {

@@ -1,6 +1,6 @@
 //! Convolutions in any number of dimensions, as plain sums.
 
-use super::call::{OpResult, checked_count, dims as checked_dims, refuse};
+use super::call::{OpResult, checked_count, dims as checked_dims, filled, refuse};
 use super::doubles::{doubles, rounded};
 use super::view::contiguous;
 use super::window::{Axis, auto_pad, pads, per_axis, places, spatial, spatial_of, unpadded, windows};
@@ -59,7 +59,7 @@ impl<'p> Problem<'p> {
 
     /// The sums.
     pub fn run(&self, x: &[f64], w: &[f64]) -> OpResult<Vec<f64>> {
-        let mut y = vec![0.0; checked_count(&self.output_dims())?];
+        let mut y = filled(0.0, checked_count(&self.output_dims())?)?;
         let kernel: Vec<usize> = self.axes.iter().map(|a| a.kernel).collect();
         let input: Vec<usize> = self.axes.iter().map(|a| a.input).collect();
         let output: Vec<usize> = self.axes.iter().map(|a| a.output).collect();
@@ -200,7 +200,7 @@ fn transposed(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
     let m = each_m * groups;
     let dims: Vec<usize> = [n, m].into_iter().chain(axes.iter().map(|a| a.output)).collect();
-    let mut y = vec![0.0; checked_count(&dims)?];
+    let mut y = filled(0.0, checked_count(&dims)?)?;
     let kernel: Vec<usize> = axes.iter().map(|a| a.kernel).collect();
     let input = &x.dims()[2..];
     let (taps, in_size, out_size) = (product(&kernel), product(input), product(&dims[2..]));
@@ -270,7 +270,7 @@ fn deformed(call: &Call<'_>) -> OpResult<Vec<Array>> {
             + fy * ((1.0 - fx) * at(top + 1.0, left) + fx * at(top + 1.0, left + 1.0))
     };
     let dims = problem.output_dims();
-    let mut out = vec![0.0; checked_count(&dims)?];
+    let mut out = filled(0.0, checked_count(&dims)?)?;
     let (each, each_m) = (problem.c / problem.groups, problem.m / problem.groups);
     for (p, out) in out.iter_mut().enumerate() {
         let (image, o, pixel) = (p / (problem.m * pixels), p / pixels % problem.m, p % pixels);
@@ -312,7 +312,7 @@ fn col2im(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
     let (c, size) = (rows / taps, product(&image));
     let dims = [&[n, c][..], &image].concat();
-    let mut y = vec![0.0; checked_count(&dims)?];
+    let mut y = filled(0.0, checked_count(&dims)?)?;
     let v = doubles(x)?;
     let output: Vec<usize> = axes.iter().map(|a| a.output).collect();
     let strides = contiguous(&image);

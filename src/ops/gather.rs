@@ -38,7 +38,7 @@ fn gather(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let indices = integers(i)?.into_iter().map(|i| index(i, len)).collect::<OpResult<Vec<_>>>()?;
     let dims = [&x.dims()[..at], i.dims(), &x.dims()[at + 1..]].concat();
     checked_count(&dims)?;
-    Ok(vec![each!(x.data(), v => Array::of(dims, take(v, around(x.dims(), at), &indices)))])
+    Ok(vec![each!(x.data(), v => Array::of(dims, take(v, around(x.dims(), at), &indices)?))])
 }
 
 /// For each element of `indices`: its place there with the index along the axis, as a place in `dims`.
@@ -208,7 +208,7 @@ fn compress(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let indices: Vec<usize> = (0..dims[at].min(keep.len())).filter(|&i| keep[i]).collect();
     let mut to = dims.clone();
     to[at] = indices.len();
-    Ok(vec![each!(x.data(), v => Array::of(to, take(v, around(&dims, at), &indices)))])
+    Ok(vec![each!(x.data(), v => Array::of(to, take(v, around(&dims, at), &indices)?))])
 }
 
 fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -288,7 +288,7 @@ fn unique(call: &Call<'_>) -> OpResult<Vec<Array>> {
         other => refuse!("elements of type {other}, but numbers are needed"));
     let mut to = dims;
     to[at] = first.len();
-    let values = each!(x.data(), v => Array::of(to, take(v, from, &first)));
+    let values = each!(x.data(), v => Array::of(to, take(v, from, &first)?));
     let first = Array::vector(first.iter().map(|&i| i as i64).collect());
     Ok(vec![values, first, Array::vector(inverse), Array::vector(counts)])
 }

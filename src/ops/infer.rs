@@ -393,5 +393,5 @@ impl Inference<'_> {
 
 fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
     let len = super::call::checked_count(dims)?;
-    Ok(Array::new(dims, Data::zeros(element, len)).expect("as many elements as the dimensions make"))
+    Ok(Array::new(dims, Data::zeros(element, len)?).expect("as many elements as the dimensions make"))
 }

@@ -1,6 +1,6 @@
 //! Products of matrices.
 
-use super::call::{OpResult, checked_count, refuse};
+use super::call::{OpResult, checked_count, filled, refuse};
 use super::doubles::{doubles, rounded};
 use super::number::{Number, integers};
 use super::view::{View, broadcast_dims, expand};
@@ -69,12 +69,12 @@ pub(super) fn matmul(a: &Array, b: &Array) -> OpResult<Array> {
     }
     let count: usize = lead.iter().product();
     let len = checked_count(&[count, m, n])?;
-    fn products<S: Sum>(a: &[S], b: &[S], count: usize, len: usize, [m, k, n]: [usize; 3]) -> Vec<S> {
-        let mut c = vec![S::default(); len];
+    fn products<S: Sum>(a: &[S], b: &[S], count: usize, len: usize, [m, k, n]: [usize; 3]) -> OpResult<Vec<S>> {
+        let mut c = filled(S::default(), len)?;
         for i in 0..count {
             multiply(&a[i * m * k..][..m * k], &b[i * k * n..][..k * n], &mut c[i * m * n..][..m * n], [m, k, n]);
         }
-        c
+        Ok(c)
     }
     if wide_a.element() != wide_b.element() {
         refuse!("elements of the types {} and {}, but they should be the same", a.element(), b.element());
@@ -84,9 +84,9 @@ pub(super) fn matmul(a: &Array, b: &Array) -> OpResult<Array> {
             Array::of(dims, c.into_iter().map(T::from_i64).collect())
         }
         let (a, b) = (super::call::integers(&wide_a)?, super::call::integers(&wide_b)?);
-        Ok(of(v, dims, products(&a, &b, count, len, [m, k, n])))
+        Ok(of(v, dims, products(&a, &b, count, len, [m, k, n])?))
     }, _other => {
-        let c = products(&doubles(&wide_a)?, &doubles(&wide_b)?, count, len, [m, k, n]);
+        let c = products(&doubles(&wide_a)?, &doubles(&wide_b)?, count, len, [m, k, n])?;
         rounded(dims, c, a.element())
     })
 }
@@ -109,7 +109,7 @@ fn gemm(call: &Call<'_>) -> OpResult<Vec<Array>> {
     if k != k_too {
         refuse!("a matrix product of {:?} and {:?}: {k} and {k_too} do not agree", a.dims(), b.dims());
     }
-    let mut c = vec![0.0; checked_count(&[m, n])?];
+    let mut c = filled(0.0, checked_count(&[m, n])?)?;
     multiply(&x, &y, &mut c, [m, k, n]);
     c.iter_mut().for_each(|c| *c *= alpha);
     if let Some(bias) = call.optional(2) {
@@ -174,7 +174,7 @@ fn einsum(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let order = [&output[..], &summed].concat();
     let extent = |c: char| extents.iter().find(|e| e.0 == c).map_or(1, |e| e.1);
     let dims: Vec<usize> = order.iter().map(|&c| extent(c)).collect();
-    let mut total = vec![1.0; checked_count(&dims)?];
+    let mut total = filled(1.0, checked_count(&dims)?)?;
     for (letters, array) in inputs.iter().zip(&arrays) {
         let from = View::of(array.dims());
         let mut view = View { offset: 0, dims: dims.clone(), strides: vec![0; dims.len()] };

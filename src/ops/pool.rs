@@ -1,6 +1,6 @@
 //! Pooling in any number of dimensions.
 
-use super::call::{OpResult, checked_count, dims as checked_dims, refuse};
+use super::call::{OpResult, checked_count, dims as checked_dims, filled, refuse, room};
 use super::doubles::{doubles, rounded};
 use super::view::contiguous;
 use super::window::{Axis, places, spatial, windows};
@@ -54,7 +54,7 @@ fn pooled(x: &Array, axes: &[Axis], dims: Vec<usize>, f: impl Fn(&[f64], &[usize
     let v = doubles(x)?;
     let taps = taps(axes);
     let size: usize = spatial(x)?.iter().product();
-    let mut y = Vec::with_capacity(checked_count(&dims)?);
+    let mut y = room(checked_count(&dims)?)?;
     for plane in v.chunks(size.max(1)) {
         y.extend(taps.iter().enumerate().map(|(i, taps)| f(plane, taps, i)));
     }
@@ -165,7 +165,7 @@ fn unpool(call: &Call<'_>) -> OpResult<Vec<Array>> {
     // Indices count in the natural shape, which lies in the corner of a larger one.
     let from = contiguous(&natural);
     let to = contiguous(&dims);
-    let mut y = vec![0.0; checked_count(&dims)?];
+    let mut y = filled(0.0, checked_count(&dims)?)?;
     let len = checked_count(&natural)? as i64;
     for (v, i) in doubles(x)?.into_iter().zip(indices) {
         if !(0..len).contains(&i) {
@@ -239,7 +239,7 @@ fn roi_align(call: &Call<'_>) -> OpResult<Vec<Array>> {
         call.text("coordinate_transformation_mode", if call.opset < 16 { "output_half_pixel" } else { "half_pixel" })?;
     let half = mode == "half_pixel";
     let v = doubles(x)?;
-    let mut out = Vec::with_capacity(checked_count(&[images.len(), c, shape[0], shape[1]])?);
+    let mut out = room(checked_count(&[images.len(), c, shape[0], shape[1]])?)?;
     for (roi, &image) in rois.chunks(4).zip(&images) {
         let shift = if half { 0.5 } else { 0.0 };
         let [x1, y1, x2, y2] = [0, 1, 2, 3].map(|i| roi[i] * scale - shift);

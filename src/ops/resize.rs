@@ -1,7 +1,7 @@
 //! Resizing and sampling: every element is a weighted sum of elements along each axis.
 
 use super::array::each;
-use super::call::{OpResult, axis, checked_count, dims as checked_dims, refuse};
+use super::call::{OpResult, axis, checked_count, dims as checked_dims, filled, refuse, room};
 use super::doubles::{doubles, rounded};
 use super::view::{around, take};
 use super::{Array, Attribute, Attributes, Call, Operator};
@@ -308,7 +308,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
             let mut dims = y.dims().to_vec();
             dims[*at] = along.output;
             checked_count(&dims)?;
-            y = each!(y.data(), v => Array::of(dims, take(v, around(y.dims(), *at), &indices)));
+            y = each!(y.data(), v => Array::of(dims, take(v, around(y.dims(), *at), &indices)?));
         }
         return Ok(y);
     }
@@ -318,7 +318,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
         let sums: Vec<Sum> = (0..along.output).map(|o| method.sum(along, o)).collect();
         let [outer, len, inner] = around(&from, *at);
         from[*at] = along.output;
-        let mut to = vec![0.0; checked_count(&from)?];
+        let mut to = filled(0.0, checked_count(&from)?)?;
         for o in 0..outer {
             for (j, sum) in sums.iter().enumerate() {
                 let to = &mut to[(o * along.output + j) * inner..][..inner];
@@ -396,7 +396,7 @@ fn grid_sample(call: &Call<'_>) -> OpResult<Vec<Array>> {
         refuse!("an input {:?} and a grid {:?}", x.dims(), grid.dims());
     }
     let dims = [&[*n, *c][..], output].concat();
-    let mut y = vec![0.0; checked_count(&dims)?];
+    let mut y = filled(0.0, checked_count(&dims)?)?;
     let (v, g) = (doubles(x)?, doubles(grid)?);
     let (size, points) = (input.iter().product::<usize>(), output.iter().product::<usize>());
     for image in 0..*n {
@@ -458,7 +458,7 @@ fn affine_grid(call: &Call<'_>) -> OpResult<Vec<Array>> {
         false => (2.0 * i as f64 + 1.0) / len as f64 - 1.0,
     };
     let dims = [&[*n][..], output, &[rank]].concat();
-    let mut y = Vec::with_capacity(checked_count(&dims)?);
+    let mut y = room(checked_count(&dims)?)?;
     for matrix in v.chunks((rank * (rank + 1)).max(1)) {
         for place in super::window::places(output) {
             // The last dimension comes first.

@@ -1,7 +1,7 @@
 //! Operators that move elements, and those that make shapes and constants.
 
 use super::array::{count, each};
-use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, refuse};
+use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, filled, refuse, room};
 use super::number::{Number, numbers};
 use super::view::{View, around, expand};
 use super::{Array, Call, Data, Element, ElementType, Operator};
@@ -189,7 +189,7 @@ pub(crate) fn joined(all: &[&Array], at: usize) -> OpResult<Array> {
                 None => refuse!("elements of the types {} and {}", T::TYPE, next.element()),
             }
         }
-        let mut to = Vec::with_capacity(checked_count(&dims)?);
+        let mut to = room(checked_count(&dims)?)?;
         for o in 0..outer {
             for part in &parts {
                 let row = part.len() / outer;
@@ -301,8 +301,13 @@ fn pad_axis(len: usize, before: i64, after: i64, mode: &str) -> OpResult<Vec<Opt
 }
 
 /// Elements by index along an axis, or `fill` where there is no index.
-fn take_or<T: Clone>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[Option<usize>], fill: &T) -> Vec<T> {
-    let mut to = Vec::with_capacity(outer * indices.len() * inner);
+fn take_or<T: Clone>(
+    from: &[T],
+    [outer, len, inner]: [usize; 3],
+    indices: &[Option<usize>],
+    fill: &T,
+) -> OpResult<Vec<T>> {
+    let mut to = room(outer * indices.len() * inner)?;
     for o in 0..outer {
         for index in indices {
             match index {
@@ -311,7 +316,7 @@ fn take_or<T: Clone>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[Opt
             }
         }
     }
-    to
+    Ok(to)
 }
 
 fn padded(x: &Array, pads: &[(i64, i64)], mode: &str, fill: Option<&Array>) -> OpResult<Array> {
@@ -336,7 +341,7 @@ fn padded(x: &Array, pads: &[(i64, i64)], mode: &str, fill: Option<&Array>) -> O
             let from = around(&dims, at);
             dims[at] = indices.len();
             checked_count(&dims)?;
-            elements = take_or(&elements, from, &indices, &fill);
+            elements = take_or(&elements, from, &indices, &fill)?;
         }
         Ok(Array::of(dims, elements))
     }
@@ -450,7 +455,7 @@ fn constant_of_shape(call: &Call<'_>) -> OpResult<Vec<Array>> {
         Some(Attribute::Array(value)) if value.len() == 1 => value,
         Some(_) => refuse!("the value is not one element"),
     };
-    Ok(vec![each!(value.data(), v => Array::of(dims.clone(), vec![v[0].clone(); checked_count(&dims)?]))])
+    Ok(vec![each!(value.data(), v => Array::of(dims.clone(), filled(v[0].clone(), checked_count(&dims)?)?))])
 }
 
 fn range(call: &Call<'_>) -> OpResult<Vec<Array>> {

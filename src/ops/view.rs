@@ -3,7 +3,7 @@
 //! Transpose, slice, expand, reverse and depth-to-space are all one copy through a view.
 
 use super::array::{Array, Element, each};
-use super::call::{OpResult, checked_count, refuse};
+use super::call::{OpResult, checked_count, refuse, room};
 
 /// Where the elements of a result lie in the source: `offset + sum(index[i] * strides[i])`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl View {
 
     /// Copies the elements out of a source.
     pub fn copy<T: Clone>(&self, source: &[T]) -> OpResult<Vec<T>> {
-        let mut to = Vec::with_capacity(checked_count(&self.dims)?);
+        let mut to = room(checked_count(&self.dims)?)?;
         self.rows(|start, stride, len| match stride {
             1 => to.extend_from_slice(&source[start as usize..start as usize + len]),
             0 => to.extend(std::iter::repeat_n(source[start as usize].clone(), len)),
@@ -136,7 +136,7 @@ pub(crate) fn zip<A: Clone, B: Clone, R>(
     f: impl Fn(A, B) -> R,
 ) -> OpResult<(Vec<usize>, Vec<R>)> {
     let dims = broadcast_dims(a_dims, b_dims)?;
-    let mut to = Vec::with_capacity(checked_count(&dims)?);
+    let mut to = room(checked_count(&dims)?)?;
     if a_dims == b_dims {
         to.extend(a.iter().zip(b).map(|(a, b)| f(a.clone(), b.clone())));
         return Ok((dims, to));
@@ -173,15 +173,15 @@ pub(crate) fn around(dims: &[usize], axis: usize) -> [usize; 3] {
 }
 
 /// An array of elements that is read by index along its axis: `[outer, axis, inner]`.
-pub(crate) fn take<T: Element>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[usize]) -> Vec<T> {
-    let mut to = Vec::with_capacity(outer * indices.len() * inner);
+pub(crate) fn take<T: Element>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[usize]) -> OpResult<Vec<T>> {
+    let mut to = room(outer * indices.len() * inner)?;
     for o in 0..outer {
         for &i in indices {
             debug_assert!(i < len);
             to.extend_from_slice(&from[(o * len + i) * inner..][..inner]);
         }
     }
-    to
+    Ok(to)
 }
 
 /// For compiled ONNX models.

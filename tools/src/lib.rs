@@ -9,6 +9,7 @@ mod demo;
 mod display;
 mod eval;
 mod explain;
+mod export;
 mod failure;
 mod files;
 mod fit;
@@ -19,6 +20,7 @@ mod machine;
 mod measure;
 mod models;
 mod network;
+mod pictures;
 mod plan;
 mod predictions;
 mod problems;
@@ -61,6 +63,7 @@ Examples:
   swath bench-model model.onnx                      time an ONNX file
   swath run model.onnx --input x.npy                run it
   swath inspect model.onnx                          what it holds
+  swath export resnet18 resnet18.onnx               write it for other engines
   swath explain ic64ih56oc64kh3ph1                  which algorithm, and why
   swath train                                       a CNN learns drawn digits, from nothing
   swath bench-train resnet18                        time a training step
@@ -88,6 +91,8 @@ enum Command {
     Run(run::Args),
     /// Show what an ONNX file holds, and what it takes to run it.
     Inspect(inspect::Args),
+    /// Write a network as an ONNX file.
+    Export(export::Args),
     /// Time a training step of whole networks.
     BenchTrain(bench_train::Args),
     /// Train a classifier of pictures.
@@ -115,6 +120,7 @@ fn run(args: Args) -> Outcome<()> {
         Some(Command::BenchModel(args)) => bench_model::run(&args),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
         Some(Command::BenchTrain(args)) => bench_train::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),

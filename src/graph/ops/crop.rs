@@ -74,7 +74,7 @@ impl CenterCrop {
 
 impl Cut {
     /// First pixel and number of pixels along an axis (0 is the height) of `size`.
-    fn span(self, axis: usize, size: usize) -> Result<[usize; 2]> {
+    pub(crate) fn span(self, axis: usize, size: usize) -> Result<[usize; 2]> {
         match self {
             Cut::Margins(p) => {
                 let (before, after) = [(p.top, p.bottom), (p.left, p.right)][axis];

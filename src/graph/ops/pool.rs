@@ -18,7 +18,7 @@ use crate::par;
 
 /// Options that both sliding windows share.
 #[derive(Clone, Copy, Debug)]
-struct Window {
+pub(crate) struct Window {
     kernel: Pair,
     stride: Pair,
     pad: Padding,
@@ -31,7 +31,7 @@ impl Window {
         Self { kernel, stride: kernel, pad: Padding::default(), dilation: Pair([1, 1]), ceil: false }
     }
 
-    fn shape(&self, what: &'static str, input: &[usize]) -> Result<PoolShape> {
+    pub(crate) fn shape(&self, what: &'static str, input: &[usize]) -> Result<PoolShape> {
         Ok(PoolShape::builder(four(what, input)?, self.kernel)
             .stride(self.stride)
             .padding(self.pad)
@@ -54,7 +54,7 @@ impl Window {
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct MaxPool2d(Window);
+pub struct MaxPool2d(pub(crate) Window);
 
 impl MaxPool2d {
     /// A window of one extent, or `[vertical, horizontal]`.
@@ -119,7 +119,7 @@ impl Operator for MaxPool2d {
 #[must_use]
 pub struct AvgPool2d {
     window: Window,
-    divisor: Divisor,
+    pub(crate) divisor: Divisor,
 }
 
 impl AvgPool2d {
@@ -159,7 +159,7 @@ impl AvgPool2d {
         self
     }
 
-    fn shape(&self, input: &[usize]) -> Result<PoolShape> {
+    pub(crate) fn shape(&self, input: &[usize]) -> Result<PoolShape> {
         if self.divisor == Divisor::Fixed(0) {
             return Err(ShapeError::Zero { what: "the divisor of AvgPool2d" }.into());
         }

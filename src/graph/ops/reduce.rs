@@ -12,9 +12,9 @@ use crate::par;
 /// The sum or the mean over some axes, PyTorch's `sum(dim)` and `mean(dim)`. Sums are in f64, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduce {
-    axes: Vec<isize>,
-    keep: bool,
-    mean: bool,
+    pub(crate) axes: Vec<isize>,
+    pub(crate) keep: bool,
+    pub(crate) mean: bool,
 }
 
 impl Reduce {

@@ -44,7 +44,7 @@ impl Operator for Flatten {
 /// The same elements in row-major order under other extents: PyTorch's `reshape`. One extent may be -1: what is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reshape {
-    dims: Vec<isize>,
+    pub(crate) dims: Vec<isize>,
 }
 
 impl Reshape {
@@ -105,7 +105,7 @@ impl Operator for Reshape {
 /// Exchanges axes: axis `i` of the result is axis `permutation[i]` of the input. PyTorch's `permute`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transpose {
-    permutation: Vec<usize>,
+    pub(crate) permutation: Vec<usize>,
 }
 
 impl Transpose {

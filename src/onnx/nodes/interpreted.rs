@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use swath_kernels::layout::Layout;
 
 use super::fixed;
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::{Fact, Group, Lower, Operands, Operator, Step};
-use crate::ops::{self, Array, Attributes, Call, Data};
+use crate::ops::{self, Array, Attributes, Call, Data, OpResult};
 
 /// An input of an interpreted operator.
 #[derive(Clone, Debug)]
@@ -63,17 +64,88 @@ impl Operator for Interpreted {
 
 struct InterpretedStep(Interpreted);
 
-/// The elements that lie in words of four bytes.
-pub(crate) fn from_words(fact: &Fact, words: &[f32]) -> Array {
-    let len = fact.len();
-    let data = match fact.element {
-        ops::ElementType::F32 => Data::F32(words[..len].to_vec()),
-        element => {
-            let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_bits().to_le_bytes()).collect();
-            Data::from_le_bytes(element, &bytes[..len * element.bytes()])
+/// Runs the same code on the numbers of an array, whose type it knows by a name; and another on truth values. Text has no such form,
+/// and no value of a graph is text.
+macro_rules! numbers {
+    ($data:expr, $v:ident of $t:ident => $body:expr, $b:ident => $truth:expr) => {
+        match $data {
+            Data::F32($v) => {
+                type $t = f32;
+                $body
+            }
+            Data::F64($v) => {
+                type $t = f64;
+                $body
+            }
+            Data::F16($v) => {
+                type $t = f16;
+                $body
+            }
+            Data::Bf16($v) => {
+                type $t = bf16;
+                $body
+            }
+            Data::I8($v) => {
+                type $t = i8;
+                $body
+            }
+            Data::I16($v) => {
+                type $t = i16;
+                $body
+            }
+            Data::I32($v) => {
+                type $t = i32;
+                $body
+            }
+            Data::I64($v) => {
+                type $t = i64;
+                $body
+            }
+            Data::U8($v) => {
+                type $t = u8;
+                $body
+            }
+            Data::U16($v) => {
+                type $t = u16;
+                $body
+            }
+            Data::U32($v) => {
+                type $t = u32;
+                $body
+            }
+            Data::U64($v) => {
+                type $t = u64;
+                $body
+            }
+            Data::Bool($b) => $truth,
+            Data::Str(_) => {}
         }
     };
-    Array::new(fact.dims.clone(), data).expect("as many elements as the dimensions make")
+}
+
+/// Overwrites elements by those that lie in words of four bytes.
+pub(crate) fn read_words(words: &[f32], data: &mut Data) {
+    if let Data::F32(to) = data {
+        let len = to.len();
+        return to.copy_from_slice(&words[..len]);
+    }
+    let bytes: &[u8] = bytemuck::cast_slice(words);
+    numbers!(
+        data,
+        to of T => {
+            for (to, from) in to.iter_mut().zip(bytes.as_chunks::<{ size_of::<T>() }>().0) {
+                *to = T::from_le_bytes(*from);
+            }
+        },
+        to => to.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from != 0)
+    );
+}
+
+/// The elements that lie in words of four bytes.
+pub(crate) fn from_words(fact: &Fact, words: &[f32]) -> OpResult<Array> {
+    let mut data = Data::zeros(fact.element, fact.len())?;
+    read_words(words, &mut data);
+    Ok(Array::new(fact.dims.clone(), data).expect("as many elements as the dimensions make"))
 }
 
 /// Puts elements into words of four bytes.
@@ -81,18 +153,29 @@ pub(crate) fn to_words(array: &Array, words: &mut [f32]) {
     if let Some(elements) = array.elements::<f32>() {
         return words[..elements.len()].copy_from_slice(elements);
     }
-    let bytes = array.data().to_le_bytes();
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks(4)) {
-        let mut four = [0; 4];
-        four[..bytes.len()].copy_from_slice(bytes);
-        *word = f32::from_bits(u32::from_le_bytes(four));
-    }
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+    numbers!(
+        array.data(),
+        from of T => {
+            for (to, from) in bytes.as_chunks_mut::<{ size_of::<T>() }>().0.iter_mut().zip(from) {
+                *to = from.to_le_bytes();
+            }
+        },
+        from => bytes.iter_mut().zip(from).for_each(|(to, from)| *to = (*from).into())
+    );
 }
 
 impl Step for InterpretedStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
         let this = &self.0;
-        let given: Vec<Array> = this.inputs.iter().enumerate().map(|(i, fact)| from_words(fact, x.get(i))).collect();
+        let given = this.inputs.iter().enumerate().map(|(i, fact)| from_words(fact, x.get(i)));
+        let given: Vec<Array> = match given.collect() {
+            Ok(given) => given,
+            Err(e) => {
+                log::error!("{}: {e}", this.operator.name);
+                return y.iter_mut().for_each(|y| y.fill(0.0));
+            }
+        };
         let mut next = given.iter();
         let inputs: Vec<Option<&Array>> = this
             .slots

@@ -167,7 +167,7 @@ impl<'a> TensorProto<'a> {
             T::Str => 6,
             _ => 5,
         };
-        let mut data = Data::zeros(element, 0);
+        let mut data = Data::new(element);
         let mut codes = Vec::new();
         let mut fields = self.message.fields();
         while let Some(field) = fields.next()? {
