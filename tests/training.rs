@@ -121,3 +121,22 @@ fn a_bad_loss_names_what_went_bad() {
     assert!(before.iter().eq(t.model().state().map(|(_, t)| t)), "nothing was updated");
     assert!(t.step(&SIZE, &x[1..], &[0.0; 8]).unwrap_err().to_string().contains("3456"));
 }
+
+/// A network whose masks follow from the seed alone: a seed is an input of its own, in front of all others.
+#[test]
+fn dropout_is_trained_and_its_masks_follow_from_the_seed() {
+    let train = |seed: u64, threads: usize| {
+        let network = Sequential::new((Flatten, Linear::new(16, 32), ReLU, Dropout::new(0.5), Linear::new(32, 4)));
+        let optimization = Optimization::new(Sgd::new(0.1).momentum(0.9)).unwrap();
+        let options = TrainerOptions { seed, ..options(threads) };
+        let mut trainer =
+            Trainer::new(network.build(3).unwrap(), CrossEntropyLoss::new(), optimization, &options).unwrap();
+        let input: Vec<f32> = (0..8 * 16).map(|i| (i * 37 % 19) as f32 / 19.0 - 0.5).collect();
+        let targets: Vec<f32> = (0..8).map(|i| (i % 4) as f32).collect();
+        (0..60).map(|_| trainer.step(&[8, 1, 4, 4], &input, &targets).unwrap().loss).collect::<Vec<_>>()
+    };
+    let losses = train(1, 1);
+    assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
+    assert_eq!(losses, train(1, 2));
+    assert_ne!(losses, train(2, 1));
+}

@@ -144,8 +144,11 @@ impl Graph {
     /// Differentiates for inputs of these facts.
     pub(crate) fn differentiate(&self, inputs: &[Fact], wanted: &Wanted<'_>) -> Result<Differentiated> {
         let mut d = self.training(inputs, wanted)?;
-        let (_, loss) =
-            self.outputs.get(wanted.loss).ok_or(Error::NoOutput { asked: wanted.loss, outputs: self.outputs.len() })?;
+        // Of the graph in training, whose nodes a seed has moved.
+        let loss = match self.outputs.len() {
+            outputs if wanted.loss < outputs => d.graph.outputs[wanted.loss].1,
+            outputs => return Err(Error::NoOutput { asked: wanted.loss, outputs }),
+        };
         let facts = d.graph.infer(&d.inputs)?;
         let loss_fact = &facts[loss.node][loss.slot];
         if loss_fact.len() != 1 {
@@ -156,7 +159,7 @@ impl Graph {
         let nodes = d.graph.nodes.len();
         let mut builder = Builder::resume(d.graph, facts);
         let mut gradients = HashMap::new();
-        gradients.insert(*loss, builder.constant(one));
+        gradients.insert(loss, builder.constant(one));
         for node in (0..nodes).rev() {
             let Some(op) = builder.graph.nodes[node].operator().cloned() else { continue };
             let reached = (0..op.results()).any(|slot| gradients.contains_key(&ValueId { node, slot }));
