@@ -127,6 +127,11 @@ pub trait Operator: fmt::Debug + Send + Sync + Any {
         None
     }
 
+    /// Whether it has a gradient as it is in inference, and may stay so while others are trained.
+    fn freezes(&self) -> bool {
+        false
+    }
+
     /// What may be merged into it.
     fn absorbs(&self) -> Absorbs {
         Absorbs::NONE

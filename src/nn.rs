@@ -56,6 +56,7 @@ mod linear;
 mod norm;
 mod pad;
 mod pool;
+mod prelu;
 mod resize;
 mod sequential;
 
@@ -65,10 +66,11 @@ pub use activation::{
 };
 pub use conv::{Conv2d, Conv2dPadding};
 pub use conv_transpose::ConvTranspose2d;
-pub use dropout::Dropout;
+pub use dropout::{Dropout, Dropout2d};
 pub use linear::{Flatten, Identity, Linear};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm};
 pub use pad::{CircularPad2d, ConstantPad2d, PaddingMode, ReflectionPad2d, ReplicationPad2d, ZeroPad2d};
+pub use prelu::PReLU;
 pub use resize::{PixelShuffle, PixelUnshuffle, Upsample, UpsampleMode};
 pub use sequential::{IntoModules, Sequential};
 

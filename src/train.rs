@@ -48,7 +48,7 @@ pub use checkpoint::{Checkpoint, Progress, Tally};
 pub use clip::Clip;
 pub use fit::{EpochReport, Event, Fit, evaluate, fit, targets};
 pub use gradient_check::{GradientCheck, check_gradients};
-pub use gradients::{Gradients, gradients};
+pub use gradients::{GradientOptions, Gradients, gradients};
 pub use loss::Loss;
 pub use optimization::{Optimization, ParameterId, Select};
 pub use optimizer::{Adam, AdamW, Adjust, Optimizer, Rates, RmsProp, Sgd};

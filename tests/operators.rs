@@ -6,7 +6,7 @@ mod support;
 use serde_json::Value as Json;
 use support::Fixtures;
 use swath::nn::*;
-use swath::train::{check_gradients, gradients};
+use swath::train::{GradientOptions, check_gradients, gradients};
 use swath::{Level, Model, SessionOptions, Tensor};
 
 /// A model of a layer, and names of its parameters with their tensors in the fixtures.
@@ -24,7 +24,7 @@ fn flag(p: &Json, key: &str) -> bool {
 }
 
 /// The layer of a case, if it is one of those here.
-fn layer(kind: &str, p: &Json) -> Option<Layer> {
+fn layer(kind: &str, p: &Json, channels: usize) -> Option<Layer> {
     let none: Layer = (Identity.boxed(), &[]);
     let plain = |m: Box<dyn Module>| Some((m, none.1));
     match kind {
@@ -47,12 +47,42 @@ fn layer(kind: &str, p: &Json) -> Option<Layer> {
         "pixel_shuffle" => plain(PixelShuffle::new(p["factor"].as_u64()? as usize).boxed()),
         "group_norm" => {
             let groups = p["groups"].as_u64()? as usize;
-            Some((GroupNorm::new(groups, 24).boxed(), &[("weight", "w"), ("bias", "b")]))
+            Some((GroupNorm::new(groups, channels).boxed(), &[("weight", "w"), ("bias", "b")]))
         }
-        "instance_norm" => plain(InstanceNorm2d::new(6).boxed()),
-        "layer_norm" => Some((LayerNorm::new([30]).boxed(), &[("weight", "w"), ("bias", "b")])),
-        _ => None,
+        "batch_norm" => {
+            let all =
+                &[("weight", "w"), ("bias", "b"), ("running_mean", "running_mean"), ("running_var", "running_var")];
+            Some((BatchNorm2d::new(channels).boxed(), all))
+        }
+        "prelu" => Some((PReLU::new().num_parameters(channels).boxed(), &[("weight", "w")])),
+        "instance_norm" => plain(InstanceNorm2d::new(channels).boxed()),
+        "layer_norm" => Some((LayerNorm::new([channels]).boxed(), &[("weight", "w"), ("bias", "b")])),
+        other => plain(activation(other, p["kink"] == true)?),
     }
+}
+
+/// The activations, with the slope that `make_fixtures.py` gives and, at the kinks, PyTorch's own.
+fn activation(kind: &str, kink: bool) -> Option<Box<dyn Module>> {
+    Some(match kind {
+        "relu" => ReLU.boxed(),
+        "relu6" => ReLU6.boxed(),
+        "leaky_relu" if kink => LeakyReLU::default().boxed(),
+        "leaky_relu" => LeakyReLU::new(0.1).boxed(),
+        "elu" => ELU::default().boxed(),
+        "selu" => SELU.boxed(),
+        "celu" => CELU::default().boxed(),
+        "sigmoid" => Sigmoid.boxed(),
+        "tanh" => Tanh.boxed(),
+        "gelu" => GELU::new().boxed(),
+        "gelu_tanh" => GELU::tanh().boxed(),
+        "silu" => SiLU.boxed(),
+        "mish" => Mish.boxed(),
+        "softplus" => Softplus::default().boxed(),
+        "hardswish" => Hardswish.boxed(),
+        "hardsigmoid" => Hardsigmoid.boxed(),
+        "hardtanh" => Hardtanh::default().boxed(),
+        _ => return None,
+    })
 }
 
 fn interpolation(p: &Json) -> Upsample {
@@ -97,14 +127,16 @@ fn models(layer: Box<dyn Module>, dims: &[usize]) -> Vec<(&'static str, Model)> 
 fn every_case(file: &str) -> usize {
     let fixtures = Fixtures::open(file);
     let mut count = 0;
-    for (case, p) in fixtures.cases() {
+    for (case, mut p) in fixtures.cases() {
+        p["kink"] = case.starts_with("kink").into();
         let Some(kind) = p["kind"].as_str() else { continue };
         let tensor = |name: &str| fixtures.tensor(&format!("{case}.{name}"));
-        if kind.starts_with("conv") || layer(kind, &p).is_none() {
+        // Those of several inputs and losses have tests of their own.
+        if kind.starts_with("conv") || layer(kind, &p, 1).is_none() {
             continue;
         }
         let (dims, x) = tensor("x");
-        let (layer, parameters) = layer(kind, &p).unwrap();
+        let (layer, parameters) = layer(kind, &p, dims.get(1).copied().unwrap_or(1)).unwrap();
         let input = Tensor::new(&dims[..], &x).unwrap();
         let (gy_dims, gy) = tensor("gy");
         let gy = Tensor::new(&gy_dims[..], &gy).unwrap();
@@ -115,17 +147,22 @@ fn every_case(file: &str) -> usize {
             }
             for &level in Level::available() {
                 let what = format!("{case}{form} {level}");
-                let options = SessionOptions { level: Some(level), ..SessionOptions::default() };
+                let session = SessionOptions { level: Some(level), ..SessionOptions::default() };
+                let options = GradientOptions { session, evaluation: p["training"] == false };
                 let g = gradients(&model, &input, &gy, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
-                close(&format!("{what} y"), &g.output, tensor("y"), 3e-6);
+                let y = if kind == "batch_norm" && file == "layers" { ["y_train", "y_eval"] } else { ["y", "y"] };
+                close(&format!("{what} y"), &g.output, tensor(y[0]), 3e-6);
                 close(&format!("{what} gx"), &g.input, tensor("gx"), 1e-5);
-                for (name, from) in parameters {
+                for (name, from) in parameters.iter().filter(|(name, _)| !name.starts_with("running")) {
                     let (_, got) = g.parameters.iter().find(|(n, _)| *n == format!("layer.{name}")).unwrap();
                     close(&format!("{what} {name}"), got, tensor(&format!("g{from}")), 1e-5);
                 }
-                // In inference the values are the same.
-                let mut session = model.compile_with(&dims, &options).unwrap();
-                close(&format!("{what} inference"), session.run(&input).unwrap(), tensor("y"), 3e-6);
+                // In inference the values are the same, except those of batch normalisation.
+                if kind == "batch_norm" && y[0] == y[1] && !options.evaluation {
+                    continue;
+                }
+                let mut session = model.compile_with(&dims, &options.session).unwrap();
+                close(&format!("{what} inference"), session.run(&input).unwrap(), tensor(y[1]), 3e-6);
             }
         }
         count += 1;
@@ -135,7 +172,7 @@ fn every_case(file: &str) -> usize {
 
 #[test]
 fn layers_of_the_fixtures() {
-    assert_eq!(every_case("layers"), 5);
+    assert_eq!(every_case("layers"), 24);
 }
 
 #[test]
@@ -145,7 +182,7 @@ fn pooling_of_the_fixtures() {
 
 #[test]
 fn edges_of_the_fixtures() {
-    assert_eq!(every_case("gradients2"), 36);
+    assert_eq!(every_case("gradients2"), 47);
 }
 
 /// Gradients against differences.
@@ -201,7 +238,7 @@ fn row(layer: impl Module, y: &[f32], gx: &[f32]) {
     let x = Tensor::new([1, 1, 1, 5], &[1.0, 4.0, 2.0, 7.0, 5.0]).unwrap();
     let gy: Vec<f32> = (1..=y.len()).map(|i| i as f32).collect();
     let gy = Tensor::new([1, 1, 1, y.len()], &gy).unwrap();
-    let g = gradients(&layer.build(0).unwrap(), &x, &gy, &SessionOptions::default()).unwrap();
+    let g = gradients(&layer.build(0).unwrap(), &x, &gy, &GradientOptions::default()).unwrap();
     close("y", &g.output, (vec![1, 1, 1, y.len()], y.to_vec()), 1e-6);
     close("gx", &g.input, (vec![1, 1, 1, 5], gx.to_vec()), 1e-6);
 }
@@ -329,6 +366,188 @@ fn a_layer_without_gradient_is_named() {
     let layer = (|x: &swath::Value| Ok(x.push(Mine, &[x]))).named("mine");
     let model = Sequential::new((Linear::new(2, 2), layer)).named("head").build(0).unwrap();
     let x = Tensor::zeros([1, 2]).unwrap();
-    let e = gradients(&model, &x, &x, &SessionOptions::default()).unwrap_err();
+    let e = gradients(&model, &x, &x, &GradientOptions::default()).unwrap_err();
     assert_eq!(e.to_string(), "layer `head.mine`: Mine has no gradient");
+}
+
+/// Any dimension, whole blocks and parts of them; the pieces are put together again in another order.
+#[test]
+fn slices_and_concatenation() {
+    let halves = |x: &swath::Value| Ok(x.narrow(1, 16, 18).concat(&[&x.narrow(1, 0, 16)]).tanh());
+    check_both(halves, [2, 34, 3, 2]);
+    let odd = |x: &swath::Value| Ok(x.narrow(-3, 3, 5).concat(&[&x.narrow(1, 1, 17), x]).tanh());
+    check_both(odd, [2, 18, 3, 2]);
+    let pixels = |x: &swath::Value| Ok((x.narrow(2, 1, 2) * x.narrow(2, 0, 2)).narrow(3, 2, 1));
+    check_both(pixels, [2, 17, 3, 3]);
+    check_both(|x: &swath::Value| Ok(x.narrow(0, 1, 1)), [3, 5, 2, 2]);
+    check(|x: &swath::Value| Ok(x.narrow(2, 1, 2).tanh()), &[2, 3, 4, 2, 2], 0.02);
+    check(|x: &swath::Value| Ok(x.narrow(1, 1, 2).tanh()), &[2, 4], 0.02);
+}
+
+/// Products, quotients, sums and differences with what is repeated over pixels, channels, images and everything, from both sides.
+#[test]
+fn arithmetic_with_what_is_repeated() {
+    let gate = |x: &swath::Value| AdaptiveAvgPool2d::new(1).call(x).map(|v| v.sigmoid());
+    check_both(move |x: &swath::Value| Ok(x * gate(x)?), [2, 18, 3, 4]);
+    check_both(move |x: &swath::Value| Ok(gate(x)? * x), [2, 5, 3, 4]);
+    check_both(move |x: &swath::Value| Ok(x / gate(x)? - gate(x)?), [2, 17, 3, 4]);
+    check_both(move |x: &swath::Value| Ok(gate(x)? / (x * x + gate(x)?) + gate(x)?), [2, 3, 3, 4]);
+    check_both(move |x: &swath::Value| Ok(gate(x)? - x), [1, 17, 3, 4]);
+    let of_channels = |x: &swath::Value| {
+        let v = x.push(swath::graph::ops::Reduce::mean(&[0, 2, 3], true), &[x]).sigmoid();
+        Ok(&(x * &v) / &(&v + &v) - (&v * x))
+    };
+    check_both(of_channels, [3, 18, 2, 3]);
+    let all = |x: &swath::Value| {
+        let v = x.push(swath::graph::ops::Reduce::sum(&[], true), &[x]).sigmoid();
+        Ok(&(x * &v) / &(&v + &v) - (&v * x))
+    };
+    check_both(all, [2, 17, 2, 3]);
+    for keep in [false, true] {
+        for axes in [&[2, 3][..], &[0, 2, 3], &[1], &[0, 3]] {
+            let sum = move |x: &swath::Value| Ok(x.push(swath::graph::ops::Reduce::sum(axes, keep), &[x]).tanh());
+            check(sum, &[2, 18, 3, 4], 0.02);
+            let conv = Conv2d::new(18, 18, 1).bias(false);
+            let behind = move |x: &swath::Value| sum(&conv.call(x)?);
+            check(behind, &[2, 18, 3, 4], 0.02);
+        }
+    }
+}
+
+/// `a * sigmoid(b)`, both in one input.
+#[test]
+fn squeeze_and_excite_is_pytorchs() {
+    let file = Fixtures::open("gradients2");
+    let tensor = |name: &str| file.tensor(&format!("squeeze_excite.{name}"));
+    let net = |x: &swath::Value| {
+        let part = |start, len, dims: &[usize]| {
+            let part = x.narrow(1, start, len);
+            part.push(swath::graph::ops::Reshape::to(dims), &[&part])
+        };
+        Ok(part(0, 240, &[2, 20, 4, 3]) * part(240, 20, &[2, 20, 1, 1]).sigmoid())
+    };
+    let joined = |a: &str, b: &str| -> Vec<f32> {
+        let (a, b) = (tensor(a).1, tensor(b).1);
+        a.chunks(240).zip(b.chunks(20)).flat_map(|(a, b)| a.iter().chain(b)).copied().collect()
+    };
+    let x = Tensor::new([2, 260], &joined("a", "b")).unwrap();
+    let gy = Tensor::new([2, 20, 4, 3], &tensor("gy").1).unwrap();
+    let g = gradients(&net.build(0).unwrap(), &x, &gy, &GradientOptions::default()).unwrap();
+    close("y", &g.output, tensor("y"), 3e-6);
+    close("gx", &g.input, (vec![2, 260], joined("ga", "gb")), 1e-5);
+}
+
+/// PyTorch's rule where both are equal: half to each. A NaN's gradient goes to both.
+#[test]
+fn minima_and_maxima_share_their_gradient() {
+    use swath::graph::ops::Binary;
+    let x = Tensor::new([2, 4], &[1.0, 2.0, 3.0, f32::NAN, 2.0, 2.0, 2.0, 2.0]).unwrap();
+    let gy = Tensor::new([1, 4], &[1.0, 2.0, 4.0, 8.0]).unwrap();
+    let run = |op: Binary| {
+        let net = move |x: &swath::Value| Ok(x.push(op, &[&x.narrow(0, 0, 1), &x.narrow(0, 1, 1)]));
+        gradients(&net.build(0).unwrap(), &x, &gy, &GradientOptions::default()).unwrap().input.as_slice().to_vec()
+    };
+    assert_eq!(run(Binary::max()), [0.0, 1.0, 4.0, 8.0, 1.0, 1.0, 0.0, 8.0]);
+    assert_eq!(run(Binary::min()), [1.0, 1.0, 0.0, 8.0, 0.0, 1.0, 4.0, 8.0]);
+    let net = |x: &swath::Value| Ok(x.push(Binary::max(), &[x, &AdaptiveAvgPool2d::new(1).call(x)?]));
+    let check = check_gradients(&net, [2, 3, 3, 4], 1e-3, 3).unwrap();
+    assert!(check.worst() < 0.05, "{:?}", check.errors);
+}
+
+#[test]
+fn dropout_drops_the_same_in_both_directions() {
+    let x = Tensor::new([2, 18, 5, 4], &vec![1.0; 720]).unwrap();
+    for p in [0.25f32, 1.0] {
+        for (whole, layer) in [(false, Dropout::new(p).boxed()), (true, Dropout2d::new(p).boxed())] {
+            for (form, model) in models(layer, x.dims()) {
+                let g = gradients(&model, &x, &x, &GradientOptions::default()).unwrap();
+                assert_eq!(g.output, g.input, "{form}");
+                let dropped = g.output.as_slice().iter().filter(|v| **v == 0.0).count();
+                let kept = if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 };
+                assert!(g.output.as_slice().iter().all(|&v| v == 0.0 || v == kept), "{form}");
+                match (whole, p < 1.0) {
+                    (_, false) => assert_eq!(dropped, 720),
+                    (false, _) => assert!((140..220).contains(&dropped), "{dropped} of 720"),
+                    (true, _) => {
+                        assert!(dropped > 0 && dropped < 720 && dropped % 20 == 0, "{dropped}");
+                        assert!(g.output.as_slice().chunks(20).all(|c| c.iter().all(|v| *v == c[0])));
+                    }
+                }
+                let options = GradientOptions { evaluation: true, ..GradientOptions::default() };
+                assert_eq!(gradients(&model, &x, &x, &options).unwrap().input, x, "{form}");
+            }
+        }
+    }
+    check_both(Dropout::new(0.3), [2, 18, 3, 4]);
+    check_both(Dropout2d::new(0.3), [2, 5, 3, 4]);
+    check(Dropout::default(), &[4, 30], 0.02);
+}
+
+/// In evaluation, pooling is what it is in training, and batch normalisation goes by its running statistics.
+#[test]
+fn evaluation_has_gradients_too() {
+    let net = Sequential::new((
+        Conv2d::new(2, 3, 3).named("conv"),
+        BatchNorm2d::new(3).named("norm"),
+        ReLU,
+        MaxPool2d::new(2),
+        Dropout::new(0.9),
+    ));
+    let mut model = net.build(0).unwrap();
+    model.set_parameter("norm.running_var", &Tensor::new([3], &[4.0; 3]).unwrap()).unwrap();
+    let x: Vec<f32> = (0..2 * 2 * 36).map(|i| (i as f32 * 0.7).sin()).collect();
+    let x = Tensor::new([2, 2, 6, 6], &x).unwrap();
+    let gy = Tensor::new([2, 3, 2, 2], &[1.0; 24]).unwrap();
+    let options = GradientOptions { evaluation: true, ..GradientOptions::default() };
+    let g = gradients(&model, &x, &gy, &options).unwrap();
+    let y = model.compile(x.dims()).unwrap().run(&x).unwrap().clone();
+    close("y", &g.output, (y.dims().to_vec(), y.as_slice().to_vec()), 1e-5);
+    // The shift's gradient is the number of outputs above zero.
+    let above = |k: usize| (0..8).filter(|i| y.as_slice()[i / 4 * 12 + k * 4 + i % 4] > 0.0).count() as f32;
+    let (_, shift) = g.parameters.iter().find(|(n, _)| n == "norm.bias").unwrap();
+    assert_eq!(shift.as_slice(), [above(0), above(1), above(2)]);
+    assert!(g.input.as_slice().iter().any(|v| *v != 0.0));
+}
+
+/// Large enough that passes are handed to threads; the order of every sum follows from the shape alone.
+#[test]
+fn threads_change_no_bit() {
+    let gate =
+        |x: &swath::Value| -> swath::Result<swath::Value> { Ok(x * AdaptiveAvgPool2d::new(1).call(x)?.sigmoid()) };
+    let layers: Vec<Box<dyn Module>> = vec![
+        Softmax::new(1).boxed(),
+        LogSoftmax::new(2).boxed(),
+        Upsample::scale_factor([1.5, 2.0]).mode(UpsampleMode::Bicubic).boxed(),
+        ReflectionPad2d::new([3, 1, 0, 2]).boxed(),
+        GroupNorm::new(11, 33).boxed(),
+        InstanceNorm2d::new(33).affine(true).boxed(),
+        LayerNorm::new([60]).boxed(),
+        PReLU::new().num_parameters(33).boxed(),
+        AdaptiveMaxPool2d::new([7, 5]).boxed(),
+        Dropout::default().boxed(),
+        PixelUnshuffle::new(2).boxed(),
+        gate.boxed(),
+        (|x: &swath::Value| Ok(x.narrow(1, 1, 30).concat(&[&x.narrow(1, 16, 17)]))).boxed(),
+    ];
+    let dims = [2, 33, 40, 60];
+    let wave = |len: usize, by: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * by).sin()).collect() };
+    let x = Tensor::new(dims, &wave(dims.iter().product(), 0.7)).unwrap();
+    for (i, layer) in layers.into_iter().enumerate() {
+        for (form, model) in models(layer, &dims) {
+            let out = model.output_dims(dims).unwrap();
+            let gy = Tensor::new(&out[..], &wave(out.iter().product(), 0.3)).unwrap();
+            let run = |threads: usize| {
+                let tuning = swath::Tuning::Off;
+                let session = SessionOptions { threads: Some(threads), tuning, ..SessionOptions::default() };
+                let options = GradientOptions { session, ..GradientOptions::default() };
+                let g = gradients(&model, &x, &gy, &options).unwrap();
+                let all = [&g.output, &g.input].into_iter().chain(g.parameters.iter().map(|(_, t)| t));
+                all.flat_map(|t| t.as_slice().iter().map(|v| v.to_bits())).collect::<Vec<_>>()
+            };
+            let one = run(1);
+            for threads in [2, 3, 8] {
+                assert!(one == run(threads), "layer {i}{form} on {threads} threads");
+            }
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) loss: usize,
     /// Whether a parameter is trained.
     pub(crate) trained: &'a dyn Fn(&str) -> bool,
-    /// Whether layers of this name stay in evaluation mode: frozen batch normalisation.
+    /// Whether layers of this name stay in evaluation mode: frozen batch normalisation, no dropout.
     pub(crate) frozen: &'a dyn Fn(&str) -> bool,
     /// Inputs whose gradients are wanted.
     pub(crate) inputs: &'a [usize],
@@ -191,7 +191,7 @@ impl Graph {
                     node.source = Source::Input;
                 }
                 Source::Operator(op) => {
-                    let trained = op.in_training().filter(|_| !(wanted.frozen)(&node.layer));
+                    let trained = op.in_training().filter(|_| !(op.freezes() && (wanted.frozen)(&node.layer)));
                     let op = trained.unwrap_or_else(|| op.clone());
                     updates.extend(
                         op.updates().iter().map(|&(input, slot)| (node.inputs[input], ValueId { node: id, slot })),

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 
 mod activation;
 pub(crate) mod adaptive_max;
+mod arith;
 pub(crate) mod batch_norm;
 mod binary;
 mod concat;
@@ -23,6 +24,7 @@ mod prelu;
 mod reduce;
 mod resample;
 mod shuffle;
+mod slice;
 mod softmax;
 mod view;
 
@@ -44,6 +46,7 @@ pub use pad::Pad;
 pub use prelu::PRelu;
 pub use reduce::{Expand, Reduce};
 pub use shuffle::PixelShuffle;
+pub use slice::Slice;
 pub use softmax::Softmax;
 pub use swath_kernels::resample::{Filter, PadMode, Size};
 pub use view::{Flatten, Reshape, Transpose};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use swath_kernels::epilogue::Activation;
 
-use super::ops::{Activate, Binary, Concat, Flatten};
+use super::ops::{Activate, Binary, Concat, Flatten, Slice};
 use super::{Builder, Fact, Graph, Init, Operator, ParameterSpec, ValueId};
 use crate::error::{Error, Result};
 
@@ -244,6 +244,11 @@ impl Value {
     /// `[n, c, h, w]` to `[n, c * h * w]`, in PyTorch's order.
     pub fn flatten(&self) -> Value {
         self.push(Flatten, &[self])
+    }
+
+    /// Elements `start .. start + len` along a dimension, of which -1 is the last.
+    pub fn narrow(&self, dim: isize, start: usize, len: usize) -> Value {
+        self.push(Slice { dim, start, len }, &[self])
     }
 
     /// Puts the channels of `self` and `others` one after another. All other extents are equal.

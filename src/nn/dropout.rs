@@ -1,4 +1,4 @@
-//! Dropout as a layer.
+//! Dropout as layers.
 
 use super::Module;
 use crate::error::Result;
@@ -35,5 +35,31 @@ impl Default for Dropout {
 impl Module for Dropout {
     fn call(&self, x: &Value) -> Result<Value> {
         Ok(x.push(ops::Dropout { p: self.p, channels: false }, &[x]))
+    }
+}
+
+/// Sets whole channels of images to zero with probability `p` in training. In inference it is its input, and costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout2d {
+    p: f32,
+}
+
+impl Dropout2d {
+    /// With this probability of a zero.
+    pub fn new(p: f32) -> Self {
+        Self { p }
+    }
+}
+
+/// PyTorch's probability, 0.5.
+impl Default for Dropout2d {
+    fn default() -> Self {
+        Self::new(0.5)
+    }
+}
+
+impl Module for Dropout2d {
+    fn call(&self, x: &Value) -> Result<Value> {
+        Ok(x.push(ops::Dropout { p: self.p, channels: true }, &[x]))
     }
 }

@@ -16,6 +16,8 @@ use crate::graph::{Builder, Graph, Operator, ValueId};
 use crate::ops::{Array, Attribute, Call, ElementType, View, window_axes};
 use crate::tensor::Tensor;
 
+mod images;
+
 /// The graph of a folded model, whose outputs that are values are the graph's outputs.
 pub(crate) fn lower(folded: &Folded) -> Result<Graph, OnnxError> {
     let mut lowering = Lowering { folded, builder: Builder::new(), values: HashMap::new(), constants: HashMap::new() };
@@ -202,6 +204,9 @@ impl Lowering<'_> {
         }
         match name {
             "BatchNormalization" => self.batch_norm(node, x),
+            "LayerNormalization" => self.layer_norm(node, x),
+            "GroupNormalization" | "InstanceNormalization" => self.group_norm(node, x),
+            "Pad" => self.pad(node, x),
             "HardSigmoid" => self.hard_sigmoid(node, x),
             "Pow" => match &node.inputs[1] {
                 Operand::Constant(two) if two.elements::<f32>() == Some(&[2.0]) => {
@@ -216,6 +221,9 @@ impl Lowering<'_> {
             "MaxPool" | "AveragePool" => self.pool(node, x),
             "GlobalAveragePool" if self.dims(x).len() == 4 => {
                 self.push(graph_ops::pool::AdaptiveAvgPool2d::new(1), &[x]).map(Some)
+            }
+            "GlobalMaxPool" if self.dims(x).len() == 4 => {
+                self.push(graph_ops::pool::MaxPool2d::new([self.dims(x)[2], self.dims(x)[3]]), &[x]).map(Some)
             }
             "ReduceMean" | "ReduceSum" => self.reduce(node, x),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
@@ -552,18 +560,19 @@ impl Lowering<'_> {
         }
     }
 
-    /// Over one axis, or over all from an axis on: images of `[outer, axis, inner, 1]`.
+    /// Over one axis, or over all from an axis on.
     fn softmax(&mut self, node: &Node, x: ValueId) -> Lowered {
         let dims = self.dims(x);
         let one = node.opset >= 13;
         let Some(at) = axis(node, dims.len(), if one { -1 } else { 1 }) else { return Ok(None) };
         let end = if one { at + 1 } else { dims.len() };
+        let log = node.operator.name == "LogSoftmax";
+        if end == at + 1 {
+            return self.push(graph_ops::Softmax { log, dim: at as isize }, &[x]).map(Some);
+        }
         let product = |d: &[usize]| d.iter().product::<usize>();
-        let [outer, len, inner] = [product(&dims[..at]), product(&dims[at..end]), product(&dims[end..])];
-        let form = if inner == 1 { vec![outer, len] } else { vec![outer, len, inner, 1] };
-        let image = self.reshape(x, form)?;
-        let op = graph_ops::Softmax { log: node.operator.name == "LogSoftmax", dim: 1 };
-        let y = self.push(op, &[image])?;
+        let rows = self.reshape(x, [product(&dims[..at]), product(&dims[at..])])?;
+        let y = self.push(graph_ops::Softmax { log, dim: 1 }, &[rows])?;
         self.reshape(y, dims).map(Some)
     }
 

@@ -11,10 +11,19 @@ use crate::graph::ops::Reduce;
 use crate::model::Model;
 use crate::tensor::Tensor;
 
+/// How [`gradients`] are computed.
+#[derive(Clone, Debug, Default)]
+pub struct GradientOptions {
+    /// Level, accuracy, threads and measurements to choose algorithms by. Layouts are the graph's own.
+    pub session: SessionOptions,
+    /// Whether layers run as in inference: batch normalisation by its running statistics, no dropout.
+    pub evaluation: bool,
+}
+
 /// What [`gradients`] computes.
 #[derive(Clone, Debug)]
 pub struct Gradients {
-    /// The model's output, in training mode.
+    /// The model's output.
     pub output: Tensor,
     /// The gradient at the input.
     pub input: Tensor,
@@ -23,8 +32,8 @@ pub struct Gradients {
 }
 
 /// The gradients of the sum of `output_gradient` times the output, at the input and at every parameter: PyTorch's
-/// `torch.autograd.grad(output, [input, ..], output_gradient)`. For losses of one's own, and for tests. Layers run in training mode;
-/// running statistics stay as they are. Everything is compiled anew: a [`Trainer`](super::Trainer) is for many steps.
+/// `torch.autograd.grad(output, [input, ..], output_gradient)`. For losses of one's own, and for tests. Layers run in training mode
+/// unless the options say otherwise; running statistics stay as they are. Everything is compiled anew: a [`Trainer`](super::Trainer) is for many steps.
 ///
 /// ```
 /// use swath::nn::{LeakyReLU, Module};
@@ -42,7 +51,7 @@ pub fn gradients(
     model: &Model,
     input: &Tensor,
     output_gradient: &Tensor,
-    options: &SessionOptions,
+    options: &GradientOptions,
 ) -> Result<Gradients> {
     for tensor in [input, output_gradient] {
         if tensor.layout() != Layout::Nchw {
@@ -59,9 +68,10 @@ pub fn gradients(
         let weighted = &outputs[0] * &added[0];
         Ok(vec![weighted.push(Reduce::sum(&[], false), &[&weighted])])
     })?;
-    let wanted = Wanted { loss: graph.outputs.len() - 1, trained: &|_| true, frozen: &|_| false, inputs: &[0] };
+    let wanted =
+        Wanted { loss: graph.outputs.len() - 1, trained: &|_| true, frozen: &|_| options.evaluation, inputs: &[0] };
     let d = graph.differentiate(&[Fact::f32(input.dims()), Fact::f32(output_gradient.dims())], &wanted)?;
-    let options = SessionOptions { input: Layout::Nchw, output: Layout::Nchw, ..options.clone() };
+    let options = SessionOptions { input: Layout::Nchw, output: Layout::Nchw, ..options.session.clone() };
     let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options)?;
     let parameters: Vec<(&str, &Tensor)> = model.state().collect();
     runner.run(&|i| match i {
@@ -94,11 +104,11 @@ mod tests {
         let model = Linear::new(3, 2).build(0).unwrap();
         let zeros = |dims: &[usize]| Tensor::zeros(dims).unwrap();
         let text = |x: &[usize], dy: &[usize]| {
-            gradients(&model, &zeros(x), &zeros(dy), &SessionOptions::default()).unwrap_err().to_string()
+            gradients(&model, &zeros(x), &zeros(dy), &GradientOptions::default()).unwrap_err().to_string()
         };
         assert!(text(&[1, 4], &[1, 2]).contains("takes 3 features, gets 4"));
         assert!(text(&[1, 3], &[2, 2]).contains("[2, 2] and [1, 2] do not agree"));
-        let g = gradients(&model, &zeros(&[1, 3]), &zeros(&[1, 2]), &SessionOptions::default()).unwrap();
+        let g = gradients(&model, &zeros(&[1, 3]), &zeros(&[1, 2]), &GradientOptions::default()).unwrap();
         assert_eq!(g.parameters.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["weight", "bias"]);
     }
 }

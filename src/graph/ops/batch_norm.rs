@@ -96,6 +96,10 @@ impl Operator for BatchNorm {
         Some(Arc::new(TrainingBatchNorm(*self)))
     }
 
+    fn freezes(&self) -> bool {
+        true
+    }
+
     fn absorbs(&self) -> Absorbs {
         Absorbs::ACTIVATION
     }

@@ -1,7 +1,9 @@
 //! Sum, difference, product, quotient, minimum and maximum of two values; extents of 1 are repeated.
 
+use swath_kernels::arith::Op;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 
+use super::arith::Repeated;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
@@ -18,6 +20,10 @@ enum Kind {
     Div,
     Min,
     Max,
+    /// How much of the maximum's gradient is the first operand's: 0 where it is less, half where both are equal, else 1.
+    NotLess,
+    /// The same of the minimum's.
+    NotMore,
 }
 
 /// Arithmetic on two values, element by element. Extents of 1, and missing outer ones, are repeated, as in NumPy.
@@ -57,7 +63,19 @@ impl Binary {
 
     /// Whether `0 op 0` is 0, so that padding channels stay zero.
     fn keeps_zero(self) -> bool {
-        self.0 != Kind::Div
+        !matches!(self.0, Kind::Div | Kind::NotLess | Kind::NotMore)
+    }
+
+    /// As an operation of an image with what is repeated to its extents.
+    fn repeated(self, a: &[usize], b: &[usize]) -> Option<Repeated> {
+        let ops = match self.0 {
+            Kind::Add => [Op::Add; 2],
+            Kind::Sub => [Op::Sub, Op::SubFrom],
+            Kind::Mul => [Op::Mul; 2],
+            Kind::Div => [Op::Div, Op::DivInto],
+            _ => return None,
+        };
+        Repeated::of(ops, [a, b])
     }
 }
 
@@ -84,6 +102,7 @@ impl Operator for Binary {
             Kind::Div => "Div",
             Kind::Min => "Min",
             Kind::Max => "Max",
+            Kind::NotLess | Kind::NotMore => "Share",
         }
     }
 
@@ -97,6 +116,9 @@ impl Operator for Binary {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let [a, b] = [cx.input(group, 0), cx.input(group, 1)];
         let dims = cx.result(group).dims.clone();
+        if let Some(repeated) = self.repeated(&cx.fact(a).dims, &cx.fact(b).dims) {
+            return repeated.lower(group, cx, self.name());
+        }
         let whole = |cx: &Lower<'_>, v: ValueId| cx.fact(v).dims == dims;
         let four = |cx: &Lower<'_>, v: ValueId| cx.fact(v).dims.len() == 4 || cx.fact(v).len() == 1;
         let mut layout = Layout::Nchw;
@@ -131,6 +153,9 @@ impl Operator for Binary {
 
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
         let (a, b, dy) = (g.input(0), g.input(1), g.dy());
+        if let (Kind::Mul | Kind::Div, Some(repeated)) = (self.0, self.repeated(&g.fact(a).dims, &g.fact(b).dims)) {
+            return repeated.gradient(g);
+        }
         let [da, db] = match self.0 {
             Kind::Add => [Some(dy), Some(dy)],
             Kind::Sub => {
@@ -152,7 +177,19 @@ impl Operator for Binary {
                 };
                 [Some(da), db]
             }
-            Kind::Min | Kind::Max => return Err(Error::NoGradient { operator: self.name() }),
+            Kind::Min | Kind::Max => {
+                let shares =
+                    if self.0 == Kind::Max { [Kind::NotLess, Kind::NotMore] } else { [Kind::NotMore, Kind::NotLess] };
+                let of = |g: &mut Gradient<'_>, i: usize| -> Result<Option<ValueId>> {
+                    if !g.needs(i) {
+                        return Ok(None);
+                    }
+                    let share = g.push(Binary(shares[i]), &[a, b])?[0];
+                    Ok(Some(g.push(Binary::mul(), &[dy, share])?[0]))
+                };
+                [of(g, 0)?, of(g, 1)?]
+            }
+            Kind::NotLess | Kind::NotMore => return Err(Error::NoGradient { operator: self.name() }),
         };
         for (i, d) in [da, db].into_iter().enumerate() {
             if let Some(d) = d
@@ -194,6 +231,15 @@ fn strides(of: &[usize], dims: &[usize], layout: Layout) -> Vec<usize> {
         step *= e;
     }
     strides
+}
+
+/// PyTorch's share of a gradient: of NaN, whole.
+fn share(none: bool, half: bool) -> f32 {
+    match (none, half) {
+        (true, _) => 0.0,
+        (_, true) => 0.5,
+        _ => 1.0,
+    }
 }
 
 struct BinaryStep {
@@ -262,6 +308,8 @@ impl Step for BinaryStep {
             Kind::Div => self.apply(x, y, in_place, |a, b| a / b),
             Kind::Min => self.apply(x, y, in_place, |a, b| if a < b || a.is_nan() { a } else { b }),
             Kind::Max => self.apply(x, y, in_place, |a, b| if a > b || a.is_nan() { a } else { b }),
+            Kind::NotLess => self.apply(x, y, in_place, |a, b| share(a < b, a == b)),
+            Kind::NotMore => self.apply(x, y, in_place, |a, b| share(a > b, a == b)),
         }
         // What is repeated reaches the padding channels, too.
         if let (Layout::Blocked, &[n, c, h, w]) = (self.layout, &self.dims[..])

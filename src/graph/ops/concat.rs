@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use swath_kernels::layout::{BLOCK, Layout};
 
+use super::Slice;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
@@ -52,102 +53,12 @@ impl Operator for Concat {
         for i in 0..g.inputs() {
             let channels = g.fact(g.input(i)).dims[1];
             if g.needs(i) {
-                let part = g.push(Channels { first, channels }, &[g.dy()])?;
+                let part = g.push(Slice { dim: 1, start: first, len: channels }, &[g.dy()])?;
                 g.add(i, part[0])?;
             }
             first += channels;
         }
         Ok(())
-    }
-}
-
-/// Some adjacent channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Channels {
-    /// The first one.
-    pub first: usize,
-    /// How many.
-    pub channels: usize,
-}
-
-impl Operator for Channels {
-    fn name(&self) -> &'static str {
-        "Channels"
-    }
-
-    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let mut dims = inputs[0].to_vec();
-        if dims.len() < 2 || self.first.saturating_add(self.channels) > dims[1] {
-            return Err(Error::Rank { what: "Channels", takes: "as many channels", gets: dims });
-        }
-        dims[1] = self.channels;
-        Ok(dims)
-    }
-
-    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
-        let x = cx.input(group, 0);
-        let Place { buffer, layout } = cx.native(x)?;
-        let step = ChannelsStep { first: self.first, layout, from: cx.extents(x), to: cx.extents(group.value) };
-        cx.step(group, layout, Box::new(step), vec![buffer], 0)
-    }
-
-    fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
-        let dims = g.fact(g.input(0)).dims.clone();
-        let zeros = |g: &mut Gradient<'_>, channels: usize| {
-            let mut dims = dims.clone();
-            dims[1] = channels;
-            g.constant(crate::Tensor::zeros(dims)?)
-        };
-        let mut parts = Vec::new();
-        if self.first > 0 {
-            parts.push(zeros(g, self.first)?);
-        }
-        parts.push(g.dy());
-        let behind = dims[1] - self.first - self.channels;
-        if behind > 0 {
-            parts.push(zeros(g, behind)?);
-        }
-        let dx = g.push(Concat, &parts)?;
-        g.add(0, dx[0])
-    }
-}
-
-struct ChannelsStep {
-    first: usize,
-    layout: Layout,
-    from: [usize; 4],
-    to: [usize; 4],
-}
-
-impl Step for ChannelsStep {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let ([n, c, h, w], x) = (self.to, x.get(0));
-        let (s, d) = (self.layout.strides(self.from), self.layout.strides(self.to));
-        if self.layout == Layout::Blocked && self.first.is_multiple_of(BLOCK) {
-            let plane = BLOCK * h * w;
-            for (i, y) in y.chunks_exact_mut(plane.max(1)).enumerate() {
-                let (image, block) = (i / c.div_ceil(BLOCK), i % c.div_ceil(BLOCK));
-                y.copy_from_slice(&x[image * s.n + (self.first / BLOCK + block) * s.block..][..plane]);
-            }
-            return clear_padding(self.layout, self.to, y);
-        }
-        for i in 0..n {
-            for k in 0..c {
-                let o = self.first + k;
-                let from = i * s.n + o / BLOCK * s.block + o % BLOCK * s.channel;
-                let to = i * d.n + k / BLOCK * d.block + k % BLOCK * d.channel;
-                for r in 0..h {
-                    for p in 0..w {
-                        y[to + r * d.row + p * d.px] = x[from + r * s.row + p * s.px];
-                    }
-                }
-            }
-        }
-        clear_padding(self.layout, self.to, y);
-    }
-
-    fn describe(&self) -> String {
-        format!("Channels from {}", self.first)
     }
 }
 

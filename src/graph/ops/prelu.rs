@@ -2,14 +2,16 @@
 
 use std::array;
 
+use swath_kernels::arith::PRelu as Kernel;
+use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 
 use super::four;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
-use crate::graph::step::{Operands, Planes, Step};
-use crate::graph::{Gradient, Group, Lower, Operator};
+use crate::graph::step::{Operands, Planes, Step, pass};
+use crate::graph::{Fact, Gradient, Group, Lower, Operator};
 use crate::par;
 
 /// Parametric ReLU of images; input 1 is the slopes, `[1]` or `[c]`.
@@ -44,15 +46,7 @@ impl Operator for PRelu {
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
         let d = g.push(PReluGradient, &[g.input(0), g.input(1), g.dy()])?;
         g.add(0, d[0])?;
-        let dims = g.fact(g.input(1)).dims.clone();
-        if g.needs(1) {
-            // Of each element; their sums are the slopes'.
-            let axes: &[isize] = if dims == [1] { &[] } else { &[0, 2, 3] };
-            let sum = g.push(super::Reduce::sum(axes, false), &[d[1]])?[0];
-            let sum = g.push(super::Reshape::to(&dims), &[sum])?[0];
-            g.add(1, sum)?;
-        }
-        Ok(())
+        g.add(1, d[1])
     }
 }
 
@@ -121,7 +115,7 @@ impl Step for PReluStep {
     }
 }
 
-/// Gradients at the input, and at the slope that each element has; from input, slopes and the gradient at the output.
+/// Gradients at the image and at the slopes; from image, slopes and the gradient at the output.
 #[derive(Clone, Copy, Debug)]
 struct PReluGradient;
 
@@ -138,36 +132,33 @@ impl Operator for PReluGradient {
         Ok(inputs[0].to_vec())
     }
 
-    fn facts(&self, inputs: &[&crate::graph::Fact]) -> Result<Vec<crate::graph::Fact>> {
-        Ok(vec![inputs[0].clone(), inputs[0].clone()])
+    fn facts(&self, inputs: &[&Fact]) -> Result<Vec<Fact>> {
+        Ok(vec![inputs[0].clone(), inputs[1].clone()])
     }
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let operands = cx.inputs(group);
         let Place { buffer, layout } = cx.native(operands[0])?;
         let inputs = vec![buffer, cx.want(operands[1], Layout::Nchw)?, cx.want(operands[2], layout)?];
-        let step = PReluGradientStep { layout, dims: cx.extents(operands[0]) };
-        cx.step_all(group, &[layout; 2], Box::new(step), inputs, 0)
+        let prelu = Kernel::new(layout, cx.extents(operands[0]), cx.fact(operands[1]).len())?;
+        let step = GradientStep { prelu, level: cx.level() };
+        let scratch = step.prelu.scratch();
+        cx.step_all(group, &[layout, Layout::Nchw], Box::new(step), inputs, scratch)
     }
 }
 
-struct PReluGradientStep {
-    layout: Layout,
-    dims: [usize; 4],
+struct GradientStep {
+    prelu: Kernel,
+    level: Level,
 }
 
-impl Step for PReluGradientStep {
-    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
-        let [dx, ds] = y else { unreachable!("two gradients") };
-        let (source, slopes, dy) = (x.get(0), x.get(1), x.get(2));
-        rows(self.layout, self.dims, slopes, dx, |at, dx, slopes| {
-            let (source, dy) = (&source[at..][..dx.len()], &dy[at..][..dx.len()]);
-            each(dx, slopes, |i, v, slope| *v = if source[i] > 0.0 { dy[i] } else { dy[i] * slope });
-        });
-        rows(self.layout, self.dims, slopes, ds, |at, ds, slopes| {
-            let (source, dy) = (&source[at..][..ds.len()], &dy[at..][..ds.len()]);
-            each(ds, slopes, |i, v, _| *v = if source[i] > 0.0 { 0.0 } else { dy[i] * source[i] });
-        });
+impl Step for GradientStep {
+    fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
+        let [dx, dw] = y else { unreachable!("two gradients") };
+        let prelu = &self.prelu;
+        let scratch = scratch.take(prelu.scratch()).expect("it was reserved");
+        let operands = [x.get(0), x.get(1), x.get(2)];
+        pass(self.level, |place| prelu.backward(place, operands, Some(dx), Some(dw), scratch));
     }
 
     fn describe(&self) -> String {

@@ -1,15 +1,19 @@
 //! Sums and means over axes, and the repetition that is their gradient.
 
-use swath_kernels::layout::Layout;
+use swath_kernels::arith::{Arith, Operand};
+use swath_kernels::isa::Level;
+use swath_kernels::layout::{BLOCK, Layout};
 
+use super::arith::summed;
 use super::binary::ExpandStep;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
-use crate::graph::step::{Operands, Step};
+use crate::graph::step::{Operands, Step, pass};
 use crate::graph::{Gradient, Group, Lower, Operator, ValueId};
 use crate::par;
 
-/// The sum or the mean over some axes, PyTorch's `sum(dim)` and `mean(dim)`. Sums are in f64, in row-major order.
+/// The sum or the mean over some axes, PyTorch's `sum(dim)` and `mean(dim)`. Sums are in f64, in row-major order; those of images over
+/// pixels, or over images and pixels, in f32 within 64 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduce {
     pub(crate) axes: Vec<isize>,
@@ -26,6 +30,24 @@ impl Reduce {
     /// The mean.
     pub fn mean(axes: &[isize], keep: bool) -> Self {
         Self { axes: axes.to_vec(), keep, mean: true }
+    }
+
+    /// Sums of an image over its pixels, or over images and pixels.
+    fn lower_image(&self, group: &Group, cx: &mut Lower<'_>, operand: Operand) -> Result<()> {
+        let x = cx.input(group, 0);
+        let dims = cx.extents(x);
+        let [n, c, h, w] = dims;
+        let (mut layout, pixels) = (cx.native(x)?.layout, operand == Operand::Pixels);
+        if pixels && !self.keep && !c.is_multiple_of(BLOCK) && layout == Layout::Blocked {
+            layout = Layout::Nchw; // the result has no channels that pad
+        }
+        let inputs = vec![cx.want(x, layout)?];
+        let arith = Arith::new(layout, dims, operand)?;
+        let count = if pixels { h * w } else { n * h * w };
+        let scale = if self.mean { (1.0 / count as f64) as f32 } else { 1.0 };
+        let step = ImageStep { name: self.name(), arith, scale, level: cx.level() };
+        let of_result = if pixels && self.keep { layout } else { Layout::Nchw };
+        cx.step(group, of_result, Box::new(step), inputs, arith.scratch())
     }
 
     /// Which of `rank` axes are reduced.
@@ -57,6 +79,9 @@ impl Operator for Reduce {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let x = cx.input(group, 0);
         let dims = cx.fact(x).dims.clone();
+        if let Some(operand) = summed(&dims, &self.mask(dims.len())?) {
+            return self.lower_image(group, cx, operand);
+        }
         let step = ReduceStep::new(&dims, &self.mask(dims.len())?, self.mean);
         let inputs = vec![cx.want(x, Layout::Nchw)?];
         cx.step(group, Layout::Nchw, Box::new(step), inputs, 0)
@@ -106,6 +131,25 @@ impl ReduceStep {
         let count: usize = reduced.iter().map(|[extent, _]| extent).product();
         let (name, scale) = if mean { ("Mean", 1.0 / count as f64) } else { ("Sum", 1.0) };
         Self { name, kept, reduced, scale }
+    }
+}
+
+struct ImageStep {
+    name: &'static str,
+    arith: Arith,
+    /// What sums are multiplied by.
+    scale: f32,
+    level: Level,
+}
+
+impl Step for ImageStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let scratch = scratch.take(self.arith.scratch()).expect("it was reserved");
+        pass(self.level, |place| self.arith.sum(place, x.get(0), self.scale, y, scratch));
+    }
+
+    fn describe(&self) -> String {
+        self.name.into()
     }
 }
 
