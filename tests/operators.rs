@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::Value as Json;
 use support::Fixtures;
+use swath::graph::Fact;
 use swath::nn::*;
 use swath::train::{GradientOptions, check_gradients, gradients};
 use swath::{Level, Model, SessionOptions, Tensor};
@@ -150,18 +151,20 @@ fn every_case(file: &str) -> usize {
                 let session = SessionOptions { level: Some(level), ..SessionOptions::default() };
                 let options = GradientOptions { session, evaluation: p["training"] == false };
                 let g = gradients(&model, &input, &gy, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+                // The fixture's input lost a few 1e-5 when 1000 and a number were rounded to f32.
+                let rounded = if case == "batch_norm_far_mean" { 20.0 } else { 1.0 };
                 let y = if kind == "batch_norm" && file == "layers" { ["y_train", "y_eval"] } else { ["y", "y"] };
-                close(&format!("{what} y"), &g.output, tensor(y[0]), 3e-6);
-                close(&format!("{what} gx"), &g.input, tensor("gx"), 1e-5);
+                close(&format!("{what} y"), &g.output, tensor(y[0]), 3e-6 * rounded);
+                close(&format!("{what} gx"), &g.input, tensor("gx"), 1e-5 * rounded);
                 for (name, from) in parameters.iter().filter(|(name, _)| !name.starts_with("running")) {
                     let (_, got) = g.parameters.iter().find(|(n, _)| *n == format!("layer.{name}")).unwrap();
-                    close(&format!("{what} {name}"), got, tensor(&format!("g{from}")), 1e-5);
+                    close(&format!("{what} {name}"), got, tensor(&format!("g{from}")), 1e-5 * rounded);
                 }
                 // In inference the values are the same, except those of batch normalisation.
                 if kind == "batch_norm" && y[0] == y[1] && !options.evaluation {
                     continue;
                 }
-                let mut session = model.compile_with(&dims, &options.session).unwrap();
+                let mut session = model.compile_for(&[Fact::f32(&dims[..])], &options.session).unwrap();
                 close(&format!("{what} inference"), session.run(&input).unwrap(), tensor(y[1]), 3e-6);
             }
         }
