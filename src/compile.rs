@@ -220,6 +220,7 @@ impl Session {
     }
 
     /// As [`Session::run_many`], without a list: `input(i)` is input `i`.
+    #[cfg(feature = "onnx")]
     pub(crate) fn run_each<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Result<()> {
         for i in 0..self.inputs().len() {
             check_len("the input", input(i).len(), self.runner.input_len(i))?;

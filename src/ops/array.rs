@@ -277,6 +277,7 @@ impl Array {
     }
 
     /// The elements, to be overwritten by as many of the same type.
+    #[cfg(feature = "onnx")]
     pub(crate) fn data_mut(&mut self) -> &mut Data {
         &mut self.data
     }
