@@ -36,6 +36,18 @@ impl Buffer {
         Ok(Self { data, start, len })
     }
 
+    /// The same memory with so many floats, if it has room for them; else new zeros. What the floats hold is not said.
+    pub(crate) fn with_len(self, len: usize) -> Result<Self> {
+        match self.start.checked_add(len) {
+            Some(end) if end <= self.data.len() => Ok(Self { len, ..self }),
+            _ => {
+                // The old one goes first: both together may be more than there is.
+                drop(self);
+                Self::zeros(len)
+            }
+        }
+    }
+
     /// A copy, whose offset is its own.
     pub(crate) fn copied(&self) -> Result<Self> {
         let mut copy = Self::zeros(self.len)?;

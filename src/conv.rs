@@ -85,7 +85,11 @@ fn packing_ms(floats: usize) -> f64 {
 
 /// Memory that runs of any plans may use and reuse; it grows to the largest plan's need and stays.
 #[derive(Debug, Default)]
-pub struct Scratch(Buffer);
+pub struct Scratch {
+    floats: Buffer,
+    /// For weights that are packed for one run.
+    packed: Buffer,
+}
 
 impl Scratch {
     /// No memory yet.
@@ -95,17 +99,27 @@ impl Scratch {
 
     /// Makes room for `len` floats, so that [`Scratch::take`] cannot fail for as many.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
-        if self.0.len() < len {
-            // The old one goes first: both together may be more than there is.
-            self.0 = Buffer::default();
-            self.0 = Buffer::zeros(len)?;
+        if self.floats.len() < len {
+            self.floats = core::mem::take(&mut self.floats).with_len(len)?;
         }
         Ok(())
     }
 
+    /// Makes room for so many floats of packed weights, so that [`ConvPlan::pack_once`] and the like need no more memory.
+    pub(crate) fn reserve_packed(&mut self, len: usize) -> Result<()> {
+        let packed = core::mem::take(&mut self.packed);
+        self.packed = if packed.len() < len { packed.with_len(len)? } else { packed };
+        Ok(())
+    }
+
+    /// Gives the memory of weights that were packed for one run back.
+    pub(crate) fn give_back(&mut self, packed: PackedWeights) {
+        self.packed = packed.data;
+    }
+
     pub(crate) fn take(&mut self, len: usize) -> Result<&mut [f32]> {
         self.reserve(len)?;
-        Ok(&mut self.0[..len])
+        Ok(&mut self.floats[..len])
     }
 }
 
@@ -120,6 +134,16 @@ pub struct PackedWeights {
 impl PackedWeights {
     fn new<K>(choice: &Choice<K>, len: usize) -> Result<Self> {
         Ok(Self { data: Buffer::zeros(len)?, key: PackKey::new(choice, len) })
+    }
+
+    /// In memory that a scratch lends.
+    fn lent<K>(choice: &Choice<K>, len: usize, scratch: &mut Scratch) -> Result<Self> {
+        let mut data = core::mem::take(&mut scratch.packed).with_len(len)?;
+        if cfg!(debug_assertions) {
+            // Whatever packing leaves unwritten shows.
+            data.fill(f32::NAN);
+        }
+        Ok(Self { data, key: PackKey::new(choice, len) })
     }
 
     /// A copy.
@@ -268,6 +292,19 @@ impl ConvPlan {
         let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
         self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data, &*executor);
         Ok(())
+    }
+
+    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`]: weights that are trained
+    /// change every step, and Winograd's take four times as much memory as they do.
+    pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
+        let mut packed = PackedWeights::lent(&self.0, self.packed_len(), scratch)?;
+        self.repack(w, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Floats of packed weights.
+    pub(crate) fn packed_len(&self) -> usize {
+        self.0.kernel.packed_len()
     }
 
     /// Runs the convolution: `y = activation(conv(x, weights) + bias + residual)`.

@@ -108,7 +108,7 @@ pub use conv::{
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use graph::{Graph, Value};
-pub use model::{Model, Strictness};
+pub use model::{Loaded, Model, Strictness};
 pub use random::Random;
 pub use rect::Rect;
 pub use swath_kernels::epilogue::Activation;

@@ -192,6 +192,55 @@ impl Model {
         Ok(())
     }
 
+    /// Loads what fits by name and shape, and says what did not: the way to begin with the weights of a network for other
+    /// classes, whose head has another shape and stays as it was initialised.
+    ///
+    /// ```
+    /// use swath::nn::*;
+    /// use swath::WeightsFile;
+    /// let network = |classes| {
+    ///     Sequential::new((Conv2d::new(1, 4, 3).named("conv"), ReLU, Flatten, Linear::new(36, classes).named("head")))
+    /// };
+    /// let path = std::env::temp_dir().join(format!("swath-doc-fitting-{}.safetensors", std::process::id()));
+    /// network(10).build(1)?.save_safetensors(&path)?;
+    /// let mut model = network(3).build(2)?;
+    /// let loaded = model.load_fitting(&WeightsFile::open(&path)?)?;
+    /// assert_eq!(loaded.loaded, ["conv.weight", "conv.bias"]);
+    /// assert_eq!(loaded.reshaped[0], ("head.weight".into(), vec![10, 36], vec![3, 36]));
+    /// assert!(loaded.missing.is_empty() && loaded.unexpected.is_empty());
+    /// # std::fs::remove_file(&path).unwrap();
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a tensor cannot be read, or nothing fits. The model is unchanged then.
+    pub fn load_fitting(&mut self, file: &WeightsFile) -> Result<Loaded> {
+        let mut report = Loaded::default();
+        let mut values = Vec::new();
+        for (i, spec) in self.graph.parameters.iter().enumerate() {
+            match file.dims(&spec.name) {
+                Err(_) => report.missing.push(spec.name.clone()),
+                Ok(dims) if dims != spec.dims => {
+                    report.reshaped.push((spec.name.clone(), dims.to_vec(), spec.dims.clone()));
+                }
+                Ok(_) => {
+                    values.push((i, file.tensor(&spec.name)?));
+                    report.loaded.push(spec.name.clone());
+                }
+            }
+        }
+        let unexpected = |n: &&str| self.index(n).is_err() && !self.counts_batches(n);
+        report.unexpected = file.names().filter(unexpected).map(String::from).collect();
+        if values.is_empty() {
+            let Loaded { missing, unexpected, .. } = report;
+            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
+        }
+        for (i, value) in values {
+            self.parameters[i] = value;
+        }
+        Ok(report)
+    }
+
     /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old
     /// file or the new one.
     ///
@@ -208,6 +257,19 @@ impl Model {
     pub fn save_safetensors_with(&self, path: impl AsRef<Path>, metadata: &HashMap<String, String>) -> Result<()> {
         save(path.as_ref(), self.state(), metadata)
     }
+}
+
+/// What [`Model::load_fitting`] found in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Parameters and running statistics that have the file's values now.
+    pub loaded: Vec<String>,
+    /// Those that the file does not have.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the model does not have.
+    pub unexpected: Vec<String>,
+    /// Those of another shape: the file's, and the model's.
+    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl fmt::Debug for Model {

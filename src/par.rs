@@ -17,7 +17,7 @@
 //!
 //! [`SessionOptions::threads`]: crate::SessionOptions::threads
 
-use core::ops::Range;
+use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,7 @@ mod crew;
 mod guest;
 mod spin;
 
-use crew::{Crew, Member};
+use crew::{Crew, Member, Spread};
 use guest::Guest;
 
 /// Work below this runs on the calling thread, as handing it over costs more than another thread saves.
@@ -63,27 +63,49 @@ pub(crate) fn width(limit: Option<usize>) -> usize {
     limit.unwrap_or(usize::MAX).min(threads).max(1)
 }
 
+/// The executor of one piece of work: a value, so that asking for one allocates nothing.
+pub(crate) enum Workers {
+    /// The calling thread.
+    Caller(Inline),
+    /// A crew.
+    Crew(Spread),
+    /// The rayon pool that the calling thread is of.
+    Guest(Guest),
+}
+
+impl Deref for Workers {
+    type Target = dyn Executor;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Caller(inline) => inline,
+            Self::Crew(spread) => spread,
+            Self::Guest(guest) => guest,
+        }
+    }
+}
+
 /// The executor for work of that many milliseconds on one thread, on at most `limit` threads.
-pub(crate) fn executor(limit: Option<usize>, ms: f64) -> Box<dyn Executor> {
+pub(crate) fn executor(limit: Option<usize>, ms: f64) -> Workers {
     let threads = width(limit);
-    if threads <= 1 || ms < least().ms { Box::new(Inline) } else { parallel(threads) }
+    if threads <= 1 || ms < least().ms { Workers::Caller(Inline) } else { parallel(threads) }
 }
 
 /// The executor of all threads, for work that decides by itself whether it is worth them.
-pub(crate) fn everyone() -> Box<dyn Executor> {
+pub(crate) fn everyone() -> Workers {
     executor(None, f64::INFINITY)
 }
 
-fn parallel(threads: usize) -> Box<dyn Executor> {
+fn parallel(threads: usize) -> Workers {
     if let Some(member) = Member::current() {
-        return Box::new(member.executor(threads));
+        return Workers::Crew(member.executor(threads));
     }
     if guest::inside() {
-        return Box::new(Guest { threads });
+        return Workers::Guest(Guest { threads });
     }
     match of_the_process() {
-        Some(crew) => Box::new(crew.member(spin::SPIN).executor(threads)),
-        None => Box::new(Inline),
+        Some(crew) => Workers::Crew(crew.member(spin::SPIN).executor(threads)),
+        None => Workers::Caller(Inline),
     }
 }
 

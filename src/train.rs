@@ -52,4 +52,4 @@ pub use gradients::{GradientOptions, Gradients, gradients};
 pub use loss::Loss;
 pub use optimization::{Optimization, ParameterId, Select};
 pub use optimizer::{Adam, AdamW, Adjust, Optimizer, Rates, RmsProp, Sgd};
-pub use trainer::{Trainer, TrainerOptions};
+pub use trainer::{Footprint, StepReport, Trainer, TrainerOptions};

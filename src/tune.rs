@@ -16,6 +16,7 @@
 mod campaign;
 mod file;
 mod form;
+mod kept;
 mod race;
 mod shipped;
 mod stopwatch;
@@ -34,6 +35,7 @@ use crate::machine;
 pub use campaign::{Event, Job, Outcome, Summary};
 pub use file::{FILE_VARIABLE, LONGEST_FILE, TuningFile};
 pub use form::Parsed;
+pub use kept::KeptChoices;
 pub use race::Rules;
 pub use shipped::shipped;
 pub use table::{Census, Conditions, Convolution, Entry, Figures, Measured, TuningTable, kernel_set};
@@ -50,6 +52,8 @@ pub enum Tuning {
     Off,
     /// This table and no other, such as `TuningFile::at(path).read()`.
     Table(Arc<TuningTable>),
+    /// What was chosen before, and what another tuning says where nothing was.
+    Kept(Arc<KeptChoices>),
 }
 
 impl Tuning {
@@ -59,6 +63,7 @@ impl Tuning {
             Tuning::Auto => vec![user_table(), shipped()],
             Tuning::Off => Vec::new(),
             Tuning::Table(table) => vec![table.clone()],
+            Tuning::Kept(kept) => kept.tuning().tables(),
         }
     }
 }

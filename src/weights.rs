@@ -234,7 +234,9 @@ fn header(tensors: &[(&str, &Tensor)], metadata: &HashMap<String, String>) -> Re
         (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (start, end) })
     });
     let metadata = Metadata::new((!metadata.is_empty()).then(|| metadata.clone()), infos.collect());
-    let mut header = serde_json::to_vec(&metadata.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    // By way of a value, whose names are in order: the same content gives the same bytes.
+    let value = serde_json::to_value(metadata.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let mut header = serde_json::to_vec(&value).map_err(|e| e.to_string())?;
     header.resize(header.len().next_multiple_of(PREFIX), b' ');
     match header.len() as u64 {
         n if n <= LONGEST_HEADER => Ok(header),

@@ -5,9 +5,15 @@
 mod support;
 
 use support::Fixtures;
+use swath::data::augment::Normalize;
+use swath::data::{Glyphs, Loader, Transformed};
 use swath::nn::*;
 use swath::train::loss::CrossEntropyLoss;
-use swath::train::{Adam, AdamW, Optimization, RmsProp, Sgd, Trainer, TrainerOptions};
+use swath::train::schedule::ConstantLr;
+use swath::train::{
+    Adam, AdamW, Checkpoint, Clip, Fit, Optimization, Progress, RmsProp, Sgd, Trainer, TrainerOptions, fit,
+};
+use swath::tune::Tuning;
 use swath::{Accuracy, Model, Result, SessionOptions, Tensor, Value};
 
 /// `h = relu(bn(c1(x))); h = h + relu(dw(h)); h = max_pool2d(relu(c2(h)), 2); fc(flatten(h))`.
@@ -139,4 +145,73 @@ fn dropout_is_trained_and_its_masks_follow_from_the_seed() {
     assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
     assert_eq!(losses, train(1, 2));
     assert_ne!(losses, train(2, 1));
+}
+
+#[test]
+fn a_run_over_pictures_has_the_same_bits_for_any_number_of_threads() {
+    let run = |threads: usize, loading: usize| {
+        let data = Transformed::new(Glyphs::new(160, 3).size(28)).with(Normalize::new([0.2], [0.25]));
+        let train = Loader::new(data, 32).unwrap().shuffle(true).seed(4).threads(loading);
+        let model = Sequential::new((
+            Conv2d::new(1, 16, 3).padding(1),
+            ReLU,
+            MaxPool2d::new(2),
+            Conv2d::new(16, 32, 3).padding(1),
+            ReLU,
+            MaxPool2d::new(2),
+            Flatten,
+            Linear::new(32 * 7 * 7, 10),
+        ));
+        // No tuning table: it may name other algorithms for another number of threads.
+        let session = SessionOptions { threads: Some(threads), tuning: Tuning::Off, ..SessionOptions::default() };
+        let options = TrainerOptions { session, clip: Clip::Norm(1.0), ..TrainerOptions::default() };
+        let optimization = Optimization::new(Adam::new(1e-3)).unwrap();
+        let mut trainer =
+            Trainer::new(model.build(5).unwrap(), CrossEntropyLoss::new(), optimization, &options).unwrap();
+        let epochs = fit(&mut trainer, &train, None, Fit::new(2), &mut |_| ()).unwrap();
+        assert_eq!(trainer.steps(), 10);
+        let bits = trainer.model().state().map(|(_, t)| t.as_slice().iter().map(|v| v.to_bits()).collect());
+        (epochs[1].loss.to_bits(), bits.collect::<Vec<Vec<u32>>>())
+    };
+    let one = run(1, 0);
+    for (threads, loading) in [(2, 1), (3, 4), (8, 2)] {
+        assert!(run(threads, loading) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_resumed_run_has_the_algorithms_of_before() {
+    let fixtures = Fixtures::open("training");
+    let batches = batches(&fixtures);
+    let (x, targets) = (&batches.x[..SIZE.iter().product()], &batches.targets[..8]);
+    let mut first = trainer(&fixtures, "adam", &options(1));
+    first.step(&SIZE, x, targets).unwrap();
+    let kept = first.checkpoint(Progress::default(), &ConstantLr).unwrap();
+    for pass in ["fwd ", "bwd_d ", "bwd_w "] {
+        assert!(kept.progress().algorithms.keys().any(|convolution| convolution.starts_with(pass)), "{pass}");
+    }
+    // A run that had another choice in each forward pass.
+    let mut other = kept.progress().clone();
+    other.algorithms.iter_mut().filter(|(k, _)| k.starts_with("fwd ")).for_each(|(_, v)| *v = "gemm".into());
+    let mut changed = Checkpoint::new(other);
+    kept.weights().try_for_each(|(name, tensor)| changed.put_weight(name, tensor)).unwrap();
+    changed.put_optimization(first.optimization()).unwrap();
+    changed.put_schedule(&ConstantLr);
+    let mut second = trainer(&fixtures, "adam", &options(1));
+    second.step(&SIZE, x, targets).unwrap();
+    second.restore(&changed, &mut ConstantLr).unwrap();
+    let steps = second.profile(&SIZE, x, targets).unwrap();
+    let forward: Vec<&str> = steps.iter().map(|s| s.1.as_str()).filter(|s| s.starts_with("Conv2d")).collect();
+    let forward: Vec<&&str> = forward.iter().filter(|s| !s.contains("gradient")).collect();
+    assert!(forward.len() == 3 && forward.iter().all(|s| s.contains("gemm")), "{forward:?}");
+    // One that this build does not know.
+    let mut unknown = changed.progress().clone();
+    unknown.algorithms.values_mut().for_each(|v| *v = "fft".into());
+    let mut foreign = Checkpoint::new(unknown);
+    kept.weights().try_for_each(|(name, tensor)| foreign.put_weight(name, tensor)).unwrap();
+    foreign.put_optimization(first.optimization()).unwrap();
+    foreign.put_schedule(&ConstantLr);
+    second.restore(&foreign, &mut ConstantLr).unwrap();
+    let e = second.step(&SIZE, x, targets).unwrap_err().to_string();
+    assert!(e.contains("fft") && e.contains("unknown"), "{e}");
 }

@@ -1,6 +1,6 @@
 //! What a compiled session does, as a table.
 
-use super::memory::Place;
+use super::memory::{LINE, Place};
 use super::runner::Program;
 
 /// One line per step: layer, what runs, what it gives and where.
@@ -8,8 +8,8 @@ pub(super) fn explain(program: &Program) -> String {
     let mut rows = vec![["step", "layer", "runs", "gives", "layout", "memory"].map(String::from)];
     for (i, step) in program.steps.iter().enumerate() {
         let memory = match program.memory.places[step.outputs[0]] {
-            Place::Slot(s) if program.memory.in_place[i] => format!("slot {s}, in place"),
-            Place::Slot(s) => format!("slot {s}"),
+            Place::Arena(at) if program.memory.in_place[i] => format!("at {}, in place", at / LINE),
+            Place::Arena(at) => format!("at {}", at / LINE),
             Place::Output(0) => "output".into(),
             Place::Output(k) => format!("output {k}"),
             Place::Input(_) | Place::Constant(_) => unreachable!("steps write neither"),
@@ -36,12 +36,11 @@ pub(super) fn explain(program: &Program) -> String {
     let kib = |floats: usize| (floats * 4).div_ceil(1024);
     let separate: usize = program.steps.iter().flat_map(|s| &s.outputs).map(|&b| program.lens[b]).sum();
     let outputs: usize = program.outputs.iter().map(|o| program.lens[o.buffer]).sum();
-    let shared = program.memory.slots.iter().sum::<usize>() + outputs;
+    let shared = program.memory.words + outputs;
     let scratch = program.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
     text.push_str(&format!(
-        "activations {} KiB in {} slots and the output ({} KiB without sharing), scratch {} KiB\n",
+        "activations {} KiB in the arena (places in cache lines) and the output ({} KiB without sharing), scratch {} KiB\n",
         kib(shared),
-        program.memory.slots.len(),
         kib(separate),
         kib(scratch)
     ));

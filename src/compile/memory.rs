@@ -1,4 +1,7 @@
-//! Memory plan: which buffers share a slot, because the one is dead before the other is written.
+//! Memory plan: which buffers share a part of the arena, because the one is dead before the other is written.
+//!
+//! Where everything lies is decided together, the largest first: in training most activations live until the backward pass, and
+//! what they leave free is put together from small and large.
 
 use super::lower::Lowered;
 use crate::graph::lower::{BufferId, Origin};
@@ -10,8 +13,8 @@ pub(crate) enum Place {
     Input(usize),
     /// Among the constants.
     Constant(usize),
-    /// At the start of a slot.
-    Slot(usize),
+    /// In the arena, so many words from its start.
+    Arena(usize),
     /// In an output.
     Output(usize),
 }
@@ -20,60 +23,100 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) places: Vec<Place>,
-    /// Words of four bytes in each slot.
-    pub(crate) slots: Vec<usize>,
+    /// Words of four bytes of the arena.
+    pub(crate) words: usize,
     /// For every step, whether its output takes the place of its first operand.
     pub(crate) in_place: Vec<bool>,
 }
 
-/// Walks the steps in order and gives every output the free slot that fits best, or its dying operand's.
+/// Words that places in the arena are multiples of: a cache line.
+pub(super) const LINE: usize = 16;
+
+/// What takes up a part of the arena from the step that writes it to the last that reads it: a buffer, and those that take its
+/// place.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    words: usize,
+    first: usize,
+    last: usize,
+    /// Where it lies.
+    at: usize,
+}
+
+/// Walks the steps in order to see what is written in place, and then gives every buffer its part of the arena.
 pub(crate) fn plan(lowered: &mut Lowered) -> Memory {
     let last_use = last_uses(lowered);
-    let mut m =
-        Memory { places: fixed_places(lowered), slots: Vec::new(), in_place: Vec::with_capacity(lowered.steps.len()) };
+    let mut places = fixed_places(lowered);
+    let mut in_place = Vec::with_capacity(lowered.steps.len());
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut block_of = vec![usize::MAX; lowered.buffers.len()];
     let len = |b: BufferId| lowered.buffers[b].0;
-    let mut free: Vec<usize> = Vec::new();
     for (i, step) in lowered.steps.iter_mut().enumerate() {
-        // What is not in a slot outlives the run, and shares with nothing.
-        let dies = |m: &Memory, b: BufferId| last_use[b] == Some(i) && matches!(m.places[b], Place::Slot(_));
+        // What is not in the arena outlives the run, and shares with nothing.
+        let dies = |b: BufferId| last_use[b] == Some(i) && block_of[b] != usize::MAX;
         let mut kept = None;
         if let ([output], true) = (&step.outputs[..], step.step.in_place())
-            && m.places[*output] == UNPLACED
-            && let Some(k) = step.inputs.iter().position(|&b| dies(&m, b) && len(b) == len(*output))
+            && places[*output] == UNPLACED
+            && let Some(k) = step.inputs.iter().position(|&b| dies(b) && len(b) == len(*output))
             && step.inputs.iter().filter(|&&b| b == step.inputs[k]).count() == 1
             && (k == 0 || step.step.commutes())
         {
             step.inputs.swap(0, k);
-            kept = Some(step.inputs[0]);
-            m.places[*output] = m.places[step.inputs[0]];
+            kept = Some(block_of[step.inputs[0]]);
         }
-        m.in_place.push(kept.is_some());
-        for &output in &step.outputs {
-            if m.places[output] == UNPLACED {
-                m.places[output] = Place::Slot(m.take(&mut free, len(output)));
-            }
-        }
-        for (k, &b) in step.inputs.iter().enumerate() {
-            if let Place::Slot(s) = m.places[b]
-                && dies(&m, b)
-                && kept != Some(b)
-                && !step.inputs[..k].contains(&b)
-            {
-                free.push(s);
-            }
-        }
-        // Results that nobody reads.
-        for &output in &step.outputs {
-            if let (Place::Slot(s), None) = (m.places[output], last_use[output]) {
-                free.push(s);
-            }
+        in_place.push(kept.is_some());
+        for &output in step.outputs.iter().filter(|&&b| places[b] == UNPLACED) {
+            let last = last_use[output].unwrap_or(i);
+            let block = kept.unwrap_or_else(|| {
+                blocks.push(Block { words: len(output), first: i, last, at: 0 });
+                blocks.len() - 1
+            });
+            blocks[block].last = last;
+            block_of[output] = block;
         }
     }
-    m
+    let words = arrange(&mut blocks);
+    for (place, &block) in places.iter_mut().zip(&block_of).filter(|(place, _)| **place == UNPLACED) {
+        // A buffer that no step writes is not used either.
+        *place = Place::Arena(blocks.get(block).map_or(0, |b| b.at));
+    }
+    Memory { places, words, in_place }
+}
+
+/// Finds a place for every block, the largest first: in the smallest gap between those that are alive at the same time, else
+/// behind them. The words of all together.
+fn arrange(blocks: &mut [Block]) -> usize {
+    let mut order: Vec<usize> = (0..blocks.len()).filter(|&b| blocks[b].words > 0).collect();
+    order.sort_by_key(|&b| (core::cmp::Reverse(blocks[b].words), blocks[b].first));
+    // Those that have a place, by place.
+    let mut placed: Vec<usize> = Vec::with_capacity(order.len());
+    let mut total = 0;
+    for b in order {
+        let Block { words, first, last, .. } = blocks[b];
+        let words = words.next_multiple_of(LINE);
+        let (mut free, mut best) = (0, None);
+        for &other in &placed {
+            let other = blocks[other];
+            if other.last < first || last < other.first {
+                continue;
+            }
+            let gap = other.at.saturating_sub(free);
+            if gap >= words && best.is_none_or(|(least, _)| gap < least) {
+                best = Some((gap, free));
+            }
+            free = free.max(other.at + other.words.next_multiple_of(LINE));
+        }
+        let at = best.map_or(free, |(_, at)| at);
+        blocks[b].at = at;
+        total = total.max(at + words);
+        let behind = placed.partition_point(|&other| blocks[other].at <= at);
+        placed.insert(behind, b);
+    }
+    total
 }
 
 /// The place of a buffer that has none yet.
-const UNPLACED: Place = Place::Slot(usize::MAX);
+const UNPLACED: Place = Place::Arena(usize::MAX);
 
 /// Places of inputs, constants and outputs.
 fn fixed_places(lowered: &Lowered) -> Vec<Place> {
@@ -94,20 +137,6 @@ fn fixed_places(lowered: &Lowered) -> Vec<Place> {
         places[output.buffer] = Place::Output(number);
     }
     places
-}
-
-impl Memory {
-    /// The smallest free slot that is large enough, else the largest one, grown, else a new one.
-    fn take(&mut self, free: &mut Vec<usize>, len: usize) -> usize {
-        let large_enough = (0..free.len()).filter(|&k| self.slots[free[k]] >= len).min_by_key(|&k| self.slots[free[k]]);
-        let Some(k) = large_enough.or_else(|| (0..free.len()).max_by_key(|&k| self.slots[free[k]])) else {
-            self.slots.push(len);
-            return self.slots.len() - 1;
-        };
-        let slot = free.swap_remove(k);
-        self.slots[slot] = self.slots[slot].max(len);
-        slot
-    }
 }
 
 /// The last step that reads each buffer.
@@ -137,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_alternates_between_two_slots() {
+    fn a_chain_alternates_between_two_places() {
         let conv = || Conv2d::new(16, 16, 3).padding(1);
         let (lowered, memory) = planned(Sequential::new((conv(), ReLU, conv(), ReLU, conv(), ReLU, conv())));
-        assert_eq!(memory.slots.len(), 2, "{:?}", memory.places);
+        assert_eq!(memory.words, 2 * 16 * 8 * 8, "{:?}", memory.places);
         assert_eq!(lowered.steps.len(), 6, "a reorder in, four convolutions, a reorder out");
     }
 
     #[test]
     fn elementwise_steps_run_in_place() {
         let (_, memory) = planned(Sequential::new((MaxPool2d::new(2), ReLU, Sigmoid, MaxPool2d::new(2))));
-        assert_eq!((memory.slots.len(), memory.in_place), (1, vec![false, true, true, false]));
+        assert_eq!((memory.words, memory.in_place), (16 * 4 * 4, vec![false, true, true, false]));
     }
 
     #[test]
@@ -166,8 +195,39 @@ mod tests {
                 let written = lowered.steps.iter().position(|s| s.outputs.contains(&b));
                 let alive = written.is_some_and(|w| w < i) && last[b].is_some_and(|last| last >= i);
                 let own = memory.in_place[i] && step.inputs[0] == b;
-                let overwritten = step.outputs.iter().any(|&o| *place == memory.places[o]);
+                let (len, Place::Arena(at)) = (lowered.buffers[b].0, *place) else { continue };
+                let overwritten = step.outputs.iter().any(|&o| match memory.places[o] {
+                    Place::Arena(o_at) => at < o_at + lowered.buffers[o].0 && o_at < at + len,
+                    _ => false,
+                });
                 assert!(!alive || own || !overwritten, "step {i} overwrites buffer {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn freed_parts_large_and_small_are_put_together() {
+        let block = |words, first, last| Block { words, first, last, at: 0 };
+        // Two small ones die, then one as large as both is written; one lives throughout.
+        let mut blocks = [block(16, 0, 1), block(16, 0, 2), block(5, 0, 9), block(32, 3, 9), block(0, 0, 9)];
+        assert_eq!(arrange(&mut blocks), 48);
+        assert_eq!((blocks[3].at, blocks[2].at), (0, 32));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn blocks_that_are_alive_together_lie_apart(
+            sizes in proptest::collection::vec((0usize..200, 0usize..20, 0usize..20), 0..40),
+        ) {
+            let block = |&(words, a, b): &(usize, usize, usize)| Block { words, first: a.min(b), last: a.max(b), at: 0 };
+            let mut blocks: Vec<Block> = sizes.iter().map(block).collect();
+            let total = arrange(&mut blocks);
+            for (i, a) in blocks.iter().enumerate() {
+                assert!(a.at % LINE == 0 && a.at + a.words <= total);
+                for b in blocks[..i].iter().filter(|b| a.words > 0 && b.words > 0) {
+                    let together = a.first <= b.last && b.first <= a.last;
+                    assert!(!together || a.at + a.words <= b.at || b.at + b.words <= a.at, "{a:?} {b:?}");
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use super::memory::{self, Memory, Place};
 use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::Result;
-use crate::graph::lower::{Origin, Planned};
+use crate::graph::lower::{BufferId, Origin, Planned};
 use crate::graph::{Fact, Graph, Operands, Parameters};
 use crate::par::Team;
 use crate::tensor::Tensor;
@@ -35,7 +35,8 @@ pub(crate) struct Program {
 /// A program with the memory of its activations.
 pub(crate) struct Runner {
     pub(crate) program: Arc<Program>,
-    slots: Vec<Buffer>,
+    /// Activations, and gradients at them.
+    arena: Buffer,
     /// Words of each output.
     pub(crate) outputs: Vec<Buffer>,
     scratch: Scratch,
@@ -65,19 +66,19 @@ impl Runner {
     }
 
     fn with_own_memory(program: Arc<Program>, team: Team) -> Result<Self> {
-        let slots = program.memory.slots.iter().map(|&len| Buffer::zeros(len)).collect::<Result<_>>()?;
+        let arena = Buffer::zeros(program.memory.words)?;
         let outputs = program.outputs.iter().map(|o| Buffer::zeros(program.lens[o.buffer])).collect::<Result<_>>()?;
         let mut scratch = Scratch::default();
-        scratch.reserve(program.steps.iter().map(|s| s.scratch).max().unwrap_or(0))?;
-        Ok(Self { program, slots, outputs, scratch, team })
+        scratch.reserve(program.scratch_len())?;
+        scratch.reserve_packed(program.packed_len())?;
+        Ok(Self { program, arena, outputs, scratch, team })
     }
 
     /// Buffers that a run took out and did not put back, since a step panicked, are made anew.
     pub(crate) fn restore(&mut self) -> Result<()> {
         let p = &self.program;
-        let outputs = p.outputs.iter().map(|o| p.lens[o.buffer]);
-        let lens = p.memory.slots.iter().copied().chain(outputs);
-        for (buffer, len) in self.slots.iter_mut().chain(&mut self.outputs).zip(lens) {
+        let lens = p.outputs.iter().map(|o| p.lens[o.buffer]);
+        for (buffer, len) in self.outputs.iter_mut().zip(lens) {
             if buffer.len() != len {
                 *buffer = Buffer::zeros(len)?;
             }
@@ -98,16 +99,16 @@ impl Runner {
 
     /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
-        let Self { program, slots, outputs, scratch, team } = self;
+        let Self { program, arena, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
-        team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _, _| ()));
+        team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
     }
 
     /// Runs all steps, and says how long each took.
     pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
-        let Self { program, slots, outputs, scratch, team } = self;
+        let Self { program, arena, outputs, scratch, team } = self;
         let mut times = vec![Duration::ZERO; program.steps.len()];
-        team.run(|| program.execute(input, slots, outputs, scratch, &mut |i, start, _| times[i] = start.elapsed()));
+        team.run(|| program.execute(input, arena, outputs, scratch, &mut |i, start, _| times[i] = start.elapsed()));
         times
     }
 
@@ -116,14 +117,14 @@ impl Runner {
         &mut self,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
     ) -> Option<(String, String)> {
-        let Self { program, slots, outputs, scratch, team } = self;
+        let Self { program, arena, outputs, scratch, team } = self;
         let mut first = None;
         let mut look = |i: usize, _: Instant, results: &[&mut [f32]]| {
             if first.is_none() && results.iter().any(|r| r.iter().any(|v| !v.is_finite())) {
                 first = Some(i);
             }
         };
-        team.run(|| program.execute(input, slots, outputs, scratch, &mut look));
+        team.run(|| program.execute(input, arena, outputs, scratch, &mut look));
         first.map(|i| (program.steps[i].layer.clone(), program.steps[i].step.describe()))
     }
 
@@ -138,8 +139,8 @@ impl Runner {
         let outputs: usize = p.outputs.iter().map(|o| p.lens[o.buffer]).sum();
         let constants: usize = p.constants.iter().map(|t| size_of_val(t.as_slice())).sum();
         let steps: usize = p.steps.iter().map(|s| s.step.bytes()).sum();
-        let scratch = p.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
-        let words = p.memory.slots.iter().sum::<usize>() + outputs;
+        let words = p.memory.words + outputs;
+        let scratch = p.scratch_len() + p.packed_len();
         [words * size_of::<f32>(), constants + steps, scratch * size_of::<f32>()]
     }
 
@@ -153,44 +154,46 @@ impl Runner {
 type Observer<'a> = dyn FnMut(usize, Instant, &[&mut [f32]]) + 'a;
 
 impl Program {
+    /// Floats of scratch that the greediest step takes, on the threads that the program was compiled for.
+    fn scratch_len(&self) -> usize {
+        self.steps.iter().map(|s| s.scratch).max().unwrap_or(0)
+    }
+
+    /// Floats of the most weights that a step packs in each run.
+    fn packed_len(&self) -> usize {
+        self.steps.iter().map(|s| s.step.packed_len()).max().unwrap_or(0)
+    }
+
     fn execute<'i>(
         &self,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
-        slots: &mut [Buffer],
+        arena: &mut [f32],
         outputs: &mut [Buffer],
         scratch: &mut Scratch,
         observe: &mut Observer<'_>,
     ) {
         for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
             let start = Instant::now();
-            // Taken out while they are written, so that the others can be read; empty buffers take their places.
+            // Outputs are taken out while they are written, so that others can be read; empty buffers take their places.
             let mut taken: [Buffer; MAX_RESULTS] = Default::default();
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
-                match self.memory.places[*buffer] {
-                    Place::Slot(s) => *taken = mem::take(&mut slots[s]),
-                    Place::Output(k) => *taken = mem::take(&mut outputs[k]),
-                    Place::Input(_) | Place::Constant(_) => unreachable!("steps write neither"),
+                if let Place::Output(k) = self.memory.places[*buffer] {
+                    *taken = mem::take(&mut outputs[k]);
                 }
             }
             {
-                let (slots, outputs) = (&*slots, &*outputs);
+                let (mut results, rest) = self.divide(&step.outputs, arena, &mut taken);
+                let outputs = &*outputs;
                 let operand = |i: usize| {
                     let buffer = step.inputs[i];
-                    let words: &[f32] = match self.memory.places[buffer] {
-                        Place::Input(k) => input(k),
-                        Place::Constant(k) => self.constants[k].as_slice(),
-                        Place::Slot(s) => &slots[s],
-                        Place::Output(k) => &outputs[k],
-                    };
-                    &words[..self.lens[buffer]]
+                    let len = self.lens[buffer];
+                    match self.memory.places[buffer] {
+                        Place::Input(k) => &input(k)[..len],
+                        Place::Constant(k) => &self.constants[k].as_slice()[..len],
+                        Place::Arena(at) => rest.get(at, len),
+                        Place::Output(k) => &outputs[k][..len],
+                    }
                 };
-                let mut lens = [0; MAX_RESULTS];
-                step.outputs.iter().zip(&mut lens).for_each(|(b, len)| *len = self.lens[*b]);
-                let mut at = 0;
-                let mut results = taken.each_mut().map(|buffer| {
-                    at += 1;
-                    &mut buffer[..lens[at - 1]]
-                });
                 let results = &mut results[..step.outputs.len()];
                 if cfg!(debug_assertions) && !in_place {
                     // Whatever a step leaves unwritten shows.
@@ -200,12 +203,59 @@ impl Program {
                 observe(i, start, results);
             }
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
-                match self.memory.places[*buffer] {
-                    Place::Slot(s) => slots[s] = mem::take(taken),
-                    Place::Output(k) => outputs[k] = mem::take(taken),
-                    Place::Input(_) | Place::Constant(_) => {}
+                if let Place::Output(k) = self.memory.places[*buffer] {
+                    outputs[k] = mem::take(taken);
                 }
             }
         }
+    }
+
+    /// What a step writes, in the arena or in the outputs that were taken out, and the rest of the arena.
+    fn divide<'a>(
+        &self,
+        written: &[BufferId],
+        arena: &'a mut [f32],
+        taken: &'a mut [Buffer; MAX_RESULTS],
+    ) -> ([&'a mut [f32]; MAX_RESULTS], Rest<'a>) {
+        let mut results: [&mut [f32]; MAX_RESULTS] = Default::default();
+        // Where in the arena, how much, and the number of the result; from front to back.
+        let mut parts = [(0, 0, 0); MAX_RESULTS];
+        let mut count = 0;
+        for ((k, &buffer), taken) in written.iter().enumerate().zip(taken) {
+            let len = self.lens[buffer];
+            match self.memory.places[buffer] {
+                Place::Arena(at) if len > 0 => {
+                    parts[count] = (at, len, k);
+                    count += 1;
+                }
+                _ => results[k] = &mut taken[..len],
+            }
+        }
+        parts[..count].sort_unstable();
+        let mut rest = Rest { gaps: [(0, &[]); MAX_RESULTS + 1] };
+        let (mut behind, mut from) = (arena, 0);
+        for (gap, &(at, len, k)) in rest.gaps.iter_mut().zip(&parts[..count]) {
+            let (before, own) = mem::take(&mut behind).split_at_mut(at - from);
+            *gap = (from, before);
+            (results[k], behind) = own.split_at_mut(len);
+            from = at + len;
+        }
+        rest.gaps[count] = (from, behind);
+        (results, rest)
+    }
+}
+
+/// The arena without what a step writes: pieces, and where they begin.
+struct Rest<'a> {
+    gaps: [(usize, &'a [f32]); MAX_RESULTS + 1],
+}
+
+impl<'a> Rest<'a> {
+    /// So many words from a place on, all in one piece: what a step reads lies apart from what it writes.
+    fn get(&self, at: usize, len: usize) -> &'a [f32] {
+        let holds = |&(from, piece): &(usize, &'a [f32])| {
+            at.checked_sub(from).and_then(|skip| piece.get(skip..skip.checked_add(len)?))
+        };
+        self.gaps.iter().find_map(holds).expect("a step does not write what it reads, but for operand 0 in place")
     }
 }

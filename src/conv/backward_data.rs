@@ -102,6 +102,18 @@ impl ConvBackwardData {
         Ok(())
     }
 
+    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`].
+    pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
+        let mut packed = PackedWeights::lent(&self.0, self.packed_len(), scratch)?;
+        self.repack(w, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Floats of packed weights.
+    pub(crate) fn packed_len(&self) -> usize {
+        self.0.kernel.packed_len()
+    }
+
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output.
     ///
     /// Channels that pad a blocked `dx` become zero. The result is the same bits for any number of threads.

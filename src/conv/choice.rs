@@ -9,7 +9,7 @@ use swath_kernels::shape::ConvShape;
 use super::Options;
 use crate::algo::{ALGOS, Algo, Pass, Request};
 use crate::error::{Error, Result};
-use crate::tune::{self, Figures};
+use crate::tune::{self, Figures, Tuning};
 
 /// One algorithm as a plan saw it.
 #[derive(Clone, Debug)]
@@ -61,6 +61,9 @@ impl<K> Choice<K> {
             kernels.push(planned.ok());
         }
         let (chosen, reason) = choose(pass, shape, level, options, &mut candidates)?;
+        if let Tuning::Kept(kept) = &options.tuning {
+            kept.keep(pass, shape, options, candidates[chosen].algo);
+        }
         let (algo, predicted) =
             (candidates[chosen].algo, candidates[chosen].predicted.clone().unwrap_or(f64::INFINITY));
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
@@ -82,13 +85,18 @@ fn choose(
     // Tuning tables hold forward passes.
     let tuned =
         modelled.filter(|_| pass == Pass::Forward).and_then(|m| tune::consult(shape, level, options, candidates, m));
-    if let Some(name) = &options.algo {
+    let kept = match &options.tuning {
+        Tuning::Kept(kept) => kept.get(pass, shape, options),
+        _ => None,
+    };
+    let reason = if options.algo.is_some() { "asked for" } else { "it was chosen before" };
+    if let Some(name) = options.algo.as_ref().or(kept.as_ref()) {
         let refused = |why| Error::Algo { name: name.clone(), why };
-        let Some(asked) = candidates.iter().position(|c| c.algo == name) else {
+        let Some(asked) = candidates.iter().position(|c| c.algo == *name) else {
             return Err(refused(format!("unknown; there are {}", names())));
         };
         return match &candidates[asked].predicted {
-            Ok(_) => Ok((asked, "asked for".into())),
+            Ok(_) => Ok((asked, reason.into())),
             Err(why) => Err(refused(why.clone())),
         };
     }

@@ -59,6 +59,11 @@ pub trait Step: Send + Sync {
     fn bytes(&self) -> usize {
         0
     }
+
+    /// Floats of weights that it packs in each run, in memory that the scratch lends.
+    fn packed_len(&self) -> usize {
+        0
+    }
 }
 
 /// An activation tensor seen as `[planes][h][w][inner]`, which every layout is: `inner` is 1 in NCHW, the block when

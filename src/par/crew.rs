@@ -164,7 +164,7 @@ impl Drop for Membership {
 }
 
 /// The executor of a crew.
-pub(super) struct Spread {
+pub(crate) struct Spread {
     member: Member,
     threads: usize,
 }

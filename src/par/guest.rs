@@ -15,7 +15,7 @@ pub(super) fn threads() -> usize {
 /// An executor over the pool that the calling thread is of, using at most a given number of its threads. A thread that
 /// waits for another takes whatever its pool has to do meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     pub(super) threads: usize,
 }
 

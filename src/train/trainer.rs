@@ -1,5 +1,7 @@
 //! A model, its loss and its optimizer, a step at a time.
 
+use core::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::average::WeightAverage;
@@ -17,6 +19,7 @@ use crate::graph::Fact;
 use crate::graph::autodiff::{Differentiated, Wanted};
 use crate::model::Model;
 use crate::random::Random;
+use crate::tune::{KeptChoices, Tuning};
 
 /// How a [`Trainer`] trains.
 #[derive(Clone, Debug, Default)]
@@ -46,11 +49,65 @@ pub struct StepReport {
     pub norm: Option<f32>,
 }
 
+/// What training takes of memory, in bytes.
+///
+/// ```
+/// use swath::nn::*;
+/// use swath::train::{Adam, Optimization, Trainer, loss::CrossEntropyLoss};
+/// let model = Sequential::new((Conv2d::new(1, 4, 3), ReLU, Flatten, Linear::new(4 * 36, 2))).build(1)?;
+/// let optimization = Optimization::new(Adam::new(1e-3))?;
+/// let mut trainer = Trainer::new(model, CrossEntropyLoss::new(), optimization, &Default::default())?;
+/// let footprint = trainer.footprint(&[16, 1, 8, 8])?;
+/// // 36 and 4 weights and biases of the convolution, 288 and 2 of the linear layer; Adam keeps two numbers of each.
+/// assert_eq!((footprint.parameters, footprint.optimizer), (330 * 4, 2 * 330 * 4));
+/// println!("{footprint}");
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Weights, running statistics, and averages of them.
+    pub parameters: usize,
+    /// What the optimizer keeps of each parameter.
+    pub optimizer: usize,
+    /// Gradients of the parameters and the next running statistics; twice if they are summed over micro-batches.
+    pub gradients: usize,
+    /// Activations, and gradients at them.
+    pub activations: usize,
+    /// Constants of the graph.
+    pub constants: usize,
+    /// What kernels take while they run, packed weights included.
+    pub scratch: usize,
+}
+
+impl Footprint {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.parameters + self.optimizer + self.gradients + self.activations + self.constants + self.scratch
+    }
+}
+
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        let Self { parameters, optimizer, gradients, activations, constants, scratch } = *self;
+        let (state, rest) = (parameters + optimizer, constants + scratch);
+        write!(
+            f,
+            "{:.1} MB: {:.1} of weights and optimizer, {:.1} of gradients, {:.1} of activations, {:.1} of scratch",
+            mb(self.total()),
+            mb(state),
+            mb(gradients),
+            mb(activations),
+            mb(rest)
+        )
+    }
+}
+
 /// A model, its loss and its optimizer. [`Trainer::step`] is [`Trainer::backward`] and [`Trainer::update`], which a loop of
 /// one's own may call by themselves.
 ///
 /// Forward pass, loss, backward pass and the next running statistics are one graph, which is planned as a whole: its memory
-/// is one arena whose size is known before the first step ([`Trainer::memory`]). The same bits for any number of threads.
+/// is one arena whose size is known before the first step ([`Trainer::footprint`]). The same bits for any number of threads.
 ///
 /// ```
 /// use swath::nn::*;
@@ -71,6 +128,8 @@ pub struct Trainer {
     model: Model,
     loss: Box<dyn Loss>,
     options: TrainerOptions,
+    /// Algorithms of all programs so far.
+    algorithms: Arc<KeptChoices>,
     optimization: Optimization,
     /// The optimizer's number of each parameter that is trained, in the model's order.
     ids: Vec<Option<ParameterId>>,
@@ -121,10 +180,12 @@ impl Trainer {
                 average.register(tensor.as_slice().len())?;
             }
         }
-        let (options, loss) = (options.clone(), Box::new(loss));
+        let (mut options, loss) = (options.clone(), Box::new(loss));
+        let algorithms = Arc::new(KeptChoices::new(core::mem::take(&mut options.session.tuning)));
+        options.session.tuning = Tuning::Kept(algorithms.clone());
         let (programs, sums) = (Vec::new(), Vec::new());
         let (last, gathered, steps) = (0, 0, 0);
-        Ok(Self { model, loss, options, optimization, ids, average, programs, last, sums, gathered, steps })
+        Ok(Self { model, loss, options, algorithms, optimization, ids, average, programs, last, sums, gathered, steps })
     }
 
     /// The model with its weights at this moment.
@@ -151,7 +212,7 @@ impl Trainer {
         &mut self.optimization
     }
 
-    /// How networks are compiled.
+    /// How networks are compiled: with the algorithms of before, where there are any.
     pub fn session_options(&self) -> &SessionOptions {
         &self.options.session
     }
@@ -166,13 +227,28 @@ impl Trainer {
         self.steps
     }
 
-    /// Bytes of activations and gradients, of constants, and of scratch, for inputs of these extents: the plan of a step.
+    /// What training on inputs of these extents takes of memory: known before the first step, as a step allocates nothing.
+    /// Inputs of other extents before have programs of their own, which are not counted.
     ///
     /// # Errors
-    /// If there is no program for them.
-    pub fn memory(&mut self, input: &[usize]) -> Result<[usize; 3]> {
+    /// If there is no program for them, or not that much memory.
+    pub fn footprint(&mut self, input: &[usize]) -> Result<Footprint> {
         let at = self.program(input)?;
-        Ok(self.programs[at].runner.bytes())
+        let runner = &self.programs[at].runner;
+        let [words, constants, scratch] = runner.bytes();
+        let bytes = |values: &[f32]| size_of_val(values);
+        let gradients = runner.outputs.iter().map(|o| bytes(o)).sum::<usize>();
+        let parameters = self.model.state().map(|(_, t)| bytes(t.as_slice())).sum::<usize>();
+        let average = if self.average.is_some() { parameters } else { 0 };
+        let sums = if self.options.accumulate > 1 { gradients } else { 0 };
+        Ok(Footprint {
+            parameters: parameters + average,
+            optimizer: self.optimization.state().map(|(_, _, values)| bytes(values)).sum(),
+            gradients: gradients + sums,
+            activations: words - gradients,
+            constants,
+            scratch,
+        })
     }
 
     /// Trains on a batch: forward, backward, and after as many micro-batches as there should be an update.
@@ -387,12 +463,14 @@ impl Trainer {
         Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
     }
 
-    /// The run at rest: weights, optimizer, schedule, averages, and the progress that the caller knows; `step` is filled in.
+    /// The run at rest: weights, optimizer, schedule, averages, and the progress that the caller knows; `step` and `algorithms`
+    /// are filled in.
     ///
     /// # Errors
     /// If memory does not suffice.
     pub fn checkpoint(&self, progress: Progress, schedule: &dyn Schedule) -> Result<Checkpoint> {
-        let mut c = Checkpoint::new(Progress { step: self.steps, ..progress });
+        let algorithms = self.algorithms.names();
+        let mut c = Checkpoint::new(Progress { step: self.steps, algorithms, ..progress });
         c.put_optimization(&self.optimization)?;
         c.put_schedule(schedule);
         for (i, (name, tensor)) in self.model.state().enumerate() {
@@ -404,10 +482,10 @@ impl Trainer {
         Ok(c)
     }
 
-    /// Goes on from a run at rest, of the same model and options.
+    /// Goes on from a run at rest, of the same model and options, with the algorithms that it had.
     ///
     /// # Errors
-    /// If it is another's.
+    /// If it is another's. An algorithm that this machine does not have is an error of the next step.
     pub fn restore(&mut self, checkpoint: &Checkpoint, schedule: &mut dyn Schedule) -> Result<()> {
         let names: Vec<String> = self.model.state().map(|(name, _)| name.into()).collect();
         for name in &names {
@@ -421,6 +499,8 @@ impl Trainer {
                 checkpoint.restore_average(name, average, i)?;
             }
         }
+        self.algorithms.replace(checkpoint.progress().algorithms.clone());
+        self.programs.clear();
         self.steps = checkpoint.progress().step;
         self.gathered = 0;
         self.sums.iter_mut().for_each(|s| s.fill(0.0));

@@ -88,8 +88,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     let mut random = Random::new(&[1]);
     let input: Vec<f32> = (0..dims.iter().product()).map(|_| random.normal()).collect();
     let targets: Vec<f32> = (0..dims[0]).map(|_| random.below(classes) as f32).collect();
-    let memory = trainer.memory(&dims)?;
-    let parameters = trainer.model().parameter_count();
+    let footprint = trainer.footprint(&dims)?;
     let mut times = Vec::new();
     for step in 0..usize::from(args.steps) + 2 {
         let start = Instant::now();
@@ -99,7 +98,6 @@ pub fn run(args: &Args) -> Outcome<()> {
         }
     }
     times.sort_by(f64::total_cmp);
-    let bytes = memory[0] + memory[1] + memory[2] * threads + parameters * 8;
     let row = Row {
         network: args.network.clone(),
         batch: dims[0],
@@ -107,7 +105,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         median_ms: times[times.len() / 2],
         min_ms: times[0],
         steps: times.len(),
-        memory_mb: bytes as f64 / 1e6,
+        memory_mb: footprint.total() as f64 / 1e6,
     };
     let mut out = stdout().lock();
     match args.format {
@@ -117,8 +115,8 @@ pub fn run(args: &Args) -> Outcome<()> {
         }
         Format::Table => writeln!(
             out,
-            "{}, batch {}, {} threads: {:.2} ms a step (median of {}), {:.2} at best; {:.0} MB with weights and momentum",
-            row.network, row.batch, row.threads, row.median_ms, row.steps, row.min_ms, row.memory_mb
+            "{}, batch {}, {} threads: {:.2} ms a step (median of {}), {:.2} at best; {footprint}",
+            row.network, row.batch, row.threads, row.median_ms, row.steps, row.min_ms
         )?,
     }
     if args.profile {

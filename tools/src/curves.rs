@@ -46,7 +46,10 @@ fn chart(
         .y_label_area_size(56)
         .build_cartesian_2d(1.0..last, floor..top + (top - floor) * 0.05)
         .map_err(Failure::new)?;
-    chart.configure_mesh().x_desc("epoch").light_line_style(WHITE).draw().map_err(Failure::new)?;
+    let whole = |epoch: &f64| format!("{epoch:.0}");
+    let labels = (last as usize).min(10);
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc("epoch").max_light_lines(0).x_labels(labels).x_label_formatter(&whole).draw().map_err(Failure::new)?;
     for (name, points, color) in lines {
         let color = *color;
         let line = LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3);

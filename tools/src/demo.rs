@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use swath::data::{Dataset, Sample};
-use swath::metrics::argmax;
 use swath::nn::Module;
 use swath::train::loss::CrossEntropyLoss;
 use swath::train::schedule::OneCycleLr;
 use swath::train::{Adam, Event, Fit, Optimization, Trainer, TrainerOptions, fit};
-use swath::{Model, Random, SessionOptions};
+use swath::tune::Tuning;
+use swath::{Model, SessionOptions};
 
 use crate::bench;
 use crate::display::{Display, Extent};
@@ -66,7 +65,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     bench::showcase()?;
     let data = Data::glyphs(args.pictures as usize)?;
     let (model, seconds) = learn(args, &data)?;
-    let all = predict(&model, &data)?;
+    let all = predictions::of(&model, &data)?;
     let wrong: Vec<&Prediction> = all.iter().filter(|p| p.guess != p.truth).collect();
     let (right, n) = (all.len() - wrong.len(), all.len());
     let share = 100.0 * right as f64 / n as f64;
@@ -104,7 +103,7 @@ fn learn(args: &Args, data: &Data) -> Outcome<(Model, f64)> {
         out,
         "\nA network of {parameters} random weights learns to read: {n} drawn digits of {height}x{width}, {on}"
     )?;
-    let session = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+    let session = SessionOptions { threads: Some(threads), tuning: Tuning::Off, ..SessionOptions::default() };
     let options = TrainerOptions { session, ..TrainerOptions::default() };
     let mut trainer = Trainer::new(model, CrossEntropyLoss::new(), Optimization::new(Adam::new(RATE))?, &options)?;
     let (epochs, batches) = (u64::from(args.epochs), train.batches() as u64);
@@ -124,33 +123,6 @@ fn learn(args: &Args, data: &Data) -> Outcome<(Model, f64)> {
     fit(&mut trainer, &train, Some(&validation), plan, &mut hear)?;
     display.end()?;
     Ok((trainer.averaged_model()?, start.elapsed().as_secs_f64()))
-}
-
-/// What the model takes the pictures for testing for.
-fn predict(model: &Model, data: &Data) -> Outcome<Vec<Prediction>> {
-    let classes = data.test.classes();
-    let loader = data.validation(BATCH, 1)?;
-    let mut all = Vec::with_capacity(data.test.len());
-    let mut session = model.compile([BATCH, data.size[0], data.size[1], data.size[2]])?;
-    for batch in loader.epoch(0) {
-        let batch = batch?;
-        if session.input_dims() != batch.input.dims() {
-            session = model.compile(batch.input.dims())?;
-        }
-        let logits = session.run(&batch.input)?;
-        for (row, (&index, &truth)) in
-            logits.as_slice().chunks(classes.len()).zip(batch.indices.iter().zip(&batch.labels))
-        {
-            let guess = argmax(row).unwrap_or(0);
-            let total: f32 = row.iter().map(|v| (v - row[guess]).exp()).sum();
-            // As it is, not as the network gets it.
-            let mut sample = Sample::default();
-            data.test.get(index, &mut Random::new(&[]), &mut sample)?;
-            let (picture, probability) = (sample.picture, total.recip());
-            all.push(Prediction { picture, truth: classes[truth].clone(), guess: classes[guess].clone(), probability });
-        }
-    }
-    Ok(all)
 }
 
 /// Writes the picture where it should be, or where nobody chose a place and the current folder takes none, in the system's

@@ -9,9 +9,12 @@ use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Alignment, Text};
-use swath::data::Picture;
+use swath::data::{Dataset, Picture, Sample};
+use swath::metrics::argmax;
+use swath::{Model, Random};
 
 use crate::failure::{Failure, Outcome};
+use crate::training::Data;
 
 /// A picture with what it is and what it is taken for.
 #[derive(Clone, Debug)]
@@ -84,7 +87,8 @@ impl DrawTarget for Canvas {
 
 /// Draws sections below each other, as a PNG file's bytes.
 pub fn draw(sections: &[Section]) -> Outcome<Vec<u8>> {
-    let sections: Vec<&Section> = sections.iter().filter(|s| !s.predictions.is_empty()).collect();
+    let sections: Vec<&Section> =
+        sections.iter().filter(|s| !s.predictions.is_empty() || sections.len() == 1).collect();
     let rows = |s: &Section| s.predictions.len().div_ceil(COLUMNS);
     let height = |s: &&Section| TITLE + rows(s) * PITCH[1];
     let (width, total) = (COLUMNS * PITCH[0] - 8 + 2 * MARGIN, sections.iter().map(height).sum::<usize>() + MARGIN);
@@ -141,6 +145,33 @@ fn encode(canvas: &Canvas) -> Outcome<Vec<u8>> {
     writer.write_image_data(&canvas.bytes).map_err(Failure::new)?;
     writer.finish().map_err(Failure::new)?;
     Ok(bytes)
+}
+
+/// What a model takes the pictures for testing for.
+pub fn of(model: &Model, data: &Data) -> Outcome<Vec<Prediction>> {
+    let classes = data.test.classes();
+    let loader = data.validation(64, 1)?;
+    let mut all = Vec::with_capacity(data.test.len());
+    let mut session = model.compile([64, data.size[0], data.size[1], data.size[2]])?;
+    for batch in loader.epoch(0) {
+        let batch = batch?;
+        if session.input_dims() != batch.input.dims() {
+            session = model.compile(batch.input.dims())?;
+        }
+        let logits = session.run(&batch.input)?;
+        for (row, (&index, &truth)) in
+            logits.as_slice().chunks(classes.len()).zip(batch.indices.iter().zip(&batch.labels))
+        {
+            let guess = argmax(row).unwrap_or(0);
+            let total: f32 = row.iter().map(|v| (v - row[guess]).exp()).sum();
+            // As it is, not as the network gets it.
+            let mut sample = Sample::default();
+            data.test.get(index, &mut Random::new(&[]), &mut sample)?;
+            let (picture, probability) = (sample.picture, total.recip());
+            all.push(Prediction { picture, truth: classes[truth].clone(), guess: classes[guess].clone(), probability });
+        }
+    }
+    Ok(all)
 }
 
 /// Writes a file, whole or not at all.

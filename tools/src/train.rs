@@ -5,15 +5,19 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use swath::SessionOptions;
 use swath::nn::Module;
 use swath::train::loss::CrossEntropyLoss;
 use swath::train::schedule::{ConstantLr, CosineAnnealingLr, OneCycleLr, Schedule, StepLr};
-use swath::train::{Adam, AdamW, Checkpoint, Fit, Optimization, Progress, RmsProp, Sgd, Trainer, TrainerOptions, fit};
+use swath::train::{
+    Adam, AdamW, Checkpoint, Clip, Fit, Optimization, Progress, RmsProp, Select, Sgd, Trainer, TrainerOptions, fit,
+};
+use swath::tune::Tuning;
+use swath::{Level, Loaded, Model, SessionOptions, WeightsFile};
 
 use crate::display::{Display, Extent};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::stop_on_interrupt;
+use crate::terminal;
 use crate::training::{Augment, Data, network};
 
 /// What the command line says.
@@ -24,11 +28,19 @@ Examples:
   swath train --data mnist --epochs 4 --schedule one-cycle --lr 5e-3
   swath train --data cifar10 --model resnet18_cifar --optimizer sgd --lr 0.1 --schedule cosine --augment crop-flip
   swath train --data mnist --resume                   goes on where a run stopped or was killed
+  swath train --data flowers --weights best.safetensors --freeze 'conv*'
+                                                      begins with a file's weights, and trains the rest
 
 --data is `glyphs`, or a folder of MNIST's files, of CIFAR's binary files, or of train/CLASS/*.jpg and test/CLASS/*.jpg.
 
 The run is kept in --out: checkpoint.safetensors (to resume), best.safetensors (the best weights), log.json and curves.svg.
-The same command gives the same bits for any number of threads; Ctrl-C saves and stops.")]
+The same command gives the same bits for any number of threads, stopped and resumed or not; Ctrl-C saves and stops.
+
+--weights takes what fits by name and shape from a safetensors file and says what did not: a head for other classes begins
+anew. In patterns `*` stands for any characters and `?` for one; a parameter whose name fits --freeze is not trained, and
+batch normalisation in a layer whose name fits keeps its statistics.
+
+A learning rate that is too large ends in a loss that is not finite: the run stops and names the first tensor that went bad.")]
 pub struct Args {
     /// What to learn from
     #[arg(long, value_name = "NAME|DIR", default_value = "glyphs")]
@@ -57,6 +69,21 @@ pub struct Args {
     /// How pictures are changed at random
     #[arg(long, value_enum, default_value_t = Augment::None)]
     augment: Augment,
+    /// Learn from the first so many pictures alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Begin with what fits of a file's weights
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Do not train what has such a name; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    freeze: Vec<String>,
+    /// Scale gradients down to this norm where theirs is larger
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f32>,
+    /// Stop after so many epochs without a better validation
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<u64>,
     /// How much of each target goes to all classes alike
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     label_smoothing: f32,
@@ -118,9 +145,30 @@ impl Args {
         }
     }
 
+    /// # Errors
+    /// If a pattern fits nothing, or everything.
+    fn check_patterns(&self, model: &Model) -> Outcome<()> {
+        let names: Vec<&str> = model.parameters().map(|(name, _)| name).collect();
+        let fits = |pattern: &str, name: &str| Select::from(pattern).fits(name, &[]);
+        if let Some(p) = self.freeze.iter().find(|p| !names.iter().any(|name| fits(p, name))) {
+            let known = names.join(", ");
+            return Err(Failure::new(format_args!("--freeze {p}: no parameter has such a name; there are {known}")));
+        }
+        if names.iter().all(|name| self.freeze.iter().any(|p| fits(p, name))) {
+            return Err(Failure::new(format_args!("--freeze {}: nothing is left to train", self.freeze.join(" "))));
+        }
+        Ok(())
+    }
+
     /// What a resumed run must have in common with the one before.
-    fn notes(&self) -> [(String, String); 7] {
+    fn notes(&self, level: Level) -> [(String, String); 12] {
+        let path = |p: &Option<PathBuf>| p.as_ref().map_or("none".into(), |p| p.display().to_string());
         [
+            ("level", level.name().into()),
+            ("limit", self.limit.map_or("none".into(), |n| n.to_string())),
+            ("weights", path(&self.weights)),
+            ("freeze", self.freeze.join(" ")),
+            ("clip", format!("{:?}", self.clip)),
             ("data", self.data.clone()),
             ("model", self.model.clone()),
             ("epochs", self.epochs.to_string()),
@@ -133,19 +181,49 @@ impl Args {
     }
 }
 
+/// `best.safetensors: 4 tensors loaded; not there: a, b; of another shape: c ([10, 36] there, [3, 36] here)`
+fn report(file: &str, loaded: &Loaded) -> String {
+    let mut text = format!("{file}: {} tensors loaded", loaded.loaded.len());
+    let reshaped = loaded.reshaped.iter().map(|(name, there, here)| format!("{name} ({there:?} there, {here:?} here)"));
+    let parts = [
+        ("not there", loaded.missing.clone()),
+        ("of another shape", reshaped.collect()),
+        // What a checkpoint has beside the weights is of another run.
+        ("not taken", loaded.unexpected.iter().filter(|n| !n.contains('/')).cloned().collect()),
+    ];
+    for (what, names) in parts.iter().filter(|(_, names)| !names.is_empty()) {
+        text.push_str(&format!("; {what}: {}", names.join(", ")));
+    }
+    text
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome<()> {
-    let data = Data::open(&args.data)?;
-    let threads = usize::from(args.threads);
+    let data = Data::open(&args.data)?.limited(args.limit.map(|n| n as usize))?;
+    let (threads, level) = (usize::from(args.threads), swath::cpu()?.level);
     let train = data.training(args.batch as usize, args.seed, 1, args.augment)?;
     let validation = data.validation(500.min(data.test.len().max(1)), 1)?;
     if train.batches() == 0 {
         let (n, batch) = (data.train.len(), args.batch);
         return Err(Failure::new(format_args!("{}: {n} pictures are less than one batch of {batch}", args.data)));
     }
-    let model = network(&args.model, data.size, data.train.classes().len())?.build(args.seed)?;
-    let session = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
-    let options = TrainerOptions { session, seed: args.seed, ..TrainerOptions::default() };
+    let mut model = network(&args.model, data.size, data.train.classes().len())?.build(args.seed)?;
+    let mut out = stdout().lock();
+    if let Some(path) = args.weights.as_ref().filter(|_| !args.resume) {
+        let loaded = model.load_fitting(&WeightsFile::open(path)?)?;
+        writeln!(out, "{}", terminal::line(&report(&path.display().to_string(), &loaded)))?;
+    }
+    args.check_patterns(&model)?;
+    // A tuning table may name other algorithms for another number of threads.
+    let session = SessionOptions { threads: Some(threads), tuning: Tuning::Off, ..SessionOptions::default() };
+    let options = TrainerOptions {
+        session,
+        seed: args.seed,
+        clip: args.clip.map_or(Clip::None, Clip::Norm),
+        frozen: args.freeze.iter().map(|p| Select::Name(p.clone())).collect(),
+        frozen_layers: args.freeze.clone(),
+        ..TrainerOptions::default()
+    };
     let loss = CrossEntropyLoss::new().label_smoothing(args.label_smoothing);
     let mut trainer = Trainer::new(model, loss, args.optimization()?, &options)?;
 
@@ -156,7 +234,8 @@ pub fn run(args: &Args) -> Outcome<()> {
     plan.schedule = args.schedule(train.batches() as u64);
     plan.schedule_by_batch = true;
     plan.checkpoint_every = args.checkpoint_every;
-    plan.progress = Progress { seed: args.seed, notes: args.notes().into(), ..Progress::default() };
+    plan.patience = args.patience;
+    plan.progress = Progress { seed: args.seed, notes: args.notes(level).into(), ..Progress::default() };
     if args.resume {
         resume(&checkpoint, &mut trainer, &mut plan)?;
     }
@@ -165,7 +244,6 @@ pub fn run(args: &Args) -> Outcome<()> {
     plan.stop = stop_on_interrupt();
 
     let [channels, height, width] = data.size;
-    let mut out = stdout().lock();
     writeln!(
         out,
         "{}: {} pictures of {channels}x{height}x{width} in {} classes, {} for validation; {}: {} parameters; {} threads",
@@ -177,6 +255,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         trainer.model().parameter_count(),
         threads
     )?;
+    writeln!(out, "memory: {}", trainer.footprint(&[args.batch as usize, channels, height, width])?)?;
     let (epochs, batches) = (plan.epochs, train.batches() as u64);
     let extent = Extent { epochs, batches, done: plan.progress.epoch * batches + plan.progress.batch };
     let stop = plan.stop.clone();

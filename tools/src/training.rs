@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use swath::data::augment::{Normalize, RandomCrop, RandomHorizontalFlip};
-use swath::data::{Cifar, CifarKind, Dataset, Glyphs, ImageFolder, Loader, Mnist, Sample, Transformed};
+use swath::data::{Cifar, CifarKind, Dataset, Glyphs, ImageFolder, Loader, Mnist, Sample, Subset, Transformed};
 use swath::nn::{Conv2d, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential};
 use swath::{Random, zoo};
 
@@ -57,6 +57,14 @@ impl Data {
     /// So many drawn digits for training, and others for validation.
     pub fn glyphs(training: usize) -> Outcome<Self> {
         Self::new(Glyphs::new(training, 1), Glyphs::new(GLYPHS[1], 2), &[0.2], &[0.25])
+    }
+
+    /// The same with at most so many pictures for training.
+    pub fn limited(mut self, pictures: Option<usize>) -> Outcome<Self> {
+        if let Some(n) = pictures.filter(|&n| n < self.train.len()) {
+            self.train = Arc::new(Subset::new(self.train, (0..n).collect())?);
+        }
+        Ok(self)
     }
 
     fn new(train: impl Dataset + 'static, test: impl Dataset + 'static, mean: &[f32], std: &[f32]) -> Outcome<Self> {

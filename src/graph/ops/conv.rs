@@ -1,13 +1,10 @@
 //! 2-d convolution: input `[n, ic, h, w]`, weight `[oc, ic / groups, kh, kw]`, and a bias `[oc]` if there is one.
 
-use std::sync::{Mutex, PoisonError};
-
 use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{ConvShape, Padding};
 
 use super::four;
-use crate::buffer::floats;
 use crate::conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
 use crate::graph::step::{Operands, Step};
@@ -131,9 +128,9 @@ pub(super) fn convolution(
 /// Where the weights and the bias come from.
 enum Weights {
     /// Packed when the graph was compiled.
-    Fixed(PackedWeights, Option<Vec<f32>>),
-    /// Operands behind the residual, packed in each run.
-    Dynamic(Mutex<PackedWeights>, bool),
+    Fixed(Box<PackedWeights>, Option<Vec<f32>>),
+    /// Operands behind the residual, packed in each run; whether there is a bias.
+    Dynamic(bool),
 }
 
 /// A planned convolution. Operand 0 is the input, operand 1 the residual if there is one.
@@ -155,15 +152,14 @@ impl ConvStep {
         fused: &Fused,
     ) -> Result<Self> {
         let plan = ConvPlan::new(shape, options)?;
-        let weights = Weights::Fixed(plan.pack(weights)?, bias.map(<[f32]>::to_vec));
+        let weights = Weights::Fixed(Box::new(plan.pack(weights)?), bias.map(<[f32]>::to_vec));
         Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
     }
 
     /// Plans for weights that come with each run.
     pub(super) fn dynamic(shape: &ConvShape, options: &Options, bias: bool, fused: &Fused) -> Result<Self> {
         let plan = ConvPlan::new(shape, options)?;
-        let packed = plan.pack(&floats(shape.weights().iter().product())?)?;
-        let weights = Weights::Dynamic(Mutex::new(packed), bias);
+        let weights = Weights::Dynamic(bias);
         Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
     }
 
@@ -177,7 +173,7 @@ impl ConvStep {
         let mut s = format!("{name} {}", self.plan.algo());
         let bias = match &self.weights {
             Weights::Fixed(_, bias) => bias.is_some(),
-            Weights::Dynamic(_, bias) => *bias,
+            Weights::Dynamic(bias) => *bias,
         };
         for (part, on) in [(" + bias", bias), (" + residual", self.residual)] {
             s.push_str(if on { part } else { "" });
@@ -198,11 +194,13 @@ impl Step for ConvStep {
                 let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
                 self.plan.forward(x.get(0), packed, epilogue, y, scratch)
             }
-            Weights::Dynamic(packed, bias) => {
-                let packed = &mut *packed.lock().unwrap_or_else(PoisonError::into_inner);
+            Weights::Dynamic(bias) => {
                 let epilogue = Epilogue { bias: bias.then(|| x.get(behind + 1)), ..epilogue };
-                let repacked = self.plan.repack(x.get(behind), packed);
-                repacked.and_then(|()| self.plan.forward(x.get(0), packed, epilogue, y, scratch))
+                self.plan.pack_once(x.get(behind), scratch).and_then(|packed| {
+                    let done = self.plan.forward(x.get(0), &packed, epilogue, y, scratch);
+                    scratch.give_back(packed);
+                    done
+                })
             }
         };
         done.expect("the graph was compiled for these lengths");
@@ -215,7 +213,14 @@ impl Step for ConvStep {
     fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Fixed(packed, _) => packed.bytes(),
-            Weights::Dynamic(packed, _) => packed.lock().unwrap_or_else(PoisonError::into_inner).bytes(),
+            Weights::Dynamic(_) => 0,
+        }
+    }
+
+    fn packed_len(&self) -> usize {
+        match &self.weights {
+            Weights::Fixed(..) => 0,
+            Weights::Dynamic(_) => self.plan.packed_len(),
         }
     }
 }
@@ -271,14 +276,12 @@ impl Operator for ConvDataGradient {
 pub(super) struct DataStep {
     name: String,
     plan: ConvBackwardData,
-    packed: Mutex<PackedWeights>,
 }
 
 impl DataStep {
     pub(super) fn new(name: String, shape: &ConvShape, options: &Options) -> Result<Self> {
         let plan = ConvBackwardData::new(shape, options)?;
-        let packed = Mutex::new(plan.pack(&floats(shape.weights().iter().product())?)?);
-        Ok(Self { name, plan, packed })
+        Ok(Self { name, plan })
     }
 
     /// Floats of scratch.
@@ -289,9 +292,11 @@ impl DataStep {
 
 impl Step for DataStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
-        let packed = &mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let repacked = self.plan.repack(x.get(1), packed);
-        let done = repacked.and_then(|()| self.plan.run(x.get(0), packed, y, scratch));
+        let done = self.plan.pack_once(x.get(1), scratch).and_then(|packed| {
+            let done = self.plan.run(x.get(0), &packed, y, scratch);
+            scratch.give_back(packed);
+            done
+        });
         done.expect("the graph was compiled for these lengths");
     }
 
@@ -299,8 +304,8 @@ impl Step for DataStep {
         format!("{} gradient of the input {}", self.name, self.plan.algo())
     }
 
-    fn bytes(&self) -> usize {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    fn packed_len(&self) -> usize {
+        self.plan.packed_len()
     }
 }
 

@@ -2,15 +2,12 @@
 //!
 //! It is the data gradient of a convolution, so its own data gradient is that convolution.
 
-use std::sync::{Mutex, PoisonError};
-
 use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
 use super::conv::ConvWeightGradient;
 use super::{Conv, Reduce, four};
-use crate::buffer::floats;
 use crate::conv::{ConvBackwardData, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
 use crate::graph::step::{Operands, Step};
@@ -86,13 +83,12 @@ impl Operator for ConvTranspose {
                 }
                 None => (std::borrow::Cow::from(weight), bias.map(<[f32]>::to_vec)),
             };
-            Weights::Fixed(plan.pack(&weight)?, bias)
+            Weights::Fixed(Box::new(plan.pack(&weight)?), bias)
         } else {
             for operand in &operands[1..] {
                 inputs.push(cx.want(*operand, Layout::Nchw)?);
             }
-            let zeros = floats(self.weights.iter().product())?;
-            Weights::Dynamic(Mutex::new(plan.pack(&zeros)?), operands.len() > 2)
+            Weights::Dynamic(operands.len() > 2)
         };
         let scratch = plan.scratch_len(par::width(None));
         let step = TransposeStep { plan, weights, activation: fused.activation };
@@ -144,9 +140,9 @@ impl Operator for ConvTranspose {
 /// Where the weights and the bias come from.
 enum Weights {
     /// Packed when the graph was compiled.
-    Fixed(PackedWeights, Option<Vec<f32>>),
-    /// Operands behind the input, packed in each run.
-    Dynamic(Mutex<PackedWeights>, bool),
+    Fixed(Box<PackedWeights>, Option<Vec<f32>>),
+    /// Operands behind the input, packed in each run; whether there is a bias.
+    Dynamic(bool),
 }
 
 struct TransposeStep {
@@ -163,11 +159,13 @@ impl Step for TransposeStep {
                 let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
                 self.plan.transposed(x.get(0), packed, epilogue, y, scratch)
             }
-            Weights::Dynamic(packed, bias) => {
-                let packed = &mut *packed.lock().unwrap_or_else(PoisonError::into_inner);
+            Weights::Dynamic(bias) => {
                 let epilogue = Epilogue { bias: bias.then(|| x.get(2)), ..epilogue };
-                let repacked = self.plan.repack(x.get(1), packed);
-                repacked.and_then(|()| self.plan.transposed(x.get(0), packed, epilogue, y, scratch))
+                self.plan.pack_once(x.get(1), scratch).and_then(|packed| {
+                    let done = self.plan.transposed(x.get(0), &packed, epilogue, y, scratch);
+                    scratch.give_back(packed);
+                    done
+                })
             }
         };
         done.expect("the graph was compiled for these lengths");
@@ -177,7 +175,7 @@ impl Step for TransposeStep {
         let s = self.plan.shape();
         let bias = match &self.weights {
             Weights::Fixed(_, bias) => bias.is_some(),
-            Weights::Dynamic(_, bias) => *bias,
+            Weights::Dynamic(bias) => *bias,
         };
         let mut text = format!("ConvTranspose2d {}x{} {}", s.kh, s.kw, self.plan.algo());
         text.push_str(if bias { " + bias" } else { "" });
@@ -190,7 +188,14 @@ impl Step for TransposeStep {
     fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Fixed(packed, _) => packed.bytes(),
-            Weights::Dynamic(packed, _) => packed.lock().unwrap_or_else(PoisonError::into_inner).bytes(),
+            Weights::Dynamic(_) => 0,
+        }
+    }
+
+    fn packed_len(&self) -> usize {
+        match &self.weights {
+            Weights::Fixed(..) => 0,
+            Weights::Dynamic(_) => self.plan.packed_len(),
         }
     }
 }

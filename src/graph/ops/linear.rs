@@ -147,6 +147,10 @@ impl Step for LinearStep {
     fn bytes(&self) -> usize {
         self.conv.bytes()
     }
+
+    fn packed_len(&self) -> usize {
+        self.conv.packed_len()
+    }
 }
 
 /// The gradient of Linear at its input, from the gradient at its output and the weight.

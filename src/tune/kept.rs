@@ -1,0 +1,97 @@
+//! Choices of algorithms that are kept: what a training run chose once, it goes on with.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use swath_kernels::shape::ConvShape;
+
+use super::Tuning;
+use crate::algo::Pass;
+use crate::conv::Options;
+
+/// The algorithm of each convolution and pass that was planned with it: chosen as another tuning says the first time, and by
+/// that name from then on. A training run keeps its names in its checkpoint, so that a resumed one has the same bits whatever
+/// a tuning file says meanwhile.
+///
+/// ```
+/// use std::sync::Arc;
+/// use swath::tune::{KeptChoices, Tuning};
+/// use swath::{ConvPlan, ConvShape, Options};
+/// let kept = Arc::new(KeptChoices::new(Tuning::Auto));
+/// let options = Options { tuning: Tuning::Kept(kept.clone()), ..Options::default() };
+/// let shape = ConvShape::builder([1, 16, 8, 8], [16, 16, 3, 3]).padding(1).build()?;
+/// let algo = ConvPlan::new(&shape, &options)?.algo();
+/// assert_eq!(kept.names().into_values().collect::<Vec<_>>(), [algo]);
+/// // Another name, as from a checkpoint.
+/// kept.replace(kept.names().into_keys().map(|convolution| (convolution, "gemm".into())).collect());
+/// assert_eq!(ConvPlan::new(&shape, &options)?.algo(), "gemm");
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct KeptChoices {
+    tuning: Tuning,
+    names: Mutex<BTreeMap<String, String>>,
+}
+
+/// Each is its own.
+impl PartialEq for KeptChoices {
+    fn eq(&self, other: &Self) -> bool {
+        core::ptr::eq(self, other)
+    }
+}
+
+impl Eq for KeptChoices {}
+
+impl KeptChoices {
+    /// None yet; the first choice of each is that tuning's.
+    pub fn new(tuning: Tuning) -> Self {
+        Self { tuning, names: Mutex::default() }
+    }
+
+    /// Names of algorithms by convolution and pass, in words.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        self.lock().clone()
+    }
+
+    /// Takes these names in place of those that it has.
+    pub fn replace(&self, names: BTreeMap<String, String>) {
+        *self.lock() = names;
+    }
+
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    pub(crate) fn get(&self, pass: Pass, shape: &ConvShape, options: &Options) -> Option<String> {
+        self.lock().get(&words(pass, shape, options)).cloned()
+    }
+
+    pub(crate) fn keep(&self, pass: Pass, shape: &ConvShape, options: &Options, algo: &str) {
+        self.lock().insert(words(pass, shape, options), algo.into());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `bwd_d 8x64x56x56 * 64x64x3x3, stride 1x1, dilation 1x1, groups 1, padding 1/1/1/1, blocked to blocked`
+fn words(pass: Pass, s: &ConvShape, options: &Options) -> String {
+    let extents = |d: [usize; 4]| d.map(|v| v.to_string()).join("x");
+    let (pad, input, output) = (s.pad, options.input.name(), options.output.name());
+    format!(
+        "{} {} * {}, stride {}x{}, dilation {}x{}, groups {}, padding {}/{}/{}/{}, {input} to {output}",
+        pass.name(),
+        extents(s.input()),
+        extents(s.weights()),
+        s.sh,
+        s.sw,
+        s.dh,
+        s.dw,
+        s.groups,
+        pad.top,
+        pad.left,
+        pad.bottom,
+        pad.right
+    )
+}
