@@ -91,7 +91,7 @@ impl DataKernel {
     pub fn scratch_len(&self, threads: usize) -> usize {
         match self {
             DataKernel::Turned { kernel, .. } => kernel.scratch_len(threads),
-            DataKernel::Phases(k) => k.scratch_len() * threads,
+            DataKernel::Phases(k) => k.scratch_len().saturating_mul(threads),
         }
     }
 
