@@ -12,6 +12,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, WinogradWeights};
 
 use crate::support::{Threads, guarded, integers};
+use crate::threads::pages::{Pages, Side};
 
 /// Any valid geometry of moderate size: batches to 5, padding beyond the kernel, strides beyond it.
 fn shapes() -> impl Strategy<Value = ConvShape> {
@@ -79,17 +80,18 @@ fn data_by(plan: &BackwardData, by: &str, [input, output]: [Layout; 2], seed: u6
     let what = format!("data gradient {by} {} {input:?} to {output:?} of {s:?}", plan.level());
     let (dy, w) = (integers(Layout::Nchw.len(s.output()), seed), integers(s.weights().iter().product(), seed + 1));
     let want = reference::conv2d_backward_data(s, &dy, &w);
-    let mut packed = vec![f32::NAN; plan.packed_len()];
-    plan.pack(&w, &mut packed);
-    let dy = to(input, &dy, s.output());
+    let side = Side::BOTH[seed as usize % 2];
+    let mut packed = Pages::nan(plan.packed_len(), side);
+    plan.pack(&Pages::copy(&w, side), &mut packed);
+    let dy = Pages::copy(&to(input, &dy, s.output()), side);
     let run = |e: &Epilogue<'_>, dx: &mut [f32], threads: &dyn Executor| {
-        plan.run(&dy, &packed, e, dx, &mut vec![f32::NAN; plan.scratch_len() * threads.threads()], threads);
+        plan.run(&dy, &packed, e, dx, &mut Pages::nan(plan.scratch_len() * threads.threads(), side), threads);
     };
     let dx = on_any_threads(output.len(s.input()), &what, |dx, threads| run(&Epilogue::none(), dx, threads));
     check(&dx, output, s.input(), &want, &what);
 
     let (bias, residual) = (integers(s.ic, seed + 2), integers(want.len(), seed + 3));
-    let at = to(output, &residual, s.input());
+    let (bias, at) = (Pages::copy(&bias, side), Pages::copy(&to(output, &residual, s.input()), side));
     let e = Epilogue::bias(&bias).residual(&at).activation(Activation::Clip { lo: -1.0, hi: 6.0 });
     let y = on_any_threads(output.len(s.input()), &what, |y, threads| run(&e, y, threads));
     let plane = s.ih * s.iw;
@@ -129,11 +131,13 @@ impl WeightCase {
         let s = &self.shape;
         let what = format!("{what} {input:?} and {gradient:?} of {s:?}");
         let (x, dy) = (to(input, &self.x, s.input()), to(gradient, &self.dy, s.output()));
-        let len = self.want.len();
+        let [first, last] = Side::BOTH.map(|side| [Pages::copy(&x, side), Pages::copy(&dy, side)]);
+        let ([x, dy], len) = (last, self.want.len());
         let both = on_any_threads(len + s.oc, &what, |both, threads| {
             let (dw, db) = both.split_at_mut(len);
             run(&x, &dy, dw, Some(db), threads);
         });
+        let [x, dy] = first;
         let alone = guarded(len, |dw| run(&x, &dy, dw, None, &Inline));
         assert_eq!(alone, both[..len], "{what}: without a bias");
         let plane = s.oh * s.ow;
@@ -154,16 +158,16 @@ impl WeightCase {
         let exact = |_| 0.0;
         let plan = BackwardWeights::new(s, level, input, gradient);
         self.check(layouts, &format!("pixel sums {level}"), exact, |x, dy, dw, db, threads| {
-            plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+            plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
         });
         if let Ok(plan) = DepthwiseWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("lanes {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
             });
         }
         if let Ok(plan) = StemWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("stem {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
             });
         }
         for chunk in [None, Some(5)] {
@@ -172,7 +176,7 @@ impl WeightCase {
             // Inputs are at most 3.
             let bound = |sum: f64| Variant::F4.bound(tiles, 3.0, sum);
             self.check(layouts, &format!("winograd {level}"), bound, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut vec![f32::NAN; plan.scratch_len(threads.threads())], threads);
+                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
             });
         }
     }
