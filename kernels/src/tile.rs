@@ -830,7 +830,7 @@ by_level! {
         Avx2, "avx2";
         avx2 8 {
             8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
-            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 4 6];
+            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
             24: [] strided [] packed [] narrow [1 2 3] sums [];
             32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
