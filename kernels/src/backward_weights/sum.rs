@@ -117,6 +117,8 @@ impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Su
             let mut acc = [[s.zero(); KW]; KH];
             let mut bias = s.zero();
             for row in 0..a.rows {
+                // What a row needs is read for each: kept over all of them, it would be kept on the stack.
+                let a = core::hint::black_box(a);
                 let mut x = a.x.wrapping_add(row * a.x_row + lanes);
                 let mut dy = a.dy.wrapping_add(row * a.dy_row + part);
                 let mut column = a.column;
