@@ -244,6 +244,11 @@ fn epoch(
     let (start, epoch, mut batch) = (Instant::now(), options.progress.epoch, Batch::new()?);
     let mut batches = train.epoch_from(epoch, options.progress.batch as usize);
     let (mut wanted, mut samples) = (Vec::new(), 0);
+    if options.progress.batch > 0 {
+        // Resumed, maybe behind the last batch: the rates are those of the step before.
+        let step = if options.schedule_by_batch { trainer.steps().saturating_sub(1) } else { epoch };
+        trainer.optimization().follow(&*options.schedule, step)?;
+    }
     while batches.next_into(&mut batch)? {
         let step = if options.schedule_by_batch { trainer.steps() } else { epoch };
         trainer.optimization().follow(&*options.schedule, step)?;
