@@ -23,8 +23,11 @@ pub fn resize_taps(input: usize, output: usize, scale: f64, filter: Filter) -> T
     (0..output)
         .map(|o| {
             let half = match filter {
-                Filter::Nearest => return vec![(((o as f64 * scale) as usize).min(input - 1), 1.0)],
-                Filter::NearestExact => return vec![((((o as f64 + 0.5) * scale) as usize).min(input - 1), 1.0)],
+                // The product decides which pixel is nearest: it is one of f32, as PyTorch's is.
+                Filter::Nearest => return vec![(((o as f64 * scale) as f32 as usize).min(input - 1), 1.0)],
+                Filter::NearestExact => {
+                    return vec![((((o as f64 + 0.5) * scale) as f32 as usize).min(input - 1), 1.0)];
+                }
                 _ if align && output == 1 => 0.0,
                 _ if align => o as f64 * (input - 1) as f64 / (output - 1) as f64,
                 _ => (o as f64 + 0.5) * scale - 0.5,
