@@ -127,7 +127,8 @@ impl StemWeights {
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.slices * self.slice_len() + threads.max(1) * self.copy_len().unwrap_or(0)
+        let copies = threads.max(1).saturating_mul(self.copy_len().unwrap_or(0));
+        copies.saturating_add(self.slices.saturating_mul(self.slice_len()))
     }
 
     /// Computes `dw` `[oc, ic, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
