@@ -1,6 +1,7 @@
 //! What runs a compiled graph: steps, weights and memory plan, with memory of its own.
 
 use core::mem;
+use core::ops::DerefMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,15 +75,9 @@ impl Runner {
 
     /// Buffers that a run took out and did not put back, since a step panicked, are made anew.
     pub(crate) fn restore(&mut self) -> Result<()> {
-        let p = &self.program;
-        let outputs = p.outputs.iter().map(|o| p.lens[o.buffer]);
-        let lens = p.memory.slots.iter().copied().chain(outputs);
-        for (buffer, len) in self.slots.iter_mut().chain(&mut self.outputs).zip(lens) {
-            if buffer.len() != len {
-                *buffer = Buffer::zeros(len)?;
-            }
-        }
-        Ok(())
+        let lens = self.program.outputs.iter().map(|o| self.program.lens[o.buffer]);
+        restore(self.outputs.iter_mut().zip(lens))?;
+        restore(self.slots.iter_mut().zip(self.program.memory.slots.iter().copied()))
     }
 
     /// The same program with memory of its own.
@@ -96,11 +91,31 @@ impl Runner {
         self.program.memory.places.iter().position(of).map_or(0, |b| self.program.lens[b])
     }
 
+    /// Words of output `i`.
+    pub(crate) fn output_len(&self, i: usize) -> usize {
+        self.program.lens[self.program.outputs[i].buffer]
+    }
+
     /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
         let Self { program, slots, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
         team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _, _| ()));
+    }
+
+    /// Runs all steps; results go to `outputs`, whose words are as many as [`Runner::output_len`] says.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory), after a run that panicked.
+    pub(crate) fn run_into<'i>(
+        &mut self,
+        input: &(dyn Fn(usize) -> &'i [f32] + Sync),
+        outputs: &mut [&mut [f32]],
+    ) -> Result<()> {
+        restore(self.slots.iter_mut().zip(self.program.memory.slots.iter().copied()))?;
+        let Self { program, slots, scratch, team, .. } = self;
+        team.run(|| program.execute(input, slots, outputs, scratch, &mut |_, _, _| ()));
+        Ok(())
     }
 
     /// Runs all steps, and says how long each took.
@@ -149,28 +164,55 @@ impl Runner {
     }
 }
 
+/// Makes buffers of other lengths anew.
+fn restore<'a>(buffers: impl Iterator<Item = (&'a mut Buffer, usize)>) -> Result<()> {
+    for (buffer, len) in buffers {
+        if buffer.len() != len {
+            *buffer = Buffer::zeros(len)?;
+        }
+    }
+    Ok(())
+}
+
+/// Words that a step writes: taken out meanwhile, so that the others can be read. Those of outputs are a session's own, or the caller's.
+enum Taken<B> {
+    Nothing,
+    Slot(Buffer),
+    Output(B),
+}
+
+impl<B: DerefMut<Target = [f32]>> Taken<B> {
+    fn words(&mut self) -> &mut [f32] {
+        match self {
+            Taken::Nothing => &mut [],
+            Taken::Slot(buffer) => buffer,
+            Taken::Output(words) => words,
+        }
+    }
+}
+
 /// Told after each step: its number, when it began, and its results.
 type Observer<'a> = dyn FnMut(usize, Instant, &[&mut [f32]]) + 'a;
 
 impl Program {
-    fn execute<'i>(
+    fn execute<'i, B: DerefMut<Target = [f32]> + Default + Sync>(
         &self,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
         slots: &mut [Buffer],
-        outputs: &mut [Buffer],
+        outputs: &mut [B],
         scratch: &mut Scratch,
         observe: &mut Observer<'_>,
     ) {
         for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
             let start = Instant::now();
-            // Taken out while they are written, so that the others can be read; empty buffers take their places.
-            let mut taken: [Buffer; MAX_RESULTS] = Default::default();
+            // Empty buffers take their places.
+            let mut taken: [Taken<B>; MAX_RESULTS] = core::array::from_fn(|_| Taken::Nothing);
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
-                match self.memory.places[*buffer] {
-                    Place::Slot(s) => *taken = mem::take(&mut slots[s]),
-                    Place::Output(k) => *taken = mem::take(&mut outputs[k]),
+                *taken = match self.memory.places[*buffer] {
+                    Place::Slot(s) => Taken::Slot(mem::take(&mut slots[s])),
+                    Place::Output(k) => Taken::Output(mem::take(&mut outputs[k])),
                     Place::Input(_) | Place::Constant(_) => unreachable!("steps write neither"),
-                }
+                };
             }
             {
                 let (slots, outputs) = (&*slots, &*outputs);
@@ -187,9 +229,9 @@ impl Program {
                 let mut lens = [0; MAX_RESULTS];
                 step.outputs.iter().zip(&mut lens).for_each(|(b, len)| *len = self.lens[*b]);
                 let mut at = 0;
-                let mut results = taken.each_mut().map(|buffer| {
+                let mut results = taken.each_mut().map(|taken| {
                     at += 1;
-                    &mut buffer[..lens[at - 1]]
+                    &mut taken.words()[..lens[at - 1]]
                 });
                 let results = &mut results[..step.outputs.len()];
                 if cfg!(debug_assertions) && !in_place {
@@ -199,11 +241,11 @@ impl Program {
                 step.step.run_all(&Operands { operand: &operand, len: step.inputs.len() }, results, in_place, scratch);
                 observe(i, start, results);
             }
-            for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
-                match self.memory.places[*buffer] {
-                    Place::Slot(s) => slots[s] = mem::take(taken),
-                    Place::Output(k) => outputs[k] = mem::take(taken),
-                    Place::Input(_) | Place::Constant(_) => {}
+            for (buffer, taken) in step.outputs.iter().zip(taken) {
+                match (self.memory.places[*buffer], taken) {
+                    (Place::Slot(s), Taken::Slot(buffer)) => slots[s] = buffer,
+                    (Place::Output(k), Taken::Output(words)) => outputs[k] = words,
+                    _ => unreachable!("taken from where it goes back to"),
                 }
             }
         }
