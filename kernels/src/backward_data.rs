@@ -147,7 +147,7 @@ impl BackwardData {
         shape.assert_consistent();
         let s = *shape;
         let (xs, ys) = (input.strides(s.output()), output.strides(s.input()));
-        let lattice = Strides { row: s.sh * ys.row, px: s.sw * ys.px, ..ys };
+        let lattice = Strides { row: s.sh.saturating_mul(ys.row), px: s.sw.saturating_mul(ys.px), ..ys };
         let mut this =
             Self { shape: s, level, input, output, plans: Vec::new(), phases: Vec::new(), packed_len: 0, holes: false };
         for y in Axis::y(&s).phases() {
