@@ -122,18 +122,20 @@ impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Su
                 let mut x = a.x.wrapping_add(row * a.x_row + lanes);
                 let mut dy = a.dy.wrapping_add(row * a.dy_row + part);
                 let mut column = a.column;
-                // SAFETY (of all three): a pixel of the gradient, and those of its taps that exist.
                 let [inner, end] = a.inner;
                 for _ in 0..inner {
+                    // SAFETY: a pixel of the gradient, and those of its taps whose columns exist.
                     unsafe { Self::pixel(s, a, (x, dy), Some(column), &mut acc, &mut bias) };
                     (x, dy, column) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK), column.wrapping_add(a.step));
                 }
                 for _ in inner..end {
+                    // SAFETY: a pixel of the gradient, all of whose taps exist.
                     unsafe { Self::pixel(s, a, (x, dy), None, &mut acc, &mut bias) };
                     (x, dy) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK));
                 }
                 column = a.column.wrapping_add(end.wrapping_mul(a.step));
                 for _ in end..a.width {
+                    // SAFETY: a pixel of the gradient, and those of its taps whose columns exist.
                     unsafe { Self::pixel(s, a, (x, dy), Some(column), &mut acc, &mut bias) };
                     (x, dy, column) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK), column.wrapping_add(a.step));
                 }
