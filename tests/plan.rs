@@ -106,6 +106,8 @@ fn any_shape_is_planned() {
     every_plan(&ConvShape::builder([1, 10_000_000_000_000, 1, 1], [1, 10_000_000_000_000, 1, 1]).build().unwrap());
     let far = ConvShape::builder([1, 1, 1, 1 << 40], [1, 1, 1, 1 << 39]).padding([0, 1 << 38]).stride(7).build();
     every_plan(&far.unwrap());
+    let taps = ConvShape::builder([1, 16, 1, 1 << 36], [16, 1, 1, 1 << 36]).groups(16).build();
+    every_plan(&taps.unwrap());
     let steps =
         ConvShape::builder([1, 3178 * 1627, 1, 1667], [1627, 3178, 1, 1]).stride([2_140_142_428, 1]).groups(1627);
     every_plan(&steps.build().unwrap());

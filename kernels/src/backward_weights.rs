@@ -286,10 +286,7 @@ impl BackwardWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(dy.len(), self.gradient.len(s.output()), "gradient's length");
-        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
-        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert_lengths(s, [self.input, self.gradient], [x, dy, dw], db.as_deref());
         assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
         assert!(self.level.is_available());
         let [x_copy, dy_copy] = self.copies();
@@ -307,6 +304,16 @@ impl BackwardWeights {
             run.at_once(sums, executor);
         }
     }
+}
+
+/// Panics unless `x` and `dy`, in these layouts, and the gradients at weights and bias are as long as the shape says.
+#[track_caller]
+pub(crate) fn assert_lengths(s: &ConvShape, layouts: [Layout; 2], [x, dy, dw]: [&[f32]; 3], db: Option<&[f32]>) {
+    let [input, gradient] = layouts;
+    assert_eq!(x.len(), input.len(s.input()), "input length");
+    assert_eq!(dy.len(), gradient.len(s.output()), "gradient's length");
+    assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
+    assert!(db.is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
 }
 
 /// A tensor in blocks: as it lies, or copied.

@@ -109,12 +109,6 @@ impl<'a> Weights<'a> {
         lanes.iter_mut().enumerate().for_each(|(lane, to)| *to = from[lane * self.output]);
     }
 
-    /// Outputs from `o` on that belong to one group.
-    #[inline]
-    pub fn together(&self, o: usize) -> usize {
-        self.outputs - o % self.outputs
-    }
-
     /// Where the taps of output `o` for input `c` of its group begin, for [`Weights::tap`].
     #[inline]
     fn pair(&self, o: usize, c: usize) -> usize {
@@ -147,7 +141,7 @@ mod tests {
                     );
                     assert_eq!(turned.at(ic, oc, ky, kx), forward.at(ic / 3 * 2 + oc, ic % 3, fy, fx));
                     let mut lanes = [0.0; 3];
-                    let lanes = &mut lanes[..turned.together(ic)];
+                    let lanes = &mut lanes[..turned.outputs - ic % turned.outputs];
                     turned.lanes(ic, oc, ky, kx, lanes);
                     let one_by_one = (ic..ic + lanes.len()).map(|o| turned.at(o, oc, ky, kx));
                     assert!(one_by_one.eq(lanes.iter().copied()));

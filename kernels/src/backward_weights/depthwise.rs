@@ -15,11 +15,10 @@
 
 use core::ops::Range;
 
-use super::sum::{Part, Source, Taps};
-use super::{LONGEST, PARTS, Segments};
+use super::sum::{Part, Source, Taps, finish};
+use super::{LONGEST, PARTS, Segments, assert_lengths};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
-use crate::interleave::interleave;
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::shape::ConvShape;
@@ -57,8 +56,8 @@ impl DepthwiseWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: more than one input channel a group, gradients that are not blocked, rows that the scratch does not
-    /// hold.
+    /// A reason: more than one input channel a group, thousands of taps, gradients that are not blocked, rows that the
+    /// scratch does not hold.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
@@ -68,7 +67,7 @@ impl DepthwiseWeights {
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let kernels = Taps::new(&s, level, Source::Own).ok_or("no kernels at this level")?;
+        let kernels = Taps::new(&s, level, Source::Own)?;
         let segments = Segments::new(&s, LONGEST);
         let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
         let ready = input == Layout::Blocked && s.ocg() == 1;
@@ -137,10 +136,7 @@ impl DepthwiseWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(dy.len(), Layout::Blocked.len(s.output()), "gradient's length");
-        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
-        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
         assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
         assert!(self.level.is_available());
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
@@ -157,23 +153,7 @@ impl DepthwiseWeights {
                 images.for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
             }
         });
-        with_default(|| self.add_slices(sums, dw, db));
-    }
-
-    /// Adds the slices' sums, and stores them in PyTorch's order.
-    fn add_slices(&self, sums: &mut [f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
-        let (len, taps) = (self.block_len(), self.taps());
-        let (sum, others) = sums.split_at_mut(blocks(self.shape.oc) * len);
-        for other in others.chunks_exact(sum.len()) {
-            sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
-        }
-        for (i, (sum, dw)) in sum.chunks_exact(len).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
-            interleave(taps, |tap| &sum[tap * BLOCK..][..BLOCK], dw);
-            if let Some(db) = &mut db {
-                let db = db[i * BLOCK..].iter_mut();
-                db.zip(&sum[taps * BLOCK..]).for_each(|(db, v)| *db = *v);
-            }
-        }
+        with_default(|| finish(sums, of * len, self.taps(), dw, db));
     }
 
     /// Adds an image's part of a segment to the sums of a block.

@@ -12,7 +12,7 @@ use crate::shape::ConvShape;
 use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
 
 /// What the bias's gradient multiplies.
-pub(super) static ONE: f32 = 1.0;
+static ONE: f32 = 1.0;
 
 /// The plan and its tensors, `x` and `dy` in blocks.
 pub(super) struct Run<'a> {
@@ -25,24 +25,24 @@ pub(super) struct Run<'a> {
 
 /// The output pixels of a tap in a segment.
 #[derive(Clone)]
-pub(super) struct Pixels {
-    pub images: Range<usize>,
-    pub rows: Range<usize>,
-    pub columns: Range<usize>,
+struct Pixels {
+    images: Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
 /// Where sums go: those of a block of output channels, from its first row on.
 #[derive(Clone, Copy)]
-pub(super) struct Sums {
-    pub y: *mut f32,
+struct Sums {
+    y: *mut f32,
     /// From output channel to output channel.
-    pub row: usize,
+    row: usize,
     /// From block to block of output channels.
-    pub block: usize,
+    block: usize,
     /// Input channels that exist, if not all are stored.
-    pub cols: usize,
+    cols: usize,
     /// Whether to add to what is there.
-    pub add: bool,
+    add: bool,
 }
 
 impl Run<'_> {
@@ -219,7 +219,7 @@ impl Run<'_> {
 
 /// The arguments of tiles, for outputs `ow` pixels wide, for `blocks` blocks, `block` floats apart, of what gives the
 /// rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
-pub(super) fn args(
+fn args(
     ow: usize,
     pixels: &Pixels,
     (rows, row_steps): (*const f32, [usize; 3]),

@@ -13,8 +13,8 @@
 
 use core::ops::Range;
 
-use super::sum::{Part, Source, Taps};
-use super::{PARTS, Segments};
+use super::sum::{MOST_TAPS, Part, Source, TOO_MANY_TAPS, Taps, finish};
+use super::{PARTS, Segments, assert_lengths};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
@@ -26,9 +26,6 @@ const SEGMENT: usize = 256;
 
 /// Most floats of a copy: 2 MiB.
 const MOST: usize = 1 << 19;
-
-/// Most taps of all input channels: 256 KiB of sums of a block.
-const TAPS: usize = 4096;
 
 /// The weight gradient for few input channels, planned. Holds no tensor.
 ///
@@ -71,13 +68,13 @@ impl StemWeights {
         if s.dw != 1 {
             return Err("the rows of taps are dilated");
         }
-        if s.terms() > TAPS {
-            return Err("the sums of so many taps exceed the level-2 cache");
+        if s.terms() > MOST_TAPS {
+            return Err(TOO_MANY_TAPS);
         }
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let kernels = Taps::new(&s, level, Source::One).ok_or("no kernels at this level")?;
+        let kernels = Taps::new(&s, level, Source::One)?;
         let segments = Segments::new(&s, SEGMENT);
         let slices = (2 * PARTS).min(segments.len());
         let this = Self { shape: s, level, input, kernels, segments, slices };
@@ -106,6 +103,7 @@ impl StemWeights {
         (self.terms() + 1) * BLOCK
     }
 
+    /// Floats of a slice's sums.
     fn slice_len(&self) -> usize {
         blocks(self.shape.oc) * self.block_len()
     }
@@ -115,12 +113,12 @@ impl StemWeights {
         &self.shape
     }
 
-    /// The instruction-set level whose tiles run.
+    /// The instruction-set level whose kernels run.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// Name of the tile that does most of the work: what `explain` prints.
+    /// Name of the kernel that does most of the work: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
         self.kernels.kernel()
     }
@@ -146,10 +144,7 @@ impl StemWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(dy.len(), Layout::Blocked.len(s.output()), "gradient's length");
-        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
-        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
         assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
         assert!(self.level.is_available());
         let (sums, copies) = scratch.split_at_mut(self.slices * self.slice_len());
@@ -166,22 +161,7 @@ impl StemWeights {
                 }
             }
         });
-        with_default(|| self.finish(sums, dw, db));
-    }
-
-    /// Adds the slices' sums, and stores them in PyTorch's order.
-    fn finish(&self, sums: &mut [f32], dw: &mut [f32], mut db: Option<&mut [f32]>) {
-        let (sum, others) = sums.split_at_mut(self.slice_len());
-        for other in others.chunks_exact(self.slice_len()) {
-            sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
-        }
-        for (o, dw) in dw.chunks_exact_mut(self.terms()).enumerate() {
-            let sums = &sum[o / BLOCK * self.block_len() + o % BLOCK..];
-            dw.iter_mut().enumerate().for_each(|(tap, dw)| *dw = sums[tap * BLOCK]);
-            if let Some(db) = &mut db {
-                db[o] = sums[self.terms() * BLOCK];
-            }
-        }
+        with_default(|| finish(sums, self.slice_len(), self.terms(), dw, db));
     }
 
     /// Adds an image's part of a segment to the sums.

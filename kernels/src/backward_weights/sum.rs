@@ -13,11 +13,18 @@
 
 use core::ops::Range;
 
+use crate::interleave::interleave;
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::region::Axis;
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
+
+/// Most taps of all input channels that share a block's sums: 256 KiB.
+pub(super) const MOST_TAPS: usize = 4096;
+
+/// Why more are refused.
+pub(super) const TOO_MANY_TAPS: &str = "the sums of so many taps exceed the level-2 cache";
 
 /// What a kernel works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
@@ -224,19 +231,25 @@ pub(super) struct Part<'a> {
 }
 
 impl Taps {
-    /// The kernels for a window; None if the level has none.
-    pub fn new(s: &ConvShape, level: Level, source: Source) -> Option<Self> {
+    /// The kernels for a window.
+    ///
+    /// # Errors
+    /// A reason: too many taps, no kernels at the level.
+    pub fn new(s: &ConvShape, level: Level, source: Source) -> Result<Self, &'static str> {
+        if s.kh.saturating_mul(s.kw) > MOST_TAPS {
+            return Err(TOO_MANY_TAPS);
+        }
         let kernels = || sum_rows(level).iter().filter(move |r| r.source == source);
         let all = kernels().find(|r| s.dw == 1 && r.taps == [s.kh, s.kw]);
         let mut row = Vec::new();
         let mut kx = 0;
         while kx < s.kw {
             let most = if s.dw == 1 { s.kw - kx } else { 1 };
-            let kernel = kernels().find(|r| r.taps[0] == 1 && r.taps[1] <= most)?;
+            let kernel = kernels().find(|r| r.taps[0] == 1 && r.taps[1] <= most).ok_or("no kernels at this level")?;
             row.push((kx, kernel));
             kx += kernel.taps[1];
         }
-        Some(Self { shape: *s, y: Axis::y(s), x: Axis::x(s), all, row })
+        Ok(Self { shape: *s, y: Axis::y(s), x: Axis::x(s), all, row })
     }
 
     /// Name of the kernel that does most of the work.
@@ -338,5 +351,20 @@ impl Taps {
         // * inner pixels are those whose first tap and whose last lie inside, so that all between do;
         // * the sums hold a block of each of the kernel's taps (asserted), and `bias` is one.
         unsafe { (kernel.run)(&args) };
+    }
+}
+
+/// Adds the sums of all slices, each `[dy block][tap][16 oc]` with the gradient itself behind the taps, and stores them in
+/// PyTorch's order: `dw` `[oc][tap]` and, if asked for, `db` `[oc]`.
+pub(super) fn finish(sums: &mut [f32], slice: usize, taps: usize, dw: &mut [f32], mut db: Option<&mut [f32]>) {
+    let (sum, others) = sums.split_at_mut(slice);
+    for other in others.chunks_exact(slice) {
+        sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
+    }
+    for (i, (sum, dw)) in sum.chunks_exact((taps + 1) * BLOCK).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
+        interleave(taps, |tap| &sum[tap * BLOCK..][..BLOCK], dw);
+        if let Some(db) = &mut db {
+            db[i * BLOCK..].iter_mut().zip(&sum[taps * BLOCK..]).for_each(|(db, v)| *db = *v);
+        }
     }
 }

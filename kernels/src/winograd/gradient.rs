@@ -24,7 +24,7 @@ use core::ops::Range;
 
 use super::input::InputArgs;
 use super::{TransformRow, Variant, transforms};
-use crate::backward_weights::{PAIR_OF_NINE, biases, store_pair};
+use crate::backward_weights::{PAIR_OF_NINE, assert_lengths, biases, store_pair};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -404,10 +404,7 @@ impl WinogradWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_eq!(x.len(), self.input.len(s.input()), "input length");
-        assert_eq!(dy.len(), Layout::Blocked.len(s.output()), "gradient's length");
-        assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
-        assert!(db.as_ref().is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
+        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
         assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
         assert!(self.level.is_available());
         if let Some(db) = db {
