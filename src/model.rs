@@ -102,6 +102,11 @@ impl Model {
         self.graph.parameters.iter().zip(&self.parameters).filter(|(p, _)| p.trained).map(|(p, t)| (p.name.as_str(), t))
     }
 
+    /// All values, in the order of [`Model::state`].
+    pub(crate) fn values(&self) -> &Parameters {
+        &self.parameters
+    }
+
     /// All values, for training, which changes them where they are.
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters

@@ -128,6 +128,78 @@ fn a_bad_loss_names_what_went_bad() {
     assert!(t.step(&SIZE, &x[1..], &[0.0; 8]).unwrap_err().to_string().contains("3456"));
 }
 
+/// A linear layer: each step's change of the weights is its gradient, times the rate.
+fn linear(accumulate: usize) -> Trainer {
+    let model = Sequential::new((Flatten, Linear::new(4, 3))).build(1).unwrap();
+    let options = TrainerOptions { accumulate, ..options(1) };
+    Trainer::new(model, CrossEntropyLoss::new(), Optimization::new(Sgd::new(0.5)).unwrap(), &options).unwrap()
+}
+
+fn values(trainer: &Trainer) -> Vec<f32> {
+    trainer.model().state().flat_map(|(_, t)| t.as_slice().to_vec()).collect()
+}
+
+#[test]
+fn gradients_of_several_batches_add_up() {
+    let (dims, inputs) = ([2, 1, 2, 2], [[0.5; 8], [-0.25, 1.0, 0.5, 2.0, -1.0, 0.125, 0.75, -0.5]]);
+    let targets = [[0.0, 2.0], [1.0, 1.0]];
+    let before = values(&linear(1));
+    // Each batch alone.
+    let alone = [0, 1].map(|i| {
+        let mut trainer = linear(1);
+        trainer.step(&dims, &inputs[i], &targets[i]).unwrap();
+        values(&trainer)
+    });
+    let mut several = linear(1);
+    several.backward(&dims, &inputs[0], &targets[0]).unwrap();
+    // A batch that goes bad in between takes nothing away, nor does a profile.
+    several.backward(&dims, &[f32::NAN; 8], &targets[0]).unwrap_err();
+    several.profile(&dims, &inputs[1], &targets[0]).unwrap();
+    several.backward(&dims, &inputs[1], &targets[1]).unwrap();
+    assert_eq!((several.pending(), several.steps()), (2, 0));
+    several.update().unwrap();
+    assert_eq!((several.pending(), several.steps()), (0, 1));
+    let both = values(&several);
+    for i in 0..before.len() {
+        let mean = (alone[0][i] + alone[1][i]) / 2.0;
+        assert!((both[i] - mean).abs() < 1e-6, "{i}: {} instead of {mean}, from {}", both[i], before[i]);
+    }
+    let mut steps = linear(2);
+    (0..2).for_each(|i| _ = steps.step(&dims, &inputs[i], &targets[i]).unwrap());
+    assert_eq!(values(&steps), both);
+    assert!(several.update().unwrap().is_none() && values(&several) == both, "nothing to update by");
+}
+
+/// An epoch of three batches, of which two make an update: the third makes one of its own, so that the run can rest.
+#[test]
+fn an_epoch_ends_with_an_update() {
+    let data = Transformed::new(Glyphs::new(24, 3).size(28)).with(Normalize::new([0.2], [0.25]));
+    let train = Loader::new(data, 8).unwrap();
+    let model = Sequential::new((Flatten, Linear::new(28 * 28, 10))).build(1).unwrap();
+    let options = TrainerOptions { accumulate: 2, ..options(1) };
+    let optimization = Optimization::new(Sgd::new(0.1)).unwrap();
+    let mut trainer = Trainer::new(model, CrossEntropyLoss::new(), optimization, &options).unwrap();
+    let epochs = fit(&mut trainer, &train, None, Fit::new(2), &mut |_| ()).unwrap();
+    assert!(epochs[1].loss < epochs[0].loss);
+    assert_eq!((trainer.steps(), trainer.pending()), (4, 0));
+}
+
+#[test]
+fn a_run_without_patience_left_ends_and_is_not_resumed() {
+    let data = |seed| Glyphs::new(16, seed).size(28);
+    let (train, validation) = (Loader::new(data(1), 8).unwrap(), Loader::new(data(2), 8).unwrap());
+    let model = Sequential::new((Flatten, Linear::new(28 * 28, 10))).build(1).unwrap();
+    // At rate 0 no validation is better than the first.
+    let optimization = Optimization::new(Sgd::new(0.0)).unwrap();
+    let mut trainer = Trainer::new(model, CrossEntropyLoss::new(), optimization, &options(1)).unwrap();
+    let run = |trainer: &mut Trainer, progress: Progress| {
+        let options = Fit { patience: Some(1), progress, ..Fit::new(9) };
+        fit(trainer, &train, Some(&validation), options, &mut |_| ()).unwrap().len()
+    };
+    assert_eq!(run(&mut trainer, Progress::default()), 3);
+    assert_eq!(run(&mut trainer, Progress { epoch: 3, since_best: 2, ..Progress::default() }), 0);
+}
+
 /// A network whose masks follow from the seed alone: a seed is an input of its own, in front of all others.
 #[test]
 fn dropout_is_trained_and_its_masks_follow_from_the_seed() {

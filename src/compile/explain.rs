@@ -37,7 +37,7 @@ pub(super) fn explain(program: &Program) -> String {
     let separate: usize = program.steps.iter().flat_map(|s| &s.outputs).map(|&b| program.lens[b]).sum();
     let outputs: usize = program.outputs.iter().map(|o| program.lens[o.buffer]).sum();
     let shared = program.memory.words + outputs;
-    let scratch = program.steps.iter().map(|s| s.scratch).max().unwrap_or(0);
+    let scratch = program.scratch_len() + program.packed_len();
     text.push_str(&format!(
         "activations {} KiB in the arena (places in cache lines) and the output ({} KiB without sharing), scratch {} KiB\n",
         kib(shared),

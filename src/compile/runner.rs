@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::lower::{BufferId, Origin, Planned};
-use crate::graph::{Fact, Graph, Operands, Parameters};
+use crate::graph::{ElementType, Fact, Graph, Operands, Parameters};
 use crate::par::Team;
 use crate::tensor::Tensor;
 
@@ -120,7 +120,9 @@ impl Runner {
         let Self { program, arena, outputs, scratch, team } = self;
         let mut first = None;
         let mut look = |i: usize, _: Instant, results: &[&mut [f32]]| {
-            if first.is_none() && results.iter().any(|r| r.iter().any(|v| !v.is_finite())) {
+            // Words of other types, such as which tap was the largest, may look like anything.
+            let floats = results.iter().zip(&program.steps[i].elements).filter(|(_, e)| **e == ElementType::F32);
+            if first.is_none() && floats.into_iter().any(|(r, _)| r.iter().any(|v| !v.is_finite())) {
                 first = Some(i);
             }
         };
@@ -155,12 +157,12 @@ type Observer<'a> = dyn FnMut(usize, Instant, &[&mut [f32]]) + 'a;
 
 impl Program {
     /// Floats of scratch that the greediest step takes, on the threads that the program was compiled for.
-    fn scratch_len(&self) -> usize {
+    pub(super) fn scratch_len(&self) -> usize {
         self.steps.iter().map(|s| s.scratch).max().unwrap_or(0)
     }
 
     /// Floats of the most weights that a step packs in each run.
-    fn packed_len(&self) -> usize {
+    pub(super) fn packed_len(&self) -> usize {
         self.steps.iter().map(|s| s.step.packed_len()).max().unwrap_or(0)
     }
 

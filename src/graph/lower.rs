@@ -72,6 +72,8 @@ pub(crate) struct Planned {
     pub(crate) step: Box<dyn Step>,
     pub(crate) inputs: Vec<BufferId>,
     pub(crate) outputs: Vec<BufferId>,
+    /// What the words of each result are.
+    pub(crate) elements: Vec<ElementType>,
     pub(crate) scratch: usize,
     pub(crate) layer: String,
     pub(crate) dims: Vec<usize>,
@@ -283,8 +285,9 @@ impl<'a> Lower<'a> {
             outputs.push(buffer);
         }
         let layer = self.graph.nodes[group.node].layer.clone();
+        let elements = facts.iter().map(|fact| fact.element).collect();
         let (dims, layout) = (facts[0].dims.clone(), layouts[0]);
-        self.steps.push(Planned { step, inputs, outputs, scratch, layer, dims, layout });
+        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, dims, layout });
         Ok(())
     }
 
@@ -300,7 +303,8 @@ impl<'a> Lower<'a> {
     ) -> Result<BufferId> {
         let output = self.buffer(fact, layout, Origin::Step)?;
         let (layer, dims) = (layer.to_string(), fact.dims.clone());
-        self.steps.push(Planned { step, inputs, outputs: vec![output], scratch, layer, dims, layout });
+        let (outputs, elements) = (vec![output], vec![fact.element]);
+        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, dims, layout });
         Ok(output)
     }
 

@@ -23,7 +23,7 @@ pub struct Fit {
     pub schedule: Box<dyn Schedule>,
     /// Whether a step of the schedule is a batch; else it is an epoch.
     pub schedule_by_batch: bool,
-    /// Epochs without a better validation after which to stop.
+    /// Stops after more than so many epochs in a row without a better validation.
     pub patience: Option<u64>,
     /// Where the run is kept at rest: after each epoch, and every so many batches.
     pub checkpoint: Option<PathBuf>,
@@ -137,6 +137,7 @@ fn targets_into(batch: &Batch, targets: &mut Vec<f32>) -> Result<()> {
 pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Result<Confusion> {
     let classes = loader.dataset().classes().len();
     let mut confusion = Confusion::new(classes)?;
+    let options = SessionOptions { input: Default::default(), output: Default::default(), ..options.clone() };
     let mut session: Option<Session> = None;
     let mut batches = loader.epoch(0);
     let mut batch = Batch::new()?;
@@ -144,10 +145,10 @@ pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Res
         let dims = batch.input.dims();
         let mut ready = match session.take().filter(|s| s.input_dims() == dims) {
             Some(ready) => ready,
-            None => model.compile_with(dims, options)?,
+            None => model.compile_with(dims, &options)?,
         };
         let output = ready.run(&batch.input)?;
-        if output.dims().get(1) != Some(&classes) {
+        if output.dims().get(..2) != Some(&[batch.len(), classes]) {
             let (left, right) = (output.dims().to_vec(), vec![batch.len(), classes]);
             return Err(Error::Shapes { what: "the model's output and the classes", left, right });
         }
@@ -202,7 +203,9 @@ pub fn fit(
     event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Vec<EpochReport>> {
     let mut reports = Vec::new();
-    while options.progress.epoch < options.epochs {
+    // A run that was tired when it was kept is so when it is resumed.
+    let tired = |options: &Fit| options.patience.is_some_and(|patience| options.progress.since_best > patience);
+    while options.progress.epoch < options.epochs && !tired(&options) {
         let Some(mut report) = epoch(trainer, train, &mut options, event)? else { break };
         let validated = Instant::now();
         if let Some(loader) = validation {
@@ -226,8 +229,7 @@ pub fn fit(
         event(Event::Epoch(&report));
         save(trainer, &options)?;
         reports.push(report);
-        let tired = options.patience.is_some_and(|patience| options.progress.since_best > patience);
-        if tired || options.stop.load(Ordering::Relaxed) {
+        if options.stop.load(Ordering::Relaxed) {
             break;
         }
     }
@@ -278,6 +280,8 @@ fn epoch(
             return Ok(None);
         }
     }
+    // Micro-batches that are too few for an update of their own: a run rests at an epoch's end.
+    trainer.update()?;
     let tally = core::mem::take(&mut options.progress.tally);
     Ok(Some(EpochReport {
         epoch,

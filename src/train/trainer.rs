@@ -19,6 +19,7 @@ use crate::graph::Fact;
 use crate::graph::autodiff::{Differentiated, Wanted};
 use crate::model::Model;
 use crate::random::Random;
+use crate::tensor::Tensor;
 use crate::tune::{KeptChoices, Tuning};
 
 /// How a [`Trainer`] trains.
@@ -69,9 +70,9 @@ pub struct Footprint {
     pub parameters: usize,
     /// What the optimizer keeps of each parameter.
     pub optimizer: usize,
-    /// Gradients of the parameters and the next running statistics; twice if they are summed over micro-batches.
+    /// Gradients of the parameters, twice if they are summed over micro-batches, and the next running statistics.
     pub gradients: usize,
-    /// Activations, and gradients at them.
+    /// Activations, the model's output among them, and gradients at them.
     pub activations: usize,
     /// Constants of the graph.
     pub constants: usize,
@@ -136,12 +137,13 @@ pub struct Trainer {
     average: Option<WeightAverage>,
     /// One for each extents of the input so far.
     programs: Vec<Compiled>,
-    /// Number of the program that ran last.
+    /// Number of the program that ran last: its outputs hold the gradients of the last micro-batch.
     last: usize,
-    /// Sums of gradients over micro-batches, in the model's order; empty where one is all.
+    /// Sums of gradients over earlier micro-batches, in the model's order; empty as long as one is all.
     sums: Vec<Buffer>,
-    /// Micro-batches since the last update.
+    /// Micro-batches since the last update, and how many of them are in the sums.
     gathered: usize,
+    summed: usize,
     /// Updates so far.
     steps: u64,
 }
@@ -157,6 +159,21 @@ struct Compiled {
 
 /// Number of the loss among a program's outputs; the model's own is 0.
 const LOSS: usize = 1;
+
+/// The words of each of a program's inputs: a batch, its target, the parameters, and the seed if it takes one.
+fn words<'a>(
+    graph: &Differentiated,
+    given: [&'a [f32]; 2],
+    seed: &'a [f32],
+    parameters: &'a [Tensor],
+) -> impl Fn(usize) -> &'a [f32] + Sync + use<'a> {
+    let (first_parameter, seed_at) = (graph.first_parameter, graph.seed);
+    move |i| match i {
+        0 | 1 => given[i],
+        i if Some(i) == seed_at => seed,
+        i => parameters[i - first_parameter].as_slice(),
+    }
+}
 
 impl Trainer {
     /// Takes a model of one input and one output. Programs are compiled when the first batch of a size comes.
@@ -183,9 +200,23 @@ impl Trainer {
         let (mut options, loss) = (options.clone(), Box::new(loss));
         let algorithms = Arc::new(KeptChoices::new(core::mem::take(&mut options.session.tuning)));
         options.session.tuning = Tuning::Kept(algorithms.clone());
-        let (programs, sums) = (Vec::new(), Vec::new());
-        let (last, gathered, steps) = (0, 0, 0);
-        Ok(Self { model, loss, options, algorithms, optimization, ids, average, programs, last, sums, gathered, steps })
+        // Layouts are the graph's own: what goes in and comes out is NCHW.
+        (options.session.input, options.session.output) = Default::default();
+        Ok(Self {
+            model,
+            loss,
+            options,
+            algorithms,
+            optimization,
+            ids,
+            average,
+            programs: Vec::new(),
+            last: 0,
+            sums: Vec::new(),
+            gathered: 0,
+            summed: 0,
+            steps: 0,
+        })
     }
 
     /// The model with its weights at this moment.
@@ -199,7 +230,7 @@ impl Trainer {
     /// If memory does not suffice.
     pub fn averaged_model(&self) -> Result<Model> {
         let mut model = self.model.clone();
-        if let Some(average) = self.average.as_ref().filter(|a| a.count(0) > 0) {
+        if let Some(average) = self.average.as_ref().filter(|_| self.steps > 0) {
             for (i, tensor) in model.parameters_mut().iter_mut().enumerate() {
                 tensor.as_mut_slice().copy_from_slice(average.values(i));
             }
@@ -237,15 +268,19 @@ impl Trainer {
         let runner = &self.programs[at].runner;
         let [words, constants, scratch] = runner.bytes();
         let bytes = |values: &[f32]| size_of_val(values);
-        let gradients = runner.outputs.iter().map(|o| bytes(o)).sum::<usize>();
+        let graph = &self.programs[at].graph;
+        let of = |outputs: &mut dyn Iterator<Item = usize>| outputs.map(|o| bytes(&runner.outputs[o])).sum::<usize>();
+        let trained = of(&mut graph.gradients.iter().map(|&(_, output)| output));
+        let statistics = of(&mut graph.updates.iter().map(|&(_, output)| output));
+        let all = of(&mut (0..runner.outputs.len()));
         let parameters = self.model.state().map(|(_, t)| bytes(t.as_slice())).sum::<usize>();
         let average = if self.average.is_some() { parameters } else { 0 };
-        let sums = if self.options.accumulate > 1 { gradients } else { 0 };
+        let sums = if self.options.accumulate > 1 { trained } else { 0 };
         Ok(Footprint {
             parameters: parameters + average,
             optimizer: self.optimization.state().map(|(_, _, values)| bytes(values)).sum(),
-            gradients: gradients + sums,
-            activations: words - gradients,
+            gradients: trained + statistics + sums,
+            activations: words - all + (all - trained - statistics),
             constants,
             scratch,
         })
@@ -264,40 +299,42 @@ impl Trainer {
         Ok(StepReport { loss, norm })
     }
 
-    /// Computes the loss and all gradients of a batch, and adds them to those since the last update.
+    /// Computes the loss and all gradients of a batch, and adds them to those since the last update. Running statistics
+    /// move with each batch.
     ///
     /// # Errors
     /// As [`Trainer::step`].
     pub fn backward(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<f32> {
-        let at = self.program(dims)?;
-        self.last = at;
+        let at = self.prepare(dims, input, target)?;
         let seed = self.seed();
         let p = &mut self.programs[at];
-        check_len("the input", input.len(), dims.iter().product())?;
-        check_len("the target", target.len(), p.target)?;
-        self.loss.check_targets(&p.output, target)?;
-        let (first, seed_at) = (p.graph.first_parameter, p.graph.seed);
-        let parameters = self.model.parameters_mut();
-        let parameters = &*parameters;
-        let words = |i: usize| -> &[f32] {
-            match i {
-                0 => input,
-                1 => target,
-                i if Some(i) == seed_at => &seed,
-                i => parameters[i - first].as_slice(),
-            }
-        };
         p.runner.restore()?;
-        p.runner.run(&words);
+        p.runner.run(&words(&p.graph, [input, target], &seed, self.model.values()));
         let loss = p.runner.outputs[LOSS][0];
         if !loss.is_finite() {
             return Err(self.went_bad(at, input, target, loss));
         }
-        self.gathered += 1;
-        if self.options.accumulate > 1 {
-            self.gather(at)?;
+        let parameters = self.model.parameters_mut();
+        for &(parameter, output) in &p.graph.updates {
+            parameters[parameter].as_mut_slice().copy_from_slice(&p.runner.outputs[output]);
         }
+        self.last = at;
+        self.gathered += 1;
         Ok(loss)
+    }
+
+    /// The program for a batch that fits it. What its run overwrites, the gradients of the last micro-batch, is in the
+    /// sums then.
+    fn prepare(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<usize> {
+        let at = self.program(dims)?;
+        let p = &self.programs[at];
+        check_len("the input", input.len(), dims.iter().product())?;
+        check_len("the target", target.len(), p.target)?;
+        self.loss.check_targets(&p.output, target)?;
+        if self.summed < self.gathered {
+            self.sum()?;
+        }
+        Ok(at)
     }
 
     /// Changes the weights by the gradients since the last update, and the running statistics; the norm, if they are clipped by
@@ -309,13 +346,17 @@ impl Trainer {
         if self.gathered == 0 {
             return Ok(None);
         }
-        let Self { model, optimization, ids, average, programs, last, sums, gathered, options, .. } = self;
+        // Of a single micro-batch the gradients are where they were computed.
+        if self.gathered > 1 && self.summed < self.gathered {
+            self.sum()?;
+        }
+        let Self { model, optimization, ids, average, programs, last, sums, gathered, summed, options, .. } = self;
         let p = &mut programs[*last];
         let (graph, runner) = (&p.graph, &p.runner);
         let parameters = model.parameters_mut();
         let norm = runner.on_team(|| -> Result<Option<f32>> {
             let sum = |k: usize, output: usize| {
-                if sums.is_empty() { &runner.outputs[output][..] } else { &sums[k][..] }
+                if *summed == 0 { &runner.outputs[output][..] } else { &sums[k][..] }
             };
             let gradients = || graph.gradients.iter().enumerate().map(|(k, &(_, output))| sum(k, output));
             let (adjust, norm): (Adjust, Option<f32>) = options.clip.adjust(gradients(), *gathered);
@@ -323,9 +364,6 @@ impl Trainer {
                 if let Some(id) = ids[parameter] {
                     optimization.update(id, parameters[parameter].as_mut_slice(), gradient, adjust)?;
                 }
-            }
-            for &(parameter, output) in &graph.updates {
-                parameters[parameter].as_mut_slice().copy_from_slice(&runner.outputs[output]);
             }
             if let Some(average) = average {
                 for (i, tensor) in parameters.iter().enumerate() {
@@ -335,14 +373,14 @@ impl Trainer {
             Ok(norm)
         })?;
         self.sums.iter_mut().for_each(|s| s.fill(0.0));
-        self.gathered = 0;
+        (self.gathered, self.summed) = (0, 0);
         self.steps += 1;
         Ok(norm)
     }
 
-    /// Adds the gradients of the last batch to the sums, and takes over its running statistics.
-    fn gather(&mut self, at: usize) -> Result<()> {
-        let p = &self.programs[at];
+    /// Adds the gradients of the last micro-batch to the sums.
+    fn sum(&mut self) -> Result<()> {
+        let p = &self.programs[self.last];
         if self.sums.is_empty() {
             let zeros = |&(_, output): &(usize, usize)| Buffer::zeros(p.runner.outputs[output].len());
             self.sums = p.graph.gradients.iter().map(zeros).collect::<Result<_>>()?;
@@ -350,10 +388,7 @@ impl Trainer {
         for (sum, &(_, output)) in self.sums.iter_mut().zip(&p.graph.gradients) {
             sum.iter_mut().zip(&p.runner.outputs[output][..]).for_each(|(s, g)| *s += g);
         }
-        let parameters = self.model.parameters_mut();
-        for &(parameter, output) in &p.graph.updates {
-            parameters[parameter].as_mut_slice().copy_from_slice(&p.runner.outputs[output]);
-        }
+        self.summed = self.gathered;
         Ok(())
     }
 
@@ -364,16 +399,7 @@ impl Trainer {
         let named = self.model.state().find(|(_, t)| bad(t.as_slice())).map(|(name, _)| format!("parameter `{name}`"));
         let first = if bad(input) { Some("the input".to_string()) } else { named };
         let p = &mut self.programs[at];
-        let (first_parameter, seed_at) = (p.graph.first_parameter, p.graph.seed);
-        let parameters = &*self.model.parameters_mut();
-        let words = |i: usize| -> &[f32] {
-            match i {
-                0 => input,
-                1 => target,
-                i if Some(i) == seed_at => &seed,
-                i => parameters[i - first_parameter].as_slice(),
-            }
-        };
+        let words = words(&p.graph, [input, target], &seed, self.model.values());
         let first = first.or_else(|| {
             let (layer, what) = p.runner.first_not_finite(&words)?;
             Some(if layer.is_empty() {
@@ -422,9 +448,7 @@ impl Trainer {
         let facts = [Fact::f32(input), Fact::f32(target)];
         let wanted = Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[] };
         let graph = graph.differentiate(&facts, &wanted)?;
-        let session =
-            SessionOptions { input: Default::default(), output: Default::default(), ..self.options.session.clone() };
-        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, &session)?;
+        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, &self.options.session)?;
         Ok(Compiled { input: input.to_vec(), output, target: elements, graph, runner })
     }
 
@@ -443,21 +467,11 @@ impl Trainer {
         input: &[f32],
         target: &[f32],
     ) -> Result<Vec<(String, String, Duration)>> {
-        self.backward(dims, input, target)?;
-        self.gathered = 0;
-        self.sums.iter_mut().for_each(|s| s.fill(0.0));
+        let at = self.prepare(dims, input, target)?;
         let seed = self.seed();
-        let p = &mut self.programs[self.last];
-        let (first, seed_at) = (p.graph.first_parameter, p.graph.seed);
-        let parameters = &*self.model.parameters_mut();
-        let words = |i: usize| -> &[f32] {
-            match i {
-                0 => input,
-                1 => target,
-                i if Some(i) == seed_at => &seed,
-                i => parameters[i - first].as_slice(),
-            }
-        };
+        let p = &mut self.programs[at];
+        let words = words(&p.graph, [input, target], &seed, self.model.values());
+        p.runner.restore()?;
         let times = p.runner.profile(&words);
         let steps = p.runner.steps().map(|(layer, what)| (layer.to_string(), what));
         Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
@@ -502,7 +516,7 @@ impl Trainer {
         self.algorithms.replace(checkpoint.progress().algorithms.clone());
         self.programs.clear();
         self.steps = checkpoint.progress().step;
-        self.gathered = 0;
+        (self.gathered, self.summed) = (0, 0);
         self.sums.iter_mut().for_each(|s| s.fill(0.0));
         Ok(())
     }

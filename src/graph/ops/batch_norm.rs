@@ -326,9 +326,16 @@ impl Step for Frozen {
         let (inv, scratch) = with_inverse(&self.norm, scratch, Some((x.get(2), self.op.eps as f32)));
         let affine = x.len() > 3;
         let (w, b) = (affine.then(|| x.get(3)), affine.then(|| x.get(4)));
-        let forward = norm::Forward { x: x.get(0), w, b, ..norm::Forward::default() };
+        // The normalisation's pass clips, where zero stays zero; other activations are a pass of their own.
+        let clips = match self.activation {
+            Activation::Identity | Activation::Relu => true,
+            Activation::Clip { lo, hi } => lo <= 0.0 && hi >= 0.0,
+            _ => false,
+        };
+        let activation = if clips { self.activation } else { Activation::Identity };
+        let forward = norm::Forward { x: x.get(0), w, b, activation, ..norm::Forward::default() };
         pass(self.level, |place| self.norm.evaluate(place, &forward, x.get(1), inv, y, scratch));
-        if self.activation != Activation::Identity {
+        if !clips {
             par::for_each_piece(y, BLOCK, 4, |_, y| act::apply_inplace(self.level, self.activation, y));
             clear_padding(self.layout, self.dims, y);
         }
