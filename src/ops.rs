@@ -48,8 +48,11 @@ pub use unary::cast;
 /// What lowering ONNX models asks for.
 #[cfg(feature = "onnx")]
 pub(crate) use {
+    call::{checked_count, limited, room},
     conv::transposed_axes,
+    infer::zeros,
     resize::resize_sums,
+    unary::erf,
     view::View,
     window::{Axis, pool_axes, window_axes},
 };

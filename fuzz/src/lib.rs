@@ -11,7 +11,9 @@
 
 mod targets;
 
-pub use targets::{idx, onnx, plan, problems, safetensors, tuning};
+#[cfg(feature = "onnx")]
+pub use targets::onnx;
+pub use targets::{idx, plan, problems, safetensors, tuning};
 
 #[path = "report.rs"]
 pub mod report;

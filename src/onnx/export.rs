@@ -75,7 +75,7 @@ pub fn save(model: &Model, input: impl AsRef<[usize]>, path: impl AsRef<Path>) -
 
 /// Whether all inputs and outputs are of one batch, and another number of it changes no node.
 fn open_batch(graph: &Graph, inputs: &[Fact], written: &Written) -> bool {
-    let Some(&n) = inputs[0].dims.first() else { return false };
+    let Some(&n) = inputs.first().and_then(|f| f.dims.first()) else { return false };
     let grown = |fact: &Fact| {
         let mut fact = fact.clone();
         fact.dims[0] += 1;

@@ -1,7 +1,7 @@
 //! A model at fixed shapes: everything that follows from constants and shapes is computed, and what is left has known
 //! dimensions.
 //!
-//! `Shape`, `Constant`, `Range`, integer arithmetic and casts vanish here; `If` becomes its branch, `Loop` and `Scan` their
+//! `Shape`, `Constant`, `Range`, integer arithmetic and casts vanish here; `If` becomes its branch, `Loop` its
 //! rounds. Dimensions are inferred from the inputs that are given, never taken from the file.
 
 use std::collections::{HashMap, HashSet};
@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use super::error::OnnxError;
 use super::external::External;
-use super::interpret::{attributes, qualified};
-use super::proto::{AttributeValue, Dimension, GraphProto, ModelProto, NodeProto, ValueType};
+use super::interpret::{attributes, constants, qualified};
+use super::proto::{AttributeValue, Dimension, GraphProto, ModelProto, NodeProto, ValueType, written};
 use super::scope::{order, place};
-use crate::ops::{Array, Attribute, Attributes, Call, ElementType, Fact, Inference, Known, Operator, operator};
+use crate::ops::{
+    Array, Attribute, Attributes, Call, ElementType, Fact, Inference, Known, Operator, checked_count, limited,
+    operator, zeros,
+};
 
 /// The most nodes that loops may become.
 const MAX_NODES: usize = 1 << 17;
@@ -83,6 +86,8 @@ struct Folder<'f, 'a> {
     model: &'f ModelProto<'a>,
     external: &'f External,
     folded: Folded,
+    /// The most elements of a constant that is computed: a small file makes no large ones, however often it tries.
+    most: usize,
     /// Everything that went wrong; folding goes on, so that one error tells all.
     problems: Vec<OnnxError>,
 }
@@ -96,9 +101,11 @@ impl Folded {
     /// inputs do not go together, results whose dimensions depend on data.
     pub fn new(model: &ModelProto<'_>, external: &External, dims: &[(&str, &[usize])]) -> Result<Self, OnnxError> {
         let graph = &model.graph;
-        let mut folder = Folder { model, external, folded: Self::default(), problems: Vec::new() };
-        let mut operands = HashMap::new();
-        folder.constants(graph, &mut operands)?;
+        let mut folder = Folder { model, external, folded: Self::default(), most: 0, problems: Vec::new() };
+        let mut operands = folder.constants(graph)?;
+        let held = |operand: &Operand| if let Operand::Constant(array) = operand { array.len() } else { 0 };
+        let held: usize = operands.values().map(held).sum();
+        folder.most = MAX_FOLDED.max(held.saturating_mul(4));
         for (name, _) in dims {
             if operands.contains_key(name) || graph.inputs.iter().all(|i| i.name != *name) {
                 return Err(OnnxError::new(0, format!("the model has no input `{name}`")));
@@ -169,6 +176,10 @@ fn joined(problems: Vec<OnnxError>) -> OnnxError {
 
 fn input_fact(name: &str, ty: &ValueType<'_>, given: Option<&[usize]>) -> Result<Fact, OnnxError> {
     let fail = |what: String| Err(OnnxError::new(0, format!("input `{name}` {what}")));
+    let sized = |dims: Vec<usize>, element| match checked_count(&dims) {
+        Ok(_) => Ok(Fact { dims, element }),
+        Err(e) => fail(e.to_string()),
+    };
     let (element, declared) = match ty {
         ValueType::Tensor { element: Some(ElementType::Str), .. } => {
             return fail("is text, which is not compiled".into());
@@ -183,16 +194,16 @@ fn input_fact(name: &str, ty: &ValueType<'_>, given: Option<&[usize]>) -> Result
             let fits = declared.len() == given.len()
                 && declared.iter().zip(given).all(|(d, g)| !matches!(d, Dimension::Fixed(d) if d != g));
             if !fits {
-                return fail(format!("has the dimensions {declared:?}, which {given:?} does not fit"));
+                return fail(format!("has the dimensions {}, which {given:?} does not fit", written(declared)));
             }
         }
-        return Ok(Fact { dims: given.to_vec(), element });
+        return sized(given.to_vec(), element);
     }
     let Some(declared) = declared else { return fail("has open dimensions, which must be given".into()) };
     let dims: Option<Vec<usize>> =
         declared.iter().map(|d| if let Dimension::Fixed(d) = d { Some(*d) } else { None }).collect();
     match dims {
-        Some(dims) => Ok(Fact { dims, element }),
+        Some(dims) => sized(dims, element),
         None => fail(format!("has the open dimensions {declared:?}, which must be given")),
     }
 }
@@ -203,14 +214,9 @@ impl<'a> Folder<'_, 'a> {
         self.folded.facts.len() - 1
     }
 
-    fn constants(&self, graph: &GraphProto<'a>, to: &mut HashMap<&'a str, Operand>) -> Result<(), OnnxError> {
-        if let Some(name) = graph.sparse_initializers.first() {
-            return Err(OnnxError::new(0, format!("the sparse tensor `{name}`, a form that this crate lacks")));
-        }
-        for tensor in &graph.initializers {
-            to.insert(tensor.name, Operand::Constant(Arc::new(tensor.array(self.external)?)));
-        }
-        Ok(())
+    fn constants(&self, graph: &GraphProto<'a>) -> Result<HashMap<&'a str, Operand>, OnnxError> {
+        let arrays = constants(graph, self.external)?;
+        Ok(arrays.into_iter().map(|(name, array)| (name, Operand::Constant(array))).collect())
     }
 
     /// Folds the nodes of a graph; its outputs, `None` where a node in between failed.
@@ -222,7 +228,7 @@ impl<'a> Folder<'_, 'a> {
     ) -> Result<Vec<Option<Operand>>, OnnxError> {
         let mut scope = Scope { operands, around };
         if around.is_some() {
-            self.constants(graph, &mut scope.operands)?;
+            scope.operands.extend(self.constants(graph)?);
         }
         // Names whose nodes failed: what depends on them says nothing more.
         let mut failed: HashSet<&str> = HashSet::new();
@@ -287,14 +293,16 @@ impl<'a> Folder<'_, 'a> {
                 None => fail("its condition is only known when it runs".into()),
             },
             "Loop" => self.rounds(node, &origin, inputs, scope).map(Some),
-            "Scan" => fail("it is only known when it runs".into()),
+            "Scan" => fail("Scan is not compiled; the interpreter runs it".into()),
             // Its form decides, not its elements.
             "Shape" | "Size" => {
                 let zero;
                 let array = match inputs.first() {
                     Some(Operand::Constant(array)) => array,
                     Some(Operand::Value(value)) => {
-                        zero = form(&self.folded.facts[*value]);
+                        let fact = &self.folded.facts[*value];
+                        zero = zeros(&fact.dims, ElementType::U8)
+                            .map_err(|e| OnnxError::new(node.offset, e.to_string()))?;
                         &zero
                     }
                     _ => return fail("input 0 is missing".into()),
@@ -338,14 +346,7 @@ impl<'a> Folder<'_, 'a> {
             .collect();
         if let Some(inputs) = constants {
             let call = Call { opset: origin.opset, attributes: &attributes, inputs: &inputs, outputs };
-            let results = operator.run(&call).map_err(|e| fail(e.to_string()))?;
-            let held: usize = inputs.iter().flatten().map(|a| a.len()).sum();
-            if let Some(large) = results.iter().find(|a| a.len() > MAX_FOLDED && a.len() > 4 * held) {
-                return Err(fail(format!(
-                    "a constant of the dimensions {:?} is computed from {held} elements",
-                    large.dims()
-                )));
-            }
+            let results = limited(self.most, || operator.run(&call)).map_err(|e| fail(e.to_string()))?;
             return Ok(results.into_iter().map(|a| Operand::Constant(Arc::new(a))).collect());
         }
         let known: Vec<Option<Known<'_>>> = inputs
@@ -458,11 +459,6 @@ impl<'a> Folder<'_, 'a> {
     }
 }
 
-/// An array of a form whose elements do not matter: bytes.
-fn form(fact: &Fact) -> Array {
-    Array::of(fact.dims.clone(), vec![0u8; fact.dims.iter().product()])
-}
-
 /// The one element of a constant.
 fn constant<T: crate::ops::Element>(operand: Option<&Operand>) -> Option<T> {
     match operand {
@@ -471,5 +467,19 @@ fn constant<T: crate::ops::Element>(operand: Option<&Operand>) -> Option<T> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dimensions_that_do_not_fit_are_told_as_people_write_them() {
+        let dims = Some(vec![Dimension::Named("N\n"), Dimension::Fixed(48), Dimension::Unknown]);
+        let ty = ValueType::Tensor { element: Some(ElementType::F32), dims };
+        let e = input_fact("x", &ty, Some(&[1, 40, 3])).unwrap_err().to_string();
+        assert!(e.ends_with("input `x` has the dimensions [N\\n, 48, ?], which [1, 40, 3] does not fit"), "{e}");
+        assert_eq!(input_fact("x", &ty, Some(&[1, 48, 3])).unwrap().dims, [1, 48, 3]);
     }
 }

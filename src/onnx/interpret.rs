@@ -249,7 +249,10 @@ impl<'a> Interpreter<'a> {
 }
 
 /// The constants of a graph.
-fn constants<'a>(graph: &GraphProto<'a>, external: &External) -> Result<HashMap<&'a str, Arc<Array>>, OnnxError> {
+pub(super) fn constants<'a>(
+    graph: &GraphProto<'a>,
+    external: &External,
+) -> Result<HashMap<&'a str, Arc<Array>>, OnnxError> {
     if let Some(name) = graph.sparse_initializers.first() {
         return Err(OnnxError::new(0, format!("the sparse tensor `{name}`, a form that this crate lacks")));
     }

@@ -90,8 +90,12 @@ impl Lowering<'_> {
             });
         if let [output] = node.outputs[..] {
             let expected = &self.folded.facts[output];
+            let empty = |o: &Operand| matches!(o, Operand::Value(v) if self.folded.facts[*v].is_empty());
+            let elements = !expected.is_empty() && !node.inputs.iter().any(empty);
             // A kernel may have rules that the operator does not: then it is interpreted.
-            if let (true, Ok(Some(id))) = (floats && !expected.is_empty(), self.fast(node))
+            if floats
+                && elements
+                && let Ok(Some(id)) = self.fast(node)
                 && self.builder.fact(id) == Some(expected)
             {
                 self.values.insert(output, id);
@@ -541,16 +545,10 @@ impl Lowering<'_> {
     fn moved(&mut self, node: &Node, x: ValueId) -> Lowered {
         let dims = self.dims(x);
         let len: usize = dims.iter().product();
-        let Ok(numbers) = i32::try_from(len).map(|n| (0..n).collect::<Vec<i32>>()) else { return Ok(None) };
+        let (Ok(end), Ok(mut numbers)) = (i32::try_from(len), crate::ops::room(len)) else { return Ok(None) };
+        numbers.extend(0..end);
         let numbers = Array::of(dims, numbers);
-        let mut inputs = vec![Some(&numbers)];
-        for input in &node.inputs[1..] {
-            inputs.push(match input {
-                Operand::Absent => None,
-                Operand::Constant(array) => Some(&**array),
-                Operand::Value(_) => return Ok(None),
-            });
-        }
+        let Some(inputs) = with_constants(&numbers, node) else { return Ok(None) };
         let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
         let Ok(moved) = node.operator.run(&call) else { return Ok(None) };
         let Some(places) = moved[0].elements::<i32>() else { return Ok(None) };
@@ -578,17 +576,9 @@ impl Lowering<'_> {
 
     fn resize(&mut self, node: &Node, x: ValueId) -> Lowered {
         let (input, output) = (self.dims(x), self.folded.facts[node.outputs[0]].clone());
-        let mut constants = Vec::with_capacity(node.inputs.len());
-        let form = Array::of(input.clone(), vec![0u8; input.iter().product()]);
-        constants.push(Some(&form));
-        for other in &node.inputs[1..] {
-            constants.push(match other {
-                Operand::Absent => None,
-                Operand::Constant(array) => Some(&**array),
-                Operand::Value(_) => return Ok(None),
-            });
-        }
-        let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &constants, outputs: 1 };
+        let Ok(form) = crate::ops::zeros(&input, ElementType::U8) else { return Ok(None) };
+        let Some(inputs) = with_constants(&form, node) else { return Ok(None) };
+        let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
         let Ok(Some(sums)) = crate::ops::resize_sums(node.operator.name, &call) else { return Ok(None) };
         let [planes @ .., h, w] = &input[..] else { return Ok(None) };
         if sums.iter().any(|(at, _)| *at < planes.len()) {
@@ -632,6 +622,16 @@ fn call(node: &Node) -> Call<'_> {
 fn axis(node: &Node, rank: usize, default: i64) -> Option<usize> {
     let at = call(node).int("axis", default).ok()?;
     usize::try_from(if at < 0 { at + rank as i64 } else { at }).ok().filter(|&at| at < rank)
+}
+
+/// A node's inputs if all but the first are constants, with this one in the first's place.
+fn with_constants<'n>(first: &'n Array, node: &'n Node) -> Option<Vec<Option<&'n Array>>> {
+    let other = |operand: &'n Operand| match operand {
+        Operand::Absent => Some(None),
+        Operand::Constant(array) => Some(Some(&**array)),
+        Operand::Value(_) => None,
+    };
+    [Some(Some(first))].into_iter().chain(node.inputs[1..].iter().map(other)).collect()
 }
 
 fn padding(v: &crate::ops::Axis, h: &crate::ops::Axis) -> Padding {

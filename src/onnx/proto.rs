@@ -11,6 +11,7 @@ mod value;
 
 pub use graph::{AttributeProto, AttributeValue, GraphProto, NodeProto};
 pub use tensor::{ExternalPlace, TensorProto};
+pub(crate) use value::written;
 pub use value::{Dimension, ValueInfo, ValueType};
 
 use super::error::{OnnxError, Read};

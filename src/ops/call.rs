@@ -1,5 +1,6 @@
 //! What an operator is called with, and what it says when it refuses.
 
+use std::cell::Cell;
 use std::fmt;
 
 use super::array::count;
@@ -282,10 +283,32 @@ pub(crate) fn axes(all: &[i64], rank: usize) -> OpResult<Vec<usize>> {
 /// The most elements that an operator makes: 2^28. A damaged model could ask for any number.
 const MAX_ELEMENTS: usize = 1 << 28;
 
+thread_local! {
+    /// The most that an operator makes on this thread now.
+    static MOST: Cell<usize> = const { Cell::new(MAX_ELEMENTS) };
+}
+
+/// Runs `f`, in which operators make at most so many elements.
+#[cfg(feature = "onnx")]
+pub(crate) fn limited<R>(most: usize, f: impl FnOnce() -> R) -> R {
+    struct Restore(usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MOST.set(self.0);
+        }
+    }
+    let _restore = Restore(MOST.replace(most.min(MAX_ELEMENTS)));
+    f()
+}
+
 /// The number of elements of a result.
 pub(crate) fn checked_count(dims: &[usize]) -> OpResult<usize> {
+    let most = MOST.get();
     match count(dims) {
-        Some(n) if n <= MAX_ELEMENTS => Ok(n),
+        Some(n) if n <= most => Ok(n),
+        Some(n) if n <= MAX_ELEMENTS => {
+            refuse!("a constant of the dimensions {dims:?} is computed from few elements: at most {most} are made")
+        }
         _ => refuse!("a result of the dimensions {dims:?}, but at most {MAX_ELEMENTS} elements are made"),
     }
 }

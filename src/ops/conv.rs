@@ -26,7 +26,7 @@ fn kernel(call: &Call<'_>, w: &Array) -> OpResult<Vec<usize>> {
     }
 }
 
-fn groups(call: &Call<'_>) -> OpResult<usize> {
+pub(super) fn groups(call: &Call<'_>) -> OpResult<usize> {
     match usize::try_from(call.int("group", 1)?) {
         Ok(groups) if groups > 0 => Ok(groups),
         _ => refuse!("group is {}", call.int("group", 1)?),
@@ -153,10 +153,14 @@ fn fused(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
 }
 
-/// The windows of a transposed convolution of an input `[n, c, ..]` by weights `[c, m / groups, ..]`.
+/// The windows of a transposed convolution of an input `[n, c, ..]` by weights `[c, m / groups, ..]`, which fit it.
 pub(crate) fn transposed_axes(call: &Call<'_>, input: &[usize], weights: &[usize]) -> OpResult<Vec<Axis>> {
-    let kernel = weights.get(2..).unwrap_or_default();
-    let mut axes = unpadded(call, spatial_of(input)?, kernel)?;
+    let groups = groups(call)?;
+    let fits = weights.len() == input.len() && weights.len() > 1 && weights[0] == input[1];
+    if !fits || !weights[0].is_multiple_of(groups) {
+        refuse!("weights {weights:?} in {groups} groups for an input {input:?}");
+    }
+    let mut axes = unpadded(call, spatial_of(input)?, &weights[2..])?;
     let rank = axes.len();
     let (auto, fixed) = (auto_pad(call)?, pads(call, rank)?);
     let more = checked_dims(&per_axis(call, "output_padding", rank, 0)?)?;
@@ -194,10 +198,7 @@ fn transposed(call: &Call<'_>) -> OpResult<Vec<Array>> {
     kernel(call, w)?;
     let axes = transposed_axes(call, x.dims(), w.dims())?;
     let groups = groups(call)?;
-    let (n, c, each_m) = (x.dims()[0], x.dims()[1], w.dims().get(1).copied().unwrap_or(0));
-    if w.rank() != x.rank() || w.dims()[0] != c || !c.is_multiple_of(groups) {
-        refuse!("weights {:?} in {groups} groups for an input {:?}", w.dims(), x.dims());
-    }
+    let (n, c, each_m) = (x.dims()[0], x.dims()[1], w.dims()[1]);
     let m = each_m * groups;
     let dims: Vec<usize> = [n, m].into_iter().chain(axes.iter().map(|a| a.output)).collect();
     let mut y = filled(0.0, checked_count(&dims)?)?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::call::{OpResult, dims as checked_dims, refuse};
+use super::conv::groups;
 use super::view::broadcast_dims;
 use super::window::{spatial_of, windows};
 use super::{Array, Attributes, Call, Data, ElementType, Operator};
@@ -289,7 +290,12 @@ impl Inference<'_> {
 
     fn conv(&self, weights: usize, element: ElementType) -> OpResult<Vec<Fact>> {
         let (x, w) = (self.input(0)?.dims(), self.input(weights)?.dims());
-        let axes = windows(&self.call(&[]), spatial_of(x)?, w.get(2..).unwrap_or_default(), false)?;
+        let groups = groups(&self.call(&[]))?;
+        let fits = w.len() == x.len() && w.len() > 1 && w[0].is_multiple_of(groups);
+        if !fits || w[1].checked_mul(groups) != Some(x[1]) {
+            refuse!("weights {w:?} in {groups} groups for an input {x:?}");
+        }
+        let axes = windows(&self.call(&[]), spatial_of(x)?, &w[2..], false)?;
         let dims = [x[0], w[0]].into_iter().chain(axes.iter().map(|a| a.output)).collect();
         Ok(vec![Fact { dims, element }])
     }
@@ -297,8 +303,10 @@ impl Inference<'_> {
     fn conv_transpose(&self) -> OpResult<Vec<Fact>> {
         let (x, w, call) = (self.input(0)?, self.input(1)?.dims(), self.call(&[]));
         let axes = super::conv::transposed_axes(&call, x.dims(), w)?;
-        let m = w.get(1).copied().unwrap_or(0).saturating_mul(usize::try_from(call.int("group", 1)?).unwrap_or(0));
-        let dims = [x.dims()[0], m].into_iter().chain(axes.iter().map(|a| a.output)).collect();
+        let dims = [x.dims()[0], w[1].saturating_mul(groups(&call)?)]
+            .into_iter()
+            .chain(axes.iter().map(|a| a.output))
+            .collect();
         Ok(vec![Fact { dims, element: x.element() }])
     }
 
@@ -391,7 +399,7 @@ impl Inference<'_> {
     }
 }
 
-fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
+pub(crate) fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
     let len = super::call::checked_count(dims)?;
     Ok(Array::new(dims, Data::zeros(element, len)?).expect("as many elements as the dimensions make"))
 }

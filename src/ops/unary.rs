@@ -279,7 +279,7 @@ fn softplus(x: f64) -> f64 {
 ///
 /// Source: the series `erf(x) = 2/sqrt(pi) exp(-x^2) sum(2^n x^(2n+1) / (2n+1)!!)`, all of whose terms are positive; beyond 6 the
 /// result is 1 to double precision.
-pub(super) fn erf(x: f64) -> f64 {
+pub(crate) fn erf(x: f64) -> f64 {
     let a = x.abs();
     if a.is_nan() || a > 6.0 {
         return if a.is_nan() { x } else { x.signum() };

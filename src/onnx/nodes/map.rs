@@ -27,7 +27,7 @@ impl Map {
             "Ceil" => ("Ceil", f32::ceil),
             "Round" => ("Round", f32::round_ties_even),
             "Reciprocal" => ("Reciprocal", f32::recip),
-            "Erf" => ("Erf", erf),
+            "Erf" => ("Erf", |x| crate::ops::erf(x.into()) as f32),
             "Sin" => ("Sin", f32::sin),
             "Cos" => ("Cos", f32::cos),
             "Softsign" => ("Softsign", |x| x / (1.0 + x.abs())),
@@ -35,17 +35,6 @@ impl Map {
         };
         Some(Self { name, f })
     }
-}
-
-/// The error function, with an absolute error below 2e-7 before rounding.
-///
-/// Source: Abramowitz and Stegun, 7.1.26, summed in double precision.
-fn erf(x: f32) -> f32 {
-    let a = f64::from(x.abs());
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let poly =
-        ((((1.061_405_429 * t - 1.453_152_027) * t + 1.421_413_741) * t - 0.284_496_736) * t + 0.254_829_592) * t;
-    ((1.0 - poly * (-a * a).exp()) as f32).copysign(x)
 }
 
 impl Operator for Map {

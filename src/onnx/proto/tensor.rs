@@ -67,7 +67,7 @@ impl<'a> TensorProto<'a> {
                 3 => return Err(OnnxError::new(field.offset, "a segment of a tensor, which no version of ONNX uses")),
                 8 => self.name = field.text()?,
                 9 => self.raw = Some(field.bytes()?),
-                13 => entries.push(entry(field.bytes()?)?),
+                13 => entries.push(super::pair(field.bytes()?)?),
                 14 => is_external = field.int()? == 1,
                 _ => {}
             }
@@ -189,19 +189,6 @@ impl<'a> TensorProto<'a> {
         let bytes: Vec<u8> = codes.iter().flat_map(|v| v.to_le_bytes().into_iter().take(width)).collect();
         Ok(Data::from_le_bytes(element, &bytes))
     }
-}
-
-fn entry(message: Bytes<'_>) -> Read<(&str, &str)> {
-    let (mut key, mut value) = ("", "");
-    let mut fields = message.fields();
-    while let Some(field) = fields.next()? {
-        match field.number {
-            1 => key = field.text()?,
-            2 => value = field.text()?,
-            _ => {}
-        }
-    }
-    Ok((key, value))
 }
 
 fn place<'a>(at: usize, entries: &[(&'a str, &'a str)]) -> Read<ExternalPlace<'a>> {

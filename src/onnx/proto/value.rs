@@ -1,5 +1,7 @@
 //! What the file says of the graph's inputs and outputs.
 
+use std::fmt;
+
 use crate::onnx::error::Read;
 use crate::onnx::wire::Bytes;
 use crate::ops::ElementType;
@@ -13,6 +15,16 @@ pub enum Dimension<'a> {
     Named(&'a str),
     /// Any number. Some exporters write -1.
     Unknown,
+}
+
+impl fmt::Display for Dimension<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(elements) => write!(f, "{elements}"),
+            Self::Named(name) => write!(f, "{}", name.escape_debug()),
+            Self::Unknown => write!(f, "?"),
+        }
+    }
 }
 
 /// The type of an input or output.
@@ -29,6 +41,28 @@ pub enum ValueType<'a> {
     Other(&'static str),
     /// The file does not say.
     Unknown,
+}
+
+impl fmt::Display for ValueType<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor { element, dims } => {
+                match element {
+                    Some(element) => write!(f, "{element} ")?,
+                    None => write!(f, "? ")?,
+                }
+                f.write_str(&dims.as_ref().map_or_else(|| "of open dimensions".into(), |dims| written(dims)))
+            }
+            Self::Other(kind) => write!(f, "{kind}"),
+            Self::Unknown => write!(f, "of an unknown type"),
+        }
+    }
+}
+
+/// Dimensions as people write them: `[N, 3, 224, 224]`.
+pub(crate) fn written(dims: &[Dimension<'_>]) -> String {
+    let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
+    format!("[{}]", dims.join(", "))
 }
 
 /// An input or output of a graph.
