@@ -121,7 +121,8 @@ fn run_file(args: &Args) -> Outcome<()> {
     drop(network);
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     if args.explain {
-        return Ok(write!(stdout(), "{}", session.session().map_or_else(String::new, swath::Session::explain))?);
+        let text = session.session().map_or_else(String::new, swath::Session::explain);
+        return Ok(write!(stdout(), "{}", terminal::lines(&text))?);
     }
     let mut times = measure::repeat(Duration::from_secs_f64(args.seconds), || {
         session.run(&inputs)?;

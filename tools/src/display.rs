@@ -80,15 +80,12 @@ impl Display {
     /// Keeps log.json and curves.svg in a folder; a resumed run goes on with the epochs that are there.
     pub fn keep(mut self, folder: &Path) -> Self {
         let path = folder.join("log.json");
-        let (whole, done) = (self.extent.batches, self.extent.done);
-        if done > 0 && path.exists() {
+        if self.extent.done > 0 && path.exists() {
             let earlier = files::read_text(&path).map(|text| serde_json::from_str::<Vec<Logged>>(&text));
             match earlier {
                 Ok(Ok(log)) => self.log = log,
                 _ => log::warn!("{}: not a log of this program; it starts anew", path.display()),
             }
-            // What was logged and then lost is done again.
-            self.log.retain(|l| (l.epoch + 1) * whole <= done);
         }
         self.folder = Some(folder.into());
         self
@@ -108,6 +105,8 @@ impl Display {
                 let logged = Logged::from(report);
                 let line = describe(&logged);
                 let shown = self.bar.suspend(|| writeln!(stdout(), "{line}"));
+                // What was logged and then lost is done again.
+                self.log.retain(|l| l.epoch < logged.epoch);
                 self.log.push(logged);
                 if let Err(failure) = shown.map_err(Failure::from).and_then(|()| self.write()) {
                     self.failure.get_or_insert(failure);
@@ -189,15 +188,29 @@ mod tests {
     fn a_resumed_run_goes_on_with_its_log_and_does_lost_epochs_again() {
         let folder = std::env::temp_dir().join(format!("swath-display-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
+        let report = EpochReport {
+            epoch: 1,
+            loss: 0.1,
+            accuracy: None,
+            validation: None,
+            lr: 1e-3,
+            training: Duration::from_secs(1),
+            validating: Duration::ZERO,
+            samples: 320,
+        };
+        // The log after a run that resumes at so many batches has heard of epoch 1.
         let epochs = |done| {
-            let display = Display::new(Extent { epochs: 4, batches: 10, done }, Arc::default()).keep(&folder);
+            let mut display = Display::new(Extent { epochs: 4, batches: 10, done }, Arc::default()).keep(&folder);
+            display.hear(Event::Epoch(&report));
             display.log.iter().map(|l| l.epoch).collect::<Vec<_>>()
         };
-        let log: Vec<Logged> = (0..3).map(logged).collect();
-        std::fs::write(folder.join("log.json"), serde_json::to_string(&log).unwrap()).unwrap();
-        assert_eq!([epochs(0), epochs(10), epochs(25), epochs(30)], [vec![], vec![0], vec![0, 1], vec![0, 1, 2]]);
+        let log = |epochs| serde_json::to_string(&(0..epochs).map(logged).collect::<Vec<_>>()).unwrap();
+        for (kept, done, expected) in [(1, 0, vec![1]), (1, 10, vec![0, 1]), (2, 20, vec![0, 1]), (3, 15, vec![0, 1])] {
+            std::fs::write(folder.join("log.json"), log(kept)).unwrap();
+            assert_eq!(epochs(done), expected, "{kept} epochs logged, {done} batches done");
+        }
         std::fs::write(folder.join("log.json"), "[{}]").unwrap();
-        assert_eq!(epochs(30), [0u64; 0]);
+        assert_eq!(epochs(30), [1]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -5,12 +5,13 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use swath::SessionOptions;
-use swath::onnx::{Network, ValueType};
+use swath::onnx::Network;
 
 use crate::failure::Outcome;
 use crate::models::thousands;
 use crate::network::Inputs;
 use crate::table::{Align, Table};
+use crate::terminal::{line, lines};
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -40,13 +41,14 @@ pub fn run(args: &Args) -> Outcome<()> {
     let opsets: Vec<String> =
         model.opsets.iter().map(|(d, v)| format!("{}{v}", if d.is_empty() { "" } else { d })).collect();
     let producer = format!("{} {}", model.producer_name, model.producer_version);
-    writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, opsets.join(" "), producer.trim())?;
+    let (opsets, producer) = (opsets.join(" "), producer.trim());
+    writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, line(&opsets), line(producer))?;
     let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
     for input in model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)) {
-        writeln!(out, "input   {} {}", input.name, form(&input.ty))?;
+        writeln!(out, "{}", line(&format!("input   {} {}", input.name, input.ty)))?;
     }
     for output in &model.graph.outputs {
-        writeln!(out, "output  {} {}", output.name, form(&output.ty))?;
+        writeln!(out, "{}", line(&format!("output  {} {}", output.name, output.ty)))?;
     }
     let parameters: usize = model.graph.initializers.iter().map(|t| t.dims.iter().product::<usize>()).sum();
     writeln!(
@@ -76,20 +78,8 @@ pub fn run(args: &Args) -> Outcome<()> {
             "{activations:.1} MB of activations, {weights:.1} MB of weights, {scratch:.1} MB of scratch a thread"
         )?;
         if args.steps {
-            write!(out, "{}", session.explain())?;
+            write!(out, "{}", lines(&session.explain()))?;
         }
     }
     Ok(())
-}
-
-fn form(ty: &ValueType<'_>) -> String {
-    match ty {
-        ValueType::Tensor { element, dims } => {
-            let element = element.map_or("?".to_string(), |e| e.to_string());
-            let dims = dims.as_ref().map_or("of open dimensions".to_string(), |dims| format!("{dims:?}"));
-            format!("{element} {dims}")
-        }
-        ValueType::Other(kind) => (*kind).to_string(),
-        ValueType::Unknown => "of an unknown type".into(),
-    }
 }

@@ -1,4 +1,4 @@
-//! The program `swath`: inspect, explain and measure convolution kernels on this machine. A library, so that tests and
+//! The program `swath`: measure and explain kernels, run ONNX models, train and evaluate classifiers. A library, so that tests and
 //! fuzz targets reach what it reads.
 
 mod bench;
@@ -41,7 +41,7 @@ use failure::{Failure, Outcome};
 
 pub use report::page_of_report;
 
-/// Fast convolutional networks on CPUs: inspect, explain and measure the kernels on this machine.
+/// Fast convolutional networks on CPUs: measure and explain kernels, run ONNX models, train classifiers.
 ///
 /// Without a subcommand: shows this machine, times a few convolutions, and lets a network learn to read, in less than a
 /// minute.

@@ -1,5 +1,6 @@
 //! `swath run`: an ONNX model on inputs from files.
 
+use std::collections::HashSet;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -73,13 +74,17 @@ fn write_all(folder: &std::path::Path, named: &[(String, Array)]) -> Outcome<()>
     let fail =
         |what: &std::path::Path, e: std::io::Error| Failure::new(format_args!("cannot write {}: {e}", what.display()));
     std::fs::create_dir_all(folder).map_err(|e| fail(folder, e))?;
+    let mut written = HashSet::new();
     for (name, array) in named {
         // Names hold anything; files do not.
         let safe: String =
             name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
         let path = folder.join(format!("{safe}.npy"));
+        if !written.insert(safe) {
+            return Err(Failure::new(format_args!("output {name}: another output's file is {}", path.display())));
+        }
         let bytes = npy::write(array).map_err(|e| Failure::new(format_args!("output {name}: {e}")))?;
-        std::fs::write(&path, bytes).map_err(|e| fail(&path, e))?;
+        swath::file::write(&path, |out| out.write_all(&bytes))?;
     }
     Ok(())
 }

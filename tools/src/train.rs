@@ -81,7 +81,7 @@ pub struct Args {
     /// Scale gradients down to this norm where theirs is larger
     #[arg(long, value_name = "NORM")]
     clip: Option<f32>,
-    /// Stop after so many epochs without a better validation
+    /// Stop after more than so many epochs in a row without a better validation
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u64>,
     /// How much of each target goes to all classes alike

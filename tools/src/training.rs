@@ -137,7 +137,7 @@ pub fn network(name: &str, [channels, height, width]: [usize; 3], classes: usize
     }
 }
 
-/// Two 3x3 convolutions with ReLU and pooling, and a linear layer: the network of `train_mnist_cnn.py`.
+/// Two 3x3 convolutions with ReLU and pooling, and a linear layer: the network of MNIST in docs/measurements.
 pub fn two_convolutions(channels: usize, [height, width]: [usize; 2], classes: usize) -> Sequential {
     let features = 32 * (height / 4) * (width / 4);
     Sequential::new((
