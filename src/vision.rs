@@ -51,7 +51,7 @@ pub mod text;
 pub mod yolo;
 
 use crate::data::Picture;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len as length};
 use crate::rect::Rect;
 use prepare::Placed;
 
@@ -99,11 +99,6 @@ fn rows(what: &'static str, len: usize, row: usize) -> Result<usize> {
         return Ok(len / row);
     }
     Err(Error::Setting { what, value: len.to_string(), rule: format!("a multiple of {row} is needed") })
-}
-
-/// `Ok` if a length is the one that is needed.
-fn length(what: &'static str, actual: usize, expected: usize) -> Result<()> {
-    crate::error::check_len(what, actual, expected)
 }
 
 /// Height and width of a picture that has pixels.

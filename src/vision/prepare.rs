@@ -169,7 +169,7 @@ impl Preparation {
     fn scaled(&self, [h, w]: [usize; 2]) -> Result<[usize; 2]> {
         let ([oh, ow], by) = (self.size, |side: usize, to: usize, of: usize| {
             // Rounded as Python does for what is exactly between: these sizes are never negative.
-            ((side as f64 * to as f64 / of as f64).round() as usize).max(1)
+            ((side as f64 * to as f64 / of as f64).round_ties_even() as usize).max(1)
         });
         match self.fit {
             Fit::Stretch => Ok([oh, ow]),

@@ -95,6 +95,7 @@ pub fn boxes(
 ) -> Result<Vec<Detection>> {
     length("locations of default boxes", locations.len(), priors.len() * 4)?;
     let classes = super::rows("scores of default boxes", scores.len(), priors.len().max(1))?;
+    length("scores of default boxes", scores.len(), priors.len() * classes)?;
     let (locations, _) = locations.as_chunks::<4>();
     let one = |(index, scores): (usize, &[f32])| {
         let hidden = |class| background == Some(class);
