@@ -71,6 +71,7 @@ const TESTS_OUT_OF_SCOPE: &[(&str, &str)] = &[
 const NOT_COMPILED: &[&str] = &[
     "only known when it runs",
     "text, which is not compiled",
+    "Scan is not compiled",
     // Inputs without elements, but for batches of none.
     "of which only n may be 0",
     // Weights of many millions of elements that a file of a few bytes asks for: no file is trusted so far.
