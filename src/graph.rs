@@ -22,6 +22,8 @@ use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
+use swath_kernels::epilogue::Activation;
+
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -143,13 +145,18 @@ pub trait Operator: fmt::Debug + Send + Sync + Any {
         None
     }
 
+    /// The operator in training that also adds a residual, as its last input, and applies an activation, if there is one.
+    fn in_training_with(&self, _residual: bool, _activation: Activation) -> Option<Arc<dyn Operator>> {
+        None
+    }
+
     /// Whether it is the sum of its two inputs of equal extents, of which one may be a residual.
     fn is_sum(&self) -> bool {
         false
     }
 
     /// The activation that it is.
-    fn as_activation(&self) -> Option<swath_kernels::epilogue::Activation> {
+    fn as_activation(&self) -> Option<Activation> {
         None
     }
 

@@ -512,6 +512,35 @@ fn evaluation_has_gradients_too() {
     assert!(g.input.as_slice().iter().any(|v| *v != 0.0));
 }
 
+/// What a normalisation takes along in training has the bits of the operators alone. A Flatten before the activation keeps those
+/// apart, and changes no value.
+#[test]
+fn a_fused_normalisation_has_the_same_bits() {
+    let dims = [3, 20, 9, 8];
+    let wave = |len: usize, by: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * by).sin() * 3.0).collect() };
+    let x = Tensor::new(dims, &wave(dims.iter().product(), 0.7)).unwrap();
+    let functions: [fn() -> Box<dyn Module>; 4] =
+        [|| ReLU.boxed(), || ReLU6.boxed(), || Hardtanh::new(-0.25, 0.5).boxed(), || Identity.boxed()];
+    for (f, residual) in functions.into_iter().flat_map(|f| [(f, false), (f, true)]) {
+        let build = |apart: bool| {
+            let (conv, norm) = (Conv2d::new(20, 20, 1).named("conv"), BatchNorm2d::new(20).named("norm"));
+            let function = f();
+            let net = move |x: &swath::Value| {
+                let other = x.sigmoid();
+                let (y, other) = (norm.call(&conv.call(x)?)?, other);
+                let (y, other) = if apart { (y.flatten(), other.flatten()) } else { (y, other) };
+                Ok(function.call(&if residual { y + other } else { y })?.flatten())
+            };
+            net.build(1).unwrap()
+        };
+        let (fused, apart) = (build(false), build(true));
+        let gy = Tensor::new([3, 20 * 72], &wave(3 * 20 * 72, 1.3)).unwrap();
+        let [fused, apart] = [fused, apart].map(|m| gradients(&m, &x, &gy, &GradientOptions::default()).unwrap());
+        assert_eq!(fused.output, apart.output);
+        assert_eq!((fused.input, fused.parameters), (apart.input, apart.parameters), "{residual}");
+    }
+}
+
 /// Large enough that passes are handed to threads; the order of every sum follows from the shape alone.
 #[test]
 fn threads_change_no_bit() {

@@ -17,17 +17,27 @@
 //! 1983). What is kept are m and s in f32; the forward pass also subtracts what rounding m lost.
 //!
 //! Results are the same bits for any number of threads, and at every level.
+//!
+//! # Passes and caches
+//!
+//! A set is read twice: for its sums, then to be normalised. Sets whose tensors exceed the caches together are processed in
+//! blocks of at most 1 MiB, or one unit of channels, so that the second visit finds in a cache what the first has read.
 
 mod layer;
+
+use core::ops::Range;
 
 use crate::control_word::with_default;
 use crate::epilogue::Activation;
 use crate::layout::Layout;
 use crate::pass::{Map, MapOver, Place, Sum};
 use crate::shape::{ShapeError, checked_elements};
-use crate::slices::Slices;
+use crate::slices::{Part, Slices};
 
 pub use layer::{LayerBackward, LayerNorm};
+
+/// Floats of a block of sets: two threads' L2 caches keep three such tensors, and an L3 cache does where a single unit is larger.
+const BLOCK_FLOATS: usize = 1 << 18;
 
 /// Which values share a mean and a variance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,16 +146,24 @@ pub struct Gradients<'a> {
     pub db: Option<&'a mut [f32]>,
 }
 
+/// Whether a normalisation applies an activation as it stores its result: identity, ReLU, and a clip around zero.
+pub fn fuses(activation: Activation) -> bool {
+    fused(activation).is_some()
+}
+
 /// Limits of the activations that are fused here.
-fn limits(act: Activation) -> [f32; 2] {
-    let [lo, hi] = match act {
+fn fused(activation: Activation) -> Option<[f32; 2]> {
+    let limits = match activation {
         Activation::Identity => [f32::NEG_INFINITY, f32::INFINITY],
         Activation::Relu => [0.0, f32::INFINITY],
         Activation::Clip { lo, hi } => [lo, hi],
-        _ => panic!("{act:?} is not fused with a normalisation"),
+        _ => return None,
     };
-    assert!(lo <= 0.0 && hi >= 0.0, "limits {lo} and {hi} must have zero between them");
-    [lo, hi]
+    (limits[0] <= 0.0 && limits[1] >= 0.0).then_some(limits)
+}
+
+fn limits(activation: Activation) -> [f32; 2] {
+    fused(activation).unwrap_or_else(|| panic!("{activation:?} is not fused with a normalisation"))
 }
 
 /// `1 / sqrt(var + eps)` of each channel: [`Backward::inv`] of running variances.
@@ -293,8 +311,23 @@ impl Norm {
         images * self.slices.channels()
     }
 
+    /// All sets in blocks, with the slices that hold them.
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, Part)> + use<> {
+        let (norm, s) = (*self, self.slices);
+        let (units, floats, sets) = match self.sets {
+            Sets::Batch => (s.units, s.of_units(0..1).floats, s.ch),
+            Sets::Groups(g) => (s.images, s.of_images(0..1).floats, g),
+        };
+        let per_block = (BLOCK_FLOATS / floats.max(1)).max(1);
+        (0..units).step_by(per_block).map(move |start| {
+            let units = start..(start + per_block).min(units);
+            let part = if norm.sets == Sets::Batch { s.of_units(units.clone()) } else { s.of_images(units.clone()) };
+            (units.start * sets..(units.end * sets).min(norm.sets()), part)
+        })
+    }
+
     /// Images and channels of a set.
-    fn members(&self, set: usize) -> (core::ops::Range<usize>, core::ops::Range<usize>) {
+    fn members(&self, set: usize) -> (Range<usize>, Range<usize>) {
         match self.sets {
             Sets::Batch => (0..self.slices.images, set..set + 1),
             Sets::Groups(g) => {
@@ -365,29 +398,31 @@ impl Norm {
         assert!(running.is_none() || self.sets == Sets::Batch, "only batch normalisation has running statistics");
         let (sums, coefficients) = scratch[..self.scratch()].split_at_mut(3 * self.slices.sums());
         let [means, sums, squares] = thirds(sums);
-        self.sum_slices(place, f.x, [means, sums, squares]);
         let [m, a, b, _] = quarters(coefficients);
         [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
-        for set in 0..self.sets() {
-            let (centre, var) = self.statistics(set, [means, sums, squares]);
-            let s = inverse_of(var, f.eps);
-            (mean[set], inv[set]) = (centre as f32, s as f32);
-            // What the rounding of the mean lost goes into the shift.
-            let lost = centre - f64::from(mean[set]);
-            for channel in self.members(set).1 {
-                let scale = s * f.w.map_or(1.0, |w| f64::from(w[channel]));
-                let i = self.coefficient(set, channel);
-                (m[i], a[i]) = (mean[set], scale as f32);
-                b[i] = (f.b.map_or(0.0, |b| f64::from(b[channel])) - lost * scale) as f32;
+        for (sets, part) in self.blocks() {
+            self.sum_slices(place, part, f.x, [&mut *means, &mut *sums, &mut *squares]);
+            for set in sets {
+                let (centre, var) = self.statistics(set, [means, sums, squares]);
+                let s = inverse_of(var, f.eps);
+                (mean[set], inv[set]) = (centre as f32, s as f32);
+                // What the rounding of the mean lost goes into the shift.
+                let lost = centre - f64::from(mean[set]);
+                for channel in self.members(set).1 {
+                    let scale = s * f.w.map_or(1.0, |w| f64::from(w[channel]));
+                    let i = self.coefficient(set, channel);
+                    (m[i], a[i]) = (mean[set], scale as f32);
+                    b[i] = (f.b.map_or(0.0, |b| f64::from(b[channel])) - lost * scale) as f32;
+                }
+                if let Some(r) = &mut running {
+                    let (n, k) = (self.set_len() as f64, f64::from(r.momentum));
+                    let step = |old: f32, new: f64| ((1.0 - k) * f64::from(old) + k * new) as f32;
+                    r.mean[set] = step(r.mean[set], centre);
+                    r.var[set] = step(r.var[set], var * n / (n - 1.0));
+                }
             }
-            if let Some(r) = &mut running {
-                let (n, k) = (self.set_len() as f64, f64::from(r.momentum));
-                let step = |old: f32, new: f64| ((1.0 - k) * f64::from(old) + k * new) as f32;
-                r.mean[set] = step(r.mean[set], centre);
-                r.var[set] = step(r.var[set], var * n / (n - 1.0));
-            }
+            self.apply(place, part, f, [&*m, &*a, &*b], y);
         }
-        self.apply(place, f, [m, a, b], y);
     }
 
     /// Normalises by given means and `inv = 1 / sqrt(variance + eps)` (see [`inverse`]): evaluation mode. `f.eps` is not used.
@@ -416,14 +451,15 @@ impl Norm {
                 }
             }
         });
-        self.apply(place, f, [m, a, b], y);
+        self.apply(place, self.slices.all(), f, [m, a, b], y);
     }
 
-    /// Mean, deviations and squares of each slice and channel, in one visit.
-    fn sum_slices(&self, place: &Place<'_>, x: &[f32], out: [&mut [f32]; 3]) {
+    /// Mean, deviations and squares of each channel and each of some slices, in one visit.
+    fn sum_slices(&self, place: &Place<'_>, part: Part, x: &[f32], out: [&mut [f32]; 3]) {
         use crate::pass::{Chunks, SumOver};
         let ch = self.slices.ch;
-        place.each(self.slices.len(), out.map(|out| Chunks::new(out, ch)), |i, [mean, sum, square]| {
+        let cuts = out.map(|out| Chunks::new(out, ch));
+        place.each_of(part.floats, part.runs, cuts, |i, [mean, sum, square]| {
             let x = [&x[self.slices.slice(i).2]];
             place.at(SumOver { f: Plain, ch, x, p: [], out: [&mut *mean] });
             let pixels = (x[0].len() / ch) as f32;
@@ -433,9 +469,9 @@ impl Norm {
     }
 
     /// `clip((x - m) a + b + residual)`
-    fn apply(&self, place: &Place<'_>, f: &Forward<'_>, p: [&[f32]; 3], y: &mut [f32]) {
+    fn apply(&self, place: &Place<'_>, part: Part, f: &Forward<'_>, p: [&[f32]; 3], y: &mut [f32]) {
         let (limits, ch) = (Limits(limits(f.activation)), self.slices.ch);
-        place.each(2 * self.slices.len(), self.slices.cuts(y), |i, y| {
+        place.each_of(2 * part.floats, part.runs, self.slices.cuts(y), |i, y| {
             let (image, unit, range) = self.slices.slice(i);
             let (x, p) = (&f.x[range.clone()], p.map(|p| self.slices.parameters(p, image, unit)));
             match f.residual {
@@ -471,27 +507,30 @@ impl Norm {
                 m[self.coefficient(set, channel)] = b.mean[set];
             }
         }
-        if !b.frozen || out.dw.is_some() || out.db.is_some() {
-            let into = [&mut *s1, &mut *s2];
-            match y {
-                None => self.slices.sum(place, limits, [b.x, b.dy], [&*m], into),
-                Some(y) => self.slices.sum(place, limits, [b.x, b.dy, y], [&*m], into),
+        let Gradients { mut dx, dw, db } = out;
+        let summed = !b.frozen || dw.is_some() || db.is_some();
+        for (sets, part) in self.blocks() {
+            if summed {
+                let into = [&mut *s1, &mut *s2];
+                match y {
+                    None => self.slices.sum_of(place, part, limits, [b.x, b.dy], [&*m], into),
+                    Some(y) => self.slices.sum_of(place, part, limits, [b.x, b.dy, y], [&*m], into),
+                }
             }
+            let Some(dx) = dx.as_deref_mut() else { continue };
+            self.input_coefficients(b, sets, [&*s1, &*s2], [&mut *ka, &mut *kb, &mut *kc]);
+            let (p, ch): ([&[f32]; 4], _) = ([m, ka, kb, kc], self.slices.ch);
+            place.each_of(3 * part.floats, part.runs, self.slices.cuts(dx), |i, dx| {
+                let (image, unit, range) = self.slices.slice(i);
+                let (x, dy) = (&b.x[range.clone()], &b.dy[range.clone()]);
+                let p = p.map(|p| self.slices.parameters(p, image, unit));
+                match y {
+                    None => place.at(MapOver { f: limits, ch, x: [x, dy], p, y: [dx] }),
+                    Some(y) => place.at(MapOver { f: limits, ch, x: [x, dy, &y[range]], p, y: [dx] }),
+                }
+            });
         }
-        let (s1, s2) = (&*s1, &*s2);
-        self.parameter_gradients(b, [s1, s2], out.dw, out.db);
-        let Some(dx) = out.dx else { return };
-        self.input_coefficients(b, [s1, s2], [&mut *ka, &mut *kb, &mut *kc]);
-        let (p, ch): ([&[f32]; 4], _) = ([m, ka, kb, kc], self.slices.ch);
-        place.each(3 * self.slices.len(), self.slices.cuts(dx), |i, dx| {
-            let (image, unit, range) = self.slices.slice(i);
-            let (x, dy) = (&b.x[range.clone()], &b.dy[range.clone()]);
-            let p = p.map(|p| self.slices.parameters(p, image, unit));
-            match y {
-                None => place.at(MapOver { f: limits, ch, x: [x, dy], p, y: [dx] }),
-                Some(y) => place.at(MapOver { f: limits, ch, x: [x, dy, &y[range]], p, y: [dx] }),
-            }
-        });
+        self.parameter_gradients(b, [s1, s2], dw, db);
     }
 
     /// `dw` and `db`, from sums of `g` and of `g (x - m)`.
@@ -524,10 +563,16 @@ impl Norm {
         }
     }
 
-    /// `dx = a g + b (x - m) + c`: the coefficients.
-    fn input_coefficients(&self, bw: &Backward<'_>, [s1, s2]: [&[f32]; 2], [a, b, c]: [&mut [f32]; 3]) {
+    /// `dx = a g + b (x - m) + c`: the coefficients of some sets.
+    fn input_coefficients(
+        &self,
+        bw: &Backward<'_>,
+        sets: Range<usize>,
+        [s1, s2]: [&[f32]; 2],
+        [a, b, c]: [&mut [f32]; 3],
+    ) {
         let w = |channel: usize| bw.w.map_or(1.0, |w| f64::from(w[channel]));
-        for set in 0..self.sets() {
+        for set in sets {
             let (images, channels) = self.members(set);
             let (mut sum, mut products) = (0.0, 0.0);
             if !bw.frozen {

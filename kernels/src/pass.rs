@@ -94,6 +94,12 @@ impl<'a> Place<'a> {
         unsafe { edge::scalar::run::<Edge<B>>(call) }
     }
 
+    /// As [`Place::each`], of some pieces of `cut`; `f` hears their numbers in it.
+    pub(crate) fn each_of<C: Cut>(&self, floats: usize, runs: Runs, cut: C, f: impl Fn(usize, C::Piece) + Sync) {
+        assert!(runs.end() <= cut.pieces(), "pieces to {} of {}", runs.end(), cut.pieces());
+        self.each(floats, Chosen { runs, cut }, |k, piece| f(runs.index(k), piece));
+    }
+
     /// Calls `f` once for each piece of `cut`, on the executor's threads where `floats`, which the pass reads and writes
     /// in all, are worth it.
     pub(crate) fn each<C: Cut>(&self, floats: usize, cut: C, f: impl Fn(usize, C::Piece) + Sync) {
@@ -144,6 +150,59 @@ pub(crate) trait Cut: Sync {
     /// # Safety
     /// `i` is below [`Cut::pieces`], and no other piece of the number is alive.
     unsafe fn piece(&self, i: usize) -> Self::Piece;
+}
+
+/// Numbers of some pieces: `runs` runs of `len` neighbours, whose starts are `stride` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Runs {
+    first: usize,
+    len: usize,
+    stride: usize,
+    runs: usize,
+}
+
+impl Runs {
+    /// # Panics
+    /// If runs overlap.
+    pub fn new(first: usize, len: usize, stride: usize, runs: usize) -> Self {
+        assert!(len <= stride || runs <= 1, "runs of {len}, {stride} apart");
+        Self { first, len, stride, runs }
+    }
+
+    /// The number of the `k`th of them.
+    pub fn index(&self, k: usize) -> usize {
+        self.first + k / self.len * self.stride + k % self.len
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.runs * self.len
+    }
+
+    /// What is above all of their numbers.
+    fn end(&self) -> usize {
+        self.count().checked_sub(1).map_or(0, |last| self.index(last) + 1)
+    }
+}
+
+/// Some pieces of a cut.
+struct Chosen<C> {
+    runs: Runs,
+    cut: C,
+}
+
+impl<C: Cut> Cut for Chosen<C> {
+    type Piece = C::Piece;
+
+    fn pieces(&self) -> usize {
+        self.runs.count()
+    }
+
+    unsafe fn piece(&self, i: usize) -> C::Piece {
+        // SAFETY: `each_of` checked that all of the numbers are below the cut's, and since runs do not overlap, no two of
+        // them are equal.
+        unsafe { self.cut.piece(self.runs.index(i)) }
+    }
 }
 
 /// A slice of units of equal length, each cut into chunks of equal length, of which a unit's last may be shorter.
@@ -370,6 +429,19 @@ mod tests {
                 .collect();
             assert_eq!(v, want);
         }
+    }
+
+    #[test]
+    fn runs_choose_pieces() {
+        let (runs, mut v) = (Runs::new(1, 2, 4, 2), [0; 8]);
+        let place = Place::inline(Level::Scalar);
+        place.each_of(0, runs, Chunks::new(&mut v, 1), |i, piece| piece[0] = i);
+        assert_eq!(v, [0, 1, 2, 0, 0, 5, 6, 0]);
+        place.each_of(0, Runs::new(0, 0, 0, 1), Chunks::new(&mut v, 1), |_, _| panic!("there is none"));
+        let beyond = std::panic::AssertUnwindSafe(|| {
+            place.each_of(0, Runs::new(2, 2, 4, 2), Chunks::new(&mut [0; 7], 1), |_, _| ());
+        });
+        assert!(std::panic::catch_unwind(beyond).is_err(), "7 is beyond the last");
     }
 
     #[test]

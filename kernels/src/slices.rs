@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use crate::layout::{BLOCK, Layout, blocks};
-use crate::pass::{Chunks, Place, Sum, SumOver};
+use crate::pass::{Chunks, Place, Runs, Sum, SumOver};
 
 /// Floats of a slice: 64 KiB, so that three streams of one stay in an L2 cache.
 const FLOATS: usize = 16 << 10;
@@ -31,6 +31,15 @@ pub(crate) struct Slices {
     pub chunk: usize,
     /// Slices of a unit.
     pub per_unit: usize,
+}
+
+/// Some slices of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// Their numbers.
+    pub runs: Runs,
+    /// Floats of all of them.
+    pub floats: usize,
 }
 
 impl Slices {
@@ -93,6 +102,25 @@ impl Slices {
         (unit / self.units, unit % self.units, start..end)
     }
 
+    /// All slices.
+    pub fn all(&self) -> Part {
+        self.of_images(0..self.images)
+    }
+
+    /// Slices of some units of all images.
+    pub fn of_units(&self, units: Range<usize>) -> Part {
+        let len = units.len() * self.per_unit;
+        let runs = Runs::new(units.start * self.per_unit, len, self.units * self.per_unit, self.images);
+        Part { runs, floats: self.images * units.len() * self.unit_len() }
+    }
+
+    /// Slices of some images.
+    pub fn of_images(&self, images: Range<usize>) -> Part {
+        let per_image = self.units * self.per_unit;
+        let runs = Runs::new(images.start * per_image, images.len() * per_image, self.images * per_image, 1);
+        Part { runs, floats: images.len() * self.units * self.unit_len() }
+    }
+
     /// Pixels of slice `s` of a unit.
     pub fn slice_pixels(&self, s: usize) -> usize {
         self.chunk.min(self.pixels - s * self.chunk)
@@ -110,8 +138,7 @@ impl Slices {
         self.of_channel(image, channel).map(|i| f64::from(sums[i])).sum()
     }
 
-    /// Sums of terms for each slice and channel: `out` holds [`Slices::sums`] floats for each kind, `p` parameters of
-    /// each channel (with those that pad), of each image where it is so long.
+    /// Sums of terms for each slice and channel (see [`Slices::sum_of`]).
     pub fn sum<F, const M: usize, const P: usize, const N: usize>(
         &self,
         place: &Place<'_>,
@@ -122,9 +149,25 @@ impl Slices {
     ) where
         F: Sum<M, P, N> + Sync,
     {
+        self.sum_of(place, self.all(), f, x, p, out);
+    }
+
+    /// Sums of terms for each channel and each of some slices: `out` holds [`Slices::sums`] floats for each kind, `p` parameters of
+    /// each channel (with those that pad), of each image where it is so long.
+    pub fn sum_of<F, const M: usize, const P: usize, const N: usize>(
+        &self,
+        place: &Place<'_>,
+        part: Part,
+        f: F,
+        x: [&[f32]; M],
+        p: [&[f32]; P],
+        out: [&mut [f32]; N],
+    ) where
+        F: Sum<M, P, N> + Sync,
+    {
         let ch = self.ch;
         let cuts = out.map(|out| Chunks::new(out, ch));
-        place.each(M * self.len(), cuts, |i, out| {
+        place.each_of(M * part.floats, part.runs, cuts, |i, out| {
             let (image, unit, range) = self.slice(i);
             let x = x.map(|x| &x[range.clone()]);
             place.at(SumOver { f, ch, x, p: p.map(|p| self.parameters(p, image, unit)), out });

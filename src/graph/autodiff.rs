@@ -5,6 +5,8 @@
 //! otherwise in training are replaced ([`Operator::in_training`]), and each appends the operators of its gradient
 //! ([`Operator::gradient`]), from the last node to the first.
 
+mod fuse;
+
 use std::collections::HashMap;
 
 use super::ops::Binary;
@@ -144,12 +146,13 @@ impl Graph {
     /// Differentiates for inputs of these facts.
     pub(crate) fn differentiate(&self, inputs: &[Fact], wanted: &Wanted<'_>) -> Result<Differentiated> {
         let mut d = self.training(inputs, wanted)?;
+        let facts = d.graph.infer(&d.inputs)?;
+        fuse::fuse(&mut d.graph, &facts);
         // Of the graph in training, whose nodes a seed has moved.
         let loss = match self.outputs.len() {
             outputs if wanted.loss < outputs => d.graph.outputs[wanted.loss].1,
             outputs => return Err(Error::NoOutput { asked: wanted.loss, outputs }),
         };
-        let facts = d.graph.infer(&d.inputs)?;
         let loss_fact = &facts[loss.node][loss.slot];
         if loss_fact.len() != 1 {
             return Err(Error::Rank { what: "a loss", takes: "a single number", gets: loss_fact.dims.clone() });

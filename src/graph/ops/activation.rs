@@ -72,7 +72,7 @@ pub(crate) fn name(activation: Activation) -> &'static str {
 
 /// The gradient of an activation, from what it kept (its output where that suffices, else its input) and the gradient at its output.
 #[derive(Clone, Copy, Debug)]
-struct ActivationGradient(Activation);
+pub(super) struct ActivationGradient(pub(super) Activation);
 
 impl Operator for ActivationGradient {
     fn name(&self) -> &'static str {

@@ -11,13 +11,14 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::norm::{self, Norm, Sets};
 
+use super::activation::ActivationGradient;
 use super::four;
 use crate::buffer::floats;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
 use crate::graph::step::{Operands, Planes, Step, clear_padding, pass};
-use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator};
+use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, ValueId};
 use crate::par;
 use crate::tensor::Tensor;
 
@@ -89,11 +90,13 @@ impl Operator for BatchNorm {
 
     /// Of frozen statistics.
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
-        gradient(g, *self, true)
+        let (affine, dy) = (g.inputs() > 3, g.dy());
+        let activation = Activation::Identity;
+        gradient(g, BatchNormGradient { op: *self, frozen: true, affine, activation }, dy)
     }
 
     fn in_training(&self) -> Option<Arc<dyn Operator>> {
-        Some(Arc::new(TrainingBatchNorm(*self)))
+        Some(Arc::new(TrainingBatchNorm { op: *self, residual: false, activation: Activation::Identity }))
     }
 
     fn freezes(&self) -> bool {
@@ -110,10 +113,21 @@ impl Operator for BatchNorm {
     }
 }
 
-/// Batch normalisation by the statistics of the batch. Results: the image, mean and `1 / sqrt(variance + eps)` for the gradient, and the
-/// next running mean and variance.
+/// Batch normalisation by the statistics of the batch, then the sum with a residual, the last input, and an activation. Results: the
+/// image, mean and `1 / sqrt(variance + eps)` for the gradient, and the next running mean and variance.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TrainingBatchNorm(BatchNorm);
+pub(crate) struct TrainingBatchNorm {
+    op: BatchNorm,
+    residual: bool,
+    activation: Activation,
+}
+
+impl TrainingBatchNorm {
+    /// The inputs that [`BatchNorm`] has too.
+    fn plain(&self, inputs: usize) -> usize {
+        inputs - usize::from(self.residual)
+    }
+}
 
 impl Operator for TrainingBatchNorm {
     fn name(&self) -> &'static str {
@@ -125,7 +139,9 @@ impl Operator for TrainingBatchNorm {
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        self.0.check(inputs)?;
+        let plain = self.plain(inputs.len());
+        self.op.check(&inputs[..plain])?;
+        inputs[plain..].iter().try_for_each(|r| super::expect("what is added to BatchNorm2d", r, inputs[0]))?;
         Ok(inputs[0].to_vec())
     }
 
@@ -149,17 +165,32 @@ impl Operator for TrainingBatchNorm {
         let Place { buffer, layout } = cx.native(operands[0])?;
         let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
         let mut inputs = vec![buffer];
-        for v in &operands[1..] {
-            inputs.push(cx.want(*v, Layout::Nchw)?);
+        for (i, v) in operands.iter().enumerate().skip(1) {
+            inputs.push(cx.want(*v, if i < self.plain(operands.len()) { Layout::Nchw } else { layout })?);
         }
         let scratch = norm.scratch();
-        let step = TrainingStep { op: self.0, norm, level: cx.level() };
+        let step = TrainingStep { op: *self, norm, level: cx.level() };
         let layouts = [layout, Layout::Nchw, Layout::Nchw, Layout::Nchw, Layout::Nchw];
         cx.step_all(group, &layouts, Box::new(step), inputs, scratch)
     }
 
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
-        gradient(g, self.0, false)
+        let (mut dy, mut activation) = (g.dy(), self.activation);
+        if self.residual {
+            // The residual's gradient is the activation's, which is computed once for both.
+            if activation != Activation::Identity {
+                dy = g.push(ActivationGradient(activation), &[g.output(0), dy])?[0];
+                activation = Activation::Identity;
+            }
+            g.add(g.inputs() - 1, dy)?;
+        }
+        let affine = self.plain(g.inputs()) > 3;
+        gradient(g, BatchNormGradient { op: self.op, frozen: false, affine, activation }, dy)
+    }
+
+    fn in_training_with(&self, residual: bool, activation: Activation) -> Option<Arc<dyn Operator>> {
+        let free = !self.residual && self.activation == Activation::Identity;
+        (free && norm::fuses(activation)).then(|| Arc::new(Self { residual, activation, ..*self }) as Arc<dyn Operator>)
     }
 
     fn updates(&self) -> &'static [(usize, usize)] {
@@ -168,7 +199,7 @@ impl Operator for TrainingBatchNorm {
 }
 
 struct TrainingStep {
-    op: BatchNorm,
+    op: TrainingBatchNorm,
     norm: Norm,
     level: Level,
 }
@@ -178,42 +209,47 @@ impl Step for TrainingStep {
         let [y, mean, inv, next_mean, next_var] = y else { unreachable!("five results") };
         next_mean.copy_from_slice(x.get(1));
         next_var.copy_from_slice(x.get(2));
-        let affine = self.norm.sets() > 0 && x.len() > 3;
+        let (TrainingBatchNorm { op, residual, activation }, plain) = (self.op, self.op.plain(x.len()));
+        let affine = self.norm.sets() > 0 && plain > 3;
         let forward = norm::Forward {
             x: x.get(0),
             w: affine.then(|| x.get(3)),
             b: affine.then(|| x.get(4)),
-            eps: self.op.eps as f32,
-            ..norm::Forward::default()
+            eps: op.eps as f32,
+            residual: residual.then(|| x.get(plain)),
+            activation,
         };
-        let running = self.op.momentum.map(|momentum| norm::Running {
-            mean: next_mean,
-            var: next_var,
-            momentum: momentum as f32,
-        });
+        let running =
+            op.momentum.map(|momentum| norm::Running { mean: next_mean, var: next_var, momentum: momentum as f32 });
         let out = norm::Normalised { y, mean, inv, running };
         let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
         pass(self.level, |place| self.norm.forward(place, &forward, out, scratch));
     }
 
     fn describe(&self) -> String {
-        "BatchNorm2d of the batch".into()
+        let sum = if self.op.residual { " + residual" } else { "" };
+        match self.op.activation {
+            Activation::Identity => format!("BatchNorm2d of the batch{sum}"),
+            activation => format!("BatchNorm2d of the batch{sum} + {}", super::activation::name(activation)),
+        }
     }
 }
 
-/// Appends the gradients of a normalisation.
-fn gradient(g: &mut Gradient<'_>, op: BatchNorm, frozen: bool) -> Result<()> {
-    let affine = g.inputs() > 3;
-    let statistics = if frozen { [g.input(1), g.input(2)] } else { [g.output(1), g.output(2)] };
-    let mut inputs = vec![g.input(0), g.dy(), statistics[0], statistics[1]];
-    if affine {
+/// Appends the gradients of a normalisation, from the gradient at its output.
+fn gradient(g: &mut Gradient<'_>, op: BatchNormGradient, dy: ValueId) -> Result<()> {
+    let statistics = if op.frozen { [g.input(1), g.input(2)] } else { [g.output(1), g.output(2)] };
+    let mut inputs = vec![g.input(0), dy, statistics[0], statistics[1]];
+    if op.affine {
         inputs.push(g.input(3));
     }
-    let wanted = g.needs(0) || affine && (g.needs(3) || g.needs(4));
+    if op.activation != Activation::Identity {
+        inputs.push(g.output(0));
+    }
+    let wanted = g.needs(0) || op.affine && (g.needs(3) || g.needs(4));
     if wanted {
-        let d = g.push(BatchNormGradient { op, frozen }, &inputs)?;
+        let d = g.push(op, &inputs)?;
         g.add(0, d[0])?;
-        if affine {
+        if op.affine {
             g.add(3, d[1])?;
             g.add(4, d[2])?;
         }
@@ -222,11 +258,14 @@ fn gradient(g: &mut Gradient<'_>, op: BatchNorm, frozen: bool) -> Result<()> {
 }
 
 /// Gradients at image, scale and shift. Inputs: the image, the gradient at the output, the mean, `1 / sqrt(variance + eps)` (the
-/// variance where it is frozen), and the scale if there is one.
+/// variance where it is frozen), the scale if there is one, and the output if there is an activation.
 #[derive(Clone, Copy, Debug)]
 struct BatchNormGradient {
     op: BatchNorm,
     frozen: bool,
+    /// Whether there are scale and shift.
+    affine: bool,
+    activation: Activation,
 }
 
 impl Operator for BatchNormGradient {
@@ -251,23 +290,26 @@ impl Operator for BatchNormGradient {
         let operands = cx.inputs(group);
         let Place { buffer, layout } = cx.native(operands[0])?;
         let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
-        let mut inputs = vec![buffer, cx.want(operands[1], layout)?];
-        for v in &operands[2..] {
-            inputs.push(cx.want(*v, Layout::Nchw)?);
+        let mut inputs = vec![buffer];
+        for (i, v) in operands.iter().enumerate().skip(1) {
+            let image = i == 1 || i == 4 + usize::from(self.affine);
+            inputs.push(cx.want(*v, if image { layout } else { Layout::Nchw })?);
         }
         let scratch = norm.scratch() + self.op.channels;
         let variance = self.frozen.then_some(self.op.eps as f32);
-        let step = NormGradientStep { name: "BatchNorm2d", variance, norm, level: cx.level() };
+        let activation = self.activation;
+        let step = NormGradientStep { name: "BatchNorm2d", variance, activation, norm, level: cx.level() };
         cx.step_all(group, &[layout, Layout::Nchw, Layout::Nchw], Box::new(step), inputs, scratch)
     }
 }
 
 /// Gradients at the image, and at scale and shift where they are asked for. Operands: the image, the gradient at the output, means, inverse
-/// deviations, and the scale if there is one.
+/// deviations, the scale if there is one, and the output if there is an activation.
 pub(super) struct NormGradientStep {
     pub(super) name: &'static str,
     /// Of statistics that are given: operand 3 is the variance, to which this is added.
     pub(super) variance: Option<f32>,
+    pub(super) activation: Activation,
     pub(super) norm: Norm,
     pub(super) level: Level,
 }
@@ -275,14 +317,16 @@ pub(super) struct NormGradientStep {
 impl Step for NormGradientStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
         let (inv, scratch) = with_inverse(&self.norm, scratch, self.variance.map(|eps| (x.get(3), eps)));
+        let activated = self.activation != Activation::Identity;
         let backward = norm::Backward {
             x: x.get(0),
             dy: x.get(1),
-            w: (x.len() > 4).then(|| x.get(4)),
+            y: activated.then(|| x.get(x.len() - 1)),
+            activation: self.activation,
+            w: (x.len() - usize::from(activated) > 4).then(|| x.get(4)),
             mean: x.get(2),
             inv: if self.variance.is_some() { inv } else { x.get(3) },
             frozen: self.variance.is_some(),
-            ..norm::Backward::default()
         };
         let out = match y {
             [dx] => norm::Gradients { dx: Some(dx), ..norm::Gradients::default() },
@@ -293,7 +337,10 @@ impl Step for NormGradientStep {
     }
 
     fn describe(&self) -> String {
-        format!("{} gradient", self.name)
+        match self.activation {
+            Activation::Identity => format!("{} gradient", self.name),
+            activation => format!("{} + {} gradient", self.name, super::activation::name(activation)),
+        }
     }
 }
 
@@ -327,11 +374,7 @@ impl Step for Frozen {
         let affine = x.len() > 3;
         let (w, b) = (affine.then(|| x.get(3)), affine.then(|| x.get(4)));
         // The normalisation's pass clips, where zero stays zero; other activations are a pass of their own.
-        let clips = match self.activation {
-            Activation::Identity | Activation::Relu => true,
-            Activation::Clip { lo, hi } => lo <= 0.0 && hi >= 0.0,
-            _ => false,
-        };
+        let clips = norm::fuses(self.activation);
         let activation = if clips { self.activation } else { Activation::Identity };
         let forward = norm::Forward { x: x.get(0), w, b, activation, ..norm::Forward::default() };
         pass(self.level, |place| self.norm.evaluate(place, &forward, x.get(1), inv, y, scratch));

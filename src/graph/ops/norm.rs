@@ -1,5 +1,6 @@
 //! Group and instance normalisation: each image's groups of channels by their own mean and variance.
 
+use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::norm::{self, Norm, Sets};
@@ -175,7 +176,8 @@ impl Operator for GroupNormGradient {
         for v in &operands[2..] {
             inputs.push(cx.want(*v, Layout::Nchw)?);
         }
-        let step = NormGradientStep { name: self.op.name, variance: None, norm, level: cx.level() };
+        let activation = Activation::Identity;
+        let step = NormGradientStep { name: self.op.name, variance: None, activation, norm, level: cx.level() };
         let layouts = [layout, Layout::Nchw, Layout::Nchw];
         cx.step_all(group, &layouts[..self.results()], Box::new(step), inputs, norm.scratch())
     }
