@@ -1,7 +1,9 @@
 //! Operators that read or write elements by index.
 
+use std::cmp::Ordering;
+
 use super::array::each;
-use super::call::{OpResult, axis, checked_count, dims, integers, refuse};
+use super::call::{OpResult, axis, checked_count, dims, filled, integers, refuse, room};
 use super::number::{Number, numbers};
 use super::view::{View, around, contiguous, take};
 use super::{Array, Call, Data, Element, Operator};
@@ -52,7 +54,7 @@ fn places(dims: &[usize], indices: &Array, at: usize) -> OpResult<Vec<usize>> {
     let mut view = View { offset: 0, dims: indices.dims().to_vec(), strides: strides.clone() };
     view.strides[at] = 0;
     let mut bases = Vec::with_capacity(indices.len());
-    view.rows(|start, stride, len| bases.extend((0..len as isize).map(|i| start + i * stride)));
+    view.rows(&mut |start, stride, len| bases.extend((0..len as isize).map(|i| start + i * stride)));
     let along = integers(indices)?;
     let all = bases.iter().zip(along);
     all.map(|(&base, i)| Ok((base + index(i, dims[at])? as isize * strides[at]) as usize)).collect()
@@ -225,33 +227,35 @@ fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
         _ => refuse!("k is {k}, but axis {at} has {len} elements"),
     };
     let largest = call.flag("largest", true)?;
-    fn of<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], k: usize, largest: bool) -> (Vec<T>, Vec<i64>) {
-        let mut values = vec![T::ZERO; outer * k * inner];
-        let mut indices = vec![0i64; outer * k * inner];
-        for o in 0..outer {
-            for i in 0..inner {
-                let value = |j: usize| v[(o * len + j) * inner + i];
-                let mut order: Vec<usize> = (0..len).collect();
-                // NaN counts as the largest; equal ones stay in order.
-                order.sort_by(|&a, &b| {
-                    let (a, b) = (value(a), value(b));
-                    let order = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
-                    if largest { order.reverse() } else { order }
-                });
-                for (j, &from) in order[..k].iter().enumerate() {
-                    values[(o * k + j) * inner + i] = value(from);
-                    indices[(o * k + j) * inner + i] = from as i64;
-                }
-            }
+    // The order of a column's elements; NaN counts as the largest, and equal ones stay in order.
+    let order = |o: usize, i: usize| {
+        let at = move |j: usize| (o * len + j) * inner + i;
+        numbers!(x.data(), v => order_by(len, &|a, b| {
+            let (a, b) = (v[at(a)], v[at(b)]);
+            let order = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
+            if largest { order.reverse() } else { order }
+        }), other => refuse!("elements of type {other}, but numbers are needed"))
+    };
+    let mut indices = filled(0, outer * k * inner)?;
+    let mut places = filled(0, outer * k * inner)?;
+    for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+        for (j, from) in order(o, i)?.into_iter().take(k).enumerate() {
+            let to = (o * k + j) * inner + i;
+            (indices[to], places[to]) = (from as i64, (o * len + from) * inner + i);
         }
-        (values, indices)
     }
     let mut to = x.dims().to_vec();
     to[at] = k;
-    numbers!(x.data(), v => {
-        let (values, indices) = of(v, [outer, len, inner], k, largest);
-        Ok(vec![Array::of(to.clone(), values), Array::of(to, indices)])
-    }, other => refuse!("elements of type {other}, but numbers are needed"))
+    let values = each!(x.data(), v => Array::of(to.clone(), take(v, [1, x.len(), 1], &places)?));
+    Ok(vec![values, Array::of(to, indices)])
+}
+
+/// The numbers below `len`, in an order; equal ones stay as they are. One sort for all types of elements.
+fn order_by(len: usize, order: &dyn Fn(usize, usize) -> Ordering) -> OpResult<Vec<usize>> {
+    let mut all = room(len)?;
+    all.extend(0..len);
+    all.sort_by(|&a, &b| order(a, b));
+    Ok(all)
 }
 
 /// Slices along an axis, or elements, without repetition; with their first places, the slice of each input, and counts.
@@ -263,29 +267,29 @@ fn unique(call: &Call<'_>) -> OpResult<Vec<Array>> {
     };
     let from = around(&dims, at);
     let sorted = call.flag("sorted", true)?;
-    fn groups<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], sorted: bool) -> (Vec<usize>, Vec<i64>, Vec<i64>) {
+    let len = from[1];
+    fn compare<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], a: usize, b: usize) -> Ordering {
         let slice = |i: usize| (0..outer).flat_map(move |o| v[(o * len + i) * inner..][..inner].iter());
-        let order = |a: usize, b: usize| slice(a).partial_cmp(slice(b)).unwrap_or(std::cmp::Ordering::Equal);
-        let mut by_value: Vec<usize> = (0..len).collect();
-        by_value.sort_by(|&a, &b| order(a, b));
-        let mut runs: Vec<Vec<usize>> = Vec::new();
-        for i in by_value {
-            match runs.last_mut() {
-                Some(run) if order(run[0], i).is_eq() => run.push(i),
-                _ => runs.push(vec![i]),
-            }
-        }
-        if !sorted {
-            runs.sort_by_key(|run| run[0]);
-        }
-        let mut inverse = vec![0; len];
-        for (g, run) in runs.iter().enumerate() {
-            run.iter().for_each(|&i| inverse[i] = g as i64);
-        }
-        (runs.iter().map(|run| run[0]).collect(), inverse, runs.iter().map(|run| run.len() as i64).collect())
+        slice(a).partial_cmp(slice(b)).unwrap_or(Ordering::Equal)
     }
-    let (first, inverse, counts) = numbers!(x.data(), v => groups(v, from, sorted),
-        other => refuse!("elements of type {other}, but numbers are needed"));
+    let order = |a: usize, b: usize| numbers!(x.data(), v => compare(v, from, a, b), _other => Ordering::Equal);
+    numbers!(x.data(), _v => (), other => refuse!("elements of type {other}, but numbers are needed"));
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    for i in order_by(len, &order)? {
+        match runs.last_mut() {
+            Some(run) if order(run[0], i).is_eq() => run.push(i),
+            _ => runs.push(vec![i]),
+        }
+    }
+    if !sorted {
+        runs.sort_by_key(|run| run[0]);
+    }
+    let mut inverse = filled(0, len)?;
+    for (g, run) in runs.iter().enumerate() {
+        run.iter().for_each(|&i| inverse[i] = g as i64);
+    }
+    let first: Vec<usize> = runs.iter().map(|run| run[0]).collect();
+    let counts: Vec<i64> = runs.iter().map(|run| run.len() as i64).collect();
     let mut to = dims;
     to[at] = first.len();
     let values = each!(x.data(), v => Array::of(to, take(v, from, &first)?));

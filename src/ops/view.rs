@@ -67,7 +67,7 @@ impl View {
     /// Copies the elements out of a source.
     pub fn copy<T: Clone>(&self, source: &[T]) -> OpResult<Vec<T>> {
         let mut to = room(checked_count(&self.dims)?)?;
-        self.rows(|start, stride, len| match stride {
+        self.rows(&mut |start, stride, len| match stride {
             1 => to.extend_from_slice(&source[start as usize..start as usize + len]),
             0 => to.extend(std::iter::repeat_n(source[start as usize].clone(), len)),
             _ => to.extend((0..len as isize).map(|i| source[(start + i * stride) as usize].clone())),
@@ -76,7 +76,7 @@ impl View {
     }
 
     /// Calls `row(start, stride, len)` for the elements of each row of the last dimension, in order.
-    pub fn rows(&self, mut row: impl FnMut(isize, isize, usize)) {
+    pub fn rows(&self, row: &mut dyn FnMut(isize, isize, usize)) {
         if self.dims.contains(&0) {
             return;
         }
@@ -135,28 +135,34 @@ pub(crate) fn zip<A: Clone, B: Clone, R>(
     (b, b_dims): (&[B], &[usize]),
     f: impl Fn(A, B) -> R,
 ) -> OpResult<(Vec<usize>, Vec<R>)> {
-    let dims = broadcast_dims(a_dims, b_dims)?;
+    let (dims, rows) = rows_of_two(a_dims, b_dims)?;
     let mut to = room(checked_count(&dims)?)?;
-    if a_dims == b_dims {
-        to.extend(a.iter().zip(b).map(|(a, b)| f(a.clone(), b.clone())));
-        return Ok((dims, to));
+    for ([a_start, b_start], [a_stride, b_stride], len) in rows {
+        let at = |start: isize, stride: isize, i: usize| (start + i as isize * stride) as usize;
+        to.extend((0..len).map(|i| f(a[at(a_start, a_stride, i)].clone(), b[at(b_start, b_stride, i)].clone())));
     }
-    if let ([one], true) = (b, dims == a_dims) {
-        to.extend(a.iter().map(|a| f(a.clone(), one.clone())));
-        return Ok((dims, to));
-    }
-    let (a_view, b_view) = (View::of(a_dims).broadcast(&dims)?, View::of(b_dims).broadcast(&dims)?);
-    let mut starts = Vec::new();
-    b_view.rows(|start, stride, _| starts.push((start, stride)));
-    let mut rows = starts.into_iter();
-    a_view.rows(|a_start, a_stride, len| {
-        let (b_start, b_stride) = rows.next().expect("both views have the same dimensions");
-        to.extend((0..len as isize).map(|i| {
-            let (a_at, b_at) = (a_start + i * a_stride, b_start + i * b_stride);
-            f(a[a_at as usize].clone(), b[b_at as usize].clone())
-        }));
-    });
     Ok((dims, to))
+}
+
+/// Starts, strides and length of a row of two arrays.
+type RowOfTwo = ([isize; 2], [isize; 2], usize);
+
+/// What two arrays broadcast to, and its rows. The same for all types of elements.
+fn rows_of_two(a_dims: &[usize], b_dims: &[usize]) -> OpResult<(Vec<usize>, Vec<RowOfTwo>)> {
+    let dims = broadcast_dims(a_dims, b_dims)?;
+    if a_dims == b_dims {
+        let row = ([0, 0], [1, 1], checked_count(&dims)?);
+        return Ok((dims, vec![row]));
+    }
+    let mut rows = Vec::new();
+    View::of(a_dims).broadcast(&dims)?.rows(&mut |start, stride, len| rows.push(([start, 0], [stride, 0], len)));
+    let mut of_b = rows.iter_mut();
+    View::of(b_dims).broadcast(&dims)?.rows(&mut |start, stride, _| {
+        if let Some((starts, strides, _)) = of_b.next() {
+            (starts[1], strides[1]) = (start, stride);
+        }
+    });
+    Ok((dims, rows))
 }
 
 /// The array repeated to these dimensions.
@@ -226,7 +232,7 @@ impl View {
         }
         let mut at = 0;
         let mut same = true;
-        view.rows(|start, stride, len| {
+        view.rows(&mut |start, stride, len| {
             let row = &places[at..at + len];
             same &= row.iter().zip(0..).all(|(&p, i)| p as isize == start + i * stride);
             at += len;
@@ -279,7 +285,7 @@ mod tests {
             let merged = again.merged();
             assert_eq!(merged.copy(&numbers), view.copy(&numbers));
             let mut row = 0;
-            merged.rows(|start, _, _| {
+            merged.rows(&mut |start, _, _| {
                 assert_eq!(merged.row_start(row), start);
                 row += 1;
             });
