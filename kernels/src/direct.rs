@@ -80,11 +80,11 @@ pub struct Direct {
 #[derive(Clone, Debug)]
 struct Tiling {
     /// Along rows.
-    rows: TileSet,
+    rows: &'static TileSet,
     /// Down columns; none for tiles that end in half a block.
-    columns: Option<TileSet>,
+    columns: Option<&'static TileSet>,
     /// Along rows, with first and last pixels that may lack taps, where the level has them for this stride.
-    edges: Option<TileSet>,
+    edges: Option<&'static TileSet>,
     /// Whether they end in half a block, so that one tile must cover all of its blocks.
     half: bool,
 }

@@ -201,7 +201,7 @@ impl Run<'_> {
         let t = g.tiling;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        let columns = t.columns.as_ref().filter(|_| t.edges.is_none());
+        let columns = t.columns.filter(|_| t.edges.is_none());
         if let Some(columns) = columns
             && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4)
             && h > w
@@ -218,7 +218,7 @@ impl Run<'_> {
         for (b0, nb) in pieces(g.blocks, t.width(&t.rows, w, g.blocks)) {
             let mut tiles = self.tiles(r, g, b0, false);
             for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
-                let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                let edge = t.edges.map(|e| e.get(mr, nb));
                 let first = (r.y.out.start, r.x.out.start + x0);
                 self.rows(&mut tiles, (t.rows.get(mr, nb), edge), first, [n, h], following);
             }
