@@ -12,14 +12,45 @@ use crate::weights::{WeightsFile, save};
 
 /// How a weights file has to fit a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Strictness {
     /// Every parameter is in the file, and the file has nothing else.
     #[default]
     Strict,
     /// Every parameter is in the file, which may have other tensors.
     IgnoreUnexpected,
-    /// What is in both is loaded.
+    /// What is in both is loaded, at least one tensor.
     Lenient,
+}
+
+/// What [`Model::load_weights`] found in a file.
+///
+/// ```
+/// use swath::{Strictness, WeightsFile, nn::*};
+/// let folder = std::env::temp_dir().join(format!("swath-loaded-{}", std::process::id()));
+/// std::fs::create_dir_all(&folder)?;
+/// let path = folder.join("trained.safetensors");
+/// Sequential::new((Conv2d::new(1, 2, 3).named("conv"), Linear::new(2, 9).named("head"))).build(0)?.save_safetensors(&path)?;
+///
+/// // Another head, for other classes.
+/// let mut model = Sequential::new((Conv2d::new(1, 2, 3).named("conv"), Linear::new(2, 4).named("classes"))).build(1)?;
+/// let loaded = model.load_weights(&WeightsFile::open(&path)?, Strictness::Lenient)?;
+/// assert_eq!(loaded.matched, ["conv.weight", "conv.bias"]);
+/// assert_eq!(loaded.missing, ["classes.weight", "classes.bias"]);
+/// assert_eq!(loaded.unexpected, ["head.bias", "head.weight"]);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// Parameters and running statistics that were loaded.
+    pub matched: Vec<String>,
+    /// Those that the file lacks; they keep their values.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the model does not know. PyTorch's counters `num_batches_tracked` of batch normalisations of the
+    /// model or the file do not count.
+    pub unexpected: Vec<String>,
 }
 
 /// A graph and the values of its parameters, under PyTorch's dotted names.
@@ -144,10 +175,11 @@ impl Model {
         })
     }
 
-    /// Whether this is PyTorch's counter of a batch normalisation of this model.
-    fn counts_batches(&self, name: &str) -> bool {
-        let layer = name.strip_suffix("num_batches_tracked");
-        layer.is_some_and(|layer| self.index(&format!("{layer}running_mean")).is_ok())
+    /// Whether this is PyTorch's counter of a batch normalisation of this model, or of one whose statistics the file has.
+    fn counts_batches(&self, file: &WeightsFile, name: &str) -> bool {
+        let Some(layer) = name.strip_suffix("num_batches_tracked") else { return false };
+        let mean = format!("{layer}running_mean");
+        self.index(&mean).is_ok() || file.dims(&mean).is_ok()
     }
 
     fn check(&self, i: usize, actual: &[usize]) -> Result<()> {
@@ -166,35 +198,38 @@ impl Model {
     /// If the file cannot be read, is damaged, misses a parameter, has another tensor, or has one of another shape or
     /// type. The model is unchanged then.
     pub fn load_safetensors(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.load_weights(&WeightsFile::open(path)?, Strictness::Strict)
+        self.load_weights(&WeightsFile::open(path)?, Strictness::Strict).map(|_| ())
     }
 
-    /// Loads parameters from a weights file that is already open.
+    /// Loads parameters from a weights file that is already open, and says which.
     ///
     /// # Errors
-    /// As [`Model::load_safetensors`], to the extent that `strictness` asks for. The model is unchanged then.
-    pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<()> {
+    /// As [`Model::load_safetensors`], to the extent that `strictness` asks for, and where nothing matches. The model is unchanged
+    /// then.
+    pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<Loaded> {
         let in_file = |name: &str| file.dims(name).is_ok();
         let missing: Vec<String> = self.state().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
-        let unexpected = |n: &str| self.index(n).is_err() && !self.counts_batches(n);
+        let unexpected = |n: &str| self.index(n).is_err() && !self.counts_batches(file, n);
         let unexpected: Vec<String> = file.names().filter(|n| unexpected(n)).map(String::from).collect();
+        let nothing = !missing.is_empty() && missing.len() == self.graph.parameters.len();
         let refused = match strictness {
             Strictness::Strict => !missing.is_empty() || !unexpected.is_empty(),
             Strictness::IgnoreUnexpected => !missing.is_empty(),
-            Strictness::Lenient => false,
+            Strictness::Lenient => nothing,
         };
         if refused {
             return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
         }
-        let mut loaded = Vec::new();
+        let mut values = Vec::new();
         for (i, spec) in self.graph.parameters.iter().enumerate().filter(|(_, p)| in_file(&p.name)) {
             self.check(i, file.dims(&spec.name)?)?;
-            loaded.push((i, file.tensor(&spec.name)?));
+            values.push((i, file.tensor(&spec.name)?));
         }
-        for (i, value) in loaded {
+        let matched = values.iter().map(|(i, _)| self.graph.parameters[*i].name.clone()).collect();
+        for (i, value) in values {
             self.parameters[i] = value;
         }
-        Ok(())
+        Ok(Loaded { matched, missing, unexpected })
     }
 
     /// Loads what fits by name and shape, and says what did not: the way to begin with the weights of a network for other

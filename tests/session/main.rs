@@ -295,3 +295,37 @@ fn sessions_move_to_threads_and_keep_their_weights() {
         assert_eq!(t.join().unwrap(), [i as f32 + 2.0]);
     }
 }
+
+#[test]
+fn results_in_the_callers_memory_are_those_of_a_run() {
+    let graph = Graph::record_many(&["a", "b"], &["sum", "relu", "same"], |x| {
+        let sum = &x[0] + &x[1];
+        Ok(vec![sum.clone(), sum.relu(), x[0].clone()])
+    });
+    let model = Model::new(graph.unwrap(), 0).unwrap();
+    let facts = [swath::graph::Fact::f32([1, 20, 3, 5]), swath::graph::Fact::f32([1, 20, 3, 5])];
+    let [a, b] = [1, 2].map(|seed| input([1, 20, 3, 5], seed));
+    for output in Layout::ALL {
+        let options = SessionOptions { output, threads: Some(2), ..SessionOptions::default() };
+        let mut session = model.compile_for(&facts, &options).unwrap();
+        let mut own = [0; 3].map(|_| vec![f32::NAN; output.len([1, 20, 3, 5])]);
+        for round in 0..2 {
+            let [x, y, z] = &mut own;
+            session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y, z]).unwrap();
+            if round == 0 {
+                assert!(session.output(0).unwrap().as_slice().iter().all(|v| *v == 0.0), "nothing ran into it");
+                session.run_many(&[b.as_slice(), a.as_slice()]).unwrap();
+            }
+        }
+        session.run_many(&[a.as_slice(), b.as_slice()]).unwrap();
+        for (i, own) in own.iter().enumerate() {
+            assert_eq!(session.output(i).unwrap().as_slice(), own, "{output:?} {i}");
+        }
+        let [x, y, z] = &mut own;
+        let e = session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y]).unwrap_err().to_string();
+        assert_eq!(e, "the number of outputs is 2, but the model has 3");
+        let e = session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y, &mut z[1..]]).unwrap_err().to_string();
+        assert!(e.contains("the output has"), "{e}");
+        assert!(session.run_into(&[a.as_slice()], &mut [x, y, z]).is_err());
+    }
+}
