@@ -65,7 +65,7 @@ fn naive_max(s: &PoolShape, x: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<u32>, Vec<f
 
 #[test]
 fn max_pooling_has_pytorchs_indices_and_their_gradient() {
-    let shape = |dims, kernel, stride, padding, dilation| {
+    let shape = |dims: [usize; 4], kernel: usize, stride: usize, padding: usize, dilation: usize| {
         PoolShape::builder(dims, kernel).stride(stride).padding(padding).dilation(dilation).build().unwrap()
     };
     for s in [
