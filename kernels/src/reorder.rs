@@ -1,4 +1,4 @@
-//! Changes of layout, at the speed of memory: tiles are transposed in registers, parts go to threads.
+//! Changes of layout: tiles are transposed in registers, parts go to threads.
 //!
 //! ```text
 //! pixels adjacent in x, channels in y (nchw -> nhwc, nchw -> blocked): transpose 16 channels x pixels

@@ -13,7 +13,7 @@ use crate::tune::{self, Ground};
 
 /// Plans that were asked for before: at most so many of each pass, of which those go that were not asked for the longest.
 ///
-/// A hit takes a fraction of a microsecond, where planning takes some tens. Threads share a cache by reference; two that
+/// A hit costs a hash and a look under a lock that readers share. Threads share a cache by reference; two that
 /// miss the same plan at once both plan, and one of the plans stays.
 ///
 /// A plan is found by its shape and options, by the threads that it would choose for, and only until
