@@ -293,7 +293,7 @@ impl Direct {
     pub fn kernel(&self) -> &'static str {
         let inner = self.x.interior().len().max(1);
         let (_, blocks, tiles) = self.covers(0).next().expect("a panel has blocks");
-        let width = tiles.width(&tiles.rows, inner, blocks);
+        let width = tiles.width(tiles.rows, inner, blocks);
         let mr = pieces(inner, tiles.rows.max_mr(width)).next().map_or(1, |(_, n)| n);
         tiles.rows.get(mr, width).name
     }

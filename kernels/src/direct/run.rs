@@ -203,7 +203,7 @@ impl Run<'_> {
         // Down the columns where that fills tiles better: border columns of a few pixels.
         let columns = t.columns.filter(|_| t.edges.is_none());
         if let Some(columns) = columns
-            && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4)
+            && w < t.rows.max_mr(t.width(t.rows, w, g.blocks)).min(4)
             && h > w
         {
             for (b0, nb) in pieces(g.blocks, t.width(columns, h, g.blocks)) {
@@ -215,7 +215,7 @@ impl Run<'_> {
             }
             return;
         }
-        for (b0, nb) in pieces(g.blocks, t.width(&t.rows, w, g.blocks)) {
+        for (b0, nb) in pieces(g.blocks, t.width(t.rows, w, g.blocks)) {
             let mut tiles = self.tiles(r, g, b0, false);
             for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
                 let edge = t.edges.map(|e| e.get(mr, nb));
