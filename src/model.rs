@@ -23,7 +23,7 @@ pub enum Strictness {
     Lenient,
 }
 
-/// What [`Model::load_weights`] found in a file.
+/// What [`Model::load_weights`] and [`Model::load_fitting`] found in a file.
 ///
 /// ```
 /// use swath::{Strictness, WeightsFile, nn::*};
@@ -35,7 +35,7 @@ pub enum Strictness {
 /// // Another head, for other classes.
 /// let mut model = Sequential::new((Conv2d::new(1, 2, 3).named("conv"), Linear::new(2, 4).named("classes"))).build(1)?;
 /// let loaded = model.load_weights(&WeightsFile::open(&path)?, Strictness::Lenient)?;
-/// assert_eq!(loaded.matched, ["conv.weight", "conv.bias"]);
+/// assert_eq!(loaded.loaded, ["conv.weight", "conv.bias"]);
 /// assert_eq!(loaded.missing, ["classes.weight", "classes.bias"]);
 /// assert_eq!(loaded.unexpected, ["head.bias", "head.weight"]);
 /// # std::fs::remove_dir_all(folder)?;
@@ -44,13 +44,23 @@ pub enum Strictness {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// Parameters and running statistics that were loaded.
-    pub matched: Vec<String>,
-    /// Those that the file lacks; they keep their values.
+    /// Parameters and running statistics that have the file's values now.
+    pub loaded: Vec<String>,
+    /// Those that the file does not have; they keep their values.
     pub missing: Vec<String>,
-    /// Tensors of the file that the model does not know. PyTorch's counters `num_batches_tracked` of batch normalisations of the
+    /// Tensors of the file that the model does not have. PyTorch's counters `num_batches_tracked` of batch normalisations of the
     /// model or the file do not count.
     pub unexpected: Vec<String>,
+    /// Those of another shape: the file's, and the model's. They keep their values.
+    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Loaded {
+    /// The error of a file whose names do not fit.
+    fn refused(self, file: &WeightsFile) -> Error {
+        let Self { missing, unexpected, .. } = self;
+        Error::ParameterNames { file: file.source().into(), missing, unexpected }
+    }
 }
 
 /// A graph and the values of its parameters, under PyTorch's dotted names.
@@ -207,29 +217,20 @@ impl Model {
     /// As [`Model::load_safetensors`], to the extent that `strictness` asks for, and where nothing matches. The model is unchanged
     /// then.
     pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<Loaded> {
-        let in_file = |name: &str| file.dims(name).is_ok();
-        let missing: Vec<String> = self.state().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
-        let unexpected = |n: &str| self.index(n).is_err() && !self.counts_batches(file, n);
-        let unexpected: Vec<String> = file.names().filter(|n| unexpected(n)).map(String::from).collect();
-        let nothing = !missing.is_empty() && missing.len() == self.graph.parameters.len();
+        let found = self.look_through(file);
+        let Loaded { loaded, missing, unexpected, reshaped } = &found;
         let refused = match strictness {
             Strictness::Strict => !missing.is_empty() || !unexpected.is_empty(),
             Strictness::IgnoreUnexpected => !missing.is_empty(),
-            Strictness::Lenient => nothing,
+            Strictness::Lenient => !missing.is_empty() && loaded.is_empty() && reshaped.is_empty(),
         };
         if refused {
-            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
+            return Err(found.refused(file));
         }
-        let mut values = Vec::new();
-        for (i, spec) in self.graph.parameters.iter().enumerate().filter(|(_, p)| in_file(&p.name)) {
-            self.check(i, file.dims(&spec.name)?)?;
-            values.push((i, file.tensor(&spec.name)?));
+        if let Some((name, dims, _)) = reshaped.first() {
+            self.check(self.index(name)?, dims)?;
         }
-        let matched = values.iter().map(|(i, _)| self.graph.parameters[*i].name.clone()).collect();
-        for (i, value) in values {
-            self.parameters[i] = value;
-        }
-        Ok(Loaded { matched, missing, unexpected })
+        self.take(file, found)
     }
 
     /// Loads what fits by name and shape, and says what did not: the way to begin with the weights of a network for other
@@ -255,30 +256,38 @@ impl Model {
     /// # Errors
     /// If a tensor cannot be read, or nothing fits. The model is unchanged then.
     pub fn load_fitting(&mut self, file: &WeightsFile) -> Result<Loaded> {
-        let mut report = Loaded::default();
-        let mut values = Vec::new();
-        for (i, spec) in self.graph.parameters.iter().enumerate() {
+        let found = self.look_through(file);
+        if found.loaded.is_empty() {
+            return Err(found.refused(file));
+        }
+        self.take(file, found)
+    }
+
+    /// What a file has of the model. Nothing is read yet.
+    fn look_through(&self, file: &WeightsFile) -> Loaded {
+        let mut found = Loaded::default();
+        for spec in &self.graph.parameters {
             match file.dims(&spec.name) {
-                Err(_) => report.missing.push(spec.name.clone()),
+                Err(_) => found.missing.push(spec.name.clone()),
                 Ok(dims) if dims != spec.dims => {
-                    report.reshaped.push((spec.name.clone(), dims.to_vec(), spec.dims.clone()));
+                    found.reshaped.push((spec.name.clone(), dims.to_vec(), spec.dims.clone()));
                 }
-                Ok(_) => {
-                    values.push((i, file.tensor(&spec.name)?));
-                    report.loaded.push(spec.name.clone());
-                }
+                Ok(_) => found.loaded.push(spec.name.clone()),
             }
         }
-        let unexpected = |n: &&str| self.index(n).is_err() && !self.counts_batches(n);
-        report.unexpected = file.names().filter(unexpected).map(String::from).collect();
-        if values.is_empty() {
-            let Loaded { missing, unexpected, .. } = report;
-            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
-        }
+        let unexpected = |n: &&str| self.index(n).is_err() && !self.counts_batches(file, n);
+        found.unexpected = file.names().filter(unexpected).map(String::from).collect();
+        found
+    }
+
+    /// Takes the values that were found: all, or none where one cannot be read.
+    fn take(&mut self, file: &WeightsFile, found: Loaded) -> Result<Loaded> {
+        let value = |name: &String| Ok((self.index(name)?, file.tensor(name)?));
+        let values = found.loaded.iter().map(value).collect::<Result<Vec<_>>>()?;
         for (i, value) in values {
             self.parameters[i] = value;
         }
-        Ok(report)
+        Ok(found)
     }
 
     /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old
@@ -297,19 +306,6 @@ impl Model {
     pub fn save_safetensors_with(&self, path: impl AsRef<Path>, metadata: &HashMap<String, String>) -> Result<()> {
         save(path.as_ref(), self.state(), metadata)
     }
-}
-
-/// What [`Model::load_fitting`] found in a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// Parameters and running statistics that have the file's values now.
-    pub loaded: Vec<String>,
-    /// Those that the file does not have.
-    pub missing: Vec<String>,
-    /// Tensors of the file that the model does not have.
-    pub unexpected: Vec<String>,
-    /// Those of another shape: the file's, and the model's.
-    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl fmt::Debug for Model {
