@@ -111,11 +111,7 @@ impl Runner {
     }
 
     /// Runs all steps; results go to `outputs`, whose words are as many as [`Runner::output_len`] says.
-    pub(crate) fn run_into<'i>(
-        &mut self,
-        input: &(dyn Fn(usize) -> &'i [f32] + Sync),
-        outputs: &mut [&mut [f32]],
-    ) {
+    pub(crate) fn run_into<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync), outputs: &mut [&mut [f32]]) {
         let Self { program, arena, scratch, team, .. } = self;
         team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
     }
