@@ -13,6 +13,7 @@ use swath_kernels::layout::Layout;
 use crate::algo::Accuracy;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{ElementType, Fact, Graph, Parameters};
 use crate::tensor::Tensor;
 use crate::tune::Tuning;
@@ -174,8 +175,9 @@ impl Session {
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,
+        ready: &ReadyWeights,
     ) -> Result<Self> {
-        Self::with(Runner::compile(graph, parameters, inputs, options)?)
+        Self::with(Runner::compile(graph, parameters, inputs, options, ready)?)
     }
 
     fn with(runner: Runner) -> Result<Self> {
@@ -368,7 +370,8 @@ impl Session {
         Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
     }
 
-    /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread.
+    /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread. Sessions of one model share their
+    /// packed weights; each counts them.
     pub fn memory(&self) -> [usize; 3] {
         self.runner.bytes()
     }

@@ -3,9 +3,11 @@
 use core::fmt;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::compile::{Session, SessionOptions};
 use crate::error::{Error, Result};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{Fact, Graph, Parameters};
 use crate::tensor::Tensor;
 use crate::weights::{WeightsFile, save};
@@ -78,6 +80,8 @@ impl Loaded {
 pub struct Model {
     graph: Graph,
     parameters: Parameters,
+    /// Shared with clones until one of them changes.
+    ready: Arc<ReadyWeights>,
 }
 
 impl Model {
@@ -87,7 +91,7 @@ impl Model {
     /// If a parameter's extents overflow.
     pub fn new(graph: Graph, seed: u64) -> Result<Self> {
         let parameters = graph.parameters.iter().map(|p| p.initial(seed)).collect::<Result<_>>()?;
-        Ok(Self { graph, parameters })
+        Ok(Self { graph, parameters, ready: Arc::default() })
     }
 
     /// The operators.
@@ -129,7 +133,7 @@ impl Model {
     /// # Errors
     /// As [`Model::compile_with`], and for another number of inputs.
     pub fn compile_for(&self, inputs: &[Fact], options: &SessionOptions) -> Result<Session> {
-        Session::compile(&self.graph, &self.parameters, inputs, options)
+        Session::compile(&self.graph, &self.parameters, inputs, options, &self.ready)
     }
 
     /// Names and values of everything that is saved: parameters and running statistics, PyTorch's `state_dict`, in the
@@ -150,7 +154,34 @@ impl Model {
 
     /// All values, for training, which changes them where they are.
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
+        self.forget_packed();
         &mut self.parameters
+    }
+
+    /// Bytes of the weights that the model keeps packed: sessions for other shapes, and those of clones, share them. At most four
+    /// packings of an operator are kept.
+    ///
+    /// ```
+    /// use swath::nn::*;
+    /// let mut model = Sequential::new((Conv2d::new(16, 16, 3).padding(1), ReLU)).build(1)?;
+    /// let small = model.compile([1, 16, 8, 8])?;
+    /// let bytes = model.packed_bytes();
+    /// let batch = model.clone().compile([4, 16, 8, 8])?;
+    /// assert!(bytes > 0 && model.packed_bytes() >= bytes);
+    /// model.forget_packed(); // the sessions keep theirs
+    /// assert_eq!(model.packed_bytes(), 0);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn packed_bytes(&self) -> usize {
+        self.ready.bytes()
+    }
+
+    /// Keeps packed weights no longer. Sessions and clones keep theirs; sessions that are compiled from now on share new ones.
+    pub fn forget_packed(&mut self) {
+        // Training does this in each step, and asks for no memory.
+        if !self.ready.is_empty() {
+            self.ready = Arc::default();
+        }
     }
 
     /// Number of floats in all parameters; running statistics do not count, as in PyTorch.
@@ -173,7 +204,7 @@ impl Model {
     pub fn set_parameter(&mut self, name: &str, value: &Tensor) -> Result<()> {
         let i = self.index(name)?;
         self.check(i, value.dims())?;
-        self.parameters[i] = value.clone();
+        self.parameters_mut()[i] = value.clone();
         Ok(())
     }
 
@@ -284,8 +315,9 @@ impl Model {
     fn take(&mut self, file: &WeightsFile, found: Loaded) -> Result<Loaded> {
         let value = |name: &String| Ok((self.index(name)?, file.tensor(name)?));
         let values = found.loaded.iter().map(value).collect::<Result<Vec<_>>>()?;
+        let parameters = self.parameters_mut();
         for (i, value) in values {
-            self.parameters[i] = value;
+            parameters[i] = value;
         }
         Ok(found)
     }

@@ -14,6 +14,7 @@ use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::lower::{BufferId, Origin, Planned};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{ElementType, Fact, Graph, Operands, Parameters};
 use crate::par::Team;
 use crate::tensor::Tensor;
@@ -50,10 +51,11 @@ impl Runner {
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,
+        ready: &ReadyWeights,
     ) -> Result<Self> {
         let team = Team::new(options.threads, options.spin)?;
         // Among the threads that will run it, whose number tuning tables are keyed by.
-        let mut lowered = team.run(|| lower(graph, parameters, inputs, options))?;
+        let mut lowered = team.run(|| lower(graph, parameters, inputs, options, ready))?;
         let memory = memory::plan(&mut lowered);
         let Lowered { steps, buffers, inputs, outputs } = lowered;
         let lens = buffers.iter().map(|(len, _)| *len).collect();

@@ -329,3 +329,60 @@ fn results_in_the_callers_memory_are_those_of_a_run() {
         assert!(session.run_into(&[a.as_slice()], &mut [x, y, z]).is_err());
     }
 }
+
+/// The outputs of a session for an input of these extents.
+fn outputs(model: &Model, dims: [usize; 4], options: &SessionOptions) -> Vec<f32> {
+    let mut session = model.compile_with(dims, options).unwrap();
+    session.run(&input(dims, 7)).unwrap().as_slice().to_vec()
+}
+
+#[test]
+fn sessions_of_a_model_share_their_packed_weights() {
+    let network = || {
+        let (first, norm) = (Conv2d::new(3, 16, 3).padding(1).named("first"), BatchNorm2d::new(16).named("norm"));
+        let (up, last) = (ConvTranspose2d::new(16, 16, 2).stride(2), Conv2d::new(16, 20, 3).padding(1).named("last"));
+        normalised(Sequential::new((first, norm, ReLU, up, last)).build(3).unwrap(), 5)
+    };
+    let options = SessionOptions::default().threads(1);
+    let model = network();
+    assert_eq!(model.packed_bytes(), 0);
+    let mut before = model.compile_with([1, 3, 8, 8], &options).unwrap();
+    let bytes = model.packed_bytes();
+    assert!(bytes > 0);
+    // The same shape, of a clone, too: nothing is packed.
+    assert_eq!(outputs(&model, [1, 3, 8, 8], &options), before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice());
+    outputs(&model.clone(), [1, 3, 8, 8], &options);
+    assert_eq!(model.packed_bytes(), bytes);
+    // Other shapes: what the same algorithm reads is there, as of some layers of four sessions it is.
+    let mut all = before.memory()[1];
+    for dims in [[3, 3, 8, 8], [1, 3, 12, 10], [2, 3, 9, 16]] {
+        all += model.compile_with(dims, &options).unwrap().memory()[1];
+        assert_eq!(outputs(&model, dims, &options), outputs(&network(), dims, &options), "{dims:?}");
+    }
+    assert!(model.packed_bytes() < all, "{} of {all}", model.packed_bytes());
+    // Sessions that are compiled after a change see it; others, and clones, do not.
+    let (mut changed, mut fresh) = (model.clone(), network());
+    for (name, dims) in [("norm.weight", vec![16]), ("last.weight", vec![20, 16, 3, 3])] {
+        let value = Tensor::new(&dims, &vec![0.125; dims.iter().product()]).unwrap();
+        changed.set_parameter(name, &value).unwrap();
+        fresh.set_parameter(name, &value).unwrap();
+        assert_eq!(changed.packed_bytes(), 0);
+        let [now, expected] = [&changed, &fresh].map(|m| outputs(m, [1, 3, 8, 8], &options));
+        assert_eq!(now, expected, "{name}");
+        assert_ne!(now, before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice(), "{name}");
+    }
+    assert_eq!(outputs(&model, [1, 3, 8, 8], &options), before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice());
+}
+
+/// Images of as many elements flatten to the same features in other orders.
+#[test]
+fn linear_keeps_a_packing_for_each_order_of_its_image() {
+    let network = || {
+        let conv = Conv2d::new(16, 16, 3).padding(1);
+        Sequential::new((conv, ReLU, Flatten, Linear::new(16 * 16, 10))).build(3).unwrap()
+    };
+    let (model, options) = (network(), SessionOptions::default());
+    for dims in [[1, 16, 4, 4], [1, 16, 2, 8], [3, 16, 16, 1], [2, 16, 4, 4], [1, 16, 2, 8]] {
+        assert_eq!(outputs(&model, dims, &options), outputs(&network(), dims, &options), "{dims:?}");
+    }
+}
