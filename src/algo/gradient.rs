@@ -150,12 +150,12 @@ impl DataKernel {
 
 /// A planned weight gradient.
 #[derive(Clone, Debug)]
-pub struct WeightKernel(Sums);
+pub struct WeightKernel(Sum);
 
 #[derive(Clone, Debug)]
-enum Sums {
+enum Sum {
     /// Sums over pixels, by register tiles.
-    PixelSums(Box<BackwardWeights>),
+    Pixels(Box<BackwardWeights>),
     /// Sums over pixels, lane by lane.
     Lanes(Box<DepthwiseWeights>),
     /// Sums over pixels, for few input channels.
@@ -166,17 +166,17 @@ enum Sums {
 
 /// The weight gradient by sums over pixels: every geometry and layout.
 pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sums::PixelSums(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output)))))
+    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output)))))
 }
 
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sums::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?))))
+    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// The same for few input channels.
 pub(super) fn stem_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sums::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?))))
+    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// The weight gradient by Winograd's transforms.
@@ -184,7 +184,7 @@ pub(super) fn winograd_weights(r: &Request<'_>) -> Result<WeightKernel, String> 
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
     }
-    Ok(WeightKernel(Sums::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?))))
+    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// For algorithms without weight gradients.
@@ -203,9 +203,9 @@ impl Planned for WeightKernel {
     fn predict(&self, algo: &'static str, level: Level, s: &ConvShape) -> f64 {
         let tensors = [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
         let (macs, transformed) = match &self.0 {
-            Sums::PixelSums(k) => (s.macs_inside() as f64 * k.waste(), tensors),
-            Sums::Lanes(_) | Sums::Stem(_) => (s.macs() as f64, tensors),
-            Sums::Winograd(k) => (k.macs() as f64, k.transformed()),
+            Sum::Pixels(k) => (s.macs_inside() as f64 * k.waste(), tensors),
+            Sum::Lanes(_) | Sum::Stem(_) => (s.macs() as f64, tensors),
+            Sum::Winograd(k) => (k.macs() as f64, k.transformed()),
         };
         let dw = s.weights().iter().product();
         predict(algo, level, &Work::of(macs, transformed, tensors, dw))
@@ -221,20 +221,20 @@ impl WeightKernel {
     /// Name of the microkernel that does most of the work.
     pub fn name(&self) -> &'static str {
         match &self.0 {
-            Sums::PixelSums(k) => k.kernel(),
-            Sums::Lanes(k) => k.kernel(),
-            Sums::Stem(k) => k.kernel(),
-            Sums::Winograd(k) => k.kernel(),
+            Sum::Pixels(k) => k.kernel(),
+            Sum::Lanes(k) => k.kernel(),
+            Sum::Stem(k) => k.kernel(),
+            Sum::Winograd(k) => k.kernel(),
         }
     }
 
     /// Floats of scratch for a number of threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
         match &self.0 {
-            Sums::PixelSums(k) => k.scratch_len(threads),
-            Sums::Lanes(k) => k.scratch_len(threads),
-            Sums::Stem(k) => k.scratch_len(threads),
-            Sums::Winograd(k) => k.scratch_len(threads),
+            Sum::Pixels(k) => k.scratch_len(threads),
+            Sum::Lanes(k) => k.scratch_len(threads),
+            Sum::Stem(k) => k.scratch_len(threads),
+            Sum::Winograd(k) => k.scratch_len(threads),
         }
     }
 
@@ -248,10 +248,10 @@ impl WeightKernel {
         executor: &dyn Executor,
     ) {
         match &self.0 {
-            Sums::PixelSums(k) => k.run(x, dy, dw, db, scratch, executor),
-            Sums::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
-            Sums::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
-            Sums::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Pixels(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
         }
     }
 }

@@ -31,10 +31,13 @@ pub(crate) struct ReadyKey {
     pub(crate) weights: WeightsKey,
 }
 
+/// What was packed, by operator: the latest last.
+type Kept = HashMap<NodeId, Vec<(ReadyKey, Arc<Ready>)>>;
+
 /// What was packed for the sessions of one graph, by operator, from the parameters as they are. Whoever changes a parameter begins
 /// anew; sessions keep what they have.
 #[derive(Default)]
-pub(crate) struct ReadyWeights(Mutex<HashMap<NodeId, Vec<(ReadyKey, Arc<Ready>)>>>);
+pub(crate) struct ReadyWeights(Mutex<Kept>);
 
 impl ReadyWeights {
     /// The weights of a key: those that were packed before, else what `pack` makes.
@@ -68,7 +71,7 @@ impl ReadyWeights {
     }
 
     // Under the lock nothing panics but a lack of memory, after which the lists are as whole as before.
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<(ReadyKey, Arc<Ready>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

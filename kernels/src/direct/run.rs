@@ -139,7 +139,7 @@ impl Run<'_> {
         for start in (0..total).step_by(chunk) {
             let steps = start..(start + chunk).min(total);
             for (first, blocks, tiling) in d.covers(ocb) {
-                for (b0, nb) in pieces(blocks, tiling.width(&tiling.rows, inner.min(pass.x.len()), blocks)) {
+                for (b0, nb) in pieces(blocks, tiling.width(tiling.rows, inner.min(pass.x.len()), blocks)) {
                     let (steps, channels) = (steps.clone(), channels.clone());
                     let group = Group { tiling, ocb: ocb + first + b0, blocks: nb, steps, total, channels };
                     self.group(pass, &group);
