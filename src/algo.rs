@@ -2,7 +2,7 @@
 //!
 //! Each row says whether it supports a shape, or why not. A supported one becomes a [`Kernel`], which knows its packed
 //! weights, its scratch and what it would do, and the cost model turns that into predicted time. Adding an algorithm is
-//! one family module in `swath-kernels`, one variant of [`Kernel`] and one row of [`ALGOS`].
+//! one family module in `swath-kernels`, one variant of `Family` and one row of [`ALGOS`].
 //!
 //! A row has a column for each [`Pass`]: the convolution, its data gradient and its weight gradient. A data gradient of stride 1 is a
 //! convolution of its own, on turned weights, so that most rows do it by what they do forward.
@@ -75,6 +75,7 @@ pub struct Request<'a> {
 /// channels; [`Variant::typical`](swath_kernels::winograd::Variant::typical) and
 /// [`Variant::bound`](swath_kernels::winograd::Variant::bound) state those of Winograd's variants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Accuracy {
     /// Sums of products in f32, as defined: no Winograd, no parts of floats. A result is finite wherever the partial sums of the
     /// defining sum are, for inputs and weights of any magnitude, and infinite or NaN where an input makes the defining sum so.
@@ -186,21 +187,21 @@ pub fn find(name: &str) -> Option<&'static Algo> {
 }
 
 fn depthwise(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel::Depthwise(Box::new(Depthwise::new(r.shape, r.level, r.input, r.output)?)))
+    Ok(Kernel(Family::Depthwise(Box::new(Depthwise::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 fn direct(r: &Request<'_>) -> Result<Kernel, String> {
     if r.input == Layout::Nchw {
         return Err("reads blocked or nhwc input, not nchw".into());
     }
-    Ok(Kernel::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output)))))
 }
 
 fn stem(r: &Request<'_>) -> Result<Kernel, String> {
     if r.input != Layout::Nchw {
         return Err(format!("reads nchw input, not {}", r.input.name()));
     }
-    Ok(Kernel::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output)))))
 }
 
 fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
@@ -210,7 +211,7 @@ fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
     if variant == Variant::F6 && r.accuracy != Accuracy::Fast {
         return Err("the accuracy asked for is not `Fast`".into());
     }
-    Ok(Kernel::Winograd(Box::new(Winograd::new(r.shape, r.level, variant, r.input, r.output)?)))
+    Ok(Kernel(Family::Winograd(Box::new(Winograd::new(r.shape, r.level, variant, r.input, r.output)?))))
 }
 
 fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
@@ -220,16 +221,51 @@ fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
     if r.level != Level::Avx512 {
         return Err(format!("takes level avx512, not {}", r.level));
     }
-    Ok(Kernel::Bf16x6(Box::new(Bf16x6::new(r.shape, r.level, MatrixUnit::Amx, r.input, r.output)?)))
+    Ok(Kernel(Family::Bf16x6(Box::new(Bf16x6::new(r.shape, r.level, MatrixUnit::Amx, r.input, r.output)?))))
 }
 
 fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output))))
+    Ok(Kernel(Family::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output)))))
+}
+
+/// A kernel that is planned for one pass of a convolution: what a plan holds.
+pub(crate) trait Planned: Sized {
+    /// The pass.
+    const PASS: Pass;
+
+    /// The kernel of an algorithm, or why it does not do the shape.
+    fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String>;
+
+    /// Predicted milliseconds on one thread.
+    fn predict(&self, algo: &'static str, level: Level, shape: &ConvShape) -> f64;
+
+    /// Floats of packed weights.
+    fn packed_len(&self) -> usize;
+}
+
+impl Planned for Kernel {
+    const PASS: Pass = Pass::Forward;
+
+    fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String> {
+        (algo.plan)(request)
+    }
+
+    fn predict(&self, algo: &'static str, level: Level, shape: &ConvShape) -> f64 {
+        predict(algo, level, &Work::new(shape, self))
+    }
+
+    fn packed_len(&self) -> usize {
+        Kernel::packed_len(self)
+    }
 }
 
 /// A planned algorithm.
 #[derive(Clone, Debug)]
-pub enum Kernel {
+pub struct Kernel(Family);
+
+/// Whose kernels it runs.
+#[derive(Clone, Debug)]
+enum Family {
     /// Rows `direct` and `stem`.
     Direct(Box<Direct>),
     /// Row `depthwise`.
@@ -245,65 +281,73 @@ pub enum Kernel {
 impl Kernel {
     /// Name of the microkernel that does most of the work.
     pub fn name(&self) -> &'static str {
-        match self {
-            Kernel::Direct(k) => k.kernel(),
-            Kernel::Depthwise(k) => k.kernel(),
-            Kernel::Winograd(k) => k.kernel(),
-            Kernel::Bf16x6(k) => k.kernel(),
-            Kernel::Gemm(k) => k.kernel(),
+        match &self.0 {
+            Family::Direct(k) => k.kernel(),
+            Family::Depthwise(k) => k.kernel(),
+            Family::Winograd(k) => k.kernel(),
+            Family::Bf16x6(k) => k.kernel(),
+            Family::Gemm(k) => k.kernel(),
         }
     }
 
     /// Floats of packed weights.
     pub fn packed_len(&self) -> usize {
-        match self {
-            Kernel::Direct(k) => k.packed_len(),
-            Kernel::Depthwise(k) => k.packed_len(),
-            Kernel::Winograd(k) => k.packed_len(),
-            Kernel::Bf16x6(k) => k.packed_len(),
-            Kernel::Gemm(k) => k.packed_len(),
+        match &self.0 {
+            Family::Direct(k) => k.packed_len(),
+            Family::Depthwise(k) => k.packed_len(),
+            Family::Winograd(k) => k.packed_len(),
+            Family::Bf16x6(k) => k.packed_len(),
+            Family::Gemm(k) => k.packed_len(),
         }
     }
 
     /// Floats of scratch for a number of threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        let per_thread = match self {
-            Kernel::Direct(k) => k.scratch_len(),
-            Kernel::Depthwise(k) => k.scratch_len(),
-            Kernel::Winograd(k) => k.scratch_len(),
-            Kernel::Bf16x6(k) => k.scratch_len(),
-            Kernel::Gemm(k) => k.scratch_len(),
+        let per_thread = match &self.0 {
+            Family::Direct(k) => k.scratch_len(),
+            Family::Depthwise(k) => k.scratch_len(),
+            Family::Winograd(k) => k.scratch_len(),
+            Family::Bf16x6(k) => k.scratch_len(),
+            Family::Gemm(k) => k.scratch_len(),
         };
         per_thread.saturating_mul(threads)
     }
 
+    /// What Winograd makes of inputs and outputs, in floats; of other algorithms nothing.
+    pub(crate) fn transformed(&self) -> Option<[usize; 2]> {
+        match &self.0 {
+            Family::Winograd(k) => Some(k.transformed()),
+            _ => None,
+        }
+    }
+
     /// Multiply-adds done per multiply-add of the shape that has its tap inside the image; less than 1 for Winograd.
     pub fn waste(&self, shape: &ConvShape) -> f64 {
-        match self {
-            Kernel::Direct(k) => k.waste(),
-            Kernel::Depthwise(_) => 1.0,
-            Kernel::Winograd(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
-            Kernel::Bf16x6(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
-            Kernel::Gemm(k) => k.waste(),
+        match &self.0 {
+            Family::Direct(k) => k.waste(),
+            Family::Depthwise(_) => 1.0,
+            Family::Winograd(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
+            Family::Bf16x6(k) => k.macs() as f64 / shape.macs_inside().max(1) as f64,
+            Family::Gemm(k) => k.waste(),
         }
     }
 
     /// For which magnitudes results are finite wherever the defining sum is.
     pub fn finite_range(&self) -> FiniteRange {
-        match self {
-            Kernel::Direct(_) | Kernel::Depthwise(_) | Kernel::Gemm(_) => FiniteRange::PLAIN,
-            Kernel::Winograd(k) => k.variant().finite_range(),
-            Kernel::Bf16x6(_) => swath_kernels::bf16x6::finite_range(),
+        match &self.0 {
+            Family::Direct(_) | Family::Depthwise(_) | Family::Gemm(_) => FiniteRange::PLAIN,
+            Family::Winograd(k) => k.variant().finite_range(),
+            Family::Bf16x6(_) => swath_kernels::bf16x6::finite_range(),
         }
     }
 
     pub(crate) fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
-        match self {
-            Kernel::Direct(k) => k.pack_from(w, packed, executor),
-            Kernel::Depthwise(k) => k.pack_from(w, packed),
-            Kernel::Winograd(k) => k.pack_from(w, packed, executor),
-            Kernel::Bf16x6(k) => k.pack_from(w, packed),
-            Kernel::Gemm(k) => k.pack_from(w, packed),
+        match &self.0 {
+            Family::Direct(k) => k.pack_from(w, packed, executor),
+            Family::Depthwise(k) => k.pack_from(w, packed),
+            Family::Winograd(k) => k.pack_from(w, packed, executor),
+            Family::Bf16x6(k) => k.pack_from(w, packed),
+            Family::Gemm(k) => k.pack_from(w, packed),
         }
     }
 
@@ -316,12 +360,12 @@ impl Kernel {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
-        match self {
-            Kernel::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Kernel::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Kernel::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Kernel::Bf16x6(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Kernel::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+        match &self.0 {
+            Family::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Bf16x6(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
         }
     }
 }

@@ -13,6 +13,7 @@ use swath_kernels::layout::Layout;
 use crate::algo::Accuracy;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{ElementType, Fact, Graph, Parameters};
 use crate::tensor::Tensor;
 use crate::tune::Tuning;
@@ -27,6 +28,18 @@ use lower::Output;
 use runner::Runner;
 
 /// How a session is compiled. `SessionOptions::default()` takes and gives NCHW, on the machine's level.
+///
+/// More options may come: build on the default, by methods or by `..SessionOptions::default()`.
+///
+/// ```
+/// use swath::{Layout, SessionOptions, Tensor, nn::*};
+/// let model = Sequential::new((Conv2d::new(3, 8, 3).padding(1), ReLU)).build(1)?;
+/// let options = SessionOptions::default().layouts(Layout::Nhwc, Layout::Nchw).threads(1);
+/// let mut session = model.compile_with([1, 3, 4, 4], &options)?;
+/// let picture = Tensor::new([1, 3, 4, 4], &[0.5; 48])?.to_layout(Layout::Nhwc)?;
+/// assert_eq!(session.run(&picture)?.dims(), [1, 8, 4, 4]);
+/// # Ok::<(), swath::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
     /// Layout of images that [`Session::run`] takes.
@@ -54,6 +67,44 @@ pub struct SessionOptions {
     pub spin: Option<Duration>,
     /// Measurements to choose convolution algorithms by.
     pub tuning: Tuning,
+}
+
+impl SessionOptions {
+    /// With images of these layouts, taken and given.
+    #[must_use]
+    pub fn layouts(self, input: Layout, output: Layout) -> Self {
+        Self { input, output, ..self }
+    }
+
+    /// With kernels of this level, at most the machine's.
+    #[must_use]
+    pub fn level(self, level: Level) -> Self {
+        Self { level: Some(level), ..self }
+    }
+
+    /// With this much rounding error.
+    #[must_use]
+    pub fn accuracy(self, accuracy: Accuracy) -> Self {
+        Self { accuracy, ..self }
+    }
+
+    /// On so many threads of its own.
+    #[must_use]
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: Some(threads), ..self }
+    }
+
+    /// With threads that stay awake for so long without work.
+    #[must_use]
+    pub fn spin(self, spin: Duration) -> Self {
+        Self { spin: Some(spin), ..self }
+    }
+
+    /// With these measurements to choose by.
+    #[must_use]
+    pub fn tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
+    }
 }
 
 /// What a run takes: a [`Tensor`], whose shape and layout are checked, or plain floats, whose number is.
@@ -124,8 +175,9 @@ impl Session {
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,
+        ready: &ReadyWeights,
     ) -> Result<Self> {
-        Self::with(Runner::compile(graph, parameters, inputs, options)?)
+        Self::with(Runner::compile(graph, parameters, inputs, options, ready)?)
     }
 
     fn with(runner: Runner) -> Result<Self> {
@@ -209,6 +261,40 @@ impl Session {
     /// For another number of inputs, or a length that is not the one that the session was compiled for. Elements that are no floats lie in
     /// words of four bytes.
     pub fn run_many(&mut self, inputs: &[&[f32]]) -> Result<()> {
+        self.check_inputs(inputs)?;
+        self.execute(&|i| inputs[i])
+    }
+
+    /// As [`Session::run_many`], with results in the caller's memory, which holds anything before: nothing is copied. The session's own
+    /// outputs stay those of the last run without it.
+    ///
+    /// ```
+    /// use swath::nn::*;
+    /// let mut session = Sequential::new((ReLU,)).build(0)?.compile([1, 4])?;
+    /// let mut y = [f32::NAN; 4];
+    /// session.run_into(&[&[1.0, -2.0, 3.0, -4.0]], &mut [&mut y])?;
+    /// assert_eq!(y, [1.0, 0.0, 3.0, 0.0]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::run_many`], and for another number of outputs, and outputs of other lengths. Elements that are no floats lie in words
+    /// of four bytes.
+    pub fn run_into(&mut self, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> Result<()> {
+        self.check_inputs(inputs)?;
+        let (asked, have) = (outputs.len(), self.outputs.len());
+        if asked != have {
+            let rule = format!("the model has {have}");
+            return Err(Error::Setting { what: "the number of outputs", value: asked.to_string(), rule });
+        }
+        for (i, output) in outputs.iter().enumerate() {
+            check_len("the output", output.len(), self.runner.output_len(i))?;
+        }
+        self.runner.run_into(&|i| inputs[i], outputs);
+        Ok(())
+    }
+
+    fn check_inputs(&self, inputs: &[&[f32]]) -> Result<()> {
         let takes = self.runner.program.inputs.len();
         if inputs.len() != takes {
             return Err(Error::Inputs { takes, gets: inputs.len() });
@@ -216,7 +302,7 @@ impl Session {
         for (i, input) in inputs.iter().enumerate() {
             check_len("the input", input.len(), self.runner.input_len(i))?;
         }
-        self.execute(&|i| inputs[i])
+        Ok(())
     }
 
     /// As [`Session::run_many`], without a list: `input(i)` is input `i`.
@@ -284,7 +370,8 @@ impl Session {
         Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
     }
 
-    /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread.
+    /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread. Sessions of one model share their
+    /// packed weights; each counts them.
     pub fn memory(&self) -> [usize; 3] {
         self.runner.bytes()
     }

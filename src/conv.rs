@@ -22,31 +22,48 @@
 //! # Ok::<(), swath::Error>(())
 //! ```
 
+mod backward_bias;
 mod backward_data;
 mod backward_weights;
+mod cache;
 mod choice;
+mod packed;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
 
-use crate::algo::{self, Accuracy, Kernel, Pass, Work};
+use crate::algo::{Accuracy, Kernel};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::par;
 use crate::tune::Tuning;
 
+pub use backward_bias::ConvBackwardBias;
 pub use backward_data::ConvBackwardData;
 pub use backward_weights::ConvBackwardWeights;
+pub use cache::PlanCache;
 use choice::Choice;
 pub use choice::{Candidate, Explanation};
+pub use packed::{PackedWeights, WeightsKey};
 pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;
 
 /// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
 /// all threads of where a run is called from ([`par`]).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// More options may come: build on the default, by methods or by `..Options::default()`.
+///
+/// ```
+/// use swath::{Accuracy, ConvPlan, ConvShape, Layout, Options};
+/// let shape = ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).padding(1).build()?;
+/// let options = Options::default().layouts(Layout::Nchw, Layout::Blocked).accuracy(Accuracy::Exact).threads(1);
+/// assert_eq!(options, Options { accuracy: Accuracy::Exact, threads: Some(1), output: Layout::Blocked, ..Options::default() });
+/// assert_eq!(ConvPlan::new(&shape, &options.algo("gemm"))?.algo(), "gemm");
+/// # Ok::<(), swath::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// Layout of the input.
     pub input: Layout,
@@ -71,11 +88,62 @@ impl Options {
         Self { input: Layout::Blocked, output: Layout::Blocked, ..Self::default() }
     }
 
+    /// With these layouts of input and output.
+    #[must_use]
+    pub fn layouts(self, input: Layout, output: Layout) -> Self {
+        Self { input, output, ..self }
+    }
+
+    /// With kernels of this level, at most the machine's.
+    #[must_use]
+    pub fn level(self, level: Level) -> Self {
+        Self { level: Some(level), ..self }
+    }
+
+    /// With the algorithm of this name, from [`ALGOS`](crate::algo::ALGOS).
+    #[must_use]
+    pub fn algo(self, name: impl Into<String>) -> Self {
+        Self { algo: Some(name.into()), ..self }
+    }
+
+    /// With this much rounding error.
+    #[must_use]
+    pub fn accuracy(self, accuracy: Accuracy) -> Self {
+        Self { accuracy, ..self }
+    }
+
+    /// On at most so many threads.
+    #[must_use]
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: Some(threads), ..self }
+    }
+
+    /// With these measurements to choose by.
+    #[must_use]
+    pub fn tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
+    }
+
     /// The layouts that a model uses for this shape: blocked, but NCHW input where it has fewer channels than a block.
     pub fn inside_model(shape: &ConvShape) -> Self {
         let stem = shape.ic < swath_kernels::layout::BLOCK;
         Self { input: if stem { Layout::Nchw } else { Layout::Blocked }, ..Self::blocked() }
     }
+}
+
+/// The one layout of a plan whose input and output have the same, and the level that its options say.
+pub(crate) fn one_layout(options: &Options) -> Result<(Layout, Level)> {
+    if options.input != options.output {
+        let rule = format!("the input's is {}, and this has one for both", options.input.name());
+        return Err(Error::Setting { what: "the output's layout", value: options.output.name().into(), rule });
+    }
+    Ok((options.input, level(options)?))
+}
+
+/// The level that options say.
+fn level(options: &Options) -> Result<Level> {
+    let cpu = crate::cpu()?;
+    Ok(options.level.map_or(Ok(cpu), |level| cpu.lowered(level))?.level)
 }
 
 /// About how many milliseconds it takes one thread to pack so many floats: a nanosecond each.
@@ -84,6 +152,21 @@ fn packing_ms(floats: usize) -> f64 {
 }
 
 /// Memory that runs of any plans may use and reuse; it grows to the largest plan's need and stays.
+///
+/// One thread uses it at a time: whoever calls plans from several threads has one for each.
+///
+/// ```
+/// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+/// let mut scratch = Scratch::new();
+/// for size in [8, 16] {
+///     let shape = ConvShape::builder([1, 4, size, size], [4, 4, 3, 3]).padding(1).build()?;
+///     let plan = ConvPlan::new(&shape, &Options::default())?;
+///     let (x, mut y) = (vec![1.0; 4 * size * size], vec![0.0; 4 * size * size]);
+///     plan.forward(&x, &plan.pack(&[0.5; 4 * 4 * 9])?, Epilogue::none(), &mut y, &mut scratch)?;
+///     assert_eq!(y[size + 1], 18.0);
+/// }
+/// # Ok::<(), swath::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Scratch {
     floats: Buffer,
@@ -123,85 +206,25 @@ impl Scratch {
     }
 }
 
-/// Weights in the order that one plan's kernels read them. Made by [`ConvPlan::pack`]; any plan of the same weight
-/// extents, groups, pass, algorithm, level and layouts can use them; of data gradients, of the same geometry.
-#[derive(Clone, Debug)]
-pub struct PackedWeights {
-    data: Buffer,
-    key: PackKey,
-}
-
-impl PackedWeights {
-    fn new<K>(choice: &Choice<K>, len: usize) -> Result<Self> {
-        Ok(Self { data: Buffer::zeros(len)?, key: PackKey::new(choice, len) })
-    }
-
-    /// In memory that a scratch lends.
-    fn lent<K>(choice: &Choice<K>, len: usize, scratch: &mut Scratch) -> Result<Self> {
-        let mut data = core::mem::take(&mut scratch.packed).with_len(len)?;
-        if cfg!(debug_assertions) {
-            // Whatever packing leaves unwritten shows.
-            data.fill(f32::NAN);
-        }
-        Ok(Self { data, key: PackKey::new(choice, len) })
-    }
-
-    /// A copy.
-    ///
-    /// # Errors
-    /// [`Error::Memory`].
-    pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self { data: self.data.copied()?, key: self.key })
-    }
-
-    /// # Errors
-    /// If they were packed for something else than this plan.
-    fn check<K>(&self, choice: &Choice<K>, len: usize) -> Result<()> {
-        let key = PackKey::new(choice, len);
-        if self.key == key {
-            return Ok(());
-        }
-        Err(Error::Weights { packed: format!("{:?}", self.key), expected: format!("{key:?}") })
-    }
-
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<f32>()
-    }
-}
-
-/// What the order of packed weights depends on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct PackKey {
-    pass: Pass,
-    algo: &'static str,
-    weights: [usize; 4],
-    groups: usize,
-    /// Of a data gradient: what its phases depend on.
-    phases: Option<([usize; 4], [usize; 4], [usize; 4])>,
-    level: Level,
-    layouts: [Layout; 2],
-    len: usize,
-}
-
-impl PackKey {
-    fn new<K>(choice: &Choice<K>, len: usize) -> Self {
-        let Choice { pass, shape: s, options, level, algo, .. } = choice;
-        let phases = || ([s.sh, s.sw, s.dh, s.dw], [s.pad.top, s.pad.left, s.ih, s.iw], s.output());
-        Self {
-            pass: *pass,
-            algo,
-            weights: s.weights(),
-            groups: s.groups,
-            phases: (*pass == Pass::BackwardData).then(phases),
-            level: *level,
-            layouts: [options.input, options.output],
-            len,
-        }
-    }
-}
-
 /// A planned convolution.
+///
+/// It holds no tensor: weights are packed once by [`ConvPlan::pack`], and run any number of times, from any threads.
+///
+/// ```
+/// use swath::{Activation, ConvPlan, ConvShape, Epilogue, Options, Scratch};
+///
+/// // y = silu(conv(x) + bias + residual), of two pictures.
+/// let shape = ConvShape::builder([2, 16, 8, 8], [16, 16, 3, 3]).padding(1).build()?;
+/// let plan = ConvPlan::new(&shape, &Options::default())?;
+/// let weights = plan.pack(&vec![0.01; 16 * 16 * 9])?;
+/// let (x, bias) = (vec![1.0; 2 * 16 * 64], vec![0.25; 16]);
+/// let epilogue = Epilogue { residual: Some(&x), activation: Activation::Silu, ..Epilogue::bias(&bias) };
+/// let mut y = vec![0.0; 2 * 16 * 64];
+/// plan.forward(&x, &weights, epilogue, &mut y, &mut Scratch::new())?;
+/// let sum = 1.44f32 + 0.25 + 1.0;
+/// assert!((y[9] - sum / (1.0 + (-sum).exp())).abs() < 1e-4);
+/// # Ok::<(), swath::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConvPlan(Choice<Kernel>);
 
@@ -211,8 +234,35 @@ impl ConvPlan {
     /// # Errors
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        let predict = |algo, level, kernel: &Kernel| algo::predict(algo, level, &Work::new(shape, kernel));
-        Ok(Self(Choice::new(Pass::Forward, shape, options, |algo, request| (algo.plan)(request), predict)?))
+        Choice::new(shape, options).map(Self)
+    }
+
+    /// The same convolution of `n` images, by the same algorithm: what was packed for one of the two plans serves both.
+    ///
+    /// Another batch may be served faster by another algorithm, which [`ConvPlan::new`] chooses. This takes a fraction of the
+    /// time that choosing takes.
+    ///
+    /// # Errors
+    /// For no images, for more than a tensor may hold, and where the algorithm does not do so many.
+    ///
+    /// ```
+    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+    /// let shape = ConvShape::builder([1, 3, 8, 8], [4, 3, 3, 3]).padding(1).build()?;
+    /// let one = ConvPlan::new(&shape, &Options::default())?;
+    /// let weights = one.pack(&[0.1; 4 * 3 * 9])?;
+    /// let many = one.with_batch(5)?;
+    /// let mut y = vec![0.0; 5 * 4 * 64];
+    /// many.forward(&[1.0; 5 * 3 * 64], &weights, Epilogue::none(), &mut y, &mut Scratch::new())?;
+    /// assert_eq!((many.algo(), many.shape().n), (one.algo(), 5));
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        self.0.with_batch(n).map(Self)
+    }
+
+    /// What packed weights must have been packed for to serve this plan.
+    pub fn weights_key(&self) -> WeightsKey {
+        WeightsKey::new(&self.0)
     }
 
     /// The geometry.
@@ -276,7 +326,7 @@ impl ConvPlan {
     /// # Errors
     /// For a wrong length, and [`Error::Memory`].
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len())?;
+        let mut packed = PackedWeights::zeros(self.weights_key())?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -288,7 +338,7 @@ impl ConvPlan {
     /// For a wrong length, and weights that were packed for something else.
     pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
         check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
-        packed.check(&self.0, self.0.kernel.packed_len())?;
+        packed.check(self.weights_key())?;
         let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
         self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data, &*executor);
         Ok(())
@@ -297,7 +347,7 @@ impl ConvPlan {
     /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`]: weights that are trained
     /// change every step, and Winograd's take four times as much memory as they do.
     pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::lent(&self.0, self.packed_len(), scratch)?;
+        let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -329,7 +379,7 @@ impl ConvPlan {
         check_len("the output", y.len(), y_len)?;
         check_len("the bias", epilogue.bias.map_or(s.oc, <[f32]>::len), s.oc)?;
         check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
-        weights.check(&self.0, kernel.packed_len())?;
+        weights.check(self.weights_key())?;
         let executor = par::executor(o.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
         kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);

@@ -32,6 +32,7 @@ mod builder;
 mod fact;
 pub(crate) mod lower;
 pub mod ops;
+pub(crate) mod packed;
 mod parameters;
 pub(crate) mod step;
 mod value;

@@ -45,11 +45,13 @@
 //! | 5 | [`cpu()`] | the CPU, held to the level that `SWATH_LEVEL` names |
 //! | 5 | [`benchdnn`] | convolution problems in benchdnn's notation |
 //! | 5 | [`file`](mod@file) | files: read up to a limit, written whole or not at all |
+//! | 5 | [`layout`] | changes of layout |
 //! | 5 | [`machine`] | the CPU's identity and its caches |
 //! | 5 | [`par`] | threads: crews of our own, and the caller's rayon pool |
 //! | 5 | [`ops`] | operators on arrays of any element type |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`], [`ConvBackwardData`], [`ConvBackwardWeights`]: shape, pass, algorithm, packed weights |
+//! | 6 | [`pool`], [`resample`] | plans of pooling, interpolation and padding |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |
@@ -83,6 +85,7 @@ mod error;
 pub mod file;
 pub mod graph;
 mod gzip;
+pub mod layout;
 pub mod machine;
 pub mod metrics;
 mod model;
@@ -91,8 +94,10 @@ pub mod nn;
 pub mod onnx;
 pub mod ops;
 pub mod par;
+pub mod pool;
 mod random;
 mod rect;
+pub mod resample;
 mod tensor;
 pub mod train;
 pub mod tune;
@@ -103,7 +108,8 @@ pub mod zoo;
 pub use algo::Accuracy;
 pub use compile::{Session, SessionOptions};
 pub use conv::{
-    ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights, Scratch,
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights,
+    PlanCache, Scratch, WeightsKey,
 };
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};

@@ -3,23 +3,66 @@
 use core::fmt;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::compile::{Session, SessionOptions};
 use crate::error::{Error, Result};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{Fact, Graph, Parameters};
 use crate::tensor::Tensor;
 use crate::weights::{WeightsFile, save};
 
 /// How a weights file has to fit a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Strictness {
     /// Every parameter is in the file, and the file has nothing else.
     #[default]
     Strict,
     /// Every parameter is in the file, which may have other tensors.
     IgnoreUnexpected,
-    /// What is in both is loaded.
+    /// What is in both is loaded, at least one tensor.
     Lenient,
+}
+
+/// What [`Model::load_weights`] and [`Model::load_fitting`] found in a file.
+///
+/// ```
+/// use swath::{Strictness, WeightsFile, nn::*};
+/// let folder = std::env::temp_dir().join(format!("swath-loaded-{}", std::process::id()));
+/// std::fs::create_dir_all(&folder)?;
+/// let path = folder.join("trained.safetensors");
+/// Sequential::new((Conv2d::new(1, 2, 3).named("conv"), Linear::new(2, 9).named("head"))).build(0)?.save_safetensors(&path)?;
+///
+/// // Another head, for other classes.
+/// let mut model = Sequential::new((Conv2d::new(1, 2, 3).named("conv"), Linear::new(2, 4).named("classes"))).build(1)?;
+/// let loaded = model.load_weights(&WeightsFile::open(&path)?, Strictness::Lenient)?;
+/// assert_eq!(loaded.loaded, ["conv.weight", "conv.bias"]);
+/// assert_eq!(loaded.missing, ["classes.weight", "classes.bias"]);
+/// assert_eq!(loaded.unexpected, ["head.bias", "head.weight"]);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// Parameters and running statistics that have the file's values now.
+    pub loaded: Vec<String>,
+    /// Those that the file does not have; they keep their values.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the model does not have. PyTorch's counters `num_batches_tracked` of batch normalisations of the
+    /// model or the file do not count.
+    pub unexpected: Vec<String>,
+    /// Those of another shape: the file's, and the model's. They keep their values.
+    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Loaded {
+    /// The error of a file whose names do not fit.
+    fn refused(self, file: &WeightsFile) -> Error {
+        let Self { missing, unexpected, .. } = self;
+        Error::ParameterNames { file: file.source().into(), missing, unexpected }
+    }
 }
 
 /// A graph and the values of its parameters, under PyTorch's dotted names.
@@ -37,6 +80,8 @@ pub enum Strictness {
 pub struct Model {
     graph: Graph,
     parameters: Parameters,
+    /// Shared with clones until one of them changes.
+    ready: Arc<ReadyWeights>,
 }
 
 impl Model {
@@ -46,7 +91,7 @@ impl Model {
     /// If a parameter's extents overflow.
     pub fn new(graph: Graph, seed: u64) -> Result<Self> {
         let parameters = graph.parameters.iter().map(|p| p.initial(seed)).collect::<Result<_>>()?;
-        Ok(Self { graph, parameters })
+        Ok(Self { graph, parameters, ready: Arc::default() })
     }
 
     /// The operators.
@@ -88,7 +133,7 @@ impl Model {
     /// # Errors
     /// As [`Model::compile_with`], and for another number of inputs.
     pub fn compile_for(&self, inputs: &[Fact], options: &SessionOptions) -> Result<Session> {
-        Session::compile(&self.graph, &self.parameters, inputs, options)
+        Session::compile(&self.graph, &self.parameters, inputs, options, &self.ready)
     }
 
     /// Names and values of everything that is saved: parameters and running statistics, PyTorch's `state_dict`, in the
@@ -109,7 +154,34 @@ impl Model {
 
     /// All values, for training, which changes them where they are.
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
+        self.forget_packed();
         &mut self.parameters
+    }
+
+    /// Bytes of the weights that the model keeps packed: sessions for other shapes, and those of clones, share them. At most four
+    /// packings of an operator are kept.
+    ///
+    /// ```
+    /// use swath::nn::*;
+    /// let mut model = Sequential::new((Conv2d::new(16, 16, 3).padding(1), ReLU)).build(1)?;
+    /// let small = model.compile([1, 16, 8, 8])?;
+    /// let bytes = model.packed_bytes();
+    /// let batch = model.clone().compile([4, 16, 8, 8])?;
+    /// assert!(bytes > 0 && model.packed_bytes() >= bytes);
+    /// model.forget_packed(); // the sessions keep theirs
+    /// assert_eq!(model.packed_bytes(), 0);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn packed_bytes(&self) -> usize {
+        self.ready.bytes()
+    }
+
+    /// Keeps packed weights no longer. Sessions and clones keep theirs; sessions that are compiled from now on share new ones.
+    pub fn forget_packed(&mut self) {
+        // Training does this in each step, and asks for no memory.
+        if !self.ready.is_empty() {
+            self.ready = Arc::default();
+        }
     }
 
     /// Number of floats in all parameters; running statistics do not count, as in PyTorch.
@@ -132,7 +204,7 @@ impl Model {
     pub fn set_parameter(&mut self, name: &str, value: &Tensor) -> Result<()> {
         let i = self.index(name)?;
         self.check(i, value.dims())?;
-        self.parameters[i] = value.clone();
+        self.parameters_mut()[i] = value.clone();
         Ok(())
     }
 
@@ -144,10 +216,11 @@ impl Model {
         })
     }
 
-    /// Whether this is PyTorch's counter of a batch normalisation of this model.
-    fn counts_batches(&self, name: &str) -> bool {
-        let layer = name.strip_suffix("num_batches_tracked");
-        layer.is_some_and(|layer| self.index(&format!("{layer}running_mean")).is_ok())
+    /// Whether this is PyTorch's counter of a batch normalisation of this model, or of one whose statistics the file has.
+    fn counts_batches(&self, file: &WeightsFile, name: &str) -> bool {
+        let Some(layer) = name.strip_suffix("num_batches_tracked") else { return false };
+        let mean = format!("{layer}running_mean");
+        self.index(&mean).is_ok() || file.dims(&mean).is_ok()
     }
 
     fn check(&self, i: usize, actual: &[usize]) -> Result<()> {
@@ -166,35 +239,29 @@ impl Model {
     /// If the file cannot be read, is damaged, misses a parameter, has another tensor, or has one of another shape or
     /// type. The model is unchanged then.
     pub fn load_safetensors(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.load_weights(&WeightsFile::open(path)?, Strictness::Strict)
+        self.load_weights(&WeightsFile::open(path)?, Strictness::Strict).map(|_| ())
     }
 
-    /// Loads parameters from a weights file that is already open.
+    /// Loads parameters from a weights file that is already open, and says which.
     ///
     /// # Errors
-    /// As [`Model::load_safetensors`], to the extent that `strictness` asks for. The model is unchanged then.
-    pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<()> {
-        let in_file = |name: &str| file.dims(name).is_ok();
-        let missing: Vec<String> = self.state().map(|(n, _)| n).filter(|n| !in_file(n)).map(String::from).collect();
-        let unexpected = |n: &str| self.index(n).is_err() && !self.counts_batches(n);
-        let unexpected: Vec<String> = file.names().filter(|n| unexpected(n)).map(String::from).collect();
+    /// As [`Model::load_safetensors`], to the extent that `strictness` asks for, and where nothing matches. The model is unchanged
+    /// then.
+    pub fn load_weights(&mut self, file: &WeightsFile, strictness: Strictness) -> Result<Loaded> {
+        let found = self.look_through(file);
+        let Loaded { loaded, missing, unexpected, reshaped } = &found;
         let refused = match strictness {
             Strictness::Strict => !missing.is_empty() || !unexpected.is_empty(),
             Strictness::IgnoreUnexpected => !missing.is_empty(),
-            Strictness::Lenient => false,
+            Strictness::Lenient => !missing.is_empty() && loaded.is_empty() && reshaped.is_empty(),
         };
         if refused {
-            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
+            return Err(found.refused(file));
         }
-        let mut loaded = Vec::new();
-        for (i, spec) in self.graph.parameters.iter().enumerate().filter(|(_, p)| in_file(&p.name)) {
-            self.check(i, file.dims(&spec.name)?)?;
-            loaded.push((i, file.tensor(&spec.name)?));
+        if let Some((name, dims, _)) = reshaped.first() {
+            self.check(self.index(name)?, dims)?;
         }
-        for (i, value) in loaded {
-            self.parameters[i] = value;
-        }
-        Ok(())
+        self.take(file, found)
     }
 
     /// Loads what fits by name and shape, and says what did not: the way to begin with the weights of a network for other
@@ -220,30 +287,39 @@ impl Model {
     /// # Errors
     /// If a tensor cannot be read, or nothing fits. The model is unchanged then.
     pub fn load_fitting(&mut self, file: &WeightsFile) -> Result<Loaded> {
-        let mut report = Loaded::default();
-        let mut values = Vec::new();
-        for (i, spec) in self.graph.parameters.iter().enumerate() {
+        let found = self.look_through(file);
+        if found.loaded.is_empty() {
+            return Err(found.refused(file));
+        }
+        self.take(file, found)
+    }
+
+    /// What a file has of the model. Nothing is read yet.
+    fn look_through(&self, file: &WeightsFile) -> Loaded {
+        let mut found = Loaded::default();
+        for spec in &self.graph.parameters {
             match file.dims(&spec.name) {
-                Err(_) => report.missing.push(spec.name.clone()),
+                Err(_) => found.missing.push(spec.name.clone()),
                 Ok(dims) if dims != spec.dims => {
-                    report.reshaped.push((spec.name.clone(), dims.to_vec(), spec.dims.clone()));
+                    found.reshaped.push((spec.name.clone(), dims.to_vec(), spec.dims.clone()));
                 }
-                Ok(_) => {
-                    values.push((i, file.tensor(&spec.name)?));
-                    report.loaded.push(spec.name.clone());
-                }
+                Ok(_) => found.loaded.push(spec.name.clone()),
             }
         }
-        let unexpected = |n: &&str| self.index(n).is_err() && !self.counts_batches(n);
-        report.unexpected = file.names().filter(unexpected).map(String::from).collect();
-        if values.is_empty() {
-            let Loaded { missing, unexpected, .. } = report;
-            return Err(Error::ParameterNames { file: file.source().into(), missing, unexpected });
-        }
+        let unexpected = |n: &&str| self.index(n).is_err() && !self.counts_batches(file, n);
+        found.unexpected = file.names().filter(unexpected).map(String::from).collect();
+        found
+    }
+
+    /// Takes the values that were found: all, or none where one cannot be read.
+    fn take(&mut self, file: &WeightsFile, found: Loaded) -> Result<Loaded> {
+        let value = |name: &String| Ok((self.index(name)?, file.tensor(name)?));
+        let values = found.loaded.iter().map(value).collect::<Result<Vec<_>>>()?;
+        let parameters = self.parameters_mut();
         for (i, value) in values {
-            self.parameters[i] = value;
+            parameters[i] = value;
         }
-        Ok(report)
+        Ok(found)
     }
 
     /// Writes all parameters and running statistics to a safetensors file, replacing it at once: a reader sees the old
@@ -262,19 +338,6 @@ impl Model {
     pub fn save_safetensors_with(&self, path: impl AsRef<Path>, metadata: &HashMap<String, String>) -> Result<()> {
         save(path.as_ref(), self.state(), metadata)
     }
-}
-
-/// What [`Model::load_fitting`] found in a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// Parameters and running statistics that have the file's values now.
-    pub loaded: Vec<String>,
-    /// Those that the file does not have.
-    pub missing: Vec<String>,
-    /// Tensors of the file that the model does not have.
-    pub unexpected: Vec<String>,
-    /// Those of another shape: the file's, and the model's.
-    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl fmt::Debug for Model {

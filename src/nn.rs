@@ -55,6 +55,7 @@ mod dropout;
 mod linear;
 mod norm;
 mod pad;
+mod parameter;
 mod pool;
 mod prelu;
 mod resize;
@@ -70,6 +71,7 @@ pub use dropout::{Dropout, Dropout2d};
 pub use linear::{Flatten, Identity, Linear};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm};
 pub use pad::{CircularPad2d, ConstantPad2d, PaddingMode, ReflectionPad2d, ReplicationPad2d, ZeroPad2d};
+pub use parameter::Parameter;
 pub use prelu::PReLU;
 pub use resize::{PixelShuffle, PixelUnshuffle, Upsample, UpsampleMode};
 pub use sequential::{IntoModules, Sequential};
@@ -80,7 +82,27 @@ pub use crate::graph::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 
 /// A function from graph value to graph value: a layer, or a model made of layers.
 ///
-/// Also implemented by functions and closures `|x: &Value| -> Result<Value>`.
+/// Also implemented by functions and closures `|x: &Value| -> Result<Value>`. A layer with parameters of its own holds a
+/// [`Parameter`].
+///
+/// ```
+/// use swath::{Result, Value, nn::*};
+///
+/// /// Two 3x3 convolutions around a shortcut.
+/// struct Shortcut(Named<Conv2d>, Named<Conv2d>);
+///
+/// impl Module for Shortcut {
+///     fn call(&self, x: &Value) -> Result<Value> {
+///         Ok(x + self.1.call(&self.0.call(x)?.relu())?)
+///     }
+/// }
+///
+/// let conv = || Conv2d::new(4, 4, 3).padding(1);
+/// let model = Shortcut(conv().named("a"), conv().named("b")).named("block").build(0)?;
+/// assert_eq!(model.output_dims([1, 4, 6, 6])?, [1, 4, 6, 6]);
+/// assert_eq!(model.parameter("block.a.weight")?.dims(), [4, 4, 3, 3]);
+/// # Ok::<(), swath::Error>(())
+/// ```
 pub trait Module {
     /// Appends the module's operators to the graph of `x`.
     ///

@@ -123,8 +123,19 @@ fn of_the_process() -> Option<&'static Crew> {
 /// Cuts `y` into pieces of whole units (such as rows) and calls `f` with the units' numbers and each piece. `work` is
 /// roughly what one float of it costs, in multiply-adds. Every element must depend on its position alone, not on the cut.
 pub(crate) fn for_each_piece(y: &mut [f32], unit: usize, work: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    for_each_piece_on(None, y, unit, work, f);
+}
+
+/// The same on at most `limit` threads.
+pub(crate) fn for_each_piece_on(
+    limit: Option<usize>,
+    y: &mut [f32],
+    unit: usize,
+    work: usize,
+    f: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) {
     let units = y.len().checked_div(unit).unwrap_or(0);
-    let threads = width(None);
+    let threads = width(limit);
     if threads == 1 || y.len().saturating_mul(work) < least().macs || units == 0 {
         // A last piece shorter than a unit belongs to the last unit.
         return f(0..units, y);

@@ -2,11 +2,12 @@
 
 use core::fmt;
 
-use swath_kernels::layout::{BLOCK, Layout, reorder};
+use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::checked_elements;
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
+use crate::layout::reorder_checked;
 
 /// An owned tensor of `f32`: extents, and data that starts on a 64-byte boundary.
 ///
@@ -108,7 +109,7 @@ impl Tensor {
             return self.try_clone();
         }
         let mut t = Self::zeros_in(&self.dims, layout)?;
-        reorder(self.layout, self.as_slice(), layout, t.as_mut_slice(), extents4(&self.dims));
+        reorder_checked(self.layout, self.as_slice(), layout, t.as_mut_slice(), extents4(&self.dims));
         Ok(t)
     }
 

@@ -22,15 +22,18 @@ mod shipped;
 mod stopwatch;
 mod table;
 mod tuner;
+mod written;
 
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use crate::conv::{Candidate, Options};
-use crate::machine;
+use crate::{machine, par};
 
 pub use campaign::{Event, Job, Outcome, Summary};
 pub use file::{FILE_VARIABLE, LONGEST_FILE, TuningFile};
@@ -43,6 +46,7 @@ pub use tuner::{Effort, Tuned, Tuner};
 
 /// Which measurements a plan may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tuning {
     /// The user's file ([`TuningFile::of_user`]), then the table that ships with this crate. The file is read once per
     /// process; [`reload`] reads it again.
@@ -68,6 +72,34 @@ impl Tuning {
     }
 }
 
+/// By its kind alone: tables are compared, not hashed.
+impl Hash for Tuning {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+    }
+}
+
+/// What a choice by these options depends on beside them: the threads of where it is made, if there is a table to ask, how often
+/// tables were read, and how often choices that are kept were changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ground {
+    threads: Option<usize>,
+    reloads: usize,
+    changes: usize,
+}
+
+/// The ground that a plan with these options stands on now.
+pub(crate) fn ground(options: &Options) -> Ground {
+    // As in `consult`: without a table there is no need to know the threads.
+    let asks = options.tuning.tables().iter().any(|t| !t.is_empty());
+    let threads = asks.then(|| par::width(options.threads));
+    let changes = if let Tuning::Kept(kept) = &options.tuning { kept.changes() } else { 0 };
+    Ground { threads, reloads: RELOADS.load(Ordering::Acquire), changes }
+}
+
+/// How often [`reload`] was called.
+static RELOADS: AtomicUsize = AtomicUsize::new(0);
+
 static USER: RwLock<Option<Arc<TuningTable>>> = RwLock::new(None);
 
 /// The user's table, read when it is first asked for.
@@ -84,6 +116,8 @@ fn user_table() -> Arc<TuningTable> {
 pub fn reload() {
     let table = Arc::new(read_user());
     *USER.write().unwrap_or_else(PoisonError::into_inner) = Some(table);
+    // After the table: whoever sees the count sees it.
+    RELOADS.fetch_add(1, Ordering::Release);
 }
 
 fn read_user() -> TuningTable {

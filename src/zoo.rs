@@ -20,7 +20,7 @@
 //! With ten classes, on small images:
 //!
 //! ```
-//! use swath::{Tensor, nn::Module, zoo};
+//! use swath::{Tensor, zoo};
 //! let model = zoo::squeezenet(10).build(7)?;
 //! let mut session = model.compile([1, 3, 32, 32])?;
 //! assert_eq!(session.run(&Tensor::zeros([1, 3, 32, 32])?)?.dims(), [1, 10]);
@@ -44,7 +44,7 @@ pub use mobilenet_v1::mobilenet_v1;
 pub use mobilenet_v2::mobilenet_v2;
 pub use resnet::{resnet18, resnet18_cifar, resnet34, resnet50};
 pub use squeezenet::squeezenet;
-pub use unet::unet;
+pub use unet::{UNet, unet};
 pub use vgg::vgg16;
 
 /// Makes the layers for a number of classes.

@@ -204,7 +204,7 @@ fn pytorchs_counters_of_batches_are_passed_over() {
         bytes.extend(7i64.to_le_bytes());
         let mut model = BatchNorm2d::new(1).named("bn").build(0).unwrap();
         let strict = swath::Strictness::Strict;
-        model.load_weights(&WeightsFile::from_bytes(bytes).unwrap(), strict).map(|()| model)
+        model.load_weights(&WeightsFile::from_bytes(bytes).unwrap(), strict).map(|_| model)
     };
     assert_eq!(load("bn.num_batches_tracked").unwrap().parameter("bn.running_var").unwrap().as_slice(), [5.0]);
     assert!(load("other.num_batches_tracked").unwrap_err().to_string().contains("unexpected `other.num_batches"));

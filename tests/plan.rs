@@ -139,3 +139,103 @@ proptest! {
         }
     }
 }
+
+/// Floats that follow from a number.
+fn floats(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 37 + seed * 11) % 23) as f32 / 8.0 - 1.25).collect()
+}
+
+/// `a`'s packed weights serve `b` as `b`'s own do, if their keys are equal, as they are where `alike`.
+fn shares_weights(a: &ConvShape, b: &ConvShape, options: &Options, alike: bool) {
+    let w = floats(a.weights().iter().product(), 1);
+    let [x, y] = [options.input.len(b.input()), options.output.len(b.output())];
+    let scratch = &mut Scratch::new();
+    if let (Ok(pa), Ok(pb)) = (ConvPlan::new(a, options), ConvPlan::new(b, options)) {
+        let what = format!("{options:?} {a:?} {b:?}");
+        assert!(pa.weights_key() == pb.weights_key() || !alike, "{what}");
+        if pa.weights_key() == pb.weights_key() {
+            let of = |plan: &ConvPlan, scratch: &mut Scratch| {
+                let (packed, mut y) = (plan.pack(&w).unwrap(), vec![f32::NAN; y]);
+                assert_eq!(packed.key(), plan.weights_key());
+                pb.forward(&floats(x, 2), &packed, Epilogue::none(), &mut y, scratch).unwrap();
+                y
+            };
+            assert_eq!(of(&pa, scratch), of(&pb, scratch), "{what}");
+        }
+    }
+    if let (Ok(pa), Ok(pb)) = (ConvBackwardData::new(a, options), ConvBackwardData::new(b, options)) {
+        let what = format!("data gradient, {options:?} {a:?} {b:?}");
+        assert!(pa.weights_key() == pb.weights_key() || !alike, "{what}");
+        if pa.weights_key() == pb.weights_key() {
+            let of = |plan: &ConvBackwardData, scratch: &mut Scratch| {
+                let (packed, mut dx) = (plan.pack(&w).unwrap(), vec![f32::NAN; x]);
+                pb.run(&floats(y, 3), &packed, &mut dx, scratch).unwrap();
+                dx
+            };
+            assert_eq!(of(&pa, scratch), of(&pb, scratch), "{what}");
+        }
+    }
+}
+
+#[test]
+fn packed_weights_serve_every_plan_of_their_key() {
+    let built = |n, size: [usize; 2], oc, [icg, groups]: [usize; 2], k, stride| {
+        ConvShape::builder([n, icg * groups, size[0], size[1]], [oc, icg, k, k])
+            .padding(k / 2)
+            .stride(stride)
+            .groups(groups)
+            .build()
+            .unwrap()
+    };
+    let layers =
+        [(40, [20, 1], 3, 1), (24, [3, 1], 3, 2), (33, [17, 1], 1, 1), (16, [1, 16], 3, 1), (24, [4, 6], 3, 2)];
+    for (oc, channels, k, stride) in layers {
+        for algo in swath::algo::ALGOS {
+            for (input, output) in
+                [(Layout::Nchw, Layout::Nchw), (Layout::Blocked, Layout::Blocked), (Layout::Nhwc, Layout::Nchw)]
+            {
+                let options = Options {
+                    input,
+                    output,
+                    algo: Some(algo.name.into()),
+                    accuracy: Accuracy::Fast,
+                    threads: Some(1),
+                    ..Options::default()
+                };
+                let shape = |n, size| built(n, size, oc, channels, k, stride);
+                for n in [2, 5, 16] {
+                    shares_weights(&shape(1, [11, 9]), &shape(n, [11, 9]), &options, true);
+                    shares_weights(&shape(n, [11, 9]), &shape(1, [11, 9]), &options, true);
+                }
+                // Of other sizes the keys say.
+                for size in [[1, 1], [5, 7], [28, 28], [30, 9]] {
+                    shares_weights(&shape(1, [11, 9]), &shape(3, size), &options, false);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_of_another_batch_keeps_the_algorithm() {
+    let shape =
+        |n| ConvShape::builder([n, 8, 9, 7], [12, 8, 3, 3]).padding([2, 1, 0, 1]).stride([1, 2]).build().unwrap();
+    for options in [Options::default(), Options::blocked()] {
+        let plan = ConvPlan::new(&shape(1), &options).unwrap();
+        let (weights, scratch) = (plan.pack(&floats(12 * 8 * 9, 1)).unwrap(), &mut Scratch::new());
+        let [x, y] = [options.input.len(shape(1).input()), options.output.len(shape(1).output())];
+        let many = plan.with_batch(3).unwrap();
+        assert_eq!((many.shape(), many.algo()), (&shape(3), plan.algo()));
+        assert!(many.explain().to_string().contains("another batch"));
+        let (all, mut together) = (floats(3 * x, 4), vec![f32::NAN; 3 * y]);
+        many.forward(&all, &weights, Epilogue::none(), &mut together, scratch).unwrap();
+        let mut alone = vec![f32::NAN; 3 * y];
+        for (x, y) in all.chunks_exact(x).zip(alone.chunks_exact_mut(y)) {
+            plan.forward(x, &weights, Epilogue::none(), y, scratch).unwrap();
+        }
+        assert_eq!(together, alone);
+        assert_eq!(ConvBackwardData::new(&shape(1), &options).unwrap().with_batch(4).unwrap().shape(), &shape(4));
+        assert_eq!(ConvBackwardWeights::new(&shape(2), &options).unwrap().with_batch(1).unwrap().shape(), &shape(1));
+        assert!(plan.with_batch(usize::MAX).is_err());
+    }
+}

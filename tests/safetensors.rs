@@ -83,7 +83,10 @@ fn a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     );
     assert!(m.load_weights(&file(renamed.clone()), Strictness::IgnoreUnexpected).is_err());
     assert_eq!(values(&m), values(&model(1)));
-    m.load_weights(&file(renamed.clone()), Strictness::Lenient).unwrap();
+    let loaded = m.load_weights(&file(renamed.clone()), Strictness::Lenient).unwrap();
+    assert_eq!(loaded.loaded, ["conv.weight", "conv.bias"]);
+    assert_eq!(loaded.missing, ["fc.weight", "fc.bias"]);
+    assert_eq!(loaded.unexpected, ["head.bias", "head.weight"]);
     assert_eq!(m.parameter("conv.weight").unwrap(), renamed.parameter("conv.weight").unwrap());
     assert_eq!(m.parameter("fc.weight").unwrap(), model(1).parameter("fc.weight").unwrap());
     let larger = Sequential::new((
@@ -95,7 +98,13 @@ fn a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     assert!(
         m.load_weights(&larger, Strictness::Strict).unwrap_err().to_string().contains("missing none; unexpected `more")
     );
-    m.load_weights(&larger, Strictness::IgnoreUnexpected).unwrap();
+    let loaded = m.load_weights(&larger, Strictness::IgnoreUnexpected).unwrap();
+    assert_eq!((loaded.loaded.len(), loaded.missing.len()), (4, 0));
+    let stranger = file(Sequential::new((Linear::new(2, 2).named("other"),)).build(5).unwrap());
+    let before = values(&m);
+    let e = m.load_weights(&stranger, Strictness::Lenient).unwrap_err().to_string();
+    assert!(e.contains("missing `conv.weight`") && e.contains("unexpected `other.bias`"), "{e}");
+    assert_eq!(values(&m), before);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use swath::benchdnn::{Problem, STANDARD_SETS};
-use swath::nn::Module;
 use swath::zoo::{self, ZOO};
 use swath::{Graph, Tensor};
 

@@ -80,11 +80,11 @@ pub struct Direct {
 #[derive(Clone, Debug)]
 struct Tiling {
     /// Along rows.
-    rows: TileSet,
+    rows: &'static TileSet,
     /// Down columns; none for tiles that end in half a block.
-    columns: Option<TileSet>,
+    columns: Option<&'static TileSet>,
     /// Along rows, with first and last pixels that may lack taps, where the level has them for this stride.
-    edges: Option<TileSet>,
+    edges: Option<&'static TileSet>,
     /// Whether they end in half a block, so that one tile must cover all of its blocks.
     half: bool,
 }
@@ -293,7 +293,7 @@ impl Direct {
     pub fn kernel(&self) -> &'static str {
         let inner = self.x.interior().len().max(1);
         let (_, blocks, tiles) = self.covers(0).next().expect("a panel has blocks");
-        let width = tiles.width(&tiles.rows, inner, blocks);
+        let width = tiles.width(tiles.rows, inner, blocks);
         let mr = pieces(inner, tiles.rows.max_mr(width)).next().map_or(1, |(_, n)| n);
         tiles.rows.get(mr, width).name
     }

@@ -333,6 +333,8 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     unsafe fn load_index(self, idx: *const u32) -> Self::Index;
     /// `out[i] = v[idx[i]]`.
     fn permute(self, v: Self::V, idx: Self::Index) -> Self::V;
+    /// Lanes of both in turn, `a[0], b[0], a[1], b[1]` and so on: a vector of the lower halves and one of the upper.
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2];
 
     /// High, middle and low [`parts`](matrix::parts) of two vectors, as pairs: those of a lane of `first` in the lower half of the
     /// lane.

@@ -90,6 +90,8 @@ impl Layout {
 
 /// Copies `x` in layout `from` to `y` in layout `to`; channels that pad the last block become zero.
 ///
+/// In plain loops, as tests want it. [`reorder::reorder`](crate::reorder::reorder) does the same, vectorised and on threads.
+///
 /// # Panics
 /// If a slice's length is not what the layout and `dims = [n, c, h, w]` say.
 ///

@@ -9,7 +9,7 @@
 //! | floor | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`shape`] | checked geometry: the one place that computes output sizes |
-//! | 0 | [`layout`] | the channel block, reorders between NCHW, NHWC and blocked |
+//! | 0 | [`layout`] | the channel block; NCHW, NHWC and blocked |
 //! | 0 | [`weights`] | weights as kernels read them while they pack: in PyTorch's order, or turned |
 //! | 0 | [`isa`] | instruction-set levels, their detection, and the operations that kernels are written in |
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
@@ -27,6 +27,7 @@
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
 //! | 3 | [`arith`] | arithmetic with broadcasting, sums over axes, PReLU, forward and backward |
+//! | 3 | [`reorder`](mod@reorder) | changes of layout, transposed in registers |
 //! | 3 | [`resample`] | interpolation and padding, forward and backward |
 //! | 3 | [`shuffle`], [`dropout`] | pixel shuffle and unshuffle; dropout without a stored mask |
 //! | 3 | [`softmax`] | softmax and log-softmax over any axis, cross-entropy, forward and backward |
@@ -89,6 +90,7 @@ pub mod probe;
 pub mod reference;
 mod region;
 pub mod registry;
+pub mod reorder;
 pub mod resample;
 pub mod shape;
 pub mod shuffle;

@@ -40,7 +40,8 @@ use core::ops::Range;
 
 pub use adaptive::AdaptiveShape;
 pub use backward::{
-    Tap, adaptive_average_backward, adaptive_max, adaptive_max_backward, average_backward, max_backward, max_taps,
+    Tap, adaptive_average_backward, adaptive_max, adaptive_max_backward, average_backward, max_backward, max_indices,
+    max_indices_backward, max_taps,
 };
 
 use crate::control_word::with_default;

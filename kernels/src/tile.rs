@@ -38,6 +38,7 @@ pub(crate) use strand::Strand;
 
 use core::ops::Range;
 use core::sync::atomic::{Ordering, compiler_fence};
+use std::sync::OnceLock;
 
 use crate::isa::{Cpu, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
@@ -245,6 +246,11 @@ pub enum Access {
     Packed,
     /// Adjacent floats are channels, and the reduction runs over pixels, whose steps in both operands are given at run time.
     PixelSum,
+}
+
+impl Access {
+    /// How many there are.
+    const COUNT: usize = Access::PixelSum as usize + 1;
 }
 
 /// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0: run time); with `EDGE`, the first and
@@ -881,20 +887,32 @@ pub struct TileSet {
     cycles: [[u16; MANY + 1]; MAX_BLOCKS + 1],
 }
 
+/// The sets that were asked for, by level, access, whether their last block is a half, and whether sums are short. A plan asks for
+/// a dozen, and working out the best widths of one takes 10 microseconds.
+static SETS: [OnceLock<TileSet>; Level::ALL.len() * Access::COUNT * 4] =
+    [const { OnceLock::new() }; Level::ALL.len() * Access::COUNT * 4];
+
 impl TileSet {
     /// The tiles of whole blocks that `level` has for `access`, for sums of so many terms.
-    pub fn new(level: Level, access: Access, terms: usize) -> Self {
-        Self::of(level, access, 0, terms)
+    pub fn new(level: Level, access: Access, terms: usize) -> &'static Self {
+        Self::known(level, access, false, terms)
     }
 
     /// The tiles whose last block is a half, if `level` has such: as many blocks wide as [`TileSet::max_blocks`] says, or fewer.
-    pub fn half(level: Level, access: Access, terms: usize) -> Option<Self> {
-        let set = Self::of(level, access, BLOCK / 2, terms);
+    pub fn half(level: Level, access: Access, terms: usize) -> Option<&'static Self> {
+        let set = Self::known(level, access, true, terms);
         (set.max_blocks > 0).then_some(set)
     }
 
+    fn known(level: Level, access: Access, half: bool, terms: usize) -> &'static Self {
+        let overhead = Overhead::new(level, access, terms);
+        let number = (level as usize * Access::COUNT + access as usize) * 4;
+        let set = &SETS[number + 2 * usize::from(half) + usize::from(overhead.short)];
+        set.get_or_init(|| Self::of(level, access, if half { BLOCK / 2 } else { 0 }, overhead))
+    }
+
     /// The tiles that are `missing` channels short of whole blocks.
-    fn of(level: Level, access: Access, missing: usize, terms: usize) -> Self {
+    fn of(level: Level, access: Access, missing: usize, overhead: Overhead) -> Self {
         let mut set = Self {
             rows: [[None; MAX_MR + 1]; MAX_BLOCKS + 1],
             max_mr: [0; MAX_BLOCKS + 1],
@@ -907,7 +925,6 @@ impl TileSet {
             set.max_mr[row.blocks] = set.max_mr[row.blocks].max(row.mr);
             set.max_blocks = set.max_blocks.max(row.blocks);
         }
-        let overhead = Overhead::new(level, access, terms);
         for blocks in 1..=MAX_BLOCKS {
             for pixels in 1..=MANY {
                 let (width, cycles) = best_width(level, &set.max_mr, overhead, pixels, blocks);

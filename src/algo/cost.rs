@@ -38,10 +38,7 @@ impl Work {
         let s = shape;
         let x = s.n * s.ic * s.ih * s.iw;
         let y = s.n * blocks(s.oc) * BLOCK * s.oh * s.ow;
-        let transformed = match kernel {
-            Kernel::Winograd(k) => k.transformed(),
-            _ => [x, y],
-        };
+        let transformed = kernel.transformed().unwrap_or([x, y]);
         Self::of(s.macs_inside() as f64 * kernel.waste(s), transformed, [x, y], kernel.packed_len())
     }
 

@@ -10,12 +10,15 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
 use swath_kernels::winograd::WinogradWeights;
 
-use super::{Accuracy, Kernel, Request, Work, predict};
+use super::{Accuracy, Algo, Kernel, Pass, Planned, Request, Work, predict};
 
 /// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
 #[derive(Clone, Debug)]
+pub struct DataKernel(Data);
+
+#[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // a plan holds one
-pub enum DataKernel {
+enum Data {
     /// A convolution of the gradient at the output with turned weights.
     Turned {
         /// The convolution whose gradient this is.
@@ -38,7 +41,7 @@ pub(super) fn turned(
         return Err("the stride is not 1, or the padding reaches beyond the kernel".into());
     };
     let kernel = plan(&Request { shape: &turned, input: r.output, output: r.input, ..*r })?;
-    Ok(DataKernel::Turned { shape: *r.shape, turned, kernel })
+    Ok(DataKernel(Data::Turned { shape: *r.shape, turned, kernel }))
 }
 
 /// The data gradient by phases, from blocked or NHWC gradients.
@@ -47,7 +50,7 @@ pub(super) fn phases(r: &Request<'_>) -> Result<DataKernel, String> {
         return Err("reads blocked or nhwc gradients, not nchw".into());
     }
     let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
-    Ok(DataKernel::Phases(Box::new(plan)))
+    Ok(DataKernel(Data::Phases(Box::new(plan))))
 }
 
 /// The same by depthwise kernels; of stride 1 as forward.
@@ -58,7 +61,7 @@ pub(super) fn depthwise(
     if backward_data::turned(r.shape).is_some() {
         return turned(r, plan);
     }
-    Ok(DataKernel::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, r.output, r.input)?)))
+    Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, r.output, r.input)?))))
 }
 
 /// The same from NCHW.
@@ -67,54 +70,65 @@ pub(super) fn phases_from_nchw(r: &Request<'_>) -> Result<DataKernel, String> {
         return Err(format!("reads nchw gradients, not {}", r.output.name()));
     }
     let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
-    Ok(DataKernel::Phases(Box::new(plan)))
+    Ok(DataKernel(Data::Phases(Box::new(plan))))
 }
 
-impl DataKernel {
-    /// Name of the microkernel that does most of the work.
-    pub fn name(&self) -> &'static str {
-        match self {
-            DataKernel::Turned { kernel, .. } => kernel.name(),
-            DataKernel::Phases(k) => k.kernel(),
-        }
+impl Planned for DataKernel {
+    const PASS: Pass = Pass::BackwardData;
+
+    fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String> {
+        (algo.data)(request)
     }
 
-    /// Floats of packed weights.
-    pub fn packed_len(&self) -> usize {
-        match self {
-            DataKernel::Turned { kernel, .. } => kernel.packed_len(),
-            DataKernel::Phases(k) => k.packed_len(),
-        }
-    }
-
-    /// Floats of scratch for a number of threads.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        match self {
-            DataKernel::Turned { kernel, .. } => kernel.scratch_len(threads),
-            DataKernel::Phases(k) => k.scratch_len().saturating_mul(threads),
-        }
-    }
-
-    /// Predicted milliseconds on one thread, by the coefficients of the same algorithm forward.
-    pub(crate) fn predict(&self, algo: &'static str, level: Level) -> f64 {
-        let work = match self {
-            DataKernel::Turned { turned, kernel, .. } => Work::new(turned, kernel),
-            DataKernel::Phases(k) => {
-                let s = k.shape();
-                let tensors = [s.output(), s.input()].map(|dims| Layout::Blocked.len(dims));
-                Work::of(s.macs_inside() as f64 * k.waste(), tensors, tensors, k.packed_len())
+    /// By the coefficients of the same algorithm forward.
+    fn predict(&self, algo: &'static str, level: Level, shape: &ConvShape) -> f64 {
+        let work = match &self.0 {
+            Data::Turned { turned, kernel, .. } => Work::new(turned, kernel),
+            Data::Phases(k) => {
+                let tensors = [shape.output(), shape.input()].map(|dims| Layout::Blocked.len(dims));
+                Work::of(shape.macs_inside() as f64 * k.waste(), tensors, tensors, k.packed_len())
             }
         };
         predict(algo, level, &work)
     }
 
+    fn packed_len(&self) -> usize {
+        DataKernel::packed_len(self)
+    }
+}
+
+impl DataKernel {
+    /// Name of the microkernel that does most of the work.
+    pub fn name(&self) -> &'static str {
+        match &self.0 {
+            Data::Turned { kernel, .. } => kernel.name(),
+            Data::Phases(k) => k.kernel(),
+        }
+    }
+
+    /// Floats of packed weights.
+    pub fn packed_len(&self) -> usize {
+        match &self.0 {
+            Data::Turned { kernel, .. } => kernel.packed_len(),
+            Data::Phases(k) => k.packed_len(),
+        }
+    }
+
+    /// Floats of scratch for a number of threads.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        match &self.0 {
+            Data::Turned { kernel, .. } => kernel.scratch_len(threads),
+            Data::Phases(k) => k.scratch_len().saturating_mul(threads),
+        }
+    }
+
     pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
-        match self {
-            DataKernel::Turned { shape, kernel, .. } => {
+        match &self.0 {
+            Data::Turned { shape, kernel, .. } => {
                 let all = [Taps::all(shape.kh), Taps::all(shape.kw)];
                 kernel.pack(&Weights::turned(shape, w, all), packed, executor);
             }
-            DataKernel::Phases(k) => k.pack_on(w, packed, executor),
+            Data::Phases(k) => k.pack_on(w, packed, executor),
         }
     }
 
@@ -127,18 +141,21 @@ impl DataKernel {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
-        match self {
-            DataKernel::Turned { kernel, .. } => kernel.forward(dy, packed, epilogue, dx, scratch, executor),
-            DataKernel::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
+        match &self.0 {
+            Data::Turned { kernel, .. } => kernel.forward(dy, packed, epilogue, dx, scratch, executor),
+            Data::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
         }
     }
 }
 
 /// A planned weight gradient.
 #[derive(Clone, Debug)]
-pub enum WeightKernel {
+pub struct WeightKernel(Sum);
+
+#[derive(Clone, Debug)]
+enum Sum {
     /// Sums over pixels, by register tiles.
-    PixelSums(Box<BackwardWeights>),
+    Pixels(Box<BackwardWeights>),
     /// Sums over pixels, lane by lane.
     Lanes(Box<DepthwiseWeights>),
     /// Sums over pixels, for few input channels.
@@ -149,17 +166,17 @@ pub enum WeightKernel {
 
 /// The weight gradient by sums over pixels: every geometry and layout.
 pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel::PixelSums(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output))))
+    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output)))))
 }
 
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?)))
+    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// The same for few input channels.
 pub(super) fn stem_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?)))
+    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// The weight gradient by Winograd's transforms.
@@ -167,7 +184,7 @@ pub(super) fn winograd_weights(r: &Request<'_>) -> Result<WeightKernel, String> 
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
     }
-    Ok(WeightKernel::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?)))
+    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?))))
 }
 
 /// For algorithms without weight gradients.
@@ -175,41 +192,50 @@ pub(super) fn no_weights(_: &Request<'_>) -> Result<WeightKernel, String> {
     Err("does no weight gradients".into())
 }
 
+impl Planned for WeightKernel {
+    const PASS: Pass = Pass::BackwardWeights;
+
+    fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String> {
+        (algo.weights)(request)
+    }
+
+    /// By the coefficients of the same algorithm forward.
+    fn predict(&self, algo: &'static str, level: Level, s: &ConvShape) -> f64 {
+        let tensors = [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
+        let (macs, transformed) = match &self.0 {
+            Sum::Pixels(k) => (s.macs_inside() as f64 * k.waste(), tensors),
+            Sum::Lanes(_) | Sum::Stem(_) => (s.macs() as f64, tensors),
+            Sum::Winograd(k) => (k.macs() as f64, k.transformed()),
+        };
+        let dw = s.weights().iter().product();
+        predict(algo, level, &Work::of(macs, transformed, tensors, dw))
+    }
+
+    /// It reads no weights.
+    fn packed_len(&self) -> usize {
+        0
+    }
+}
+
 impl WeightKernel {
     /// Name of the microkernel that does most of the work.
     pub fn name(&self) -> &'static str {
-        match self {
-            WeightKernel::PixelSums(k) => k.kernel(),
-            WeightKernel::Lanes(k) => k.kernel(),
-            WeightKernel::Stem(k) => k.kernel(),
-            WeightKernel::Winograd(k) => k.kernel(),
+        match &self.0 {
+            Sum::Pixels(k) => k.kernel(),
+            Sum::Lanes(k) => k.kernel(),
+            Sum::Stem(k) => k.kernel(),
+            Sum::Winograd(k) => k.kernel(),
         }
     }
 
     /// Floats of scratch for a number of threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        match self {
-            WeightKernel::PixelSums(k) => k.scratch_len(threads),
-            WeightKernel::Lanes(k) => k.scratch_len(threads),
-            WeightKernel::Stem(k) => k.scratch_len(threads),
-            WeightKernel::Winograd(k) => k.scratch_len(threads),
+        match &self.0 {
+            Sum::Pixels(k) => k.scratch_len(threads),
+            Sum::Lanes(k) => k.scratch_len(threads),
+            Sum::Stem(k) => k.scratch_len(threads),
+            Sum::Winograd(k) => k.scratch_len(threads),
         }
-    }
-
-    /// Predicted milliseconds on one thread, by the coefficients of the same algorithm forward.
-    pub(crate) fn predict(&self, algo: &'static str, level: Level) -> f64 {
-        let tensors = |s: &ConvShape| [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
-        let (s, macs, transformed) = match self {
-            WeightKernel::PixelSums(k) => {
-                let s = k.shape();
-                (s, s.macs_inside() as f64 * k.waste(), tensors(s))
-            }
-            WeightKernel::Lanes(k) => (k.shape(), k.shape().macs() as f64, tensors(k.shape())),
-            WeightKernel::Stem(k) => (k.shape(), k.shape().macs() as f64, tensors(k.shape())),
-            WeightKernel::Winograd(k) => (k.shape(), k.macs() as f64, k.transformed()),
-        };
-        let dw = s.weights().iter().product();
-        predict(algo, level, &Work::of(macs, transformed, tensors(s), dw))
     }
 
     pub(crate) fn run(
@@ -221,11 +247,11 @@ impl WeightKernel {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
-        match self {
-            WeightKernel::PixelSums(k) => k.run(x, dy, dw, db, scratch, executor),
-            WeightKernel::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
-            WeightKernel::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
-            WeightKernel::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
+        match &self.0 {
+            Sum::Pixels(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::fuse::{fuse, without_identities};
 use crate::conv::Options;
 use crate::error::{Error, Result};
 use crate::graph::lower::{BufferId, Lower, Origin, Planned};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::step::level;
 use crate::graph::{Fact, Graph, Parameters, ValueId};
 
@@ -28,12 +29,13 @@ pub(crate) struct Lowered {
     pub(crate) outputs: Vec<Output>,
 }
 
-/// Lowers a graph for inputs of these facts.
+/// Lowers a graph for inputs of these facts. `ready` has what was packed of the same graph and parameters.
 pub(crate) fn lower(
     graph: &Graph,
     parameters: &Parameters,
     inputs: &[Fact],
     options: &SessionOptions,
+    ready: &ReadyWeights,
 ) -> Result<Lowered> {
     for fact in inputs {
         let dims = &fact.dims;
@@ -51,7 +53,7 @@ pub(crate) fn lower(
     };
     let facts = graph.infer(inputs)?;
     let groups = fuse(graph, parameters, &facts);
-    let mut l = Lower::new(graph, parameters, facts, level(options.level)?, conv);
+    let mut l = Lower::new(graph, parameters, facts, level(options.level)?, conv, ready);
     let edge = |fact: &Fact, layout: Layout| if fact.dims.len() == 4 { layout } else { Layout::Nchw };
     for (number, (_, node)) in graph.inputs.iter().enumerate() {
         l.bind_input(ValueId::of(*node), number, edge(&inputs[number], options.input))?;

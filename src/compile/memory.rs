@@ -159,8 +159,8 @@ mod tests {
     fn planned(model: impl Module) -> (Lowered, Memory) {
         let model = model.build(0).unwrap();
         let parameters: Vec<_> = model.state().map(|(_, t)| t.clone()).collect();
-        let mut lowered =
-            lower(model.graph(), &parameters, &[Fact::f32([1, 16, 8, 8])], &SessionOptions::default()).unwrap();
+        let (facts, options) = ([Fact::f32([1, 16, 8, 8])], SessionOptions::default());
+        let mut lowered = lower(model.graph(), &parameters, &facts, &options, &Default::default()).unwrap();
         let memory = plan(&mut lowered);
         (lowered, memory)
     }

@@ -1,6 +1,7 @@
 //! What runs a compiled graph: steps, weights and memory plan, with memory of its own.
 
 use core::mem;
+use core::ops::DerefMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::lower::{BufferId, Origin, Planned};
+use crate::graph::packed::ReadyWeights;
 use crate::graph::{ElementType, Fact, Graph, Operands, Parameters};
 use crate::par::Team;
 use crate::tensor::Tensor;
@@ -49,10 +51,11 @@ impl Runner {
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,
+        ready: &ReadyWeights,
     ) -> Result<Self> {
         let team = Team::new(options.threads, options.spin)?;
         // Among the threads that will run it, whose number tuning tables are keyed by.
-        let mut lowered = team.run(|| lower(graph, parameters, inputs, options))?;
+        let mut lowered = team.run(|| lower(graph, parameters, inputs, options, ready))?;
         let memory = memory::plan(&mut lowered);
         let Lowered { steps, buffers, inputs, outputs } = lowered;
         let lens = buffers.iter().map(|(len, _)| *len).collect();
@@ -97,10 +100,21 @@ impl Runner {
         self.program.memory.places.iter().position(of).map_or(0, |b| self.program.lens[b])
     }
 
+    /// Words of output `i`.
+    pub(crate) fn output_len(&self, i: usize) -> usize {
+        self.program.lens[self.program.outputs[i].buffer]
+    }
+
     /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
         let Self { program, arena, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
+        team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
+    }
+
+    /// Runs all steps; results go to `outputs`, whose words are as many as [`Runner::output_len`] says.
+    pub(crate) fn run_into<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync), outputs: &mut [&mut [f32]]) {
+        let Self { program, arena, scratch, team, .. } = self;
         team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
     }
 
@@ -166,18 +180,19 @@ impl Program {
         self.steps.iter().map(|s| s.step.packed_len()).max().unwrap_or(0)
     }
 
-    fn execute<'i>(
+    /// Runs the steps. Outputs are a session's own, or the caller's.
+    fn execute<'i, B: DerefMut<Target = [f32]> + Default + Sync>(
         &self,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
         arena: &mut [f32],
-        outputs: &mut [Buffer],
+        outputs: &mut [B],
         scratch: &mut Scratch,
         observe: &mut Observer<'_>,
     ) {
         for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
             let start = Instant::now();
-            // Outputs are taken out while they are written, so that others can be read; empty buffers take their places.
-            let mut taken: [Buffer; MAX_RESULTS] = Default::default();
+            // Outputs are taken out while they are written, so that others can be read; empty ones take their places.
+            let mut taken: [B; MAX_RESULTS] = Default::default();
             for (buffer, taken) in step.outputs.iter().zip(&mut taken) {
                 if let Place::Output(k) = self.memory.places[*buffer] {
                     *taken = mem::take(&mut outputs[k]);
@@ -213,11 +228,11 @@ impl Program {
     }
 
     /// What a step writes, in the arena or in the outputs that were taken out, and the rest of the arena.
-    fn divide<'a>(
+    fn divide<'a, B: DerefMut<Target = [f32]>>(
         &self,
         written: &[BufferId],
         arena: &'a mut [f32],
-        taken: &'a mut [Buffer; MAX_RESULTS],
+        taken: &'a mut [B; MAX_RESULTS],
     ) -> ([&'a mut [f32]; MAX_RESULTS], Rest<'a>) {
         let mut results: [&mut [f32]; MAX_RESULTS] = Default::default();
         // Where in the arena, how much, and the number of the result; from front to back.

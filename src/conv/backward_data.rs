@@ -3,8 +3,8 @@
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
-use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, packing_ms};
-use crate::algo::{DataKernel, Pass};
+use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, WeightsKey, packing_ms};
+use crate::algo::DataKernel;
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -34,8 +34,20 @@ impl ConvBackwardData {
     /// # Errors
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        let predict = |algo, level, kernel: &DataKernel| kernel.predict(algo, level);
-        Ok(Self(Choice::new(Pass::BackwardData, shape, options, |algo, request| (algo.data)(request), predict)?))
+        Choice::new(shape, options).map(Self)
+    }
+
+    /// The same gradient of `n` images, by the same algorithm, as [`ConvPlan::with_batch`](crate::ConvPlan::with_batch).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        self.0.with_batch(n).map(Self)
+    }
+
+    /// What packed weights must have been packed for to serve this plan.
+    pub fn weights_key(&self) -> WeightsKey {
+        WeightsKey::new(&self.0)
     }
 
     /// The geometry of the convolution.
@@ -84,7 +96,7 @@ impl ConvBackwardData {
     /// # Errors
     /// For a wrong length, and [`Error::Memory`](crate::Error::Memory).
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::new(&self.0, self.0.kernel.packed_len())?;
+        let mut packed = PackedWeights::zeros(self.weights_key())?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -96,7 +108,7 @@ impl ConvBackwardData {
     /// For a wrong length, and weights that were packed for something else.
     pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
         check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
-        packed.check(&self.0, self.0.kernel.packed_len())?;
+        packed.check(self.weights_key())?;
         let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
         self.0.kernel.pack(w, &mut packed.data, &*executor);
         Ok(())
@@ -104,7 +116,7 @@ impl ConvBackwardData {
 
     /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`].
     pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::lent(&self.0, self.packed_len(), scratch)?;
+        let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
         self.repack(w, &mut packed)?;
         Ok(packed)
     }
@@ -143,7 +155,7 @@ impl ConvBackwardData {
         check_len("the gradient at the input", y.len(), y_len)?;
         check_len("the bias", epilogue.bias.map_or(s.ic, <[f32]>::len), s.ic)?;
         check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
-        weights.check(&self.0, kernel.packed_len())?;
+        weights.check(self.weights_key())?;
         let executor = par::executor(o.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
         kernel.run(x, &weights.data, &epilogue, y, scratch, &*executor);

@@ -4,7 +4,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use super::{Candidate, Choice, Explanation, Options, Scratch};
-use crate::algo::{Pass, WeightKernel};
+use crate::algo::WeightKernel;
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -33,8 +33,15 @@ impl ConvBackwardWeights {
     /// # Errors
     /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        let predict = |algo, level, kernel: &WeightKernel| kernel.predict(algo, level);
-        Ok(Self(Choice::new(Pass::BackwardWeights, shape, options, |algo, request| (algo.weights)(request), predict)?))
+        Choice::new(shape, options).map(Self)
+    }
+
+    /// The same gradients of `n` images, by the same algorithm, as [`ConvPlan::with_batch`](crate::ConvPlan::with_batch).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        self.0.with_batch(n).map(Self)
     }
 
     /// The geometry of the convolution.

@@ -1,13 +1,14 @@
 //! How plans of all passes choose their algorithm, and say why.
 
 use core::fmt;
+use std::borrow::Cow;
 
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
-use crate::algo::{ALGOS, Algo, Pass, Request};
+use crate::algo::{self, ALGOS, Pass, Planned, Request};
 use crate::error::{Error, Result};
 use crate::tune::{self, Figures, Tuning};
 
@@ -25,7 +26,6 @@ pub struct Candidate {
 /// A convolution, one of its passes, and the kernel that was chosen for it.
 #[derive(Clone, Debug)]
 pub(super) struct Choice<K> {
-    pub pass: Pass,
     pub shape: ConvShape,
     pub options: Options,
     pub level: Level,
@@ -34,41 +34,55 @@ pub(super) struct Choice<K> {
     /// Milliseconds on one thread, by the cost model.
     pub predicted: f64,
     pub candidates: Vec<Candidate>,
-    pub reason: String,
+    pub reason: Cow<'static, str>,
 }
 
-impl<K> Choice<K> {
+impl<K: Planned> Choice<K> {
     /// Asks every algorithm to plan, and takes one. Never times anything.
-    pub fn new(
-        pass: Pass,
-        shape: &ConvShape,
-        options: &Options,
-        plan: impl Fn(&Algo, &Request<'_>) -> Result<K, String>,
-        predict: impl Fn(&'static str, Level, &K) -> f64,
-    ) -> Result<Self> {
-        let level = crate::cpu()?.lowered(options.level.unwrap_or(crate::cpu()?.level))?.level;
-        let request =
-            Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy };
+    pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
+        let level = super::level(options)?;
+        let request = request(shape, options, level);
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
-            let planned = plan(algo, &request);
-            let predicted = match &planned {
-                Ok(k) => Ok(predict(algo.name, level, k)),
-                Err(why) => Err(why.clone()),
+            let (predicted, kernel) = match K::plan(algo, &request) {
+                Ok(kernel) => (Ok(kernel.predict(algo.name, level, shape)), Some(kernel)),
+                Err(why) => (Err(why), None),
             };
             candidates.push(Candidate { algo: algo.name, predicted, measured: None });
-            kernels.push(planned.ok());
+            kernels.push(kernel);
         }
-        let (chosen, reason) = choose(pass, shape, level, options, &mut candidates)?;
+        let (chosen, reason) = choose(K::PASS, shape, level, options, &mut candidates)?;
+        let Candidate { algo, predicted, .. } = &candidates[chosen];
+        let (algo, predicted) = (*algo, predicted.as_ref().map_or(f64::INFINITY, |&ms| ms));
         if let Tuning::Kept(kept) = &options.tuning {
-            kept.keep(pass, shape, options, candidates[chosen].algo);
+            kept.keep(K::PASS, shape, options, algo);
         }
-        let (algo, predicted) =
-            (candidates[chosen].algo, candidates[chosen].predicted.clone().unwrap_or(f64::INFINITY));
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
-        Ok(Self { pass, shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
+        Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
     }
+
+    /// The same of so many images, by the same algorithm.
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        let Self { shape: s, options, level, algo: name, .. } = self;
+        let shape = ConvShape::builder([n, s.ic, s.ih, s.iw], s.weights())
+            .stride([s.sh, s.sw])
+            .dilation([s.dh, s.dw])
+            .padding([s.pad.top, s.pad.left, s.pad.bottom, s.pad.right])
+            .groups(s.groups)
+            .build()?;
+        let algo = algo::find(name).expect("the plan has one of the table");
+        let kernel = K::plan(algo, &request(&shape, options, *level))
+            .map_err(|why| Error::Algo { name: (*name).into(), why })?;
+        let predicted = kernel.predict(name, *level, &shape);
+        let candidates = vec![Candidate { algo: name, predicted: Ok(predicted), measured: None }];
+        let reason = "it is that of the plan for another batch".into();
+        Ok(Self { shape, options: options.clone(), level: *level, algo: name, kernel, predicted, candidates, reason })
+    }
+}
+
+fn request<'a>(shape: &'a ConvShape, options: &Options, level: Level) -> Request<'a> {
+    Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy }
 }
 
 /// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
@@ -78,13 +92,14 @@ fn choose(
     level: Level,
     options: &Options,
     candidates: &mut [Candidate],
-) -> Result<(usize, String)> {
+) -> Result<(usize, Cow<'static, str>)> {
     let supported = candidates.iter().enumerate().filter_map(|(i, c)| Some((i, *c.predicted.as_ref().ok()?)));
     // The first of equals: the order of the table breaks ties.
     let modelled = supported.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
     // Tuning tables hold forward passes.
     let tuned =
         modelled.filter(|_| pass == Pass::Forward).and_then(|m| tune::consult(shape, level, options, candidates, m));
+    let tuned = tuned.map(|(chosen, why)| (chosen, why.into()));
     let kept = match &options.tuning {
         Tuning::Kept(kept) => kept.get(pass, shape, options),
         _ => None,
@@ -128,9 +143,9 @@ pub struct Explanation<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    pub(super) fn new<K>(choice: &'a Choice<K>, kernel: &'static str, memory: [usize; 2]) -> Self {
-        let Choice { pass, shape, options, level, algo, candidates, reason, .. } = choice;
-        Self { pass: *pass, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite: None }
+    pub(super) fn new<K: Planned>(choice: &'a Choice<K>, kernel: &'static str, memory: [usize; 2]) -> Self {
+        let Choice { shape, options, level, algo, candidates, reason, .. } = choice;
+        Self { pass: K::PASS, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite: None }
     }
 
     /// The same of a result that is finite for some magnitudes.

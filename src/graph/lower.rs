@@ -4,14 +4,17 @@
 //! appends to. Convolutions write blocked activations, and whatever follows keeps the layout it gets, so a model stays blocked from
 //! its first convolution to its last. A reorder is inserted only where an operator [wants](Lower::want) another layout.
 
+use std::sync::Arc;
+
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
 use super::ops::batch_norm::Affine;
+use super::packed::{Ready, ReadyKey, ReadyWeights};
 use super::step::{Reorder, Step};
 use super::{ElementType, Fact, Graph, NodeId, Parameters, Source, ValueId};
-use crate::conv::Options;
+use crate::conv::{Options, WeightsKey};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -106,6 +109,8 @@ pub struct Lower<'a> {
     pub(crate) parameters: &'a Parameters,
     pub(crate) level: Level,
     pub(crate) conv: Options,
+    /// Weights that were packed for this graph and these parameters.
+    ready: &'a ReadyWeights,
     /// Facts of every result of every node.
     pub(crate) facts: Vec<Vec<Fact>>,
     /// Places of every result of every node; the first is where it was computed.
@@ -122,9 +127,10 @@ impl<'a> Lower<'a> {
         facts: Vec<Vec<Fact>>,
         level: Level,
         conv: Options,
+        ready: &'a ReadyWeights,
     ) -> Self {
         let places = graph.nodes.iter().map(|node| vec![Vec::new(); node.results()]).collect();
-        Self { graph, parameters, level, conv, facts, places, steps: Vec::new(), buffers: Vec::new() }
+        Self { graph, parameters, level, conv, ready, facts, places, steps: Vec::new(), buffers: Vec::new() }
     }
 
     /// The level that kernels are taken from.
@@ -175,6 +181,18 @@ impl<'a> Lower<'a> {
             op.as_affine(&constants).expect("what was fused is affine")
         });
         Fused { affine, residual: group.residual.is_some(), activation: group.activation }
+    }
+
+    /// The packed weights of a group, whose operator's are constant; `image` is the order of a flattened image that they are for.
+    /// They are packed now, or were for another session.
+    pub(crate) fn ready(
+        &self,
+        group: &Group,
+        image: Option<(Layout, [usize; 4])>,
+        weights: WeightsKey,
+        pack: impl FnOnce() -> Result<Ready>,
+    ) -> Result<Arc<Ready>> {
+        self.ready.get(&ReadyKey { node: group.node, norm: group.norm, image, weights }, pack)
     }
 
     /// A buffer for a value in a layout.

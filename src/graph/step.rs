@@ -1,11 +1,12 @@
 //! What an operator becomes when shapes, layouts and weights are fixed: something that can only run.
 
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{BLOCK, Layout, blocks, reorder};
+use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::pass::Place;
 
 use crate::conv::Scratch;
 use crate::error::Result;
+use crate::layout::reorder_checked;
 use crate::par;
 
 /// The inputs of one step, looked up by number.
@@ -121,7 +122,7 @@ pub(crate) struct Reorder {
 
 impl Step for Reorder {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        reorder(self.from, x.get(0), self.to, y, self.dims);
+        reorder_checked(self.from, x.get(0), self.to, y, self.dims);
     }
 
     fn describe(&self) -> String {
@@ -135,6 +136,7 @@ impl Step for Reorder {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use swath_kernels::layout::reorder;
 
     /// Runs a step on operands into memory full of NaN.
     pub(crate) fn run(forward: &dyn Step, operands: &[&[f32]], len: usize) -> Vec<f32> {

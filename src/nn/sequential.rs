@@ -5,6 +5,7 @@ use core::fmt;
 use super::Module;
 use crate::error::Result;
 use crate::graph::Value;
+use crate::model::Model;
 
 /// Modules one after another, as PyTorch's `nn.Sequential`.
 ///
@@ -36,6 +37,20 @@ impl Sequential {
     pub fn push(mut self, module: impl Module + 'static) -> Self {
         self.0.push(module.boxed());
         self
+    }
+
+    /// As [`Module::build`], for whoever does not have the trait in scope.
+    ///
+    /// ```
+    /// let model = swath::zoo::resnet18(10).build(7)?;
+    /// assert_eq!(model.parameter("fc.weight")?.dims(), [10, 512]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build(&self, seed: u64) -> Result<Model> {
+        Module::build(self, seed)
     }
 }
 

@@ -448,7 +448,8 @@ impl Trainer {
         let facts = [Fact::f32(input), Fact::f32(target)];
         let wanted = Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[] };
         let graph = graph.differentiate(&facts, &wanted)?;
-        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, &self.options.session)?;
+        let options = &self.options.session;
+        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, options, &Default::default())?;
         Ok(Compiled { input: input.to_vec(), output, target: elements, graph, runner })
     }
 

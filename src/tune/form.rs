@@ -133,22 +133,33 @@ pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, String> {
 
 fn read_item(item: toml::Value) -> Result<(Convolution, Entry), String> {
     let item: Item = item.try_into().map_err(line)?;
-    let problem: Problem = item.problem.parse().map_err(line)?;
-    let shape = match item.padding {
-        None => problem.shape,
-        Some(sides) => padded(&problem.shape, sides).map_err(line)?,
-    };
-    let layout = |name: &str| {
-        Layout::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| format!("there is no layout {name:?}"))
-    };
-    let (input, output) = (layout(&item.input)?, layout(&item.output)?);
+    let convolution = convolution(&item.problem, item.padding, Layouts { input: &item.input, output: &item.output })?;
     let candidates = item.candidates.into_iter().map(|c| match Figures::new(c.ms, c.warm_ms, c.cold_ms) {
         Some(figures) => Ok(Measured { algo: c.algo, figures }),
         None => Err(format!("{} has times that are not positive: {}, {}, {}", c.algo, c.ms, c.warm_ms, c.cold_ms)),
     });
     let entry = Entry::new(candidates.collect::<Result<_, _>>()?);
     let entry = entry.ok_or_else(|| format!("{} has no candidate, or one twice", item.problem))?;
-    Ok((Convolution { shape, input, output }, entry))
+    Ok((convolution, entry))
+}
+
+/// Names of a convolution's layouts.
+pub(super) struct Layouts<'a> {
+    pub input: &'a str,
+    pub output: &'a str,
+}
+
+/// The convolution that problem, padding and layouts say.
+pub(super) fn convolution(problem: &str, padding: Option<[usize; 4]>, of: Layouts<'_>) -> Result<Convolution, String> {
+    let problem: Problem = problem.parse().map_err(line)?;
+    let shape = match padding {
+        None => problem.shape,
+        Some(sides) => padded(&problem.shape, sides).map_err(line)?,
+    };
+    let layout = |name: &str| {
+        Layout::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| format!("there is no layout {name:?}"))
+    };
+    Ok(Convolution { shape, input: layout(of.input)?, output: layout(of.output)? })
 }
 
 /// The geometry with other padding.

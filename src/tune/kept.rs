@@ -1,6 +1,7 @@
 //! Choices of algorithms that are kept: what a training run chose once, it goes on with.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use swath_kernels::shape::ConvShape;
@@ -31,6 +32,8 @@ use crate::conv::Options;
 pub struct KeptChoices {
     tuning: Tuning,
     names: Mutex<BTreeMap<String, String>>,
+    /// How often a name took the place of another.
+    changes: AtomicUsize,
 }
 
 /// Each is its own.
@@ -45,7 +48,7 @@ impl Eq for KeptChoices {}
 impl KeptChoices {
     /// None yet; the first choice of each is that tuning's.
     pub fn new(tuning: Tuning) -> Self {
-        Self { tuning, names: Mutex::default() }
+        Self { tuning, ..Self::default() }
     }
 
     /// Names of algorithms by convolution and pass, in words.
@@ -56,6 +59,13 @@ impl KeptChoices {
     /// Takes these names in place of those that it has.
     pub fn replace(&self, names: BTreeMap<String, String>) {
         *self.lock() = names;
+        // After the names: whoever sees the count sees them.
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often a name took the place of another: until then a plan of the same shape and options is the same.
+    pub(super) fn changes(&self) -> usize {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(super) fn tuning(&self) -> &Tuning {
@@ -67,7 +77,10 @@ impl KeptChoices {
     }
 
     pub(crate) fn keep(&self, pass: Pass, shape: &ConvShape, options: &Options, algo: &str) {
-        self.lock().insert(words(pass, shape, options), algo.into());
+        let before = self.lock().insert(words(pass, shape, options), algo.into());
+        if before.is_some_and(|name| name != algo) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

@@ -7,6 +7,7 @@
 
 use crate::error::Result;
 use crate::graph::Value;
+use crate::model::Model;
 use crate::nn::{Conv2d, ConvTranspose2d, Crop, Dropout, MaxPool2d, Module, Named, ReLU, Sequential};
 
 /// Channels at the top; every level below has twice as many.
@@ -20,7 +21,7 @@ const DEPTH: usize = 4;
 /// Height and width are 188 or more, in steps of 16, so that all 2x2 pools see even sizes; other sizes are refused when
 /// the concatenations do not fit. Parameters are called `down.L.*` and `bottom.*`, `up.L.*` and `merge.L.*` with `L` the
 /// level from the top, and `head.*`.
-pub fn unet(classes: usize) -> impl Module {
+pub fn unet(classes: usize) -> UNet {
     UNet::new(classes)
 }
 
@@ -30,8 +31,9 @@ fn double(inputs: usize, outputs: usize) -> Sequential {
     Sequential::new((conv(inputs), ReLU, conv(outputs), ReLU))
 }
 
-/// The contracting path, the bottom, the expanding path, and the convolution to classes.
-struct UNet {
+/// What [`unet`] makes: the contracting path, the bottom, the expanding path, and the convolution to classes.
+#[derive(Debug)]
+pub struct UNet {
     down: Vec<Named<Sequential>>,
     bottom: Named<Sequential>,
     up: Vec<Named<ConvTranspose2d>>,
@@ -40,6 +42,14 @@ struct UNet {
 }
 
 impl UNet {
+    /// As [`Module::build`], for whoever does not have the trait in scope.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build(&self, seed: u64) -> Result<Model> {
+        Module::build(self, seed)
+    }
+
     fn new(classes: usize) -> Self {
         let width = |level: usize| WIDTH << level;
         let down = |level: usize| {

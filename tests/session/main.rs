@@ -295,3 +295,94 @@ fn sessions_move_to_threads_and_keep_their_weights() {
         assert_eq!(t.join().unwrap(), [i as f32 + 2.0]);
     }
 }
+
+#[test]
+fn results_in_the_callers_memory_are_those_of_a_run() {
+    let graph = Graph::record_many(&["a", "b"], &["sum", "relu", "same"], |x| {
+        let sum = &x[0] + &x[1];
+        Ok(vec![sum.clone(), sum.relu(), x[0].clone()])
+    });
+    let model = Model::new(graph.unwrap(), 0).unwrap();
+    let facts = [swath::graph::Fact::f32([1, 20, 3, 5]), swath::graph::Fact::f32([1, 20, 3, 5])];
+    let [a, b] = [1, 2].map(|seed| input([1, 20, 3, 5], seed));
+    for output in Layout::ALL {
+        let options = SessionOptions { output, threads: Some(2), ..SessionOptions::default() };
+        let mut session = model.compile_for(&facts, &options).unwrap();
+        let mut own = [0; 3].map(|_| vec![f32::NAN; output.len([1, 20, 3, 5])]);
+        for round in 0..2 {
+            let [x, y, z] = &mut own;
+            session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y, z]).unwrap();
+            if round == 0 {
+                assert!(session.output(0).unwrap().as_slice().iter().all(|v| *v == 0.0), "nothing ran into it");
+                session.run_many(&[b.as_slice(), a.as_slice()]).unwrap();
+            }
+        }
+        session.run_many(&[a.as_slice(), b.as_slice()]).unwrap();
+        for (i, own) in own.iter().enumerate() {
+            assert_eq!(session.output(i).unwrap().as_slice(), own, "{output:?} {i}");
+        }
+        let [x, y, z] = &mut own;
+        let e = session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y]).unwrap_err().to_string();
+        assert_eq!(e, "the number of outputs is 2, but the model has 3");
+        let e = session.run_into(&[a.as_slice(), b.as_slice()], &mut [x, y, &mut z[1..]]).unwrap_err().to_string();
+        assert!(e.contains("the output has"), "{e}");
+        assert!(session.run_into(&[a.as_slice()], &mut [x, y, z]).is_err());
+    }
+}
+
+/// The outputs of a session for an input of these extents.
+fn outputs(model: &Model, dims: [usize; 4], options: &SessionOptions) -> Vec<f32> {
+    let mut session = model.compile_with(dims, options).unwrap();
+    session.run(&input(dims, 7)).unwrap().as_slice().to_vec()
+}
+
+#[test]
+fn sessions_of_a_model_share_their_packed_weights() {
+    let network = || {
+        let (first, norm) = (Conv2d::new(3, 16, 3).padding(1).named("first"), BatchNorm2d::new(16).named("norm"));
+        let (up, last) = (ConvTranspose2d::new(16, 16, 2).stride(2), Conv2d::new(16, 20, 3).padding(1).named("last"));
+        normalised(Sequential::new((first, norm, ReLU, up, last)).build(3).unwrap(), 5)
+    };
+    let options = SessionOptions::default().threads(1);
+    let model = network();
+    assert_eq!(model.packed_bytes(), 0);
+    let mut before = model.compile_with([1, 3, 8, 8], &options).unwrap();
+    let bytes = model.packed_bytes();
+    assert!(bytes > 0);
+    // The same shape, of a clone, too: nothing is packed.
+    assert_eq!(outputs(&model, [1, 3, 8, 8], &options), before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice());
+    outputs(&model.clone(), [1, 3, 8, 8], &options);
+    assert_eq!(model.packed_bytes(), bytes);
+    // Other shapes: what the same algorithm reads is there, as of some layers of four sessions it is.
+    let mut all = before.memory()[1];
+    for dims in [[3, 3, 8, 8], [1, 3, 12, 10], [2, 3, 9, 16]] {
+        all += model.compile_with(dims, &options).unwrap().memory()[1];
+        assert_eq!(outputs(&model, dims, &options), outputs(&network(), dims, &options), "{dims:?}");
+    }
+    assert!(model.packed_bytes() < all, "{} of {all}", model.packed_bytes());
+    // Sessions that are compiled after a change see it; others, and clones, do not.
+    let (mut changed, mut fresh) = (model.clone(), network());
+    for (name, dims) in [("norm.weight", vec![16]), ("last.weight", vec![20, 16, 3, 3])] {
+        let value = Tensor::new(&dims, &vec![0.125; dims.iter().product()]).unwrap();
+        changed.set_parameter(name, &value).unwrap();
+        fresh.set_parameter(name, &value).unwrap();
+        assert_eq!(changed.packed_bytes(), 0);
+        let [now, expected] = [&changed, &fresh].map(|m| outputs(m, [1, 3, 8, 8], &options));
+        assert_eq!(now, expected, "{name}");
+        assert_ne!(now, before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice(), "{name}");
+    }
+    assert_eq!(outputs(&model, [1, 3, 8, 8], &options), before.run(&input([1, 3, 8, 8], 7)).unwrap().as_slice());
+}
+
+/// Images of as many elements flatten to the same features in other orders.
+#[test]
+fn linear_keeps_a_packing_for_each_order_of_its_image() {
+    let network = || {
+        let conv = Conv2d::new(16, 16, 3).padding(1);
+        Sequential::new((conv, ReLU, Flatten, Linear::new(16 * 16, 10))).build(3).unwrap()
+    };
+    let (model, options) = (network(), SessionOptions::default());
+    for dims in [[1, 16, 4, 4], [1, 16, 2, 8], [3, 16, 16, 1], [2, 16, 4, 4], [1, 16, 2, 8]] {
+        assert_eq!(outputs(&model, dims, &options), outputs(&network(), dims, &options), "{dims:?}");
+    }
+}

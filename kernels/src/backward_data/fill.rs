@@ -33,12 +33,12 @@ impl Fill<'_> {
             let meets = Axis::y(s).phase(row % s.sh).window.is_some();
             for block in 0..blocks(s.ic) {
                 if !meets {
-                    self.line(&tiles, block, &Line { at, pixels: s.iw, px: ys.px });
+                    self.line(tiles, block, &Line { at, pixels: s.iw, px: ys.px });
                     continue;
                 }
                 for hole in BackwardData::holes(Axis::x(s)) {
                     let line = Line { at: at + hole.first * ys.px, pixels: hole.outputs, px: s.sw * ys.px };
-                    self.line(&tiles, block, &line);
+                    self.line(tiles, block, &line);
                 }
             }
         });

@@ -139,7 +139,7 @@ impl Run<'_> {
         for start in (0..total).step_by(chunk) {
             let steps = start..(start + chunk).min(total);
             for (first, blocks, tiling) in d.covers(ocb) {
-                for (b0, nb) in pieces(blocks, tiling.width(&tiling.rows, inner.min(pass.x.len()), blocks)) {
+                for (b0, nb) in pieces(blocks, tiling.width(tiling.rows, inner.min(pass.x.len()), blocks)) {
                     let (steps, channels) = (steps.clone(), channels.clone());
                     let group = Group { tiling, ocb: ocb + first + b0, blocks: nb, steps, total, channels };
                     self.group(pass, &group);
@@ -201,9 +201,9 @@ impl Run<'_> {
         let t = g.tiling;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        let columns = t.columns.as_ref().filter(|_| t.edges.is_none());
+        let columns = t.columns.filter(|_| t.edges.is_none());
         if let Some(columns) = columns
-            && w < t.rows.max_mr(t.width(&t.rows, w, g.blocks)).min(4)
+            && w < t.rows.max_mr(t.width(t.rows, w, g.blocks)).min(4)
             && h > w
         {
             for (b0, nb) in pieces(g.blocks, t.width(columns, h, g.blocks)) {
@@ -215,10 +215,10 @@ impl Run<'_> {
             }
             return;
         }
-        for (b0, nb) in pieces(g.blocks, t.width(&t.rows, w, g.blocks)) {
+        for (b0, nb) in pieces(g.blocks, t.width(t.rows, w, g.blocks)) {
             let mut tiles = self.tiles(r, g, b0, false);
             for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
-                let edge = t.edges.as_ref().map(|e| e.get(mr, nb));
+                let edge = t.edges.map(|e| e.get(mr, nb));
                 let first = (r.y.out.start, r.x.out.start + x0);
                 self.rows(&mut tiles, (t.rows.get(mr, nb), edge), first, [n, h], following);
             }

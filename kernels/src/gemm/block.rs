@@ -44,7 +44,7 @@ pub(super) struct Weights {
 /// The tiles for one form of A.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
-    set: TileSet,
+    set: &'static TileSet,
     /// Blocks of columns in a tile.
     pub(super) width: usize,
     /// Most rows of a tile and of a panel.

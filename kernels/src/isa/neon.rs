@@ -126,6 +126,7 @@ impl Isa for Neon {
         xor(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
         }
+        zip(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] { [vzip1q_f32(a, b), vzip2q_f32(a, b)] }
         permute(v: float32x4_t, idx: uint8x16_t) -> float32x4_t {
             vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), idx))
         }

@@ -153,6 +153,10 @@ impl Isa for Scalar {
         unsafe { idx.cast::<[u32; 4]>().read_unaligned() }
     }
     #[inline(always)]
+    fn zip(self, F32x4(a): F32x4, F32x4(b): F32x4) -> [F32x4; 2] {
+        [F32x4([a[0], b[0], a[1], b[1]]), F32x4([a[2], b[2], a[3], b[3]])]
+    }
+    #[inline(always)]
     fn permute(self, v: F32x4, idx: [u32; 4]) -> F32x4 {
         // Selections, not an index: that would send the vector through memory.
         let [a, b, c, d] = v.0;

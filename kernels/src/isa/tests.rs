@@ -34,6 +34,9 @@ impl<I: Isa> Kernel<I> for Ops {
         assert_eq!(get(s.exp2i(s.round(va))), want(&|i| a[i].round_ties_even().exp2()));
         assert_eq!(get(s.select_lt(va, vb, s.splat(1.0), vb)), want(&|i| if a[i] < b[i] { 1.0 } else { b[i] }));
         assert_eq!(get(s.permute(va, vi)), want(&|i| a[idx[i] as usize]));
+        let [low, high] = s.zip(va, vb);
+        let zipped: Vec<f32> = (0..I::LANES).flat_map(|i| [a[i], b[i]]).collect();
+        assert_eq!([get(low), get(high)].concat(), zipped);
         let sign = s.splat(-0.0);
         assert_eq!(get(s.xor(va, sign)), want(&|i| -a[i]));
         assert_eq!(get(s.or(va, sign)), want(&|i| -a[i].abs()));

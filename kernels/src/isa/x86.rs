@@ -202,6 +202,11 @@ macro_rules! ymm {
                 and(a: __m256, b: __m256) -> __m256 { _mm256_and_ps(a, b) }
                 or(a: __m256, b: __m256) -> __m256 { _mm256_or_ps(a, b) }
                 xor(a: __m256, b: __m256) -> __m256 { _mm256_xor_ps(a, b) }
+                zip(a: __m256, b: __m256) -> [__m256; 2] {{
+                    // In each half of 128 bits; then the lower halves of both, and the upper ones.
+                    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                    [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+                }}
                 permute(v: __m256, idx: __m256i) -> __m256 { _mm256_permutevar8x32_ps(v, idx) }
                 prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
                 prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
@@ -334,6 +339,12 @@ impl Isa for Avx512 {
         and(a: __m512, b: __m512) -> __m512 { _mm512_and_ps(a, b) }
         or(a: __m512, b: __m512) -> __m512 { _mm512_or_ps(a, b) }
         xor(a: __m512, b: __m512) -> __m512 { _mm512_xor_ps(a, b) }
+        zip(a: __m512, b: __m512) -> [__m512; 2] {{
+            // Lanes of `b` are 16 to 31.
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
+        }}
         permute(v: __m512, idx: __m512i) -> __m512 { _mm512_permutexvar_ps(idx, v) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }

@@ -357,6 +357,43 @@ pub fn max_backward<T: Tap>(
     max_gradient(place, &Geometry::window(shape, layout, Divisor::Inside), false, taps, dy, dx);
 }
 
+/// Max pooling that keeps the index of each maximum, `iy * iw + ix` within the plane, as PyTorch's, in the layout of `y`; ties and NaN as
+/// in [`max_taps`], and [`NO_INDEX`] where a window has no tap inside the input.
+///
+/// # Panics
+/// If a plane has 2^32 - 1 pixels or more, or a length is not what shape and layout say.
+pub fn max_indices(
+    place: &Place<'_>,
+    layout: Layout,
+    shape: &PoolShape,
+    x: &[f32],
+    y: &mut [f32],
+    indices: &mut [u32],
+) {
+    shape.assert_consistent();
+    assert!(shape.ih * shape.iw < NO_INDEX as usize, "{} pixels of a plane do not fit an index", shape.ih * shape.iw);
+    check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), indices.len()]);
+    max(place, &Geometry::window(shape, layout, Divisor::Inside), true, x, y, indices);
+}
+
+/// The gradient of [`max_indices`] at the input. Each `dy` goes to the pixel that its index names; where windows overlap, gradients add
+/// in the order of the outputs.
+///
+/// # Panics
+/// If a length is not what shape and layout say, or an index is beyond the plane.
+pub fn max_indices_backward(
+    place: &Place<'_>,
+    layout: Layout,
+    shape: &PoolShape,
+    indices: &[u32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    shape.assert_consistent();
+    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len(), indices.len()]);
+    max_gradient(place, &Geometry::window(shape, layout, Divisor::Inside), true, indices, dy, dx);
+}
+
 /// The gradient of average pooling at the input.
 ///
 /// # Panics

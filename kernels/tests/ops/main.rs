@@ -6,6 +6,7 @@ mod arith;
 mod fixtures;
 mod norm;
 mod pool;
+mod reorder;
 mod resample;
 mod softmax;
 mod support;

@@ -1,12 +1,16 @@
 //! 2-d convolution: input `[n, ic, h, w]`, weight `[oc, ic / groups, kh, kw]`, and a bias `[oc]` if there is one.
 
+use std::sync::Arc;
+
 use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{ConvShape, Padding};
 
+use super::batch_norm::Affine;
 use super::four;
 use crate::conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
+use crate::graph::packed::Ready;
 use crate::graph::step::{Operands, Step};
 use crate::graph::{Absorbs, Fact, Fused, Gradient, Group, Lower, Operator, Work};
 use crate::par;
@@ -111,13 +115,11 @@ pub(super) fn convolution(
     let bias = operands.get(2).map(|b| cx.constant(*b));
     if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
         let bias = bias.flatten().map(|b| b.as_slice());
-        return match &fused.affine {
-            Some(affine) => {
-                let (weights, bias) = affine.fold(weight.as_slice(), bias, taps)?;
-                ConvStep::fixed(shape, options, &weights, Some(&bias), &fused)
-            }
-            None => ConvStep::fixed(shape, options, weight.as_slice(), bias, &fused),
-        };
+        return ConvStep::fixed(shape, options, &fused, |plan| {
+            cx.ready(group, None, plan.weights_key(), || {
+                ready(weight.as_slice(), bias, fused.affine.as_ref(), taps, |w| plan.pack(w))
+            })
+        });
     }
     for operand in &operands[1..] {
         inputs.push(cx.want(*operand, Layout::Nchw)?);
@@ -125,10 +127,27 @@ pub(super) fn convolution(
     ConvStep::dynamic(shape, options, operands.len() > 2, &fused)
 }
 
+/// Packs weights and takes a bias along, with what is applied to the result.
+pub(super) fn ready(
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    affine: Option<&Affine>,
+    taps: usize,
+    pack: impl FnOnce(&[f32]) -> Result<PackedWeights>,
+) -> Result<Ready> {
+    match affine {
+        Some(affine) => {
+            let (weights, bias) = affine.fold(weights, bias, taps)?;
+            Ok(Ready { weights: pack(&weights)?, bias: Some(bias) })
+        }
+        None => Ok(Ready { weights: pack(weights)?, bias: bias.map(<[f32]>::to_vec) }),
+    }
+}
+
 /// Where the weights and the bias come from.
 enum Weights {
-    /// Packed when the graph was compiled.
-    Fixed(Box<PackedWeights>, Option<Vec<f32>>),
+    /// Packed when the graph was compiled, for this session or for another one.
+    Fixed(Arc<Ready>),
     /// Operands behind the residual, packed in each run; whether there is a bias.
     Dynamic(bool),
 }
@@ -143,16 +162,15 @@ pub(crate) struct ConvStep {
 }
 
 impl ConvStep {
-    /// Plans, and packs the weights once.
+    /// Plans for weights that are known: `ready` has them packed for the plan.
     pub(super) fn fixed(
         shape: &ConvShape,
         options: &Options,
-        weights: &[f32],
-        bias: Option<&[f32]>,
         fused: &Fused,
+        ready: impl FnOnce(&ConvPlan) -> Result<Arc<Ready>>,
     ) -> Result<Self> {
         let plan = ConvPlan::new(shape, options)?;
-        let weights = Weights::Fixed(Box::new(plan.pack(weights)?), bias.map(<[f32]>::to_vec));
+        let weights = Weights::Fixed(ready(&plan)?);
         Ok(Self { shape: *shape, plan, weights, residual: fused.residual, activation: fused.activation })
     }
 
@@ -172,7 +190,7 @@ impl ConvStep {
     pub(super) fn describe_as(&self, name: &str) -> String {
         let mut s = format!("{name} {}", self.plan.algo());
         let bias = match &self.weights {
-            Weights::Fixed(_, bias) => bias.is_some(),
+            Weights::Fixed(ready) => ready.bias.is_some(),
             Weights::Dynamic(bias) => *bias,
         };
         for (part, on) in [(" + bias", bias), (" + residual", self.residual)] {
@@ -190,9 +208,9 @@ impl Step for ConvStep {
         let behind = 1 + usize::from(self.residual);
         let epilogue = Epilogue { bias: None, residual: self.residual.then(|| x.get(1)), activation: self.activation };
         let done = match &self.weights {
-            Weights::Fixed(packed, bias) => {
-                let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
-                self.plan.forward(x.get(0), packed, epilogue, y, scratch)
+            Weights::Fixed(ready) => {
+                let epilogue = Epilogue { bias: ready.bias.as_deref(), ..epilogue };
+                self.plan.forward(x.get(0), &ready.weights, epilogue, y, scratch)
             }
             Weights::Dynamic(bias) => {
                 let epilogue = Epilogue { bias: bias.then(|| x.get(behind + 1)), ..epilogue };
@@ -212,14 +230,14 @@ impl Step for ConvStep {
 
     fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::Fixed(packed, _) => packed.bytes(),
+            Weights::Fixed(ready) => ready.weights.bytes(),
             Weights::Dynamic(_) => 0,
         }
     }
 
     fn packed_len(&self) -> usize {
         match &self.weights {
-            Weights::Fixed(..) => 0,
+            Weights::Fixed(_) => 0,
             Weights::Dynamic(_) => self.plan.packed_len(),
         }
     }

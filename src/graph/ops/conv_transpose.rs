@@ -2,14 +2,17 @@
 //!
 //! It is the data gradient of a convolution, so its own data gradient is that convolution.
 
+use std::sync::Arc;
+
 use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
-use super::conv::ConvWeightGradient;
+use super::conv::{ConvWeightGradient, ready};
 use super::{Conv, Reduce, four};
-use crate::conv::{ConvBackwardData, Epilogue, Options, PackedWeights, Scratch};
+use crate::conv::{ConvBackwardData, Epilogue, Options, Scratch};
 use crate::error::Result;
+use crate::graph::packed::Ready;
 use crate::graph::step::{Operands, Step};
 use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, Work};
 use crate::par;
@@ -76,14 +79,10 @@ impl Operator for ConvTranspose {
         let bias = operands.get(2).map(|b| cx.constant(*b));
         let weights = if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
             let (weight, bias) = (weight.as_slice(), bias.flatten().map(|b| b.as_slice()));
-            let (weight, bias) = match &fused.affine {
-                Some(affine) => {
-                    let (weight, bias) = affine.fold(weight, bias, self.weights[2] * self.weights[3])?;
-                    (weight.into(), Some(bias))
-                }
-                None => (std::borrow::Cow::from(weight), bias.map(<[f32]>::to_vec)),
-            };
-            Weights::Fixed(Box::new(plan.pack(&weight)?), bias)
+            let taps = self.weights[2] * self.weights[3];
+            Weights::Fixed(cx.ready(group, None, plan.weights_key(), || {
+                ready(weight, bias, fused.affine.as_ref(), taps, |w| plan.pack(w))
+            })?)
         } else {
             for operand in &operands[1..] {
                 inputs.push(cx.want(*operand, Layout::Nchw)?);
@@ -139,8 +138,8 @@ impl Operator for ConvTranspose {
 
 /// Where the weights and the bias come from.
 enum Weights {
-    /// Packed when the graph was compiled.
-    Fixed(Box<PackedWeights>, Option<Vec<f32>>),
+    /// Packed when the graph was compiled, for this session or for another one.
+    Fixed(Arc<Ready>),
     /// Operands behind the input, packed in each run; whether there is a bias.
     Dynamic(bool),
 }
@@ -155,9 +154,9 @@ impl Step for TransposeStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
         let epilogue = Epilogue { bias: None, residual: None, activation: self.activation };
         let done = match &self.weights {
-            Weights::Fixed(packed, bias) => {
-                let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
-                self.plan.transposed(x.get(0), packed, epilogue, y, scratch)
+            Weights::Fixed(ready) => {
+                let epilogue = Epilogue { bias: ready.bias.as_deref(), ..epilogue };
+                self.plan.transposed(x.get(0), &ready.weights, epilogue, y, scratch)
             }
             Weights::Dynamic(bias) => {
                 let epilogue = Epilogue { bias: bias.then(|| x.get(2)), ..epilogue };
@@ -174,7 +173,7 @@ impl Step for TransposeStep {
     fn describe(&self) -> String {
         let s = self.plan.shape();
         let bias = match &self.weights {
-            Weights::Fixed(_, bias) => bias.is_some(),
+            Weights::Fixed(ready) => ready.bias.is_some(),
             Weights::Dynamic(bias) => *bias,
         };
         let mut text = format!("ConvTranspose2d {}x{} {}", s.kh, s.kw, self.plan.algo());
@@ -187,14 +186,14 @@ impl Step for TransposeStep {
 
     fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::Fixed(packed, _) => packed.bytes(),
+            Weights::Fixed(ready) => ready.weights.bytes(),
             Weights::Dynamic(_) => 0,
         }
     }
 
     fn packed_len(&self) -> usize {
         match &self.weights {
-            Weights::Fixed(..) => 0,
+            Weights::Fixed(_) => 0,
             Weights::Dynamic(_) => self.plan.packed_len(),
         }
     }

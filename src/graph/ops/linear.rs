@@ -6,7 +6,7 @@
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
 
-use super::conv::{ConvStep, DataStep, WeightStep};
+use super::conv::{ConvStep, DataStep, WeightStep, ready};
 use crate::buffer::floats;
 use crate::conv::{Options, Scratch};
 use crate::error::{Error, Result};
@@ -78,17 +78,26 @@ impl Operator for Linear {
         let (mut inputs, conv);
         if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
             let image = cx.flattened(operands[0])?;
-            let mut weights = std::borrow::Cow::from(weight.as_slice());
             inputs = vec![match image {
-                Some((image, place)) => {
-                    weights = self.weights_for(place.layout, cx.extents(image), &weights)?.into();
-                    place.buffer
-                }
+                Some((_, place)) => place.buffer,
                 None => cx.want(operands[0], Layout::Nchw)?,
             }];
             residual(cx, &mut inputs)?;
+            // Images of a batch have the same order as one.
+            let order = image.map(|(image, place)| {
+                let [_, c, h, w] = cx.extents(image);
+                (place.layout, [1, c, h, w])
+            });
             let bias = bias.flatten().map(|b| b.as_slice());
-            conv = ConvStep::fixed(&shape, &options, &weights, bias, &cx.fused(group))?;
+            conv = ConvStep::fixed(&shape, &options, &cx.fused(group), |plan| {
+                cx.ready(group, order, plan.weights_key(), || {
+                    let weights = match order {
+                        Some((layout, image)) => self.weights_for(layout, image, weight.as_slice())?.into(),
+                        None => std::borrow::Cow::from(weight.as_slice()),
+                    };
+                    ready(&weights, bias, None, 1, |w| plan.pack(w))
+                })
+            })?;
         } else {
             inputs = vec![cx.want(operands[0], Layout::Nchw)?];
             residual(cx, &mut inputs)?;

@@ -115,6 +115,14 @@ impl Operator for MaxPool2d {
 ///
 /// PyTorch's options and defaults: the stride is the window's size, no padding, floor mode, padding is counted, and the
 /// divisor is the number of elements.
+///
+/// ```
+/// use swath::{Tensor, nn::*};
+/// let pool = AvgPool2d::new(2).stride(1).padding(1).count_include_pad(false);
+/// let mut session = pool.build(0)?.compile([1, 1, 1, 2])?;
+/// assert_eq!(session.run(&Tensor::new([1, 1, 1, 2], &[1.0, 3.0])?)?.as_slice(), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+/// # Ok::<(), swath::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct AvgPool2d {
