@@ -95,6 +95,8 @@ fn a_model_is_read() {
         .message(1, conv)
         .message(5, tensor("w", &[2], 1).bytes(9, &[0, 0, 128, 63, 0, 0, 0, 64]))
         .message(11, input)
+        // As old files repeat it.
+        .message(11, message().text(1, "w"))
         .message(12, message().text(1, "y"))
         .text(10, "unread");
     let bytes = model(graph);
@@ -112,6 +114,7 @@ fn a_model_is_read() {
     assert!(node.attribute("absent").is_none());
     let dims = vec![Dimension::Fixed(1), Dimension::Named("h/2 - 1"), Dimension::Unknown];
     assert_eq!(model.graph.inputs[0].ty, ValueType::Tensor { element: Some(ElementType::F32), dims: Some(dims) });
+    assert!(model.graph.free_inputs().map(|i| i.name).eq(["x"]) && model.graph.inputs.len() == 2);
     let weights = model.graph.initializers[0].array(&External::Refused).unwrap();
     assert_eq!(weights.elements::<f32>(), Some(&[1.0, 2.0][..]));
 }

@@ -107,11 +107,11 @@ impl Folded {
         let held: usize = operands.values().map(held).sum();
         folder.most = MAX_FOLDED.max(held.saturating_mul(4));
         for (name, _) in dims {
-            if operands.contains_key(name) || graph.inputs.iter().all(|i| i.name != *name) {
+            if graph.free_inputs().all(|i| i.name != *name) {
                 return Err(OnnxError::new(0, format!("the model has no input `{name}`")));
             }
         }
-        for input in graph.inputs.iter().filter(|i| !operands.contains_key(i.name)).collect::<Vec<_>>() {
+        for input in graph.free_inputs() {
             let given = dims.iter().find(|(name, _)| *name == input.name).map(|(_, dims)| *dims);
             match input_fact(input.name, &input.ty, given) {
                 Ok(fact) => {

@@ -43,8 +43,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     let producer = format!("{} {}", model.producer_name, model.producer_version);
     let (opsets, producer) = (opsets.join(" "), producer.trim());
     writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, line(&opsets), line(producer))?;
-    let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
-    for input in model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)) {
+    for input in model.graph.free_inputs() {
         writeln!(out, "{}", line(&format!("input   {} {}", input.name, input.ty)))?;
     }
     for output in &model.graph.outputs {
@@ -56,7 +55,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         "{} nodes, {} elements in {} initializers",
         model.graph.nodes.len(),
         thousands(parameters),
-        constants.len()
+        model.graph.initializers.len()
     )?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in &model.graph.nodes {
