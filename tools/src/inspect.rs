@@ -38,10 +38,9 @@ pub fn run(args: &Args) -> Outcome<()> {
     let network = Network::open(&args.model)?;
     let model = network.model()?;
     let mut out = stdout();
-    let opsets: Vec<String> =
-        model.opsets.iter().map(|(d, v)| format!("{}{v}", if d.is_empty() { "" } else { d })).collect();
+    let opsets: Vec<String> = model.opsets.iter().map(|(domain, v)| format!("{domain} {v}").trim().into()).collect();
     let producer = format!("{} {}", model.producer_name, model.producer_version);
-    let (opsets, producer) = (opsets.join(" "), producer.trim());
+    let (opsets, producer) = (opsets.join(", "), producer.trim());
     writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, line(&opsets), line(producer))?;
     for input in model.graph.free_inputs() {
         writeln!(out, "{}", line(&format!("input   {} {}", input.name, input.ty)))?;
@@ -49,7 +48,8 @@ pub fn run(args: &Args) -> Outcome<()> {
     for output in &model.graph.outputs {
         writeln!(out, "{}", line(&format!("output  {} {}", output.name, output.ty)))?;
     }
-    let parameters: usize = model.graph.initializers.iter().map(|t| t.dims.iter().product::<usize>()).sum();
+    let counts = model.graph.initializers.iter().map(|t| t.element_count());
+    let parameters = counts.fold(0, usize::saturating_add);
     writeln!(
         out,
         "{} nodes, {} elements in {} initializers",
