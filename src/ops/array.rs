@@ -176,8 +176,8 @@ impl Data {
     /// If there is no memory for them.
     pub fn from_le_bytes(element: ElementType, bytes: &[u8]) -> OpResult<Self> {
         fn all<T: Stored>(v: &mut Vec<T>, bytes: &[u8]) -> OpResult<()> {
-            if T::BYTES > 0 {
-                *v = room(bytes.len() / T::BYTES)?;
+            if let Some(len) = bytes.len().checked_div(T::BYTES) {
+                *v = room(len)?;
                 v.extend(bytes.chunks_exact(T::BYTES).map(T::get));
             }
             Ok(())
