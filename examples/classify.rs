@@ -38,7 +38,7 @@ fn classify(model: &str, picture: &str, labels: Option<&String>, caffe: bool) ->
     let network = Network::open(model)?;
     let (size, interleaved) = {
         let file = network.model()?;
-        let dims = file.graph.inputs.iter().find_map(|input| match &input.ty {
+        let dims = file.graph.free_inputs().find_map(|input| match &input.ty {
             ValueType::Tensor { dims: Some(dims), .. } if dims.len() == 4 => Some(dims.clone()),
             _ => None,
         });

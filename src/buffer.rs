@@ -56,12 +56,11 @@ impl Buffer {
     }
 }
 
-/// So many zeros, without the alignment.
+/// So many zeros, without the alignment. They come from the system as such, so that no page is touched before it is used: packed weights
+/// are written once, and activations belong to the first run.
 pub(crate) fn floats(len: usize) -> Result<Vec<f32>> {
-    let mut data = Vec::new();
-    data.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()) })?;
-    data.resize(len, 0.0);
-    Ok(data)
+    bytemuck::allocation::try_zeroed_vec(len)
+        .map_err(|()| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()) })
 }
 
 impl Deref for Buffer {

@@ -29,7 +29,6 @@ use crate::tensor::Tensor;
 
 pub(crate) mod autodiff;
 mod builder;
-mod fact;
 pub(crate) mod lower;
 pub mod ops;
 pub(crate) mod packed;
@@ -40,7 +39,6 @@ mod work;
 
 pub use autodiff::{Differentiated, Gradient};
 pub use builder::Builder;
-pub use fact::{ElementType, Fact};
 pub use lower::{Absorbs, Fused, Group, Lower};
 pub use parameters::Init;
 pub(crate) use parameters::{ParameterSpec, Parameters};
@@ -48,6 +46,8 @@ pub use step::{Operands, Step};
 pub(crate) use value::LayerId;
 pub use value::Value;
 pub use work::Work;
+
+pub use crate::ops::{ElementType, Fact};
 
 /// Index of a node.
 pub(crate) type NodeId = usize;

@@ -46,7 +46,7 @@ pub mod trainer;
 pub use average::WeightAverage;
 pub use checkpoint::{Checkpoint, Progress, Tally};
 pub use clip::Clip;
-pub use fit::{EpochReport, Event, Fit, evaluate, fit, targets};
+pub use fit::{EpochReport, Event, Fit, evaluate, fit, predict, targets};
 pub use gradient_check::{GradientCheck, check_gradients};
 pub use gradients::{GradientOptions, Gradients, gradients};
 pub use loss::Loss;

@@ -48,12 +48,7 @@ fn real_models_have_onnxruntimes_outputs() {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let inputs = numbered(folder, "input");
         let network = Network::open(folder.join("model.onnx")).unwrap();
-        let names: Vec<String> = {
-            let model = network.model().unwrap();
-            let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
-            let inputs = model.graph.inputs.iter().map(|i| i.name).filter(|n| !constants.contains(n));
-            inputs.map(str::to_string).collect()
-        };
+        let names: Vec<String> = network.model().unwrap().graph.free_inputs().map(|i| i.name.to_string()).collect();
         let dims: Vec<(&str, &[usize])> =
             names.iter().map(String::as_str).zip(inputs.iter().map(Array::dims)).collect();
         let mut session = match network.compile(&dims, &Default::default()) {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use swath::onnx::{AttributeValue, Dimension, External, ModelProto, TensorProto, ValueType};
+use swath::onnx::{AttributeValue, Dimension, External, ModelProto, Network, TensorProto, ValueType};
 use swath::ops::{Array, ElementType};
 
 /// Writes protobuf messages.
@@ -95,6 +95,8 @@ fn a_model_is_read() {
         .message(1, conv)
         .message(5, tensor("w", &[2], 1).bytes(9, &[0, 0, 128, 63, 0, 0, 0, 64]))
         .message(11, input)
+        // As old files repeat it.
+        .message(11, message().text(1, "w"))
         .message(12, message().text(1, "y"))
         .text(10, "unread");
     let bytes = model(graph);
@@ -112,6 +114,7 @@ fn a_model_is_read() {
     assert!(node.attribute("absent").is_none());
     let dims = vec![Dimension::Fixed(1), Dimension::Named("h/2 - 1"), Dimension::Unknown];
     assert_eq!(model.graph.inputs[0].ty, ValueType::Tensor { element: Some(ElementType::F32), dims: Some(dims) });
+    assert!(model.graph.free_inputs().map(|i| i.name).eq(["x"]) && model.graph.inputs.len() == 2);
     let weights = model.graph.initializers[0].array(&External::Refused).unwrap();
     assert_eq!(weights.elements::<f32>(), Some(&[1.0, 2.0][..]));
 }
@@ -292,6 +295,44 @@ fn rich() -> Vec<u8> {
         .message(11, input)
         .message(12, message().text(1, "z"));
     model(graph)
+}
+
+/// What is wrong with a model of one node, whose input `x` has these dimensions and whose constant `w` has 5 elements.
+fn refused(opset: i64, op: &str, inputs: &[&str], dims: &[i64]) -> Option<String> {
+    let dims = dims.iter().fold(message(), |m, &d| m.message(1, message().int(1, d)));
+    let x = message().text(1, "x").message(2, message().message(1, message().int(1, 1).message(2, dims)));
+    let graph = message()
+        .message(1, node(op, inputs, &["y"]))
+        .message(5, tensor("w", &[5], 1).bytes(9, &[0; 20]))
+        .message(11, x)
+        .message(12, message().text(1, "y"));
+    let bytes = message().int(1, 8).message(7, graph).message(8, message().int(2, opset)).0;
+    let network = Network::from_bytes(bytes).unwrap();
+    network.compile(&[], &Default::default()).err().map(|e| e.to_string())
+}
+
+#[test]
+fn nodes_without_an_input_that_they_need_are_errors() {
+    for op in ["PRelu", "Pow", "Div", "Add", "Less", "InstanceNormalization", "MatMul", "Gemm", "Conv", "ConvTranspose"]
+    {
+        let e = refused(13, op, &["x"], &[1, 5, 4, 4]).unwrap();
+        assert!(e.ends_with(" is missing"), "{op}: {e}");
+    }
+    assert_eq!(refused(13, "Max", &["x"], &[5]), None);
+}
+
+#[test]
+fn slopes_of_old_files_go_with_images_alone() {
+    assert_eq!(refused(6, "PRelu", &["x", "w"], &[1, 5, 4, 4]), None);
+    assert_eq!(refused(6, "PRelu", &["x", "w"], &[5]), None);
+}
+
+#[test]
+fn results_that_no_memory_holds_are_errors() {
+    let e = refused(13, "Conv", &["x", "w"], &[1 << 62, 0, 4, 4]).unwrap();
+    assert!(!e.contains('\n'), "{e}");
+    let e = refused(13, "Add", &["x", "w"], &[1 << 40, 1]).unwrap();
+    assert!(e.contains("input `x` a result of the dimensions [1099511627776, 1]"), "{e}");
 }
 
 /// Reads a model and all of its constants; what matters is that it ends.

@@ -36,16 +36,29 @@ impl Graph {
     /// # Ok::<(), swath::Error>(())
     /// ```
     pub fn convolutions(&self, name: &str, input: &[usize]) -> Result<Vec<Problem>> {
-        let facts = self.infer(&[Fact::f32(input)])?;
-        let mut list: Vec<Problem> = Vec::new();
+        let mut list = Vec::new();
+        for (layer, shape, times) in self.convolutions_for(&[Fact::f32(input)])? {
+            let problem = Problem::new(&shape, &format!("{name}:{}", list.len() + 1));
+            let problem = problem.map_err(|e| crate::Error::from(e).in_layer(layer))?;
+            list.push(Problem { times, ..problem });
+        }
+        Ok(list)
+    }
+
+    /// As [`Graph::convolutions`], for a graph of several inputs, or of inputs that are no floats, and with any padding: the layer where
+    /// each is first, its geometry, and how often it occurs.
+    ///
+    /// # Errors
+    /// Of the first operator that the shapes do not fit, under its layer's name.
+    pub fn convolutions_for(&self, inputs: &[Fact]) -> Result<Vec<(&str, ConvShape, usize)>> {
+        let facts = self.infer(inputs)?;
+        let mut list: Vec<(&str, ConvShape, usize)> = Vec::new();
         for (node, work) in self.works(&facts) {
             let Some(shape) = work.convolution else { continue };
-            if let Some(seen) = list.iter_mut().find(|p| p.shape == shape) {
-                seen.times += 1;
-                continue;
+            match list.iter_mut().find(|(_, seen, _)| *seen == shape) {
+                Some((.., times)) => *times += 1,
+                None => list.push((&node.layer, shape, 1)),
             }
-            let problem = Problem::new(&shape, &format!("{name}:{}", list.len() + 1));
-            list.push(problem.map_err(|e| crate::Error::from(e).in_layer(&node.layer))?);
         }
         Ok(list)
     }
@@ -56,12 +69,20 @@ impl Graph {
     /// # Errors
     /// Of the first operator that the shape does not fit, under its layer's name.
     pub fn flop(&self, input: &[usize]) -> Result<u64> {
-        let facts = self.infer(&[Fact::f32(input)])?;
+        self.flop_for(&[Fact::f32(input)])
+    }
+
+    /// As [`Graph::flop`], for a graph of several inputs, or of inputs that are no floats.
+    ///
+    /// # Errors
+    /// As [`Graph::flop`].
+    pub fn flop_for(&self, inputs: &[Fact]) -> Result<u64> {
+        let facts = self.infer(inputs)?;
         Ok(self.works(&facts).map(|(_, work)| work.macs).fold(0, u64::saturating_add).saturating_mul(2))
     }
 
     /// The work of every operator that an output depends on.
-    fn works<'a>(&'a self, facts: &'a [Vec<Fact>]) -> impl Iterator<Item = (&'a Node, Work)> {
+    fn works<'g>(&'g self, facts: &[Vec<Fact>]) -> impl Iterator<Item = (&'g Node, Work)> {
         let live = self.live();
         self.nodes.iter().enumerate().filter(move |(id, _)| live[*id]).filter_map(|(_, node)| {
             let inputs: Vec<&Fact> = node.inputs.iter().map(|v| &facts[v.node][v.slot]).collect();

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use swath_kernels::shape::checked_elements;
+
 use super::error::OnnxError;
 use super::external::External;
 use super::interpret::{attributes, constants, qualified};
@@ -19,6 +21,9 @@ use crate::ops::{
 
 /// The most nodes that loops may become.
 const MAX_NODES: usize = 1 << 17;
+
+/// The most nodes that are looked at, those of each round of a loop anew: loops within loops could ask for any number.
+const MAX_VISITS: usize = 1 << 20;
 
 /// The most elements that a constant computed here may have: folding is for shapes and small tables. What the file itself
 /// holds may be larger, and so may its casts and transposes.
@@ -88,6 +93,8 @@ struct Folder<'f, 'a> {
     folded: Folded,
     /// The most elements of a constant that is computed: a small file makes no large ones, however often it tries.
     most: usize,
+    /// How many nodes were looked at.
+    visits: usize,
     /// Everything that went wrong; folding goes on, so that one error tells all.
     problems: Vec<OnnxError>,
 }
@@ -101,17 +108,17 @@ impl Folded {
     /// inputs do not go together, results whose dimensions depend on data.
     pub fn new(model: &ModelProto<'_>, external: &External, dims: &[(&str, &[usize])]) -> Result<Self, OnnxError> {
         let graph = &model.graph;
-        let mut folder = Folder { model, external, folded: Self::default(), most: 0, problems: Vec::new() };
+        let mut folder = Folder { model, external, folded: Self::default(), most: 0, visits: 0, problems: Vec::new() };
         let mut operands = folder.constants(graph)?;
         let held = |operand: &Operand| if let Operand::Constant(array) = operand { array.len() } else { 0 };
         let held: usize = operands.values().map(held).sum();
         folder.most = MAX_FOLDED.max(held.saturating_mul(4));
         for (name, _) in dims {
-            if operands.contains_key(name) || graph.inputs.iter().all(|i| i.name != *name) {
+            if graph.free_inputs().all(|i| i.name != *name) {
                 return Err(OnnxError::new(0, format!("the model has no input `{name}`")));
             }
         }
-        for input in graph.inputs.iter().filter(|i| !operands.contains_key(i.name)).collect::<Vec<_>>() {
+        for input in graph.free_inputs() {
             let given = dims.iter().find(|(name, _)| *name == input.name).map(|(_, dims)| *dims);
             match input_fact(input.name, &input.ty, given) {
                 Ok(fact) => {
@@ -234,6 +241,11 @@ impl<'a> Folder<'_, 'a> {
         let mut failed: HashSet<&str> = HashSet::new();
         for i in order(graph)? {
             let node = &graph.nodes[i];
+            self.visits += 1;
+            if self.visits > MAX_VISITS {
+                let what = format!("more than {MAX_VISITS} nodes, loops unrolled");
+                return Err(OnnxError::new(node.offset, what).within(|| place(i, node)));
+            }
             let mut inputs = Vec::with_capacity(node.inputs.len());
             let mut blocked = false;
             for &name in &node.inputs {
@@ -366,6 +378,10 @@ impl<'a> Folder<'_, 'a> {
         if facts.iter().any(|fact| fact.element == ElementType::Str) {
             return Err(fail("it makes text, which is not compiled".into()));
         }
+        facts
+            .iter()
+            .try_for_each(|f| checked_elements("result", &f.dims).map(|_| ()))
+            .map_err(|e| fail(e.to_string()))?;
         // A cast to the type that the elements have.
         if let ("Cast" | "CastLike", [fact], Some(Operand::Value(value))) = (operator.name, &facts[..], inputs.first())
             && *fact == self.folded.facts[*value]

@@ -177,8 +177,7 @@ impl<'a> Interpreter<'a> {
         let graph = &self.model.graph;
         let mut values = self.constants.clone();
         for (name, array) in inputs {
-            let known = graph.inputs.iter().find(|i| i.name == name);
-            let Some(input) = known.filter(|_| !self.constants.contains_key(name)) else {
+            let Some(input) = graph.free_inputs().find(|i| i.name == name) else {
                 return Err(OnnxError::new(0, format!("the model has no input `{name}`")));
             };
             values.insert(input.name, Arc::new(array));

@@ -1,5 +1,6 @@
 //! A folded model becomes a graph: operators with kernels where there are some, interpreted ones elsewhere.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::error::OnnxError;
 use super::fold::{Folded, Node, Operand};
 use super::nodes::{Interpreted, Map, MatMul, Rate, Resample, Slot, Strided, ToNchw, ToNhwc};
 use super::simplify::bounds;
+use crate::buffer;
 use crate::error::Result;
 use crate::graph::ops::{self as graph_ops, Activate, Binary, Conv, Linear};
 use crate::graph::{Builder, Graph, Operator, ValueId};
@@ -39,33 +41,6 @@ pub(crate) fn lower(folded: &Folded) -> Result<Graph, OnnxError> {
         })
         .collect();
     lowering.builder.finish(&outputs).map_err(|e| OnnxError::new(0, e.to_string()))
-}
-
-/// Multiply-adds of the convolutions and matrix products, those in the padding included.
-pub(crate) fn multiply_adds(folded: &Folded) -> u64 {
-    let dims = |operand: Option<&Operand>| match operand {
-        Some(Operand::Value(value)) => folded.facts[*value].dims.clone(),
-        Some(Operand::Constant(array)) => array.dims().to_vec(),
-        _ => Vec::new(),
-    };
-    let of = |node: &Node| {
-        let (x, w) = (dims(node.inputs.first()), dims(node.inputs.get(1)));
-        let output = folded.facts[node.outputs[0]].len();
-        let product = |d: &[usize]| d.iter().product::<usize>();
-        match node.operator.name {
-            "Conv" | "com.microsoft.FusedConv" | "ConvInteger" => {
-                output.saturating_mul(product(w.get(1..).unwrap_or(&[])))
-            }
-            "ConvTranspose" => product(&x).saturating_mul(product(w.get(1..).unwrap_or(&[]))),
-            "MatMul" | "Gemm" | "MatMulInteger" => {
-                let transposed = node.operator.name == "Gemm" && call(node).flag("transA", false).unwrap_or(false);
-                let inner = if transposed { x.first() } else { x.last() };
-                output.saturating_mul(inner.copied().unwrap_or(0))
-            }
-            _ => 0,
-        }
-    };
-    folded.nodes.iter().map(|node| of(node) as u64).fold(0, u64::saturating_add)
 }
 
 struct Lowering<'f> {
@@ -323,16 +298,11 @@ impl Lowering<'_> {
         self.push(op, &inputs).map(Some)
     }
 
-    /// `[.., k]` times a constant matrix `[k, n]`, and a bias.
-    fn linear(&mut self, x: ValueId, matrix: &[f32], [k, n]: [usize; 2], bias: Option<&[f32]>) -> Result<ValueId> {
+    /// `[.., k]` times a constant matrix, whose columns are the `n` rows of `weights`, and a bias.
+    fn linear(&mut self, x: ValueId, weights: &[f32], [k, n]: [usize; 2], bias: Option<&[f32]>) -> Result<ValueId> {
         let dims = self.dims(x);
         let rows = dims.iter().product::<usize>() / k;
-        let flat = self.reshape(x, [rows, k])?;
-        let mut turned = vec![0.0; matrix.len()];
-        for (i, row) in matrix.chunks_exact(n).enumerate() {
-            row.iter().enumerate().for_each(|(j, v)| turned[j * k + i] = *v);
-        }
-        let mut inputs = vec![flat, self.floats([n, k], &turned)?];
+        let mut inputs = vec![self.reshape(x, [rows, k])?, self.floats([n, k], weights)?];
         if let Some(bias) = bias {
             inputs.push(self.floats([n], bias)?);
         }
@@ -359,12 +329,11 @@ impl Lowering<'_> {
             },
             Some(Operand::Value(_)) => return Ok(None),
         };
-        let mut matrix = vec![0.0; elements.len()];
-        for (i, v) in elements.iter().enumerate() {
-            let at = if transposed { i % cols * n + i / cols } else { i };
-            matrix[at] = v * alpha;
+        let mut weights = if transposed { Cow::from(elements) } else { turned(elements, [k, n])?.into() };
+        if alpha != 1.0 {
+            weights.to_mut().iter_mut().for_each(|v| *v *= alpha);
         }
-        self.linear(self.values[x], &matrix, [k, n], bias.as_deref()).map(Some)
+        self.linear(self.values[x], &weights, [k, n], bias.as_deref()).map(Some)
     }
 
     fn matmul(&mut self, node: &Node) -> Lowered {
@@ -373,7 +342,7 @@ impl Lowering<'_> {
             && let (Some(matrix), &[k, n]) = (b.elements::<f32>(), b.dims())
             && self.folded.facts[*x].dims.len() > 1
         {
-            return self.linear(self.values[x], matrix, [k, n], None).map(Some);
+            return self.linear(self.values[x], &turned(matrix, [k, n])?, [k, n], None).map(Some);
         }
         let (Some(a), Some(b)) = (self.operand(a)?, self.operand(b)?) else { return Ok(None) };
         let inputs = [a, b].map(|v| self.builder.fact(v).expect("facts are known at import").clone());
@@ -451,12 +420,13 @@ impl Lowering<'_> {
     fn prelu(&mut self, node: &Node, x: ValueId) -> Lowered {
         let (Operand::Constant(slope), dims) = (&node.inputs[1], self.dims(x)) else { return Ok(None) };
         let Some(elements) = slope.elements::<f32>() else { return Ok(None) };
+        let &[_, channels, _, _] = &dims[..] else { return Ok(None) };
         let per_channel = match slope.dims() {
-            [_, 1, 1] | [1, _, 1, 1] => elements.len() == dims[1],
-            [_] => node.opset < 7 && elements.len() == dims[1],
+            [_, 1, 1] | [1, _, 1, 1] => elements.len() == channels,
+            [_] => node.opset < 7 && elements.len() == channels,
             _ => false,
         };
-        if dims.len() != 4 || !(per_channel || elements.len() == 1) {
+        if !(per_channel || elements.len() == 1) {
             return Ok(None);
         }
         let slope = self.floats([elements.len()], elements)?;
@@ -613,6 +583,15 @@ fn whole(rate: &Rate, len: usize) -> Option<usize> {
     }
     let factor = rate.len() / len;
     rate.iter().enumerate().all(|(o, taps)| taps[..] == [(o / factor, 1.0)]).then_some(factor)
+}
+
+/// The rows of a matrix `[k, n]` as columns.
+fn turned(matrix: &[f32], [k, n]: [usize; 2]) -> Result<Vec<f32>> {
+    let mut turned = buffer::floats(matrix.len())?;
+    for (i, row) in matrix.chunks_exact(n).enumerate() {
+        row.iter().enumerate().for_each(|(j, v)| turned[j * k + i] = *v);
+    }
+    Ok(turned)
 }
 
 fn call(node: &Node) -> Call<'_> {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::error::OnnxError;
 use super::external::External;
 use super::fold::{Folded, Operand};
-use super::lower::{lower, multiply_adds};
+use super::lower::lower;
 use super::nodes::{read_words, to_words};
 use super::proto::ModelProto;
 use super::simplify::simplify;
 use crate::error::{Error, Result};
 use crate::graph::{Fact, Graph};
 use crate::ops::{Array, Data, ElementType};
-use crate::{Model, Session, SessionOptions, buffer, file};
+use crate::{ConvShape, Model, Session, SessionOptions, buffer, file};
 
 /// Protobuf's limit of a file; what is larger has its weights beside it.
 const MOST_BYTES: usize = i32::MAX as usize;
@@ -99,7 +99,7 @@ impl Network {
     /// whose dimensions depend on data.
     pub fn compile(&self, inputs: &[(&str, &[usize])], options: &SessionOptions) -> Result<NetworkSession> {
         let folded = self.folded(inputs)?;
-        let takes = folded.inputs.iter().map(|(name, v)| (name.clone(), folded.facts[*v].clone())).collect::<Vec<_>>();
+        let takes = takes(&folded);
         let mut outputs = Vec::with_capacity(folded.outputs.len());
         let mut computed = 0;
         for (name, output) in &folded.outputs {
@@ -115,12 +115,25 @@ impl Network {
         if computed == 0 {
             return NetworkSession::new(None, takes, outputs, 0);
         }
-        let macs = multiply_adds(&folded);
         let graph = lower(&folded).map_err(|e| self.failed(&e))?;
         drop(folded);
         let facts: Vec<Fact> = takes.iter().map(|(_, fact)| fact.clone()).collect();
+        let flop = graph.flop_for(&facts)?;
         let session = Model::new(graph, 0)?.compile_for(&facts, options)?;
-        NetworkSession::new(Some(session), takes, outputs, macs)
+        NetworkSession::new(Some(session), takes, outputs, flop)
+    }
+
+    /// The convolutions that a run for inputs of these dimensions does, in order, equal ones once with how often they occur. They are what
+    /// a tuner has to know of a model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::compile`].
+    pub fn convolutions(&self, inputs: &[(&str, &[usize])]) -> Result<Vec<(ConvShape, usize)>> {
+        let folded = self.folded(inputs)?;
+        let facts: Vec<Fact> = takes(&folded).into_iter().map(|(_, fact)| fact).collect();
+        let graph = lower(&folded).map_err(|e| self.failed(&e))?;
+        Ok(graph.convolutions_for(&facts)?.into_iter().map(|(_, shape, times)| (shape, times)).collect())
     }
 
     /// The graph for inputs of these dimensions, without constant outputs.
@@ -153,8 +166,7 @@ pub struct NetworkSession {
     outputs: Vec<(String, Place)>,
     /// The outputs of the last run.
     results: Vec<Array>,
-    /// Multiply-adds of a run.
-    macs: u64,
+    flop: u64,
 }
 
 impl NetworkSession {
@@ -162,7 +174,7 @@ impl NetworkSession {
         session: Option<Session>,
         inputs: Vec<(String, Fact)>,
         outputs: Vec<(String, Place)>,
-        macs: u64,
+        flop: u64,
     ) -> Result<Self> {
         let mut results = Vec::with_capacity(outputs.len());
         for (_, place) in &outputs {
@@ -176,7 +188,7 @@ impl NetworkSession {
             });
         }
         let words = vec![Vec::new(); inputs.len()];
-        Ok(Self { session, inputs, words, outputs, results, macs })
+        Ok(Self { session, inputs, words, outputs, results, flop })
     }
 
     /// Names, dimensions and element types of the inputs.
@@ -235,7 +247,7 @@ impl NetworkSession {
     /// Floating-point operations of a run's convolutions and matrix products: two for each multiply-add, those in the padding
     /// included.
     pub fn flop(&self) -> u64 {
-        2 * self.macs
+        self.flop
     }
 
     /// Bytes of activations and outputs, of packed weights and constants, and of scratch for each thread.
@@ -284,6 +296,11 @@ impl NetworkSession {
     pub fn session_mut(&mut self) -> Option<&mut Session> {
         self.session.as_mut()
     }
+}
+
+/// Names of a folded model's inputs, and what they are.
+fn takes(folded: &Folded) -> Vec<(String, Fact)> {
+    folded.inputs.iter().map(|(name, v)| (name.clone(), folded.facts[*v].clone())).collect()
 }
 
 /// Zeros.

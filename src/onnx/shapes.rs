@@ -48,10 +48,7 @@ impl Shapes {
             let (value, rule) = (limit.to_string(), "at least the last one is kept".into());
             return Err(Error::Setting { what: "the number of shapes that are kept", value, rule });
         }
-        let model = network.model()?;
-        let graph = &model.graph;
-        let is_constant = |name: &str| graph.initializers.iter().any(|t| t.name == name);
-        let names = graph.inputs.iter().map(|i| i.name).filter(|name| !is_constant(name)).map(String::from).collect();
+        let names = network.model()?.graph.free_inputs().map(|i| i.name.to_string()).collect();
         Ok(Self { network, options, limit, names, sessions: VecDeque::new() })
     }
 

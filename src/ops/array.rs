@@ -4,7 +4,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-use super::call::{OpResult, filled};
+use super::call::{OpResult, filled, room};
 
 /// A type that elements can have.
 pub trait Element: Clone + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
@@ -160,53 +160,98 @@ impl Data {
 
     /// The elements as little-endian bytes; text gives nothing.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        macro_rules! numbers {
-            ($v:expr) => {
-                $v.iter().flat_map(|v| v.to_le_bytes()).collect()
-            };
+        fn all<T: Stored>(v: &[T]) -> Vec<u8> {
+            let mut bytes = vec![0; v.len() * T::BYTES];
+            put_all(v, &mut bytes);
+            bytes
         }
-        match self {
-            Self::F32(v) => numbers!(v),
-            Self::F64(v) => numbers!(v),
-            Self::F16(v) => numbers!(v),
-            Self::Bf16(v) => numbers!(v),
-            Self::I8(v) => numbers!(v),
-            Self::I16(v) => numbers!(v),
-            Self::I32(v) => numbers!(v),
-            Self::I64(v) => numbers!(v),
-            Self::U8(v) => v.clone(),
-            Self::U16(v) => numbers!(v),
-            Self::U32(v) => numbers!(v),
-            Self::U64(v) => numbers!(v),
-            Self::Bool(v) => v.iter().map(|&v| v.into()).collect(),
-            Self::Str(_) => Vec::new(),
-        }
+        each!(self, v => all(v))
     }
 
     /// Elements from little-endian bytes, at any alignment. What is left over is left out; text has no such form and gives
     /// nothing.
-    pub fn from_le_bytes(element: ElementType, bytes: &[u8]) -> Self {
-        macro_rules! numbers {
-            ($n:literal, $variant:ident, $read:expr) => {
-                Self::$variant(bytes.as_chunks::<$n>().0.iter().map(|&b| $read(b)).collect())
-            };
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for them.
+    pub fn from_le_bytes(element: ElementType, bytes: &[u8]) -> OpResult<Self> {
+        fn all<T: Stored>(v: &mut Vec<T>, bytes: &[u8]) -> OpResult<()> {
+            if let Some(len) = bytes.len().checked_div(T::BYTES) {
+                *v = room(len)?;
+                v.extend(bytes.chunks_exact(T::BYTES).map(T::get));
+            }
+            Ok(())
         }
-        match element {
-            ElementType::F32 => numbers!(4, F32, f32::from_le_bytes),
-            ElementType::F64 => numbers!(8, F64, f64::from_le_bytes),
-            ElementType::F16 => numbers!(2, F16, f16::from_le_bytes),
-            ElementType::Bf16 => numbers!(2, Bf16, bf16::from_le_bytes),
-            ElementType::I8 => numbers!(1, I8, i8::from_le_bytes),
-            ElementType::I16 => numbers!(2, I16, i16::from_le_bytes),
-            ElementType::I32 => numbers!(4, I32, i32::from_le_bytes),
-            ElementType::I64 => numbers!(8, I64, i64::from_le_bytes),
-            ElementType::U8 => Self::U8(bytes.to_vec()),
-            ElementType::U16 => numbers!(2, U16, u16::from_le_bytes),
-            ElementType::U32 => numbers!(4, U32, u32::from_le_bytes),
-            ElementType::U64 => numbers!(8, U64, u64::from_le_bytes),
-            ElementType::Bool => Self::Bool(bytes.iter().map(|&b| b != 0).collect()),
-            ElementType::Str => Self::Str(Vec::new()),
+        let mut data = Self::new(element);
+        each!(&mut data, v => all(v, bytes)?);
+        Ok(data)
+    }
+
+    /// Overwrites the first of the bytes by the elements, as [`Data::to_le_bytes`] has them.
+    pub(crate) fn put_le_bytes(&self, bytes: &mut [u8]) {
+        each!(self, v => put_all(v, bytes));
+    }
+
+    /// Overwrites the elements by those that the first of the bytes hold.
+    pub(crate) fn get_le_bytes(&mut self, bytes: &[u8]) {
+        fn all<T: Stored>(v: &mut [T], bytes: &[u8]) {
+            if T::BYTES > 0 {
+                v.iter_mut().zip(bytes.chunks_exact(T::BYTES)).for_each(|(v, from)| *v = T::get(from));
+            }
         }
+        each!(self, v => all(v, bytes));
+    }
+}
+
+fn put_all<T: Stored>(v: &[T], bytes: &mut [u8]) {
+    if T::BYTES > 0 {
+        v.iter().zip(bytes.chunks_exact_mut(T::BYTES)).for_each(|(v, to)| v.put(to));
+    }
+}
+
+/// An element as little-endian bytes.
+trait Stored: Sized {
+    /// How many; 0 for text, which has no such form.
+    const BYTES: usize = size_of::<Self>();
+    /// Writes so many.
+    fn put(&self, to: &mut [u8]);
+    /// Reads so many.
+    fn get(from: &[u8]) -> Self;
+}
+
+macro_rules! stored {
+    ($($number:ty)*) => {
+        $(impl Stored for $number {
+            fn put(&self, to: &mut [u8]) {
+                to.copy_from_slice(&self.to_le_bytes());
+            }
+
+            fn get(from: &[u8]) -> Self {
+                Self::from_le_bytes(from.try_into().expect("as many bytes as an element has"))
+            }
+        })*
+    };
+}
+
+stored! { f16 bf16 f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 }
+
+impl Stored for bool {
+    fn put(&self, to: &mut [u8]) {
+        to[0] = (*self).into();
+    }
+
+    fn get(from: &[u8]) -> Self {
+        from[0] != 0
+    }
+}
+
+impl Stored for String {
+    const BYTES: usize = 0;
+
+    fn put(&self, _: &mut [u8]) {}
+
+    fn get(_: &[u8]) -> Self {
+        Self::new()
     }
 }
 

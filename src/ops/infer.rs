@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::array::count;
 use super::call::{OpResult, dims as checked_dims, refuse};
 use super::conv::groups;
 use super::view::broadcast_dims;
@@ -23,9 +24,9 @@ impl Fact {
         Self { dims: dims.into(), element: ElementType::F32 }
     }
 
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` where that overflows.
     pub fn len(&self) -> usize {
-        self.dims.iter().product()
+        count(&self.dims).unwrap_or(usize::MAX)
     }
 
     /// Whether there are no elements.
@@ -227,6 +228,15 @@ impl Inference<'_> {
                 refuse!("what it makes of input {i} has dimensions that are only known when it runs");
             }
         }
+        // The rules below look at the first one alone.
+        let least = match name {
+            "Max" | "Min" | "Sum" | "Mean" => 1,
+            "InstanceNormalization" | "GroupNormalization" => 3,
+            "PRelu" => 2,
+            _ if BROADCAST.contains(&name) || COMPARISONS.contains(&name) => 2,
+            _ => 0,
+        };
+        (0..least).try_for_each(|i| self.input(i).map(|_| ()))?;
         if SAME.contains(&name) {
             return Ok(vec![self.input(0)?.fact()]);
         }

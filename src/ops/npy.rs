@@ -54,7 +54,8 @@ pub fn read(bytes: &[u8]) -> OpResult<Array> {
     if elements.and_then(|n| element.packed_bytes(n)) != Some(data.len()) {
         refuse!("{} bytes of {element} elements, which do not make {dims:?}", data.len());
     }
-    let array = |dims: Vec<usize>| Array::new(dims, Data::from_le_bytes(element, data)).expect("the lengths agree");
+    let data = Data::from_le_bytes(element, data)?;
+    let array = |dims: Vec<usize>| Array::new(dims, data).expect("the lengths agree");
     if !order.starts_with("True") {
         return Ok(array(dims));
     }

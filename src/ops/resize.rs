@@ -199,7 +199,8 @@ fn extents(call: &Call<'_>, x: &Array, named: &[usize], scales: &[f64], sizes: &
         if scales.len() != named.len() || scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
             refuse!("scales {scales:?} for {} axes", named.len());
         }
-        return Ok(scales.iter().zip(input).map(|(&s, i)| ((s * i).floor() as usize, s)).collect());
+        // In floats, as onnxruntime does: 10 elements and a scale of 0.7f make 7.
+        return Ok(scales.iter().zip(input).map(|(&s, i)| ((s as f32 * i as f32).floor() as usize, s)).collect());
     }
     let sizes = checked_dims(sizes)?;
     if sizes.len() != named.len() {

@@ -213,7 +213,7 @@ fn bit_cast(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (x, code) = (call.input(0)?, call.int("to", 0)?);
     match ElementType::from_code(code) {
         Some(to) if to.bytes() == x.element().bytes() && x.element() != ElementType::Str => {
-            let data = Data::from_le_bytes(to, &x.data().to_le_bytes());
+            let data = Data::from_le_bytes(to, &x.data().to_le_bytes())?;
             Ok(vec![Array::new(x.dims(), data).expect("as many elements as before")])
         }
         _ => refuse!("the bits of {} elements as elements of type number {code}", x.element()),

@@ -13,6 +13,7 @@ use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::metrics::{Confusion, argmax};
 use crate::model::Model;
+use crate::tensor::Tensor;
 
 /// How [`fit`] goes about it.
 #[derive(Debug)]
@@ -129,14 +130,16 @@ fn targets_into(batch: &Batch, targets: &mut Vec<f32>) -> Result<()> {
     Err(Error::Setting { what: "the target", value: "missing".into(), rule })
 }
 
-/// Runs a model on all samples of a loader, and counts what it takes for what: pictures, or pixels where there are masks,
-/// of which [`UNLABELLED`](crate::data::UNLABELLED) ones do not count.
+/// Runs a model on all samples of a loader. `each` gets every batch, and what the model makes of it.
 ///
 /// # Errors
-/// Those of the loader, and if the model's output does not fit the classes.
-pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Result<Confusion> {
-    let classes = loader.dataset().classes().len();
-    let mut confusion = Confusion::new(classes)?;
+/// Those of the loader, of the model and of `each`.
+pub fn predict(
+    model: &Model,
+    loader: &Loader,
+    options: &SessionOptions,
+    mut each: impl FnMut(&Batch, &Tensor) -> Result<()>,
+) -> Result<()> {
     let options = SessionOptions { input: Default::default(), output: Default::default(), ..options.clone() };
     let mut session: Option<Session> = None;
     let mut batches = loader.epoch(0);
@@ -147,7 +150,21 @@ pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Res
             Some(ready) => ready,
             None => model.compile_with(dims, &options)?,
         };
-        let output = ready.run(&batch.input)?;
+        each(&batch, ready.run(&batch.input)?)?;
+        session = Some(ready);
+    }
+    Ok(())
+}
+
+/// Runs a model on all samples of a loader, and counts what it takes for what: pictures, or pixels where there are masks,
+/// of which [`UNLABELLED`](crate::data::UNLABELLED) ones do not count.
+///
+/// # Errors
+/// Those of the loader, and if the model's output does not fit the classes.
+pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Result<Confusion> {
+    let classes = loader.dataset().classes().len();
+    let mut confusion = Confusion::new(classes)?;
+    predict(model, loader, options, |batch, output| {
         if output.dims().get(..2) != Some(&[batch.len(), classes]) {
             let (left, right) = (output.dims().to_vec(), vec![batch.len(), classes]);
             return Err(Error::Shapes { what: "the model's output and the classes", left, right });
@@ -163,8 +180,8 @@ pub fn evaluate(model: &Model, loader: &Loader, options: &SessionOptions) -> Res
                 confusion.add_pixels(logits, &mask, Some(crate::data::UNLABELLED.into()))?;
             }
         }
-        session = Some(ready);
-    }
+        Ok(())
+    })?;
     Ok(confusion)
 }
 

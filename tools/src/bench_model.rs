@@ -29,6 +29,7 @@ What is timed: a run of the compiled network from a batch of images in NCHW to i
 not building and compiling it. After one run that warms up, it is run for --seconds, three times at least.
 
 An ONNX file is read and compiled for the dimensions of its inputs, from --input, --shape or the file; inputs without a file are made up.
+How long reading and compiling take is told apart, and the largest memory over that of the idle program.
 
 `swath models` lists the networks. The json is one object; median_ms and min_ms are of a run of the whole batch.")]
 pub struct Args {
@@ -147,19 +148,7 @@ fn run_file(args: &Args) -> Outcome<()> {
             let text = serde_json::to_string_pretty(&row).map_err(Failure::new)?;
             Ok(writeln!(stdout(), "{text}")?)
         }
-        Format::Table => Ok(writeln!(
-            stdout(),
-            "{}, {:.2} GFLOP\nmedian {:.3} ms, fastest {:.3} ms of {} runs; {:.1} GFLOP/s; load {:.0} ms; {} threads, level {}",
-            row.model,
-            row.gflop,
-            row.median_ms,
-            row.min_ms,
-            row.runs,
-            row.gflops,
-            row.load_ms,
-            row.threads,
-            row.level
-        )?),
+        Format::Table => Ok(write!(stdout(), "{}", row.text())?),
     }
 }
 
@@ -224,9 +213,32 @@ fn median(times: &[f64]) -> f64 {
     (times[(n - 1) / 2] + times[n / 2]) / 2.0
 }
 
+fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+impl FileRow<'_> {
+    fn text(&self) -> String {
+        let peak = self.peak_mb.map_or(String::new(), |mb| format!(", at the peak {mb:.0} MiB"));
+        format!(
+            "{}, {:.2} GFLOP\n\
+             median {:.3} ms, fastest {:.3} ms of {}; {:.1} GFLOP/s; {}, level {}\n\
+             read and compiled in {:.0} ms{peak}\n",
+            terminal::line(self.model),
+            self.gflop,
+            self.median_ms,
+            self.min_ms,
+            plural(self.runs, "run"),
+            self.gflops,
+            plural(self.threads, "thread"),
+            self.level,
+            self.load_ms,
+        )
+    }
+}
+
 impl Row {
     fn text(&self) -> String {
-        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
             "{}, {} parameters; {}, {:.2} GFLOP\n\
              median {:.3} ms, fastest {:.3} ms of {}; {:.1} GFLOP/s, {:.1} images/s; {}, level {}\n",

@@ -69,7 +69,7 @@ pub struct Display {
 impl Display {
     /// A bar on stderr, if that is a terminal, and lines on stdout. `stop` is set where going on makes no sense.
     pub fn new(extent: Extent, stop: Arc<AtomicBool>) -> Self {
-        let bar = ProgressBar::new(extent.epochs * extent.batches);
+        let bar = ProgressBar::no_length();
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
@@ -97,8 +97,6 @@ impl Display {
             Event::Batch { epoch, batch, loss, accuracy, samples, .. } => {
                 let loss = f64::from(loss);
                 self.loss = if self.loss.is_nan() || batch == 1 { loss } else { 0.98 * self.loss + 0.02 * loss };
-                let done = epoch * self.extent.batches + batch;
-                self.bar.set_position(done);
                 self.bar.set_message(self.line(epoch, batch, accuracy, samples));
             }
             Event::Epoch(report) => {

@@ -38,25 +38,24 @@ pub fn run(args: &Args) -> Outcome<()> {
     let network = Network::open(&args.model)?;
     let model = network.model()?;
     let mut out = stdout();
-    let opsets: Vec<String> =
-        model.opsets.iter().map(|(d, v)| format!("{}{v}", if d.is_empty() { "" } else { d })).collect();
+    let opsets: Vec<String> = model.opsets.iter().map(|(domain, v)| format!("{domain} {v}").trim().into()).collect();
     let producer = format!("{} {}", model.producer_name, model.producer_version);
-    let (opsets, producer) = (opsets.join(" "), producer.trim());
+    let (opsets, producer) = (opsets.join(", "), producer.trim());
     writeln!(out, "IR version {}, opset {}, by {}", model.ir_version, line(&opsets), line(producer))?;
-    let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
-    for input in model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)) {
+    for input in model.graph.free_inputs() {
         writeln!(out, "{}", line(&format!("input   {} {}", input.name, input.ty)))?;
     }
     for output in &model.graph.outputs {
         writeln!(out, "{}", line(&format!("output  {} {}", output.name, output.ty)))?;
     }
-    let parameters: usize = model.graph.initializers.iter().map(|t| t.dims.iter().product::<usize>()).sum();
+    let counts = model.graph.initializers.iter().map(|t| t.element_count());
+    let parameters = counts.fold(0, usize::saturating_add);
     writeln!(
         out,
         "{} nodes, {} elements in {} initializers",
         model.graph.nodes.len(),
         thousands(parameters),
-        constants.len()
+        model.graph.initializers.len()
     )?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in &model.graph.nodes {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use swath::SessionOptions;
+use swath::benchdnn::Problem;
 use swath::graph::Fact;
-use swath::onnx::{Dimension, Network, NetworkSession, ValueType};
+use swath::onnx::{Dimension, Network, NetworkSession, ValueInfo, ValueType};
 use swath::ops::{Array, Data, ElementType, npy};
+use swath::{ConvShape, SessionOptions};
 
 use crate::failure::{Failure, Outcome};
 use crate::pictures::{Pictures, is_picture};
@@ -29,9 +30,56 @@ pub struct Inputs {
     files: Vec<String>,
     #[command(flatten)]
     pictures: Pictures,
-    /// Dimensions of an input without a file, such as x=1x3x224x224
+    #[command(flatten)]
+    shapes: Shapes,
+}
+
+/// Dimensions as the command line has them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Shapes {
+    /// Dimensions of an input of an ONNX file, such as x=1x3x224x224; without, they are the file's, whose open ones are 1
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = shape)]
     shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl Shapes {
+    /// Dimensions of these inputs, in order.
+    fn of(&self, inputs: &[&ValueInfo<'_>]) -> Outcome<Vec<Vec<usize>>> {
+        if let Some((name, _)) = self.shapes.iter().find(|(name, _)| inputs.iter().all(|i| i.name != name)) {
+            let known: Vec<&str> = inputs.iter().map(|i| i.name).collect();
+            let known = known.join(", ");
+            return Err(Failure::new(format_args!("--shape {name}=..: the model has no such input; it has {known}")));
+        }
+        let dims = |input: &&ValueInfo<'_>| match (self.shapes.iter().find(|(name, _)| name == input.name), &input.ty) {
+            (Some((_, dims)), _) => dims.clone(),
+            (None, ValueType::Tensor { dims: Some(dims), .. }) => {
+                dims.iter().map(|d| if let Dimension::Fixed(d) = d { *d } else { 1 }).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(inputs.iter().map(dims).collect())
+    }
+
+    /// The convolutions of an ONNX file, with names such as `mobilenet:1`.
+    pub fn convolutions(&self, path: &str) -> Outcome<Vec<Problem>> {
+        let network = Network::open(path)?;
+        let model = network.model()?;
+        let inputs: Vec<_> = model.graph.free_inputs().collect();
+        let dims = self.of(&inputs)?;
+        let named: Vec<(&str, &[usize])> = inputs.iter().map(|i| i.name).zip(dims.iter().map(Vec::as_slice)).collect();
+        let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+        let problem = |(i, (shape, times)): (usize, (ConvShape, usize))| {
+            let name = format!("{stem}:{}", i + 1);
+            // The notation lacks padding that differs from side to side.
+            let text = Problem::new(&shape, &name).map_or_else(|_| format!("{shape:?}"), |p| p.text);
+            Problem { shape, text, name, times }
+        };
+        let all: Vec<Problem> = network.convolutions(&named)?.into_iter().enumerate().map(problem).collect();
+        match all.is_empty() {
+            true => Err(Failure::new(format_args!("{path}: the model has no convolution"))),
+            false => Ok(all),
+        }
+    }
 }
 
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
@@ -50,8 +98,7 @@ impl Inputs {
     /// Arrays of the files by the names of the model's inputs, and dimensions of the others; open ones are 1.
     fn by_name(&self, network: &Network) -> Outcome<Vec<Named>> {
         let model = network.model()?;
-        let constants: Vec<&str> = model.graph.initializers.iter().map(|t| t.name).collect();
-        let inputs: Vec<_> = model.graph.inputs.iter().filter(|i| !constants.contains(&i.name)).collect();
+        let inputs: Vec<_> = model.graph.free_inputs().collect();
         let mut files: Vec<Option<Array>> = vec![None; inputs.len()];
         for (at, file) in self.files.iter().enumerate() {
             let named = file
@@ -67,19 +114,8 @@ impl Inputs {
             }
         }
         let mut all = Vec::with_capacity(inputs.len());
-        for (input, file) in inputs.iter().zip(files) {
-            let given = self.shapes.iter().find(|(name, _)| name == input.name).map(|(_, dims)| dims.clone());
-            let declared = match &input.ty {
-                ValueType::Tensor { dims: Some(dims), .. } => {
-                    dims.iter().map(|d| if let Dimension::Fixed(d) = d { *d } else { 1 }).collect()
-                }
-                _ => Vec::new(),
-            };
-            let value = match file {
-                Some(array) => Ok(array),
-                None => Err(given.unwrap_or(declared)),
-            };
-            all.push((input.name.to_string(), value));
+        for ((input, file), dims) in inputs.iter().zip(files).zip(self.shapes.of(&inputs)?) {
+            all.push((input.name.to_string(), file.ok_or(dims)));
         }
         Ok(all)
     }

@@ -11,7 +11,8 @@ use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Alignment, Text};
 use swath::data::{Dataset, Picture, Sample};
 use swath::metrics::argmax;
-use swath::{Model, Random};
+use swath::train::predict;
+use swath::{Model, Random, SessionOptions};
 
 use crate::failure::{Failure, Outcome};
 use crate::training::Data;
@@ -150,15 +151,8 @@ fn encode(canvas: &Canvas) -> Outcome<Vec<u8>> {
 /// What a model takes the pictures for testing for.
 pub fn of(model: &Model, data: &Data) -> Outcome<Vec<Prediction>> {
     let classes = data.test.classes();
-    let loader = data.validation(64, 1)?;
     let mut all = Vec::with_capacity(data.test.len());
-    let mut session = model.compile([64, data.size[0], data.size[1], data.size[2]])?;
-    for batch in loader.epoch(0) {
-        let batch = batch?;
-        if session.input_dims() != batch.input.dims() {
-            session = model.compile(batch.input.dims())?;
-        }
-        let logits = session.run(&batch.input)?;
+    predict(model, &data.validation(64, 1)?, &SessionOptions::default(), |batch, logits| {
         for (row, (&index, &truth)) in
             logits.as_slice().chunks(classes.len()).zip(batch.indices.iter().zip(&batch.labels))
         {
@@ -170,7 +164,8 @@ pub fn of(model: &Model, data: &Data) -> Outcome<Vec<Prediction>> {
             let (picture, probability) = (sample.picture, total.recip());
             all.push(Prediction { picture, truth: classes[truth].clone(), guess: classes[guess].clone(), probability });
         }
-    }
+        Ok(())
+    })?;
     Ok(all)
 }
 

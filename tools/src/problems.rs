@@ -7,12 +7,13 @@ use swath::zoo;
 
 use crate::failure::{Failure, Outcome};
 use crate::files;
+use crate::network::{Shapes, is_file};
 
 /// The part of a command line that names problems.
 #[derive(clap::Args)]
 pub struct Problems {
     /// Convolutions in benchdnn's notation: g (groups) mb (batch) ic ih iw oc oh ow kh kw sh sw (stride)
-    /// ph pw (padding) dh dw (holes between taps), then n and a name; widths follow heights
+    /// ph pw (padding) dh dw (holes between taps), then n and a name; widths follow heights. Or an ONNX file, whose convolutions they are
     #[arg(value_name = "PROBLEM")]
     problems: Vec<String>,
     /// A file with a problem a line, `*3` behind one that occurs three times, and comments after `#`; may be repeated
@@ -21,12 +22,14 @@ pub struct Problems {
     /// A built-in list: assorted, mobilenet_v2, resnet50, squeezenet or vgg16, or `standard` for all; may be repeated
     #[arg(long, value_name = "NAME")]
     set: Vec<String>,
-    /// The convolutions of a network of `swath models`, such as resnet18; may be repeated
+    /// The convolutions of a network of `swath models`, such as resnet18, or of an ONNX file; may be repeated
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
     /// Images in a batch of the networks that --model names
     #[arg(long, value_name = "N", default_value_t = 1, requires = "model", value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
+    #[command(flatten)]
+    shapes: Shapes,
 }
 
 impl Problems {
@@ -39,7 +42,10 @@ impl Problems {
             }
         }
         for name in &self.model {
-            all.extend(zoo::find(name)?.convolutions(self.batch as usize)?);
+            match is_file(name) {
+                true => all.extend(self.shapes.convolutions(name)?),
+                false => all.extend(zoo::find(name)?.convolutions(self.batch as usize)?),
+            }
         }
         for path in &self.file {
             all.extend(
@@ -48,7 +54,10 @@ impl Problems {
             );
         }
         for text in &self.problems {
-            all.push(text.parse()?);
+            match is_file(text) {
+                true => all.extend(self.shapes.convolutions(text)?),
+                false => all.push(text.parse()?),
+            }
         }
         if all.is_empty() {
             return Err(Failure::new(

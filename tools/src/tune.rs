@@ -28,6 +28,7 @@ use crate::terminal;
 Examples:
   swath tune                                           the standard set, on 1 thread and on all
   swath tune --file benches/shapes/resnet50.txt        the layers of a network
+  swath tune model.onnx --shape x=1x3x640x640          those of an ONNX file
   swath tune --threads 1 ic64ih56oc64kh3ph1            one convolution, on one thread
   swath tune --budget 30                               half a minute's worth, the rest another time
   swath tune --show                                    what is known of this machine

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use swath::nn::{Conv2d, Conv2dPadding, Flatten, Linear, Module, Sequential};
 use swath::tune::{Conditions, Convolution, Entry, Figures, Measured, TuningFile, TuningTable};
 use swath::{ConvShape, Options};
 
@@ -72,16 +73,20 @@ fn entries(file: &TuningFile) -> usize {
     parsed.table.len()
 }
 
+/// Measurements by which everything but gemm is slow.
+fn gemm_fastest() -> Entry {
+    let measured =
+        |&(algo, ms): &(&str, f64)| Measured { algo: algo.into(), figures: Figures::new(ms, ms, ms).unwrap() };
+    let candidates = swath::algo::ALGOS.iter().map(|a| (a.name, if a.name == "gemm" { 0.125 } else { 0.5 }));
+    Entry::new(candidates.map(|c| measured(&c)).collect()).unwrap()
+}
+
 /// A table that says of [`LAYER`] on one thread that the untuned choice is the slower one.
 fn preferring_gemm() -> TuningTable {
     let shape = ConvShape::builder([1, 16, 9, 9], [16, 16, 3, 3]).padding(1).build().unwrap();
     let options = Options::inside_model(&shape);
-    let measured =
-        |&(algo, ms): &(&str, f64)| Measured { algo: algo.into(), figures: Figures::new(ms, ms, ms).unwrap() };
-    let candidates = swath::algo::ALGOS.iter().map(|a| (a.name, if a.name == "gemm" { 0.125 } else { 0.5 }));
-    let entry = Entry::new(candidates.map(|c| measured(&c)).collect()).unwrap();
     let mut table = TuningTable::new("a test");
-    table.insert(Conditions::here(swath::cpu().unwrap().level, 1), Convolution::new(&shape, &options), entry);
+    table.insert(Conditions::here(swath::cpu().unwrap().level, 1), Convolution::new(&shape, &options), gemm_fastest());
     table
 }
 
@@ -133,6 +138,32 @@ fn two_at_once_lose_nothing() {
         assert!(child.wait().unwrap().success());
     }
     assert_eq!(entries(&file), 9);
+}
+
+#[test]
+fn an_onnx_file_gives_its_convolutions() {
+    let (folder, file) = place("onnx");
+    let conv = || Conv2d::new(16, 16, 3).padding(1);
+    // The notation lacks the second one's padding; the third is the first once more.
+    let layers =
+        (conv(), Conv2d::new(16, 16, 2).padding(Conv2dPadding::Same), conv(), Flatten, Linear::new(16 * 64, 2));
+    let model = Sequential::new(layers).build(1).unwrap();
+    let path = folder.join("small.onnx");
+    swath::onnx::save(&model, [1, 16, 8, 8], &path).unwrap();
+    let path = path.to_str().unwrap();
+    let text = good(&file, &["tune", "--threads", "1", path, "--shape", "input=1x16x8x8"]);
+    assert!(text.contains("small:1") && text.contains("measured 2 in"), "{text}");
+    assert_eq!(entries(&file), 2);
+    let text = good(&file, &["tune", "--threads", "1", "--model", path]);
+    assert!(text.contains("knew 2"), "{text}");
+    // Its entries are those that the compiled model asks for.
+    let mut table = TuningTable::new("a test");
+    file.read().iter().for_each(|(c, v, _)| table.insert(c.clone(), *v, gemm_fastest()));
+    put(&file, &table);
+    let steps = good(&file, &["bench-model", path, "--explain"]);
+    assert_eq!(steps.lines().filter(|l| l.contains("Conv") && l.contains("gemm")).count(), 3, "{steps}");
+    let e = refusal(&file, &["tune", path, "--shape", "x=1x16x8x8"]);
+    assert!(e.contains("--shape x=..: the model has no such input; it has input"), "{e}");
 }
 
 #[test]

@@ -20,10 +20,9 @@ enum Kind {
     Div,
     Min,
     Max,
-    /// How much of the maximum's gradient is the first operand's: 0 where it is less, half where both are equal, else 1.
+    /// How much of the maximum's gradient is the first operand's: 0 where it is less, half where both are equal, else 1. Of the
+    /// minimum's it is the second one's.
     NotLess,
-    /// The same of the minimum's.
-    NotMore,
 }
 
 /// Arithmetic on two values, element by element. Extents of 1, and missing outer ones, are repeated, as in NumPy.
@@ -63,7 +62,7 @@ impl Binary {
 
     /// Whether `0 op 0` is 0, so that padding channels stay zero.
     fn keeps_zero(self) -> bool {
-        !matches!(self.0, Kind::Div | Kind::NotLess | Kind::NotMore)
+        !matches!(self.0, Kind::Div | Kind::NotLess)
     }
 
     /// As an operation of an image with what is repeated to its extents.
@@ -102,7 +101,7 @@ impl Operator for Binary {
             Kind::Div => "Div",
             Kind::Min => "Min",
             Kind::Max => "Max",
-            Kind::NotLess | Kind::NotMore => "Share",
+            Kind::NotLess => "Share",
         }
     }
 
@@ -178,18 +177,17 @@ impl Operator for Binary {
                 [Some(da), db]
             }
             Kind::Min | Kind::Max => {
-                let shares =
-                    if self.0 == Kind::Max { [Kind::NotLess, Kind::NotMore] } else { [Kind::NotMore, Kind::NotLess] };
                 let of = |g: &mut Gradient<'_>, i: usize| -> Result<Option<ValueId>> {
                     if !g.needs(i) {
                         return Ok(None);
                     }
-                    let share = g.push(Binary(shares[i]), &[a, b])?[0];
+                    let pair = if (i == 0) == (self.0 == Kind::Max) { [a, b] } else { [b, a] };
+                    let share = g.push(Binary(Kind::NotLess), &pair)?[0];
                     Ok(Some(g.push(Binary::mul(), &[dy, share])?[0]))
                 };
                 [of(g, 0)?, of(g, 1)?]
             }
-            Kind::NotLess | Kind::NotMore => return Err(Error::NoGradient { operator: self.name() }),
+            Kind::NotLess => return Err(Error::NoGradient { operator: self.name() }),
         };
         for (i, d) in [da, db].into_iter().enumerate() {
             if let Some(d) = d
@@ -309,7 +307,6 @@ impl Step for BinaryStep {
             Kind::Min => self.apply(x, y, in_place, |a, b| if a < b || a.is_nan() { a } else { b }),
             Kind::Max => self.apply(x, y, in_place, |a, b| if a > b || a.is_nan() { a } else { b }),
             Kind::NotLess => self.apply(x, y, in_place, |a, b| share(a < b, a == b)),
-            Kind::NotMore => self.apply(x, y, in_place, |a, b| share(a > b, a == b)),
         }
         // What is repeated reaches the padding channels, too.
         if let (Layout::Blocked, &[n, c, h, w]) = (self.layout, &self.dims[..])

@@ -7,7 +7,7 @@ use swath_kernels::layout::{BLOCK, Layout};
 use super::arith::summed;
 use super::binary::ExpandStep;
 use crate::conv::Scratch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::step::{Operands, Step, pass};
 use crate::graph::{Gradient, Group, Lower, Operator, ValueId};
 use crate::par;
@@ -54,12 +54,7 @@ impl Reduce {
     fn mask(&self, rank: usize) -> Result<Vec<bool>> {
         let mut mask = vec![self.axes.is_empty(); rank];
         for &axis in &self.axes {
-            let at = if axis < 0 { axis + rank as isize } else { axis };
-            let Some(slot) = usize::try_from(at).ok().and_then(|at| mask.get_mut(at)) else {
-                let rule = format!("there are {rank} axes");
-                return Err(Error::Setting { what: "the axis of a reduction", value: axis.to_string(), rule });
-            };
-            *slot = true;
+            mask[super::axis("the axis of a reduction", axis, rank)?] = true;
         }
         Ok(mask)
     }

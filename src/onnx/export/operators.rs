@@ -216,15 +216,16 @@ fn interpolate(op: &Interpolate, at: &mut Site<'_, '_>) -> Result {
     let ([h, w], [oh, ow]) = ([at.dims(0)[2], at.dims(0)[3]], [at.output()[2], at.output()[3]]);
     let mut inputs = vec![x.clone(), String::new()];
     match op.size {
-        Size::By([v, u]) => {
-            // A factor that is rounded down to a float could lose the last row.
+        // Between corners the size alone counts; of a factor, engines disagree whether the length behind it is rounded.
+        Size::By([v, u]) if corners != "align_corners" => {
+            // A factor that is rounded down to a float could lose the last row. Engines multiply floats.
             let factor = |by: f64, from: usize, to: usize| {
                 let float = by as f32;
-                if ((from as f64 * f64::from(float)).floor() as usize) < to { float.next_up() } else { float }
+                if ((from as f32 * float).floor() as usize) < to { float.next_up() } else { float }
             };
             inputs.push(at.floats(&[4], vec![1.0, 1.0, factor(v, h, oh), factor(u, w, ow)]));
         }
-        Size::To(_) => {
+        _ => {
             // Batch and channels are the input's.
             let shape = at.node("Shape", vec![x], vec![]);
             let lead = slice(at, shape, 0, 0, 2);

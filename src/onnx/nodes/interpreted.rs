@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use swath_kernels::layout::Layout;
 
 use super::fixed;
 use crate::conv::Scratch;
 use crate::error::Result;
-use crate::graph::{Fact, Group, Lower, Operands, Operator, Step};
+use crate::graph::{Fact, Group, Lower, Operands, Operator, Step, Work};
 use crate::ops::{self, Array, Attributes, Call, Data, OpResult};
 
 /// An input of an interpreted operator.
@@ -60,68 +59,34 @@ impl Operator for Interpreted {
         let layouts = vec![Layout::Nchw; self.outputs.len()];
         cx.step_all(group, &layouts, Box::new(InterpretedStep(self.clone())), inputs, 0)
     }
+
+    /// Of convolutions and products whose form or whose elements no kernel takes: as many as the output has elements, times what is
+    /// summed for each.
+    fn work(&self, _: &[&Fact]) -> Work {
+        let mut given = self.inputs.iter().map(|fact| &fact.dims[..]);
+        let dims: Vec<&[usize]> = self
+            .slots
+            .iter()
+            .map(|slot| match slot {
+                Slot::Absent => &[],
+                Slot::Constant(array) => array.dims(),
+                Slot::Input => given.next().unwrap_or_default(),
+            })
+            .collect();
+        let summed = match (self.operator.name, &dims[..]) {
+            ("Conv" | "com.microsoft.FusedConv" | "ConvInteger", [_, [_, window @ ..], ..])
+            | ("QLinearConv", [_, _, _, [_, window @ ..], ..]) => window,
+            ("MatMul" | "MatMulInteger", [[.., inner], ..]) => std::slice::from_ref(inner),
+            // Either way round.
+            ("Gemm", [[a, b], ..]) => std::slice::from_ref(if self.outputs[0].dims[0] == *a { b } else { a }),
+            _ => return Work::default(),
+        };
+        let sizes = self.outputs[0].dims.iter().chain(summed);
+        Work { macs: sizes.map(|&v| v as u64).fold(1, u64::saturating_mul), convolution: None }
+    }
 }
 
 struct InterpretedStep(Interpreted);
-
-/// Runs the same code on the numbers of an array, whose type it knows by a name; and another on truth values. Text has no such form,
-/// and no value of a graph is text.
-macro_rules! numbers {
-    ($data:expr, $v:ident of $t:ident => $body:expr, $b:ident => $truth:expr) => {
-        match $data {
-            Data::F32($v) => {
-                type $t = f32;
-                $body
-            }
-            Data::F64($v) => {
-                type $t = f64;
-                $body
-            }
-            Data::F16($v) => {
-                type $t = f16;
-                $body
-            }
-            Data::Bf16($v) => {
-                type $t = bf16;
-                $body
-            }
-            Data::I8($v) => {
-                type $t = i8;
-                $body
-            }
-            Data::I16($v) => {
-                type $t = i16;
-                $body
-            }
-            Data::I32($v) => {
-                type $t = i32;
-                $body
-            }
-            Data::I64($v) => {
-                type $t = i64;
-                $body
-            }
-            Data::U8($v) => {
-                type $t = u8;
-                $body
-            }
-            Data::U16($v) => {
-                type $t = u16;
-                $body
-            }
-            Data::U32($v) => {
-                type $t = u32;
-                $body
-            }
-            Data::U64($v) => {
-                type $t = u64;
-                $body
-            }
-            Data::Bool($b) => $truth,
-            Data::Str(_) => {}
-        }
-    };
-}
 
 /// Overwrites elements by those that lie in words of four bytes.
 pub(crate) fn read_words(words: &[f32], data: &mut Data) {
@@ -129,16 +94,7 @@ pub(crate) fn read_words(words: &[f32], data: &mut Data) {
         let len = to.len();
         return to.copy_from_slice(&words[..len]);
     }
-    let bytes: &[u8] = bytemuck::cast_slice(words);
-    numbers!(
-        data,
-        to of T => {
-            for (to, from) in to.iter_mut().zip(bytes.as_chunks::<{ size_of::<T>() }>().0) {
-                *to = T::from_le_bytes(*from);
-            }
-        },
-        to => to.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from != 0)
-    );
+    data.get_le_bytes(bytemuck::cast_slice(words));
 }
 
 /// The elements that lie in words of four bytes.
@@ -153,16 +109,7 @@ pub(crate) fn to_words(array: &Array, words: &mut [f32]) {
     if let Some(elements) = array.elements::<f32>() {
         return words[..elements.len()].copy_from_slice(elements);
     }
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
-    numbers!(
-        array.data(),
-        from of T => {
-            for (to, from) in bytes.as_chunks_mut::<{ size_of::<T>() }>().0.iter_mut().zip(from) {
-                *to = from.to_le_bytes();
-            }
-        },
-        from => bytes.iter_mut().zip(from).for_each(|(to, from)| *to = (*from).into())
-    );
+    array.data().put_le_bytes(bytemuck::cast_slice_mut(words));
 }
 
 impl Step for InterpretedStep {

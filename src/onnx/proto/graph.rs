@@ -1,5 +1,7 @@
 //! Graphs, nodes and attributes.
 
+use std::collections::HashSet;
+
 use super::{TensorProto, ValueInfo, own_domain};
 use crate::onnx::error::{OnnxError, Read};
 use crate::onnx::wire::{Bytes, Field};
@@ -15,7 +17,7 @@ pub struct GraphProto<'a> {
     pub initializers: Vec<TensorProto<'a>>,
     /// Names of constants that are stored as sparse tensors, which are refused where they are used.
     pub sparse_initializers: Vec<&'a str>,
-    /// Inputs. Old files repeat the initializers here.
+    /// Inputs. Old files repeat the initializers here; [`GraphProto::free_inputs`] has the others.
     pub inputs: Vec<ValueInfo<'a>>,
     /// Outputs.
     pub outputs: Vec<ValueInfo<'a>>,
@@ -74,6 +76,12 @@ pub enum AttributeValue<'a> {
 }
 
 impl<'a> GraphProto<'a> {
+    /// The inputs that have no value in the file, so that whoever runs it must give one.
+    pub fn free_inputs(&self) -> impl Iterator<Item = &ValueInfo<'a>> {
+        let constants: HashSet<&str> = self.initializers.iter().map(|t| t.name).collect();
+        self.inputs.iter().filter(move |input| !constants.contains(input.name))
+    }
+
     /// Reads a graph within `depth` further levels of graphs.
     pub(super) fn parse(message: Bytes<'a>, depth: usize) -> Read<Self> {
         let mut this = Self::default();

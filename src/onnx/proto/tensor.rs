@@ -92,6 +92,11 @@ impl<'a> TensorProto<'a> {
         self.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
     }
 
+    /// How many elements its dimensions make.
+    pub fn element_count(&self) -> usize {
+        self.elements().unwrap_or(usize::MAX)
+    }
+
     /// The type of its elements; `None` if it is one that this crate lacks.
     pub fn element(&self) -> Option<ElementType> {
         ElementType::from_code(self.data_type)
@@ -123,7 +128,7 @@ impl<'a> TensorProto<'a> {
             let what = format!("elements of type {}, which this crate lacks", type_name(self.data_type));
             return Err(OnnxError::new(self.message.offset, what));
         };
-        let elements = self.elements().unwrap_or(usize::MAX);
+        let elements = self.element_count();
         let data = match (&self.external, self.raw) {
             (Some(place), _) => {
                 let bytes = external.bytes(place, element.packed_bytes(elements)).map_err(|why| {
@@ -153,7 +158,11 @@ impl<'a> TensorProto<'a> {
             );
             return Err(OnnxError::new(self.raw.map_or(self.message.offset, |raw| raw.offset), what));
         }
-        Ok(Data::from_le_bytes(element, &bytes))
+        self.data(element, &bytes)
+    }
+
+    fn data(&self, element: ElementType, bytes: &[u8]) -> Read<Data> {
+        Data::from_le_bytes(element, bytes).map_err(|e| OnnxError::new(self.message.offset, e.to_string()))
     }
 
     /// Elements that are stored as numbers, each type in the field that the format has for it.
@@ -187,7 +196,7 @@ impl<'a> TensorProto<'a> {
         }
         let width = element.bytes();
         let bytes: Vec<u8> = codes.iter().flat_map(|v| v.to_le_bytes().into_iter().take(width)).collect();
-        Ok(Data::from_le_bytes(element, &bytes))
+        self.data(element, &bytes)
     }
 }
 
