@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use swath::nn::{Conv2d, Conv2dPadding, Flatten, Linear, Module, Sequential};
+use swath::nn::{Conv2d, Conv2dPadding, Flatten, Linear, Sequential};
 use swath::tune::{Conditions, Convolution, Entry, Figures, Measured, TuningFile, TuningTable};
 use swath::{ConvShape, Options};
 
