@@ -14,7 +14,7 @@ use crate::tensor::stored_len;
 /// Copies `x` in layout `from` to `y` in layout `to`, both of the logical extents `[n, c, h, w]`. Channels that pad the
 /// last block become zero. [`Layout::len`] says how many floats a layout takes.
 ///
-/// It runs on the threads of where it is called ([`par`](crate::par)), where there is enough to copy for them.
+/// It runs on the threads of where it is called ([`par`]), where there is enough to copy for them.
 ///
 /// # Errors
 /// For slices of other lengths, and extents that overflow.
