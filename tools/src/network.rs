@@ -30,59 +30,54 @@ pub struct Inputs {
     files: Vec<String>,
     #[command(flatten)]
     pictures: Pictures,
-    #[command(flatten)]
-    shapes: Shapes,
-}
-
-/// Dimensions as the command line has them.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Shapes {
-    /// Dimensions of an input of an ONNX file, such as x=1x3x224x224; without, they are the file's, whose open ones are 1
+    /// Dimensions of an input without a file, such as x=1x3x224x224; without, they are the file's, whose open ones are 1
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = shape)]
-    shapes: Vec<(String, Vec<usize>)>,
+    shapes: Vec<NamedShape>,
 }
 
-impl Shapes {
-    /// Dimensions of these inputs, in order.
-    fn of(&self, inputs: &[&ValueInfo<'_>]) -> Outcome<Vec<Vec<usize>>> {
-        if let Some((name, _)) = self.shapes.iter().find(|(name, _)| inputs.iter().all(|i| i.name != name)) {
-            let known: Vec<&str> = inputs.iter().map(|i| i.name).collect();
-            let known = known.join(", ");
-            return Err(Failure::new(format_args!("--shape {name}=..: the model has no such input; it has {known}")));
-        }
-        let dims = |input: &&ValueInfo<'_>| match (self.shapes.iter().find(|(name, _)| name == input.name), &input.ty) {
-            (Some((_, dims)), _) => dims.clone(),
-            (None, ValueType::Tensor { dims: Some(dims), .. }) => {
-                dims.iter().map(|d| if let Dimension::Fixed(d) = d { *d } else { 1 }).collect()
-            }
-            _ => Vec::new(),
-        };
-        Ok(inputs.iter().map(dims).collect())
-    }
+/// An input and its dimensions, as the command line has them.
+pub type NamedShape = (String, Vec<usize>);
 
-    /// The convolutions of an ONNX file, with names such as `mobilenet:1`.
-    pub fn convolutions(&self, path: &str) -> Outcome<Vec<Problem>> {
-        let network = Network::open(path)?;
-        let model = network.model()?;
-        let inputs: Vec<_> = model.graph.free_inputs().collect();
-        let dims = self.of(&inputs)?;
-        let named: Vec<(&str, &[usize])> = inputs.iter().map(|i| i.name).zip(dims.iter().map(Vec::as_slice)).collect();
-        let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
-        let problem = |(i, (shape, times)): (usize, (ConvShape, usize))| {
-            let name = format!("{stem}:{}", i + 1);
-            // The notation lacks padding that differs from side to side.
-            let text = Problem::new(&shape, &name).map_or_else(|_| format!("{shape:?}"), |p| p.text);
-            Problem { shape, text, name, times }
-        };
-        let all: Vec<Problem> = network.convolutions(&named)?.into_iter().enumerate().map(problem).collect();
-        match all.is_empty() {
-            true => Err(Failure::new(format_args!("{path}: the model has no convolution"))),
-            false => Ok(all),
+/// Dimensions of these inputs, in order.
+fn dims_of(inputs: &[&ValueInfo<'_>], given: &[NamedShape]) -> Outcome<Vec<Vec<usize>>> {
+    if let Some((name, _)) = given.iter().find(|(name, _)| inputs.iter().all(|i| i.name != name)) {
+        let known: Vec<&str> = inputs.iter().map(|i| i.name).collect();
+        let known = known.join(", ");
+        return Err(Failure::new(format_args!("--shape {name}=..: the model has no such input; it has {known}")));
+    }
+    let dims = |input: &&ValueInfo<'_>| match (given.iter().find(|(name, _)| name == input.name), &input.ty) {
+        (Some((_, dims)), _) => dims.clone(),
+        (None, ValueType::Tensor { dims: Some(dims), .. }) => {
+            dims.iter().map(|d| if let Dimension::Fixed(d) = d { *d } else { 1 }).collect()
         }
+        _ => Vec::new(),
+    };
+    Ok(inputs.iter().map(dims).collect())
+}
+
+/// The convolutions of an ONNX file, with names such as `mobilenet:1`.
+pub fn convolutions(path: &str, shapes: &[NamedShape]) -> Outcome<Vec<Problem>> {
+    let network = Network::open(path)?;
+    let model = network.model()?;
+    let inputs: Vec<_> = model.graph.free_inputs().collect();
+    let dims = dims_of(&inputs, shapes)?;
+    let named: Vec<(&str, &[usize])> = inputs.iter().map(|i| i.name).zip(dims.iter().map(Vec::as_slice)).collect();
+    let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+    let problem = |(i, (shape, times)): (usize, (ConvShape, usize))| {
+        let name = format!("{stem}:{}", i + 1);
+        // The notation lacks padding that differs from side to side.
+        let text = Problem::new(&shape, &name).map_or_else(|_| format!("{shape:?}"), |p| p.text);
+        Problem { shape, text, name, times }
+    };
+    let all: Vec<Problem> = network.convolutions(&named)?.into_iter().enumerate().map(problem).collect();
+    match all.is_empty() {
+        true => Err(Failure::new(format_args!("{path}: the model has no convolution"))),
+        false => Ok(all),
     }
 }
 
-fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+/// `x=1x3x224x224`
+pub fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.split_once('=').ok_or("NAME=DIMS, such as x=1x3x224x224")?;
     let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse).collect();
     Ok((name.into(), dims.map_err(|e| e.to_string())?))
@@ -114,7 +109,7 @@ impl Inputs {
             }
         }
         let mut all = Vec::with_capacity(inputs.len());
-        for ((input, file), dims) in inputs.iter().zip(files).zip(self.shapes.of(&inputs)?) {
+        for ((input, file), dims) in inputs.iter().zip(files).zip(dims_of(&inputs, &self.shapes)?) {
             all.push((input.name.to_string(), file.ok_or(dims)));
         }
         Ok(all)

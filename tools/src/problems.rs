@@ -7,7 +7,7 @@ use swath::zoo;
 
 use crate::failure::{Failure, Outcome};
 use crate::files;
-use crate::network::{Shapes, is_file};
+use crate::network::{self, NamedShape, convolutions, is_file};
 
 /// The part of a command line that names problems.
 #[derive(clap::Args)]
@@ -28,8 +28,10 @@ pub struct Problems {
     /// Images in a batch of the networks that --model names
     #[arg(long, value_name = "N", default_value_t = 1, requires = "model", value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    #[command(flatten)]
-    shapes: Shapes,
+    // Not a flattened `Shapes`: whoever takes problems where they may be left out could not tell that they are.
+    /// Dimensions of an input of an ONNX file, such as x=1x3x224x224; without, they are the file's, whose open ones are 1
+    #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = network::shape)]
+    shapes: Vec<NamedShape>,
 }
 
 impl Problems {
@@ -43,7 +45,7 @@ impl Problems {
         }
         for name in &self.model {
             match is_file(name) {
-                true => all.extend(self.shapes.convolutions(name)?),
+                true => all.extend(convolutions(name, &self.shapes)?),
                 false => all.extend(zoo::find(name)?.convolutions(self.batch as usize)?),
             }
         }
@@ -55,7 +57,7 @@ impl Problems {
         }
         for text in &self.problems {
             match is_file(text) {
-                true => all.extend(self.shapes.convolutions(text)?),
+                true => all.extend(convolutions(text, &self.shapes)?),
                 false => all.push(text.parse()?),
             }
         }
