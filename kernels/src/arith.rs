@@ -350,9 +350,11 @@ impl Arith {
         if self.operand != Operand::Same {
             let sums = &mut scratch[..self.slices.sums()];
             match op {
-                Op::Add | Op::Sub | Op::SubFrom => self.slices.sum(place, Affine, [dy], [], [&mut *sums]),
-                Op::Mul | Op::Div => self.slices.sum(place, Multiply, [dy, a], [], [&mut *sums]),
-                Op::DivInto => self.slices.sum(place, Divide, [dy, a], [], [&mut *sums]),
+                Op::Add | Op::Sub | Op::SubFrom => {
+                    self.slices.sum(place, self.slices.all(), Affine, [dy], [], [&mut *sums])
+                }
+                Op::Mul | Op::Div => self.slices.sum(place, self.slices.all(), Multiply, [dy, a], [], [&mut *sums]),
+                Op::DivInto => self.slices.sum(place, self.slices.all(), Divide, [dy, a], [], [&mut *sums]),
             }
             return self.totals(sums, db, |total, k| match op {
                 Op::Sub => -total,
@@ -440,7 +442,7 @@ impl Arith {
         self.check(&[x], y, scratch);
         assert_ne!(self.operand, Operand::Same, "nothing to sum over");
         let sums = &mut scratch[..self.slices.sums()];
-        self.slices.sum(place, Affine, [x], [], [&mut *sums]);
+        self.slices.sum(place, self.slices.all(), Affine, [x], [], [&mut *sums]);
         self.totals(sums, y, |total, _| total * f64::from(scale));
     }
 }

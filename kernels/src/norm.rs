@@ -513,8 +513,8 @@ impl Norm {
             if summed {
                 let into = [&mut *s1, &mut *s2];
                 match y {
-                    None => self.slices.sum_of(place, part, limits, [b.x, b.dy], [&*m], into),
-                    Some(y) => self.slices.sum_of(place, part, limits, [b.x, b.dy, y], [&*m], into),
+                    None => self.slices.sum(place, part, limits, [b.x, b.dy], [&*m], into),
+                    Some(y) => self.slices.sum(place, part, limits, [b.x, b.dy, y], [&*m], into),
                 }
             }
             let Some(dx) = dx.as_deref_mut() else { continue };

@@ -138,23 +138,9 @@ impl Slices {
         self.of_channel(image, channel).map(|i| f64::from(sums[i])).sum()
     }
 
-    /// Sums of terms for each slice and channel (see [`Slices::sum_of`]).
-    pub fn sum<F, const M: usize, const P: usize, const N: usize>(
-        &self,
-        place: &Place<'_>,
-        f: F,
-        x: [&[f32]; M],
-        p: [&[f32]; P],
-        out: [&mut [f32]; N],
-    ) where
-        F: Sum<M, P, N> + Sync,
-    {
-        self.sum_of(place, self.all(), f, x, p, out);
-    }
-
     /// Sums of terms for each channel and each of some slices: `out` holds [`Slices::sums`] floats for each kind, `p` parameters of
     /// each channel (with those that pad), of each image where it is so long.
-    pub fn sum_of<F, const M: usize, const P: usize, const N: usize>(
+    pub fn sum<F, const M: usize, const P: usize, const N: usize>(
         &self,
         place: &Place<'_>,
         part: Part,

@@ -97,7 +97,7 @@ impl PRelu {
         if let Some(dw) = dw {
             self.arith.check(&[], dw, scratch);
             let sums = &mut scratch[..self.arith.slices.sums()];
-            self.arith.slices.sum(place, Slope, [x, dy], [], [&mut *sums]);
+            self.arith.slices.sum(place, self.arith.slices.all(), Slope, [x, dy], [], [&mut *sums]);
             self.arith.totals(sums, dw, |total, _| total);
         }
     }
