@@ -195,8 +195,8 @@ impl Scratch {
         Ok(())
     }
 
-    /// Gives the memory of weights that were packed for one run back.
-    pub(crate) fn give_back(&mut self, packed: PackedWeights) {
+    /// Gives the memory of weights that were packed for one run back ([`ConvPlan::pack_once`]).
+    pub fn give_back(&mut self, packed: PackedWeights) {
         self.packed = packed.data;
     }
 
@@ -346,7 +346,23 @@ impl ConvPlan {
 
     /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`]: weights that are trained
     /// change every step, and Winograd's take four times as much memory as they do.
-    pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
+    ///
+    /// # Errors
+    /// As [`ConvPlan::pack`].
+    ///
+    /// ```
+    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+    /// let plan = ConvPlan::new(&ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?, &Options::default())?;
+    /// let (mut y, mut scratch) = ([0.0; 3 * 16], Scratch::new());
+    /// for step in 1..4 {
+    ///     let weights = plan.pack_once(&[step as f32; 6], &mut scratch)?;
+    ///     plan.forward(&[1.0; 2 * 16], &weights, Epilogue::none(), &mut y, &mut scratch)?;
+    ///     scratch.give_back(weights);
+    ///     assert_eq!(y[0], 2.0 * step as f32);
+    /// }
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
         let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
         self.repack(w, &mut packed)?;
         Ok(packed)

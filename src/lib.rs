@@ -51,7 +51,7 @@
 //! | 5 | [`ops`] | operators on arrays of any element type |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`], [`ConvBackwardData`], [`ConvBackwardWeights`]: shape, pass, algorithm, packed weights |
-//! | 6 | [`pool`], [`resample`] | plans of pooling, interpolation and padding |
+//! | 6 | [`norm`], [`pool`], [`resample`] | plans of normalisation, pooling, interpolation and padding |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |
@@ -90,6 +90,7 @@ pub mod machine;
 pub mod metrics;
 mod model;
 pub mod nn;
+pub mod norm;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod ops;

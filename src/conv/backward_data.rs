@@ -114,8 +114,12 @@ impl ConvBackwardData {
         Ok(())
     }
 
-    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`].
-    pub(crate) fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
+    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`], as
+    /// [`ConvPlan::pack_once`](crate::ConvPlan::pack_once).
+    ///
+    /// # Errors
+    /// As [`ConvBackwardData::pack`].
+    pub fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
         let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
         self.repack(w, &mut packed)?;
         Ok(packed)

@@ -188,11 +188,13 @@ impl Data {
     }
 
     /// Overwrites the first of the bytes by the elements, as [`Data::to_le_bytes`] has them.
+    #[cfg(feature = "onnx")]
     pub(crate) fn put_le_bytes(&self, bytes: &mut [u8]) {
         each!(self, v => put_all(v, bytes));
     }
 
     /// Overwrites the elements by those that the first of the bytes hold.
+    #[cfg(feature = "onnx")]
     pub(crate) fn get_le_bytes(&mut self, bytes: &[u8]) {
         fn all<T: Stored>(v: &mut [T], bytes: &[u8]) {
             if T::BYTES > 0 {

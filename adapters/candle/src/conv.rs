@@ -1,100 +1,249 @@
-//! Convolution.
+//! Convolution and transposed convolution, which is a convolution's data gradient: its own data gradient is that convolution, and of its
+//! weight gradient input and gradient change places.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Module, Result, Shape, Tensor};
-use candle_nn::Conv2dConfig;
-use swath::{ConvBackwardBias, ConvPlan, ConvShape, Epilogue, Options, PackedWeights, PlanCache, WeightsKey};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
+use candle_nn::{Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig};
+use swath::{ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Scratch};
 
-use crate::memory::{floats, with_scratch};
+use crate::memory::{Held, floats, images, tensor, with_scratch};
+use crate::packs::{Kept, with_packed};
 
 /// `conv(x, w) + bias`, as [`Tensor::conv2d`]: `x` `[n, ic, h, w]`, weights `[oc, ic / groups, kh, kw]`, bias `[oc]`.
 ///
-/// The weights are packed by every call; [`Conv2d`] packs those once that do not change.
+/// The weights are packed by every call; [`Conv2d`](crate::Conv2d) packs those once that are not trained.
+///
+/// # Errors
+/// For tensors that are not of `f32` on the CPU, and extents that do not fit.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, config: &Conv2dConfig) -> Result<Tensor> {
-    call(x, w, bias, config, None)
+    config.apply(x, w, bias, None)
 }
 
-fn call(
+/// `conv(x, w) + bias`, as [`Tensor::conv1d`]: `x` `[n, ic, l]`, weights `[oc, ic / groups, k]`, bias `[oc]`.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv1d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, config: &Conv1dConfig) -> Result<Tensor> {
+    config.apply(x, w, bias, None)
+}
+
+/// The transposed convolution `x * w + bias`, as [`Tensor::conv_transpose2d`]: `x` `[n, ic, h, w]`, weights `[ic, oc, kh, kw]`, bias
+/// `[oc]`.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv_transpose2d(
     x: &Tensor,
     w: &Tensor,
     bias: Option<&Tensor>,
-    config: &Conv2dConfig,
-    packs: Option<Arc<Packs>>,
+    config: &ConvTranspose2dConfig,
 ) -> Result<Tensor> {
-    let (n, ic, ih, iw) = x.dims4()?;
-    let (oc, icg, kh, kw) = w.dims4()?;
-    let shape = ConvShape::builder([n, ic, ih, iw], [oc, icg, kh, kw])
-        .padding(config.padding)
-        .stride(config.stride)
-        .dilation(config.dilation)
-        .groups(config.groups)
-        .build()
-        .map_err(Error::wrap)?;
-    let op = Conv { shape, packs };
-    match bias {
-        Some(bias) => x.apply_op3(w, bias, op),
-        None => x.apply_op2(w, op),
+    config.apply(x, w, bias, None)
+}
+
+/// The transposed convolution `x * w + bias`, as [`Tensor::conv_transpose1d`]: `x` `[n, ic, l]`, weights `[ic, oc / groups, k]`, bias
+/// `[oc]`.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv_transpose1d(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    config: &ConvTranspose1dConfig,
+) -> Result<Tensor> {
+    config.apply(x, w, bias, None)
+}
+
+/// What candle's options of a convolution ask for.
+pub(crate) trait Apply {
+    fn apply(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kept: Option<Arc<Kept>>) -> Result<Tensor>;
+}
+
+impl Apply for Conv2dConfig {
+    fn apply(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kept: Option<Arc<Kept>>) -> Result<Tensor> {
+        let shape = ConvShape::builder(x.dims4()?.into(), w.dims4()?.into())
+            .padding(self.padding)
+            .stride(self.stride)
+            .dilation(self.dilation)
+            .groups(self.groups)
+            .build();
+        Conv { shape: shape.map_err(Error::wrap)?, transposed: false, kept }.apply(x, w, bias)
     }
 }
 
-/// Packed weights of a layer, by what they were packed for.
-type Packs = Mutex<HashMap<WeightsKey, Arc<PackedWeights>>>;
+impl Apply for ConvTranspose2dConfig {
+    fn apply(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kept: Option<Arc<Kept>>) -> Result<Tensor> {
+        let shape = ConvTransposeShape::builder(x.dims4()?.into(), w.dims4()?.into())
+            .padding(self.padding)
+            .output_padding(self.output_padding)
+            .stride(self.stride)
+            .dilation(self.dilation)
+            .build();
+        let shape = *shape.map_err(Error::wrap)?.convolution();
+        Conv { shape, transposed: true, kept }.apply(x, w, bias)
+    }
+}
 
-/// The convolution of a shape.
-pub(crate) struct Conv {
-    pub(crate) shape: ConvShape,
-    pub(crate) packs: Option<Arc<Packs>>,
+// A sequence lies as a picture of height 1 does.
+
+impl Apply for Conv1dConfig {
+    fn apply(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kept: Option<Arc<Kept>>) -> Result<Tensor> {
+        let (n, ic, l) = x.dims3()?;
+        let (oc, icg, k) = w.dims3()?;
+        let shape = ConvShape::builder([n, ic, 1, l], [oc, icg, 1, k])
+            .padding([0, self.padding])
+            .stride([1, self.stride])
+            .dilation([1, self.dilation])
+            .groups(self.groups)
+            .build();
+        let conv = Conv { shape: shape.map_err(Error::wrap)?, transposed: false, kept };
+        conv.apply(&x.unsqueeze(2)?, &w.unsqueeze(2)?, bias)?.squeeze(2)
+    }
+}
+
+impl Apply for ConvTranspose1dConfig {
+    fn apply(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kept: Option<Arc<Kept>>) -> Result<Tensor> {
+        let (n, ic, l) = x.dims3()?;
+        let (wic, ocg, k) = w.dims3()?;
+        let shape = ConvTransposeShape::builder([n, ic, 1, l], [wic, ocg, 1, k])
+            .padding([0, self.padding])
+            .output_padding([0, self.output_padding])
+            .stride([1, self.stride])
+            .dilation([1, self.dilation])
+            .groups(self.groups)
+            .build();
+        let conv = Conv { shape: *shape.map_err(Error::wrap)?.convolution(), transposed: true, kept };
+        conv.apply(&x.unsqueeze(2)?, &w.unsqueeze(2)?, bias)?.squeeze(2)
+    }
+}
+
+/// The convolution of a shape, or the transposed one, whose input is `shape`'s output.
+struct Conv {
+    shape: ConvShape,
+    transposed: bool,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Conv {
-    fn packed(&self, plan: &ConvPlan, w: &[f32]) -> swath::Result<Arc<PackedWeights>> {
-        let Some(packs) = &self.packs else { return Ok(Arc::new(plan.pack(w)?)) };
-        let mut packs = packs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packed) = packs.get(&plan.weights_key()) {
-            return Ok(packed.clone());
+    fn apply(self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match bias {
+            Some(bias) => x.apply_op3(w, bias, self),
+            None => x.apply_op2(w, self),
         }
-        let packed = Arc::new(plan.pack(w)?);
-        packs.insert(plan.weights_key(), packed.clone());
-        Ok(packed)
     }
 
-    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
-        let mut y = vec![0.0; self.shape.output().iter().product()];
-        with_scratch(|scratch| {
-            let plan = PlanCache::global().forward(&self.shape, &Options::default())?;
-            let epilogue = bias.map_or(Epilogue::none(), Epilogue::bias);
-            plan.forward(x, &*self.packed(&plan, w)?, epilogue, &mut y, scratch)
-        })?;
-        Ok((CpuStorage::F32(y), self.shape.output().to_vec().into()))
+    /// Extents of input and output.
+    fn dims(&self) -> [[usize; 4]; 2] {
+        let (x, y) = (self.shape.input(), self.shape.output());
+        if self.transposed { [y, x] } else { [x, y] }
     }
 
-    /// Gradients at input and weights, of those that something depends on.
-    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        let dx = x.track_op().then(|| dy.apply_op2_no_bwd(w, &AtInput(self.shape))).transpose()?;
-        let dw = w.track_op().then(|| x.apply_op2_no_bwd(dy, &AtWeights(self.shape))).transpose()?;
-        Ok([dx, dw])
+    fn forward(&self, x: (&CpuStorage, &Layout), w: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let (x, layout) = images(x.0, x.1)?;
+        let dims = self.dims()[1];
+        let mut y = vec![0.0; dims.iter().product()];
+        let epilogue = bias.map_or(Epilogue::none(), Epilogue::bias);
+        let layouts = [layout, swath::Layout::Nchw];
+        with_scratch(|scratch| self.run(self.transposed, &x, w, epilogue, (layouts, &mut y), scratch))?;
+        Ok((CpuStorage::F32(y), dims.to_vec().into()))
+    }
+
+    /// The convolution, or the transposed one, of `x` in the first of the layouts into a tensor in the second.
+    fn run(
+        &self,
+        transposed: bool,
+        x: &[f32],
+        w: &[f32],
+        epilogue: Epilogue<'_>,
+        (layouts, y): ([swath::Layout; 2], &mut [f32]),
+        scratch: &mut Scratch,
+    ) -> swath::Result<()> {
+        let [from, to] = layouts;
+        let (cache, kept) = (PlanCache::global(), self.kept.as_deref());
+        if transposed {
+            // Options are those of the convolution, of which `to` is the input.
+            let plan = cache.backward_data(&self.shape, &Options::default().layouts(to, from))?;
+            with_packed(&*plan, w, kept, scratch, |w, scratch| plan.transposed(x, w, epilogue, y, scratch))
+        } else {
+            let plan = cache.forward(&self.shape, &Options::default().layouts(from, to))?;
+            with_packed(&*plan, w, kept, scratch, |w, scratch| plan.forward(x, w, epilogue, y, scratch))
+        }
+    }
+
+    /// Gradients at input, weights and bias, of those that are wanted.
+    fn backward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let at_bias = bias.is_some_and(Tensor::track_op);
+        let (held_x, held_w, held_dy) = (Held::of(x), Held::of(w), Held::of(dy));
+        let (dy, to) = held_dy.images()?;
+        let (mut dx, mut dw, mut db) = (None, None, at_bias.then(|| vec![0.0; self.dims()[1][1]]));
+        let mut from = swath::Layout::Nchw;
+        if w.track_op() {
+            let (x, layout) = held_x.images()?;
+            from = layout;
+            dw = Some(self.at_weights([&x, &dy], [from, to], db.as_deref_mut())?);
+        } else if let Some(db) = &mut db {
+            self.at_bias(&dy, to, db)?;
+        }
+        if x.track_op() {
+            let mut d = vec![0.0; self.dims()[0].iter().product()];
+            let (w, out) = (held_w.floats()?, ([to, from], d.as_mut_slice()));
+            with_scratch(|scratch| self.run(!self.transposed, &dy, &w, Epilogue::none(), out, scratch))?;
+            dx = Some(tensor(d, self.dims()[0], from)?);
+        }
+        let dw = dw.map(|d| tensor(d, self.shape.weights(), swath::Layout::Nchw));
+        let db = db.map(|d| Tensor::new(d, x.device()));
+        Ok([dx, dw.transpose()?, db.transpose()?])
+    }
+
+    fn at_weights(
+        &self,
+        [x, dy]: [&[f32]; 2],
+        [from, to]: [swath::Layout; 2],
+        db: Option<&mut [f32]>,
+    ) -> Result<Vec<f32>> {
+        let mut dw = vec![0.0; self.shape.weights().iter().product()];
+        let cache = PlanCache::global();
+        if self.transposed {
+            let plan = cache.backward_weights(&self.shape, &Options::default().layouts(to, from));
+            with_scratch(|scratch| plan?.run(dy, x, &mut dw, None, scratch))?;
+            db.map_or(Ok(()), |db| self.at_bias(dy, to, db))?;
+        } else {
+            let plan = cache.backward_weights(&self.shape, &Options::default().layouts(from, to));
+            with_scratch(|scratch| plan?.run(x, dy, &mut dw, db, scratch))?;
+        }
+        Ok(dw)
+    }
+
+    fn at_bias(&self, dy: &[f32], layout: swath::Layout, db: &mut [f32]) -> Result<()> {
+        let options = Options::default().layouts(layout, layout);
+        with_scratch(|scratch| ConvBackwardBias::new(self.dims()[1], &options)?.run(dy, db, scratch))
+    }
+
+    fn title(&self) -> &'static str {
+        if self.transposed { "swath-conv-transpose" } else { "swath-conv" }
     }
 }
 
 impl CustomOp2 for Conv {
     fn name(&self) -> &'static str {
-        "swath-conv2d"
+        self.title()
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward(&floats(x, xl)?, &floats(w, wl)?, None)
+        self.forward((x, xl), &floats(w, wl)?, None)
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(x, w, dy).map(Into::into)
+        let [dx, dw, _] = self.backward(x, w, None, dy)?;
+        Ok((dx, dw))
     }
 }
 
 impl CustomOp3 for Conv {
     fn name(&self) -> &'static str {
-        "swath-conv2d"
+        self.title()
     }
 
     fn cpu_fwd(
@@ -106,7 +255,7 @@ impl CustomOp3 for Conv {
         b: &CpuStorage,
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.forward(&floats(x, xl)?, &floats(w, wl)?, Some(&floats(b, bl)?))
+        self.forward((x, xl), &floats(w, wl)?, Some(&floats(b, bl)?))
     }
 
     fn bwd(
@@ -117,120 +266,6 @@ impl CustomOp3 for Conv {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw] = self.gradients(x, w, dy)?;
-        let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&AtBias(self.shape.output()))).transpose()?;
-        Ok((dx, dw, db))
-    }
-}
-
-/// The gradient at the input, of `dy` and the weights; also transposed convolution.
-pub(crate) struct AtInput(pub(crate) ConvShape);
-
-impl CustomOp2 for AtInput {
-    fn name(&self) -> &'static str {
-        "swath-conv2d-input-gradient"
-    }
-
-    fn cpu_fwd(&self, dy: &CpuStorage, dyl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut dx = vec![0.0; self.0.input().iter().product()];
-        let (dy, w) = (floats(dy, dyl)?, floats(w, wl)?);
-        with_scratch(|scratch| {
-            let plan = PlanCache::global().backward_data(&self.0, &Options::default())?;
-            plan.run(&dy, &plan.pack(&w)?, &mut dx, scratch)
-        })?;
-        Ok((CpuStorage::F32(dx), self.0.input().to_vec().into()))
-    }
-}
-
-/// The gradient at the weights, of `x` and `dy`.
-pub(crate) struct AtWeights(pub(crate) ConvShape);
-
-impl CustomOp2 for AtWeights {
-    fn name(&self) -> &'static str {
-        "swath-conv2d-weight-gradient"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, dy: &CpuStorage, dyl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut dw = vec![0.0; self.0.weights().iter().product()];
-        let (x, dy) = (floats(x, xl)?, floats(dy, dyl)?);
-        with_scratch(|scratch| {
-            let plan = PlanCache::global().backward_weights(&self.0, &Options::default())?;
-            plan.run(&x, &dy, &mut dw, None, scratch)
-        })?;
-        Ok((CpuStorage::F32(dw), self.0.weights().to_vec().into()))
-    }
-}
-
-/// The gradient at the bias, of `dy` of these extents.
-pub(crate) struct AtBias(pub(crate) [usize; 4]);
-
-impl CustomOp1 for AtBias {
-    fn name(&self) -> &'static str {
-        "swath-conv2d-bias-gradient"
-    }
-
-    fn cpu_fwd(&self, dy: &CpuStorage, dyl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut db = vec![0.0; self.0[1]];
-        let dy = floats(dy, dyl)?;
-        with_scratch(|scratch| ConvBackwardBias::new(self.0, &Options::default())?.run(&dy, &mut db, scratch))?;
-        Ok((CpuStorage::F32(db), self.0[1].into()))
-    }
-}
-
-/// A layer in place of [`candle_nn::Conv2d`]. Weights that are no variable, as those of a file, are packed once for all batches; those
-/// that are trained are packed by every call.
-///
-/// ```
-/// # use candle_core::{DType, Device};
-/// # use candle_nn::{VarBuilder, VarMap};
-/// # fn main() -> candle_core::Result<()> {
-/// let variables = VarMap::new();
-/// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-/// let conv: swath_candle::Conv2d = candle_nn::conv2d(3, 16, 3, Default::default(), vb.pp("conv"))?.into();
-/// assert_eq!(conv.weight().dims(), [16, 3, 3, 3]);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Conv2d {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    config: Conv2dConfig,
-    packs: Option<Arc<Packs>>,
-}
-
-impl Conv2d {
-    /// From weights `[oc, ic / groups, kh, kw]` and a bias `[oc]`.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
-        // A variable is overwritten where it lies, and nothing says when.
-        let packs = (!weight.track_op()).then(Default::default);
-        Self { weight, bias, config, packs }
-    }
-
-    /// The weights.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
-    }
-
-    /// The bias.
-    pub fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
-    }
-
-    /// The options.
-    pub fn config(&self) -> &Conv2dConfig {
-        &self.config
-    }
-}
-
-impl From<candle_nn::Conv2d> for Conv2d {
-    fn from(conv: candle_nn::Conv2d) -> Self {
-        Self::new(conv.weight().clone(), conv.bias().cloned(), *conv.config())
-    }
-}
-
-impl Module for Conv2d {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        call(x, &self.weight, self.bias.as_ref(), &self.config, self.packs.clone())
+        self.backward(x, w, Some(bias), dy).map(Into::into)
     }
 }

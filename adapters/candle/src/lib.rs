@@ -1,27 +1,15 @@
-//! candle's convolutions and pooling on swath's kernels, with their gradients.
-//!
-//! Tensors are candle's, of `f32` on the CPU, contiguous or strided. Plans come from [`swath::PlanCache`], and each function is a
-//! custom operator of candle with a backward pass, so that [`candle_core::Tensor::backward`] goes through it.
-//!
-//! ```
-//! use candle_core::{Device, Module, Tensor};
-//! # fn main() -> candle_core::Result<()> {
-//! let device = Device::Cpu;
-//! let (w, b) = (Tensor::randn(0f32, 1.0, (8, 3, 3, 3), &device)?, Tensor::zeros(8, candle_core::DType::F32, &device)?);
-//! // In place of `candle_nn::Conv2d::new`:
-//! let conv = swath_candle::Conv2d::new(w, Some(b), candle_nn::Conv2dConfig { padding: 1, ..Default::default() });
-//! let y = conv.forward(&Tensor::randn(0f32, 1.0, (2, 3, 16, 16), &device)?)?;
-//! let y = swath_candle::max_pool2d(&y.relu()?, 2, 2)?;
-//! assert_eq!(y.dims(), [2, 8, 8, 8]);
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
+mod batch_norm;
 mod conv;
-mod conv_transpose;
+mod layers;
 mod memory;
+mod packs;
 mod pool;
+mod upsample;
 
-pub use conv::{Conv2d, conv2d};
-pub use conv_transpose::conv_transpose2d;
-pub use pool::{avg_pool2d, max_pool2d};
+pub use batch_norm::{BatchNorm, batch_norm};
+pub use conv::{conv_transpose1d, conv_transpose2d, conv1d, conv2d};
+pub use layers::{Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d};
+pub use pool::{avg_pool2d, max_pool2d, max_pool2d_as_candle};
+pub use upsample::{upsample_bilinear2d, upsample_nearest1d, upsample_nearest2d};

@@ -1,83 +1,161 @@
 //! Pooling.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape, Tensor};
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor, ToUsize2};
+use rayon::prelude::*;
 use swath::pool::{AvgPool, Divisor, MaxPool};
 use swath::{Options, PoolShape};
 
-use crate::memory::floats;
+use crate::memory::{Held, floats};
 
-/// The largest of every window, as [`Tensor::max_pool2d_with_stride`]. Of equal ones the first gets the gradient, as in PyTorch.
-pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    x.apply_op1(Pool { shape: shape(x, kernel, stride)?, max: true })
+/// The largest of every window, as [`Tensor::max_pool2d_with_stride`]. The first of equal ones gets the gradient, as in PyTorch.
+///
+/// candle's gradient is another one: see [`max_pool2d_as_candle`].
+///
+/// # Errors
+/// For tensors that are not of `f32` on the CPU, and windows that do not fit.
+pub fn max_pool2d(x: &Tensor, kernel: impl ToUsize2, stride: impl ToUsize2) -> Result<Tensor> {
+    let plan = MaxPool::new(&shape(x, kernel, stride)?, &Options::default()).map_err(Error::wrap)?;
+    // Nobody asks for the indices where there is no gradient.
+    let indices = x.track_op().then(OnceLock::new);
+    x.apply_op1(Max { plan, indices })
+}
+
+/// [`max_pool2d`] with the gradient that [`Tensor::max_pool2d`] of candle 0.11 has: in a window of `k` elements, of which `m` are the
+/// largest, each of these gets the gradient times `m / k`, so the one largest of a 2x2 window a quarter of it.
+///
+/// A training that shall repeat one of candle's own takes this.
+///
+/// # Errors
+/// As [`max_pool2d`]. The gradient, as candle's, is an error where windows overlap or leave gaps.
+pub fn max_pool2d_as_candle(x: &Tensor, kernel: impl ToUsize2, stride: impl ToUsize2) -> Result<Tensor> {
+    let plan = MaxPool::new(&shape(x, kernel, stride)?, &Options::default()).map_err(Error::wrap)?;
+    x.apply_op1(CandleMax(plan))
 }
 
 /// The mean of every window, as [`Tensor::avg_pool2d_with_stride`].
-pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    x.apply_op1(Pool { shape: shape(x, kernel, stride)?, max: false })
+///
+/// # Errors
+/// As [`max_pool2d`].
+pub fn avg_pool2d(x: &Tensor, kernel: impl ToUsize2, stride: impl ToUsize2) -> Result<Tensor> {
+    let plan = AvgPool::new(&shape(x, kernel, stride)?, Divisor::Padded, &Options::default());
+    x.apply_op1(Mean(plan.map_err(Error::wrap)?))
 }
 
-fn shape(x: &Tensor, kernel: usize, stride: usize) -> Result<PoolShape> {
-    let (n, c, h, w) = x.dims4()?;
-    PoolShape::builder([n, c, h, w], kernel).stride(stride).build().map_err(Error::wrap)
+fn shape(x: &Tensor, kernel: impl ToUsize2, stride: impl ToUsize2) -> Result<PoolShape> {
+    let builder = PoolShape::builder(x.dims4()?.into(), kernel.to_usize2()).stride(stride.to_usize2());
+    builder.build().map_err(Error::wrap)
 }
 
-/// Pooling of a shape.
-#[derive(Clone, Copy)]
-struct Pool {
-    shape: PoolShape,
-    max: bool,
+/// Runs `f` on the input and a new output.
+fn forward(
+    x: (&CpuStorage, &Layout),
+    shape: &PoolShape,
+    f: impl FnOnce(&[f32], &mut [f32]) -> swath::Result<()>,
+) -> Result<(CpuStorage, Shape)> {
+    let mut y = vec![0.0; shape.output().iter().product()];
+    f(&floats(x.0, x.1)?, &mut y).map_err(Error::wrap)?;
+    Ok((CpuStorage::F32(y), shape.output().to_vec().into()))
 }
 
-impl Pool {
-    fn forward(&self, x: &[f32], y: &mut [f32]) -> swath::Result<()> {
-        let options = Options::default();
-        match self.max {
-            true => MaxPool::new(&self.shape, &options)?.forward(x, y, None),
-            false => AvgPool::new(&self.shape, Divisor::Inside, &options)?.forward(x, y),
-        }
-    }
-
-    /// candle keeps no indices from the forward pass: they are found again.
-    fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) -> swath::Result<()> {
-        let options = Options::default();
-        if !self.max {
-            return AvgPool::new(&self.shape, Divisor::Inside, &options)?.backward(dy, dx);
-        }
-        let plan = MaxPool::new(&self.shape, &options)?;
-        let (mut y, mut indices) = (vec![0.0; dy.len()], vec![0; dy.len()]);
-        plan.forward(x, &mut y, Some(&mut indices))?;
-        plan.backward(&indices, dy, dx)
-    }
+/// The gradient at the input that `f` computes from the one at the output.
+fn backward(
+    dy: &Tensor,
+    shape: &PoolShape,
+    f: impl FnOnce(&[f32], &mut [f32]) -> swath::Result<()>,
+) -> Result<Option<Tensor>> {
+    let mut dx = vec![0.0; shape.input().iter().product()];
+    f(&Held::of(dy).floats()?, &mut dx).map_err(Error::wrap)?;
+    Tensor::from_vec(dx, shape.input().to_vec(), &Device::Cpu).map(Some)
 }
 
-impl CustomOp1 for Pool {
+struct Max {
+    plan: MaxPool,
+    /// Which of each window is the largest, from the forward pass.
+    indices: Option<OnceLock<Vec<u32>>>,
+}
+
+impl CustomOp1 for Max {
     fn name(&self) -> &'static str {
-        "swath-pool2d"
+        "swath-max-pool2d"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut y = vec![0.0; self.shape.output().iter().product()];
-        self.forward(&floats(x, xl)?, &mut y).map_err(Error::wrap)?;
-        Ok((CpuStorage::F32(y), self.shape.output().to_vec().into()))
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        forward((x, layout), self.plan.shape(), |x, y| {
+            let Some(kept) = &self.indices else { return self.plan.forward(x, y, None) };
+            let mut indices = vec![0; y.len()];
+            self.plan.forward(x, y, Some(&mut indices))?;
+            kept.get_or_init(|| indices);
+            Ok(())
+        })
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        x.apply_op2_no_bwd(dy, &Gradient(*self)).map(Some)
+    fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let Some(indices) = self.indices.as_ref().and_then(OnceLock::get) else {
+            return Err(Error::BackwardNotSupported { op: "max_pool2d of what is not tracked" });
+        };
+        backward(dy, self.plan.shape(), |dy, dx| self.plan.backward(indices, dy, dx))
     }
 }
 
-/// The gradient of pooling, of the input and the gradient at the output.
-struct Gradient(Pool);
+struct Mean(AvgPool);
 
-impl CustomOp2 for Gradient {
+impl CustomOp1 for Mean {
     fn name(&self) -> &'static str {
-        "swath-pool2d-gradient"
+        "swath-avg-pool2d"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, dy: &CpuStorage, dyl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let input = self.0.shape.input();
-        let mut dx = vec![0.0; input.iter().product()];
-        self.0.backward(&floats(x, xl)?, &floats(dy, dyl)?, &mut dx).map_err(Error::wrap)?;
-        Ok((CpuStorage::F32(dx), input.to_vec().into()))
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        forward((x, layout), self.0.shape(), |x, y| self.0.forward(x, y))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        backward(dy, self.0.shape(), |dy, dx| self.0.backward(dy, dx))
+    }
+}
+
+struct CandleMax(MaxPool);
+
+impl CustomOp1 for CandleMax {
+    fn name(&self) -> &'static str {
+        "swath-max-pool2d-as-candle"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        forward((x, layout), self.0.shape(), |x, y| self.0.forward(x, y, None))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let s = *self.0.shape();
+        if [s.kh, s.kw] != [s.sh, s.sw] {
+            candle_core::bail!("a gradient as candle's needs windows of {}x{} with that stride", s.kh, s.kw);
+        }
+        let (held_x, held_y) = (Held::of(x), Held::of(y));
+        let (x, y) = (held_x.floats()?, held_y.floats()?);
+        backward(dy, &s, |dy, dx| {
+            let planes = (dx.par_chunks_mut(s.ih * s.iw), x.par_chunks(s.ih * s.iw));
+            let windows = (y.par_chunks(s.oh * s.ow), dy.par_chunks(s.oh * s.ow));
+            (planes, windows).into_par_iter().for_each(|((dx, x), (y, dy))| scatter(&s, [x, y, dy], dx));
+            Ok(())
+        })
+    }
+}
+
+/// Adds to `dx`, of one plane.
+fn scatter(s: &PoolShape, [x, y, dy]: [&[f32]; 3], dx: &mut [f32]) {
+    let share = 1.0 / (s.kh * s.kw) as f32;
+    for oy in 0..s.oh {
+        for ox in 0..s.ow {
+            let (largest, dy) = (y[oy * s.ow + ox], dy[oy * s.ow + ox]);
+            let rows = (0..s.kh).map(|ky| (oy * s.kh + ky) * s.iw + ox * s.kw);
+            let count: usize = rows.clone().map(|at| x[at..at + s.kw].iter().filter(|&&v| v == largest).count()).sum();
+            let dy = dy * (count as f32 * share);
+            for at in rows {
+                for i in at..at + s.kw {
+                    dx[i] = if x[i] == largest { dy } else { 0.0 };
+                }
+            }
+        }
     }
 }
