@@ -10,6 +10,10 @@ use crate::error::{Error, Result};
 /// Alignment in floats: one cache line, one AVX-512 register.
 const LINE: usize = 16;
 
+/// Bytes from which on memory that lives long is asked for in large pages.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 4 << 20;
+
 /// A fixed number of floats that start on a 64-byte boundary.
 ///
 /// A `Vec<f32>` with up to 15 floats of slack and the offset of the first aligned one: the only way to get aligned
@@ -17,9 +21,41 @@ const LINE: usize = 16;
 /// The offset belongs to the allocation, so a clone computes its own.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    data: Vec<f32>,
+    data: Data,
     start: usize,
     len: usize,
+}
+
+/// Where floats are.
+#[derive(Debug)]
+enum Data {
+    Heap(Vec<f32>),
+    #[cfg(target_os = "linux")]
+    Pages(memmap2::MmapMut),
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self::Heap(Vec::new())
+    }
+}
+
+impl Data {
+    fn floats(&self) -> &[f32] {
+        match self {
+            Self::Heap(data) => data,
+            #[cfg(target_os = "linux")]
+            Self::Pages(pages) => bytemuck::cast_slice(pages),
+        }
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Heap(data) => data,
+            #[cfg(target_os = "linux")]
+            Self::Pages(pages) => bytemuck::cast_slice_mut(pages),
+        }
+    }
 }
 
 impl Buffer {
@@ -33,13 +69,26 @@ impl Buffer {
             offset if offset < LINE => offset,
             _ => 0,
         };
-        Ok(Self { data, start, len })
+        Ok(Self { data: Data::Heap(data), start, len })
+    }
+
+    /// As [`Buffer::zeros`], of what lives as long as a session: activations and packed weights. Where there is much of it, Linux is
+    /// asked for pages of 2 MiB instead of 4 KiB, so that a pass over memory waits for fewer entries of the page table.
+    pub(crate) fn lasting(len: usize) -> Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(bytes) = len.checked_mul(size_of::<f32>()).filter(|&bytes| bytes >= LARGE) {
+            let pages = memmap2::MmapMut::map_anon(bytes).map_err(|_| Error::Memory { bytes })?;
+            // A kernel without large pages refuses, and goes on with small ones.
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            return Ok(Self { data: Data::Pages(pages), start: 0, len });
+        }
+        Self::zeros(len)
     }
 
     /// The same memory with so many floats, if it has room for them; else new zeros. What the floats hold is not said.
     pub(crate) fn with_len(self, len: usize) -> Result<Self> {
         match self.start.checked_add(len) {
-            Some(end) if end <= self.data.len() => Ok(Self { len, ..self }),
+            Some(end) if end <= self.data.floats().len() => Ok(Self { len, ..self }),
             _ => {
                 // The old one goes first: both together may be more than there is.
                 drop(self);
@@ -67,13 +116,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.data[self.start..self.start + self.len]
+        &self.data.floats()[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[self.start..self.start + self.len]
+        &mut self.data.floats_mut()[self.start..self.start + self.len]
     }
 }
 

@@ -69,8 +69,8 @@ impl Runner {
     }
 
     fn with_own_memory(program: Arc<Program>, team: Team) -> Result<Self> {
-        let arena = Buffer::zeros(program.memory.words)?;
-        let outputs = program.outputs.iter().map(|o| Buffer::zeros(program.lens[o.buffer])).collect::<Result<_>>()?;
+        let arena = Buffer::lasting(program.memory.words)?;
+        let outputs = program.outputs.iter().map(|o| Buffer::lasting(program.lens[o.buffer])).collect::<Result<_>>()?;
         let mut scratch = Scratch::default();
         scratch.reserve(program.scratch_len())?;
         scratch.reserve_packed(program.packed_len())?;
@@ -83,7 +83,7 @@ impl Runner {
         let lens = p.outputs.iter().map(|o| p.lens[o.buffer]);
         for (buffer, len) in self.outputs.iter_mut().zip(lens) {
             if buffer.len() != len {
-                *buffer = Buffer::zeros(len)?;
+                *buffer = Buffer::lasting(len)?;
             }
         }
         Ok(())

@@ -40,7 +40,7 @@ pub struct PackedWeights {
 impl PackedWeights {
     /// Zeros, to be packed over.
     pub(super) fn zeros(key: WeightsKey) -> Result<Self> {
-        Ok(Self { data: Buffer::zeros(key.len)?, key })
+        Ok(Self { data: Buffer::lasting(key.len)?, key })
     }
 
     /// In memory that a scratch lends.

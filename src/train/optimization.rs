@@ -146,7 +146,7 @@ impl Optimization {
         let used = self.groups[group].rule.slots().len();
         let mut slots = core::array::from_fn(|_| Buffer::default());
         for slot in slots.iter_mut().take(used) {
-            *slot = Buffer::zeros(len)?;
+            *slot = Buffer::lasting(len)?;
         }
         self.parameters.push(Registered { name: name.into(), dims: dims.to_vec(), len, group, count: 0, slots });
         Ok(ParameterId(self.parameters.len() - 1))
