@@ -37,7 +37,7 @@ pub(crate) mod step;
 mod value;
 mod work;
 
-pub use autodiff::{Differentiated, Gradient};
+pub use autodiff::{Differentiated, Gradient, Recorded};
 pub use builder::Builder;
 pub use lower::{Absorbs, Fused, Group, Lower};
 pub use parameters::Init;
@@ -148,6 +148,12 @@ pub trait Operator: fmt::Debug + Send + Sync + Any {
 
     /// The operator in training that also adds a residual, as its last input, and applies an activation, if there is one.
     fn in_training_with(&self, _residual: bool, _activation: Activation) -> Option<Arc<dyn Operator>> {
+        None
+    }
+
+    /// How the backward pass may compute the first result once more, to the bit, instead of keeping it from the forward pass until
+    /// then, where that is cheap: an operator, and its operands among the node's inputs and further results.
+    fn again(&self, _node: &Recorded<'_>) -> Option<(Arc<dyn Operator>, Vec<ValueId>)> {
         None
     }
 

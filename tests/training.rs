@@ -112,6 +112,23 @@ fn the_same_bits_for_any_number_of_threads() {
     assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
 }
 
+/// Outputs of batch normalisation that the backward pass computes once more.
+#[test]
+fn what_is_not_kept_has_the_same_bits_and_takes_no_memory() {
+    let fixtures = Fixtures::open("training");
+    let batches = batches(&fixtures);
+    let run = |recompute| {
+        let mut t = trainer(&fixtures, "adam", &TrainerOptions { recompute, ..options(2) });
+        let losses = train(&mut t, &batches);
+        let values = values(&t);
+        (losses, values, t.footprint(&SIZE).unwrap().activations)
+    };
+    let ((losses, weights, more), (other_losses, other_weights, less)) = (run(false), run(true));
+    assert_eq!(losses, other_losses);
+    assert_eq!(weights, other_weights);
+    assert!(less < more, "{less} bytes of {more}");
+}
+
 #[test]
 fn a_bad_loss_names_what_went_bad() {
     let fixtures = Fixtures::open("training");

@@ -13,8 +13,9 @@
 mod prelu;
 
 use crate::control_word::with_default;
+use crate::isa::Isa;
 use crate::layout::{BLOCK, Layout};
-use crate::pass::{Chunks, Map, MapOver, Place, Sum};
+use crate::pass::{Chunks, Map, MapOver, Place, Sum, Vector};
 use crate::shape::{ShapeError, checked_elements};
 use crate::slices::Slices;
 
@@ -102,7 +103,7 @@ struct IntoGradient;
 
 impl Map<1, 2, 1> for Affine {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [p, q]: [f32; 2]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [p, q]: [Vector<I>; 2]) -> [Vector<I>; 1] {
         [x * p + q]
     }
 }
@@ -111,7 +112,7 @@ macro_rules! pairs {
     ($($name:ident |$a:ident, $b:ident| $f:expr;)*) => {$(
         impl Map<2, 0, 1> for $name {
             #[inline(always)]
-            fn value(self, [$a, $b]: [f32; 2], _: [f32; 0]) -> [f32; 1] {
+            fn value<I: Isa>(self, [$a, $b]: [Vector<I>; 2], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
                 [$f]
             }
         }
@@ -122,28 +123,28 @@ pairs! { Add |a, b| a + b; Subtract |a, b| a - b; Multiply |a, b| a * b; Divide 
 
 impl Map<1, 1, 1> for Divide {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [p]: [f32; 1]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [p]: [Vector<I>; 1]) -> [Vector<I>; 1] {
         [x / p]
     }
 }
 
 impl Map<1, 1, 1> for Into {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [p]: [f32; 1]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [p]: [Vector<I>; 1]) -> [Vector<I>; 1] {
         [p / x]
     }
 }
 
 impl Map<2, 1, 1> for IntoGradient {
     #[inline(always)]
-    fn value(self, [x, g]: [f32; 2], [p]: [f32; 1]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x, g]: [Vector<I>; 2], [p]: [Vector<I>; 1]) -> [Vector<I>; 1] {
         [-(g * p / x) / x]
     }
 }
 
 impl Map<3, 0, 1> for IntoGradient {
     #[inline(always)]
-    fn value(self, [x, g, p]: [f32; 3], _: [f32; 0]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x, g, p]: [Vector<I>; 3], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
         [-(g * p / x) / x]
     }
 }
@@ -151,21 +152,21 @@ impl Map<3, 0, 1> for IntoGradient {
 /// Terms of sums: the gradient alone, times `a`, or divided by it.
 impl Sum<1, 0, 1> for Affine {
     #[inline(always)]
-    fn terms(self, v: [f32; 1], _: [f32; 0]) -> [f32; 1] {
+    fn terms<I: Isa>(self, v: [Vector<I>; 1], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
         v
     }
 }
 
 impl Sum<2, 0, 1> for Multiply {
     #[inline(always)]
-    fn terms(self, [g, a]: [f32; 2], _: [f32; 0]) -> [f32; 1] {
+    fn terms<I: Isa>(self, [g, a]: [Vector<I>; 2], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
         [g * a]
     }
 }
 
 impl Sum<2, 0, 1> for Divide {
     #[inline(always)]
-    fn terms(self, [g, a]: [f32; 2], _: [f32; 0]) -> [f32; 1] {
+    fn terms<I: Isa>(self, [g, a]: [Vector<I>; 2], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
         [g / a]
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! a set of values shares a mean m and a variance v: a channel of the batch, or some channels of an image
 //! forward    y = (x - m) / sqrt(v + eps) w + b,   then a residual is added, then ReLU or clip
-//! backward   g = dy where y is inside the clip,   xhat = (x - m) s,   s = 1 / sqrt(v + eps)
+//! backward   g = dy where the clip let y pass,    xhat = (x - m) s,   s = 1 / sqrt(v + eps)
 //!            db = sum g,   dw = sum g xhat
 //!            dx = s (w g - mean(w g) - xhat mean(w g xhat))          with means over the set
 //!            dx = s w g                                              where statistics are given, not computed
@@ -29,8 +29,9 @@ use core::ops::Range;
 
 use crate::control_word::with_default;
 use crate::epilogue::Activation;
+use crate::isa::Isa;
 use crate::layout::Layout;
-use crate::pass::{Map, MapOver, Place, Sum};
+use crate::pass::{Map, MapOver, Place, Sum, Vector};
 use crate::shape::{ShapeError, checked_elements};
 use crate::slices::{Part, Slices};
 
@@ -59,7 +60,7 @@ pub enum Sets {
 /// let mut scratch = vec![0.0; norm.scratch()];
 /// let place = Place::inline(Cpu::detect().level);
 /// let forward = Forward { x: &[1000.0, 1002.0, 1004.0, 1006.0], eps: 0.0, ..Forward::default() };
-/// let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None };
+/// let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None, affine: None };
 /// norm.forward(&place, &forward, out, &mut scratch);
 /// assert_eq!(mean, [1003.0]);
 /// assert!((y[3] - 3.0 / 5f32.sqrt()).abs() < 1e-6);
@@ -112,6 +113,21 @@ pub struct Normalised<'a> {
     pub inv: &'a mut [f32],
     /// Running statistics to update, of batch normalisation.
     pub running: Option<Running<'a>>,
+    /// Takes scale and shift of each channel as the output was computed with, for [`Norm::again`]; of batch normalisation.
+    pub affine: Option<(&'a mut [f32], &'a mut [f32])>,
+}
+
+/// A tensor, and what batch normalisation computed its output with: `(x - mean) scale + shift`.
+#[derive(Clone, Copy, Debug)]
+pub struct ByAffine<'a> {
+    /// The input.
+    pub x: &'a [f32],
+    /// Mean of each channel.
+    pub mean: &'a [f32],
+    /// Scale of each channel, of [`Normalised::affine`].
+    pub scale: &'a [f32],
+    /// Shift of each channel, of [`Normalised::affine`].
+    pub shift: &'a [f32],
 }
 
 /// What a backward pass reads.
@@ -121,10 +137,10 @@ pub struct Backward<'a> {
     pub x: &'a [f32],
     /// The gradient at the output.
     pub dy: &'a [f32],
-    /// The output, where the activation is not identity: gradients pass where it is inside the limits.
-    pub y: Option<&'a [f32]>,
-    /// The forward pass's activation.
+    /// The forward pass's activation: gradients pass where its result is inside the limits.
     pub activation: Activation,
+    /// Scale and shift of [`Normalised::affine`], where the activation is not identity: they say what its result was.
+    pub affine: Option<(&'a [f32], &'a [f32])>,
     /// Scale of each channel; 1 where there is none.
     pub w: Option<&'a [f32]>,
     /// Means, as the forward pass left them, or running ones.
@@ -180,22 +196,13 @@ fn inverse_of(var: f64, eps: f32) -> f64 {
     1.0 / (var + f64::from(eps)).sqrt()
 }
 
-/// `v` inside the limits; NaN stays.
+/// `dy` where `y`, clipped or not, is inside the limits or NaN, else 0.
 #[inline(always)]
-fn clip(v: f32, [lo, hi]: [f32; 2]) -> f32 {
-    if v < lo {
-        lo
-    } else if v > hi {
-        hi
-    } else {
-        v
-    }
-}
-
-/// `dy` where the clipped `y` is inside the limits or NaN, else 0.
-#[inline(always)]
-fn pass(dy: f32, y: f32, [lo, hi]: [f32; 2]) -> f32 {
-    if (y <= lo) | (y >= hi) { 0.0 } else { dy }
+fn pass<I: Isa>(dy: Vector<I>, y: Vector<I>, [lo, hi]: [f32; 2]) -> Vector<I> {
+    let zero = dy.all(0.0);
+    // `y <= lo`, `y >= hi`
+    let dy = y.where_less(y.all(lo.next_up()), zero, dy);
+    y.all(hi.next_down()).where_less(y, zero, dy)
 }
 
 #[derive(Clone, Copy)]
@@ -203,7 +210,7 @@ struct Plain;
 
 impl Sum<1, 0, 1> for Plain {
     #[inline(always)]
-    fn terms(self, v: [f32; 1], _: [f32; 0]) -> [f32; 1] {
+    fn terms<I: Isa>(self, v: [Vector<I>; 1], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
         v
     }
 }
@@ -214,7 +221,7 @@ struct Centred;
 
 impl Sum<1, 1, 2> for Centred {
     #[inline(always)]
-    fn terms(self, [x]: [f32; 1], [m]: [f32; 1]) -> [f32; 2] {
+    fn terms<I: Isa>(self, [x]: [Vector<I>; 1], [m]: [Vector<I>; 1]) -> [Vector<I>; 2] {
         let d = x - m;
         [d, d * d]
     }
@@ -226,46 +233,48 @@ struct Limits([f32; 2]);
 
 impl Sum<2, 1, 2> for Limits {
     #[inline(always)]
-    fn terms(self, [x, dy]: [f32; 2], [m]: [f32; 1]) -> [f32; 2] {
+    fn terms<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m]: [Vector<I>; 1]) -> [Vector<I>; 2] {
         [dy, dy * (x - m)]
     }
 }
 
-impl Sum<3, 1, 2> for Limits {
+impl Sum<2, 3, 2> for Limits {
     #[inline(always)]
-    fn terms(self, [x, dy, y]: [f32; 3], [m]: [f32; 1]) -> [f32; 2] {
-        let g = pass(dy, y, self.0);
-        [g, g * (x - m)]
+    fn terms<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m, a, b]: [Vector<I>; 3]) -> [Vector<I>; 2] {
+        let d = x - m;
+        let g = pass(dy, d * a + b, self.0);
+        [g, g * d]
     }
 }
 
 /// Forward, without and with a residual.
 impl Map<1, 3, 1> for Limits {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [m, a, b]: [f32; 3]) -> [f32; 1] {
-        [clip((x - m) * a + b, self.0)]
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [m, a, b]: [Vector<I>; 3]) -> [Vector<I>; 1] {
+        [((x - m) * a + b).clip(self.0)]
     }
 }
 
 impl Map<2, 3, 1> for Limits {
     #[inline(always)]
-    fn value(self, [x, r]: [f32; 2], [m, a, b]: [f32; 3]) -> [f32; 1] {
-        [clip((x - m) * a + b + r, self.0)]
+    fn value<I: Isa>(self, [x, r]: [Vector<I>; 2], [m, a, b]: [Vector<I>; 3]) -> [Vector<I>; 1] {
+        [((x - m) * a + b + r).clip(self.0)]
     }
 }
 
 /// Backward, without and with an activation.
 impl Map<2, 4, 1> for Limits {
     #[inline(always)]
-    fn value(self, [x, dy]: [f32; 2], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
-        [dy * a + ((x - m) * b + c)]
+    fn value<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m, ka, kb, kc]: [Vector<I>; 4]) -> [Vector<I>; 1] {
+        [dy * ka + ((x - m) * kb + kc)]
     }
 }
 
-impl Map<3, 4, 1> for Limits {
+impl Map<2, 6, 1> for Limits {
     #[inline(always)]
-    fn value(self, [x, dy, y]: [f32; 3], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
-        [pass(dy, y, self.0) * a + ((x - m) * b + c)]
+    fn value<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m, ka, kb, kc, a, b]: [Vector<I>; 6]) -> [Vector<I>; 1] {
+        let d = x - m;
+        [pass(dy, d * a + b, self.0) * ka + (d * kb + kc)]
     }
 }
 
@@ -302,7 +311,7 @@ impl Norm {
 
     /// Floats of scratch that either pass needs.
     pub fn scratch(&self) -> usize {
-        3 * self.slices.sums() + 4 * self.coefficients()
+        3 * self.slices.sums() + 6 * self.coefficients()
     }
 
     /// Channels with coefficients of their own: those of one image, or of all.
@@ -392,13 +401,14 @@ impl Norm {
     }
 
     fn train(&self, place: &Place<'_>, f: &Forward<'_>, out: Normalised<'_>, scratch: &mut [f32]) {
-        let Normalised { y, mean, inv, mut running } = out;
+        let Normalised { y, mean, inv, mut running, affine } = out;
         self.check(&[Some(f.x), f.residual, Some(y)], &[f.w, f.b], scratch);
         assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
         assert!(running.is_none() || self.sets == Sets::Batch, "only batch normalisation has running statistics");
+        assert!(affine.is_none() || self.sets == Sets::Batch, "only batch normalisation has a scale for each channel");
         let (sums, coefficients) = scratch[..self.scratch()].split_at_mut(3 * self.slices.sums());
-        let [means, sums, squares] = thirds(sums);
-        let [m, a, b, _] = quarters(coefficients);
+        let [means, sums, squares] = equal(sums);
+        let [m, a, b, _, _, _] = equal(coefficients);
         [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
         for (sets, part) in self.blocks() {
             self.sum_slices(place, part, f.x, [&mut *means, &mut *sums, &mut *squares]);
@@ -423,6 +433,35 @@ impl Norm {
             }
             self.apply(place, part, f, [&*m, &*a, &*b], y);
         }
+        if let Some((scale, shift)) = affine {
+            scale.copy_from_slice(&a[..self.slices.c]);
+            shift.copy_from_slice(&b[..self.slices.c]);
+        }
+    }
+
+    /// The output of [`Norm::forward`] of batch normalisation once more, to the bit.
+    ///
+    /// # Panics
+    /// As [`Norm::forward`].
+    pub fn again(
+        &self,
+        place: &Place<'_>,
+        from: &ByAffine<'_>,
+        activation: Activation,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let ByAffine { x, mean, scale, shift } = *from;
+        assert_eq!(self.sets, Sets::Batch, "only batch normalisation has a scale for each channel");
+        self.check(&[Some(x), Some(y)], &[Some(mean), Some(scale), Some(shift)], scratch);
+        let [m, a, b] = equal(&mut scratch[..3 * self.coefficients()]);
+        for (to, from) in [(&mut *m, mean), (&mut *a, scale), (&mut *b, shift)] {
+            let (channels, padding) = to.split_at_mut(from.len());
+            channels.copy_from_slice(from);
+            padding.fill(0.0);
+        }
+        let f = Forward { x, activation, ..Forward::default() };
+        self.apply(place, self.slices.all(), &f, [m, a, b], y);
     }
 
     /// Normalises by given means and `inv = 1 / sqrt(variance + eps)` (see [`inverse`]): evaluation mode. `f.eps` is not used.
@@ -440,7 +479,7 @@ impl Norm {
     ) {
         self.check(&[Some(f.x), f.residual, Some(y)], &[f.w, f.b], scratch);
         assert!(mean.len() == self.sets() && inv.len() == self.sets(), "as many means as sets, {}", self.sets());
-        let [m, a, b, _] = quarters(&mut scratch[..4 * self.coefficients()]);
+        let [m, a, b] = equal(&mut scratch[..3 * self.coefficients()]);
         [&mut *m, &mut *a, &mut *b].into_iter().for_each(|v| v.fill(0.0));
         with_default(|| {
             for set in 0..self.sets() {
@@ -484,24 +523,30 @@ impl Norm {
     /// The gradients that are wanted.
     ///
     /// # Panics
-    /// If a length is not what the extents say, or there is an activation and no output.
+    /// If a length is not what the extents say, or there is an activation and no scale and shift.
     pub fn backward(&self, place: &Place<'_>, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut [f32]) {
         with_default(|| self.differentiate(place, b, out, scratch));
     }
 
     fn differentiate(&self, place: &Place<'_>, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut [f32]) {
         self.check(
-            &[Some(b.x), Some(b.dy), b.y, out.dx.as_deref()],
-            &[b.w, out.dw.as_deref(), out.db.as_deref()],
+            &[Some(b.x), Some(b.dy), out.dx.as_deref()],
+            &[b.w, out.dw.as_deref(), out.db.as_deref(), b.affine.map(|a| a.0), b.affine.map(|a| a.1)],
             scratch,
         );
         assert!(b.mean.len() == self.sets() && b.inv.len() == self.sets(), "as many means as sets, {}", self.sets());
         let limits = Limits(limits(b.activation));
-        let y = if b.activation == Activation::Identity { None } else { Some(b.y.expect("the activation's output")) };
         let (sums, coefficients) = scratch[..self.scratch()].split_at_mut(3 * self.slices.sums());
-        let [s1, s2, _] = thirds(sums);
-        let [m, ka, kb, kc] = quarters(coefficients);
-        [&mut *m, &mut *ka, &mut *kb, &mut *kc].into_iter().for_each(|v| v.fill(0.0));
+        let [s1, s2, _] = equal(sums);
+        coefficients.fill(0.0);
+        let [m, ka, kb, kc, scale, shift] = equal(coefficients);
+        let clipped = b.activation != Activation::Identity;
+        if clipped {
+            let (a, b) = b.affine.expect("scale and shift, to know what the activation did");
+            assert_eq!(self.sets, Sets::Batch, "only batch normalisation has a scale for each channel");
+            scale[..a.len()].copy_from_slice(a);
+            shift[..b.len()].copy_from_slice(b);
+        }
         for set in 0..self.sets() {
             for channel in self.members(set).1 {
                 m[self.coefficient(set, channel)] = b.mean[set];
@@ -511,22 +556,22 @@ impl Norm {
         let summed = !b.frozen || dw.is_some() || db.is_some();
         for (sets, part) in self.blocks() {
             if summed {
-                let into = [&mut *s1, &mut *s2];
-                match y {
-                    None => self.slices.sum(place, part, limits, [b.x, b.dy], [&*m], into),
-                    Some(y) => self.slices.sum(place, part, limits, [b.x, b.dy, y], [&*m], into),
+                let (x, into) = ([b.x, b.dy], [&mut *s1, &mut *s2]);
+                match clipped {
+                    false => self.slices.sum(place, part, limits, x, [&*m], into),
+                    true => self.slices.sum(place, part, limits, x, [&*m, &*scale, &*shift], into),
                 }
             }
             let Some(dx) = dx.as_deref_mut() else { continue };
             self.input_coefficients(b, sets, [&*s1, &*s2], [&mut *ka, &mut *kb, &mut *kc]);
-            let (p, ch): ([&[f32]; 4], _) = ([m, ka, kb, kc], self.slices.ch);
+            let (p, ch): ([&[f32]; 6], _) = ([m, ka, kb, kc, scale, shift], self.slices.ch);
             place.each_of(3 * part.floats, part.runs, self.slices.cuts(dx), |i, dx| {
                 let (image, unit, range) = self.slices.slice(i);
-                let (x, dy) = (&b.x[range.clone()], &b.dy[range.clone()]);
+                let x = [&b.x[range.clone()], &b.dy[range]];
                 let p = p.map(|p| self.slices.parameters(p, image, unit));
-                match y {
-                    None => place.at(MapOver { f: limits, ch, x: [x, dy], p, y: [dx] }),
-                    Some(y) => place.at(MapOver { f: limits, ch, x: [x, dy, &y[range]], p, y: [dx] }),
+                match (clipped, p) {
+                    (false, [m, ka, kb, kc, ..]) => place.at(MapOver { f: limits, ch, x, p: [m, ka, kb, kc], y: [dx] }),
+                    (true, p) => place.at(MapOver { f: limits, ch, x, p, y: [dx] }),
                 }
             });
         }
@@ -594,18 +639,8 @@ impl Norm {
     }
 }
 
-/// A slice in three equal parts.
-fn thirds(v: &mut [f32]) -> [&mut [f32]; 3] {
-    let third = v.len() / 3;
-    let (a, rest) = v.split_at_mut(third);
-    let (b, c) = rest.split_at_mut(third);
-    [a, b, c]
-}
-
-/// A slice in four equal parts.
-fn quarters(v: &mut [f32]) -> [&mut [f32]; 4] {
-    let half = v.len() / 2;
-    let (ab, cd) = v.split_at_mut(half);
-    let ((a, b), (c, d)) = (ab.split_at_mut(half / 2), cd.split_at_mut(half / 2));
-    [a, b, c, d]
+/// A slice in `N` equal parts.
+fn equal<const N: usize>(v: &mut [f32]) -> [&mut [f32]; N] {
+    let (part, mut rest) = (v.len() / N, v);
+    core::array::from_fn(|_| rest.split_off_mut(..part).expect("`N` parts of that length"))
 }

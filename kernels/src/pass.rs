@@ -1,9 +1,9 @@
 //! Passes over slices: where they run, how their outputs are cut into parts, and bodies in safe Rust for every level.
 //!
 //! The operators that move more than they multiply (normalisation, pooling, arithmetic, gradients of activations) are loops
-//! over arrays of 16 floats that LLVM turns into whatever vectors the level has: a `Body` is such a loop, compiled once
-//! for each level behind its `#[target_feature]` edge. Since bodies neither fuse multiply-adds nor depend on the
-//! vector's width, one body gives the same bits at every level.
+//! over arrays: a `Body` is such a loop, compiled once for each level behind its `#[target_feature]` edge. It computes with
+//! vectors of the level ([`Vector`]), or with arrays of 16 floats that LLVM turns into vectors. Since bodies neither fuse
+//! multiply-adds nor depend on the vector's width, one body gives the same bits at every level.
 //!
 //! A pass is cut into parts whose sizes the shape alone fixes, `Place::each` hands the parts to threads, and whatever
 //! is summed over parts is added in their order: the same bits for any number of threads.
@@ -17,8 +17,10 @@ use crate::isa::{Isa, Kernel, Level};
 use crate::registry::{compiled_in, edges};
 
 mod stream;
+mod vector;
 
 pub(crate) use stream::{Map, MapOver, Sum, SumOver};
+pub(crate) use vector::Vector;
 
 edges!(edge);
 

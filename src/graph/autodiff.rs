@@ -6,6 +6,7 @@
 //! ([`Operator::gradient`]), from the last node to the first.
 
 mod fuse;
+mod recompute;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use super::ops::Binary;
 use super::{Builder, Fact, Graph, NodeId, Operator, ParameterId, Source, ValueId};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+pub use recompute::Recorded;
 
 /// A differentiated graph, and what its inputs and outputs are.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) frozen: &'a dyn Fn(&str) -> bool,
     /// Inputs whose gradients are wanted.
     pub(crate) inputs: &'a [usize],
+    /// Whether activations that are cheap to compute are computed again in the backward pass.
+    pub(crate) recompute: bool,
 }
 
 /// What an operator's [`Operator::gradient`] may ask for, and where it puts gradients.
@@ -176,6 +181,9 @@ impl Graph {
         }
         d.graph = builder.graph;
         d.collect(wanted, &gradients)?;
+        if wanted.recompute {
+            recompute::recompute(&mut d.graph, nodes);
+        }
         Ok(d)
     }
 

@@ -66,7 +66,7 @@ pub fn check_gradients(module: &dyn Module, input: impl AsRef<[usize]>, step: f3
         let of = |i: usize| noise(seed ^ (p as u64 + 2), i as u64) * 0.2;
         values.as_mut_slice().iter_mut().enumerate().for_each(|(i, v)| *v += of(i));
     }
-    let wanted = Wanted { loss: 1, trained: &|_| true, frozen: &|_| false, inputs: &[0] };
+    let wanted = Wanted { loss: 1, trained: &|_| true, frozen: &|_| false, inputs: &[0], recompute: false };
     let d = graph.differentiate(&[Fact::f32(input)], &wanted)?;
     let options = SessionOptions { output: Layout::Nchw, ..SessionOptions::default() };
     let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options, &Default::default())?;

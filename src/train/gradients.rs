@@ -68,8 +68,13 @@ pub fn gradients(
         let weighted = &outputs[0] * &added[0];
         Ok(vec![weighted.push(Reduce::sum(&[], false), &[&weighted])])
     })?;
-    let wanted =
-        Wanted { loss: graph.outputs.len() - 1, trained: &|_| true, frozen: &|_| options.evaluation, inputs: &[0] };
+    let wanted = Wanted {
+        loss: graph.outputs.len() - 1,
+        trained: &|_| true,
+        frozen: &|_| options.evaluation,
+        inputs: &[0],
+        recompute: false,
+    };
     let d = graph.differentiate(&[Fact::f32(input.dims()), Fact::f32(output_gradient.dims())], &wanted)?;
     let options = SessionOptions { input: Layout::Nchw, output: Layout::Nchw, ..options.session.clone() };
     let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options, &Default::default())?;

@@ -284,7 +284,7 @@ mod tests {
         let record = |o: &[Value], t: &[Value]| Ok(vec![loss.record(&o[0], &t[0])?]);
         let graph = graph.extend(&["target"], &["loss"], record).unwrap();
         let facts = [Fact::f32(dims), Fact::f32(loss.target_dims(dims))];
-        let wanted = Wanted { loss: 1, trained: &|_| false, frozen: &|_| false, inputs: &[0] };
+        let wanted = Wanted { loss: 1, trained: &|_| false, frozen: &|_| false, inputs: &[0], recompute: false };
         let d = graph.differentiate(&facts, &wanted).unwrap();
         let options = SessionOptions { input: Layout::Nchw, ..SessionOptions::default() };
         let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options, &Default::default()).unwrap();

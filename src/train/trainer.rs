@@ -39,6 +39,9 @@ pub struct TrainerOptions {
     pub frozen_layers: Vec<String>,
     /// The seed of dropout.
     pub seed: u64,
+    /// Computes outputs of batch normalisation once more in the backward pass, from what its gradient reads anyway, instead of
+    /// keeping them: the same bits with less memory, in a little more time.
+    pub recompute: bool,
 }
 
 /// What a step was like.
@@ -446,7 +449,8 @@ impl Trainer {
             self.options.frozen_layers.iter().any(|pattern| Select::Name(pattern.clone()).fits(layer, &[]))
         };
         let facts = [Fact::f32(input), Fact::f32(target)];
-        let wanted = Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[] };
+        let wanted =
+            Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[], recompute: self.options.recompute };
         let graph = graph.differentiate(&facts, &wanted)?;
         let options = &self.options.session;
         let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, options, &Default::default())?;

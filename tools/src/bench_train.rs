@@ -41,6 +41,9 @@ pub struct Args {
     /// Show milliseconds and algorithm of each part of a step as well
     #[arg(long)]
     profile: bool,
+    /// Compute outputs of batch normalisation once more in the backward pass instead of keeping them
+    #[arg(long)]
+    recompute: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -82,7 +85,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     let (network, dims, classes) = network(&args.network)?;
     let threads = usize::from(args.threads);
     let session = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
-    let options = TrainerOptions { session, ..TrainerOptions::default() };
+    let options = TrainerOptions { session, recompute: args.recompute, ..TrainerOptions::default() };
     let optimization = Optimization::new(Sgd::new(0.01).momentum(0.9))?;
     let mut trainer = Trainer::new(network.build(1)?, CrossEntropyLoss::new(), optimization, &options)?;
     let mut random = Random::new(&[1]);

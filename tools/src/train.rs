@@ -87,6 +87,9 @@ pub struct Args {
     /// How much of each target goes to all classes alike
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     label_smoothing: f32,
+    /// Compute outputs of batch normalisation once more in the backward pass instead of keeping them: less memory
+    #[arg(long)]
+    recompute: bool,
     /// Threads to train on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
@@ -222,6 +225,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         clip: args.clip.map_or(Clip::None, Clip::Norm),
         frozen: args.freeze.iter().map(|p| Select::Name(p.clone())).collect(),
         frozen_layers: args.freeze.clone(),
+        recompute: args.recompute,
         ..TrainerOptions::default()
     };
     let loss = CrossEntropyLoss::new().label_smoothing(args.label_smoothing);

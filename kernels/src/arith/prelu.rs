@@ -1,8 +1,9 @@
 //! PReLU: `y = x` where positive, else `w x` with a slope for each channel, or one.
 
 use super::{Arith, Operand};
+use crate::isa::Isa;
 use crate::layout::Layout;
-use crate::pass::{Map, Place, Sum};
+use crate::pass::{Map, Place, Sum, Vector};
 use crate::shape::ShapeError;
 
 /// PReLU of a tensor, forward and backward. At 0 the gradient is the slope's, as PyTorch's.
@@ -29,22 +30,22 @@ struct Slope;
 
 impl Map<1, 1, 1> for Slope {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [w]: [f32; 1]) -> [f32; 1] {
-        [if x > 0.0 { x } else { w * x }]
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [w]: [Vector<I>; 1]) -> [Vector<I>; 1] {
+        [x.all(0.0).where_less(x, x, w * x)]
     }
 }
 
 impl Map<2, 1, 1> for Slope {
     #[inline(always)]
-    fn value(self, [x, dy]: [f32; 2], [w]: [f32; 1]) -> [f32; 1] {
-        [if x > 0.0 { dy } else { w * dy }]
+    fn value<I: Isa>(self, [x, dy]: [Vector<I>; 2], [w]: [Vector<I>; 1]) -> [Vector<I>; 1] {
+        [x.all(0.0).where_less(x, dy, w * dy)]
     }
 }
 
 impl Sum<2, 0, 1> for Slope {
     #[inline(always)]
-    fn terms(self, [x, dy]: [f32; 2], _: [f32; 0]) -> [f32; 1] {
-        [if x > 0.0 { 0.0 } else { dy * x }]
+    fn terms<I: Isa>(self, [x, dy]: [Vector<I>; 2], _: [Vector<I>; 0]) -> [Vector<I>; 1] {
+        [x.all(0.0).where_less(x, x.all(0.0), dy * x)]
     }
 }
 

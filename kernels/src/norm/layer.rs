@@ -5,7 +5,7 @@
 
 use super::{Centred, Plain, inverse_of};
 use crate::isa::Isa;
-use crate::pass::{Body, Chunks, Map, MapOver, Place, Sum, SumOver};
+use crate::pass::{Body, Chunks, Map, MapOver, Place, Sum, SumOver, Vector};
 use crate::shape::{ShapeError, checked_elements};
 
 /// A layer normalisation of `rows` rows of `cols` columns.
@@ -54,14 +54,14 @@ struct Row;
 /// `(x - m) s`, and with a scale and shift of the column.
 impl Map<1, 2, 1> for Row {
     #[inline(always)]
-    fn value(self, [x]: [f32; 1], [m, s]: [f32; 2]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x]: [Vector<I>; 1], [m, s]: [Vector<I>; 2]) -> [Vector<I>; 1] {
         [(x - m) * s]
     }
 }
 
 impl Map<3, 2, 1> for Row {
     #[inline(always)]
-    fn value(self, [x, w, b]: [f32; 3], [m, s]: [f32; 2]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x, w, b]: [Vector<I>; 3], [m, s]: [Vector<I>; 2]) -> [Vector<I>; 1] {
         [(x - m) * s * w + b]
     }
 }
@@ -69,14 +69,14 @@ impl Map<3, 2, 1> for Row {
 /// Sums of `g` and `g (x - m)`, `g = dy` or `dy w`.
 impl Sum<2, 1, 2> for Row {
     #[inline(always)]
-    fn terms(self, [x, dy]: [f32; 2], [m]: [f32; 1]) -> [f32; 2] {
+    fn terms<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m]: [Vector<I>; 1]) -> [Vector<I>; 2] {
         [dy, dy * (x - m)]
     }
 }
 
 impl Sum<3, 1, 2> for Row {
     #[inline(always)]
-    fn terms(self, [x, dy, w]: [f32; 3], [m]: [f32; 1]) -> [f32; 2] {
+    fn terms<I: Isa>(self, [x, dy, w]: [Vector<I>; 3], [m]: [Vector<I>; 1]) -> [Vector<I>; 2] {
         let g = dy * w;
         [g, g * (x - m)]
     }
@@ -85,14 +85,14 @@ impl Sum<3, 1, 2> for Row {
 /// `dx = a g + b (x - m) + c`
 impl Map<2, 4, 1> for Row {
     #[inline(always)]
-    fn value(self, [x, dy]: [f32; 2], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x, dy]: [Vector<I>; 2], [m, a, b, c]: [Vector<I>; 4]) -> [Vector<I>; 1] {
         [dy * a + ((x - m) * b + c)]
     }
 }
 
 impl Map<3, 4, 1> for Row {
     #[inline(always)]
-    fn value(self, [x, dy, w]: [f32; 3], [m, a, b, c]: [f32; 4]) -> [f32; 1] {
+    fn value<I: Isa>(self, [x, dy, w]: [Vector<I>; 3], [m, a, b, c]: [Vector<I>; 4]) -> [Vector<I>; 1] {
         [dy * w * a + ((x - m) * b + c)]
     }
 }

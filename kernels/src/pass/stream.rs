@@ -2,16 +2,19 @@
 //!
 //! A stream holds pixels of `ch` interleaved channels: 16 where the layout is blocked, all of them in NHWC, one in an NCHW
 //! plane. Parameters are slices of `ch` floats.
+//!
+//! Functions are written on vectors ([`Vector`]). As loops over arrays of 16 floats, some became vector instructions and some did
+//! not: the backward pass of normalisation with an activation took 4 ns for 16 floats in a cache, and the one without 35.
 
 use core::array::from_fn;
 
-use super::Body;
+use super::{Body, Vector};
 use crate::isa::Isa;
 use crate::layout::BLOCK;
 
 /// `M` inputs and `P` parameters to `N` outputs, element by element.
 pub(crate) trait Map<const M: usize, const P: usize, const N: usize>: Copy {
-    fn value(self, v: [f32; M], p: [f32; P]) -> [f32; N];
+    fn value<I: Isa>(self, v: [Vector<I>; M], p: [Vector<I>; P]) -> [Vector<I>; N];
 }
 
 /// [`Map`] over whole slices of equal length.
@@ -24,61 +27,80 @@ pub(crate) struct MapOver<'a, F, const M: usize, const P: usize, const N: usize>
     pub y: [&'a mut [f32]; N],
 }
 
-/// Parameters of 16 lanes: of 16 channels, or of one.
-#[inline(always)]
-fn lanes<const P: usize>(ch: usize, p: [&[f32]; P]) -> [[f32; BLOCK]; P] {
-    p.map(|p| if ch == 1 { [p[0]; BLOCK] } else { from_fn(|k| p[k]) })
-}
-
 impl<F: Map<M, P, N>, const M: usize, const P: usize, const N: usize> Body for MapOver<'_, F, M, P, N> {
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        let (f, ch, len) = (self.f, self.ch, self.y[0].len());
-        if ch != 1 && ch != BLOCK {
-            return self.interleaved();
-        }
-        let p = lanes(ch, self.p);
-        let x = self.x.map(|x| x[..len].as_chunks::<BLOCK>());
-        let y = self.y.map(|y| y[..len].as_chunks_mut::<BLOCK>());
-        for i in 0..len / BLOCK {
-            let v: [&[f32; BLOCK]; M] = from_fn(|m| &x[m].0[i]);
-            let mut r = [[0.0; BLOCK]; N];
-            for k in 0..BLOCK {
-                let t = f.value(from_fn(|m| v[m][k]), from_fn(|q| p[q][k]));
-                for n in 0..N {
-                    r[n][k] = t[n];
-                }
-            }
-            for n in 0..N {
-                y[n].0[i] = r[n];
-            }
-        }
-        for i in 0..len % BLOCK {
-            let t = f.value(from_fn(|m| x[m].1[i]), from_fn(|q| p[q][i]));
-            for n in 0..N {
-                y[n].1[i] = t[n];
-            }
+    fn run<I: Isa>(self, s: I) {
+        let (ch, len) = (self.ch, self.y[0].len());
+        let (x, p) = (self.x.map(|x| &x[..len]), self.p.map(|p| &p[..ch]));
+        let mut over = Over { s, f: self.f, x, y: self.y.map(|y| &mut y[..len]) };
+        match ch {
+            1 => over.flat(p.map(|p| Vector::splat(s, p[0])), len),
+            // SAFETY: parameters are `ch` floats.
+            _ if ch == I::LANES => over.flat(p.map(|p| unsafe { Vector::load(s, p.as_ptr(), ch) }), len),
+            BLOCK if I::LANES != BLOCK => over.pixels(p, BLOCK, len),
+            _ => over.pixels(p, ch, len),
         }
     }
 }
 
-impl<F: Map<M, P, N>, const M: usize, const P: usize, const N: usize> MapOver<'_, F, M, P, N> {
-    /// Any number of channels, pixel by pixel.
+/// Slices of equal length under a function.
+struct Over<'a, I, F, const M: usize, const N: usize> {
+    s: I,
+    f: F,
+    x: [&'a [f32]; M],
+    y: [&'a mut [f32]; N],
+}
+
+impl<I: Isa, F, const M: usize, const N: usize> Over<'_, I, F, M, N> {
+    /// Under parameters that are the same for each vector.
     #[inline(always)]
-    fn interleaved(self) {
-        let (f, ch, len) = (self.f, self.ch, self.y[0].len());
-        let p = self.p.map(|p| &p[..ch]);
-        let mut y = self.y.map(|y| &mut y[..len]);
+    fn flat<const P: usize>(&mut self, p: [Vector<I>; P], len: usize)
+    where
+        F: Map<M, P, N>,
+    {
+        let whole = len - len % I::LANES;
+        for i in (0..whole).step_by(I::LANES) {
+            // SAFETY: slices are `len` floats.
+            unsafe { self.vector(p, i, I::LANES) };
+        }
+        if whole < len {
+            // SAFETY: as above.
+            unsafe { self.vector(p, whole, len - whole) };
+        }
+    }
+
+    /// Pixel by pixel.
+    #[inline(always)]
+    fn pixels<const P: usize>(&mut self, p: [&[f32]; P], ch: usize, len: usize)
+    where
+        F: Map<M, P, N>,
+    {
         for start in (0..len).step_by(ch.max(1)) {
-            let x: [&[f32]; M] = from_fn(|m| &self.x[m][start..start + ch]);
-            let y = y.each_mut().map(|y| &mut y[start..start + ch]);
-            for k in 0..ch {
-                let t = f.value(from_fn(|m| x[m][k]), from_fn(|q| p[q][k]));
-                for n in 0..N {
-                    y[n][k] = t[n];
-                }
+            for k in (0..ch).step_by(I::LANES) {
+                let n = I::LANES.min(ch - k);
+                // SAFETY: parameters are `ch` floats, and slices whole pixels of as many.
+                unsafe { self.vector(p.map(|p| Vector::load(self.s, p.as_ptr().add(k), n)), start + k, n) };
+            }
+        }
+    }
+
+    /// Floats `i` to `i + n`.
+    ///
+    /// # Safety
+    /// Slices are at least that long, and `n <= LANES`.
+    #[inline(always)]
+    unsafe fn vector<const P: usize>(&mut self, p: [Vector<I>; P], i: usize, n: usize)
+    where
+        F: Map<M, P, N>,
+    {
+        // SAFETY: the caller vouches for the lengths.
+        unsafe {
+            let v = self.x.map(|x| Vector::load(self.s, x.as_ptr().add(i), n));
+            let r = self.f.value(v, p);
+            for (y, r) in self.y.iter_mut().zip(r) {
+                r.store(y.as_mut_ptr().add(i), n);
             }
         }
     }
@@ -86,7 +108,7 @@ impl<F: Map<M, P, N>, const M: usize, const P: usize, const N: usize> MapOver<'_
 
 /// `N` terms of `M` inputs and `P` parameters, to be summed over pixels.
 pub(crate) trait Sum<const M: usize, const P: usize, const N: usize>: Copy {
-    fn terms(self, v: [f32; M], p: [f32; P]) -> [f32; N];
+    fn terms<I: Isa>(self, v: [Vector<I>; M], p: [Vector<I>; P]) -> [Vector<I>; N];
 }
 
 /// [`Sum`] over the pixels of whole slices of equal length; `out` takes the sums of each channel.
@@ -101,41 +123,22 @@ pub(crate) struct SumOver<'a, F, const M: usize, const P: usize, const N: usize>
     pub out: [&'a mut [f32]; N],
 }
 
-/// Partial sums: two registers of AVX-512, four of AVX2, for each of up to two sums.
+/// Partial sums: two for each lane of a block.
 const PARTIAL: usize = 2 * BLOCK;
 
 impl<F: Sum<M, P, N>, const M: usize, const P: usize, const N: usize> Body for SumOver<'_, F, M, P, N> {
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        let (f, ch, len) = (self.f, self.ch, self.x[0].len());
+    fn run<I: Isa>(self, s: I) {
+        let (ch, len) = (self.ch, self.x[0].len());
+        let terms = Terms { s, f: self.f, x: self.x.map(|x| &x[..len]), p: self.p.map(|p| &p[..ch]), ch };
         if ch != 1 && ch != BLOCK {
-            return self.interleaved();
+            return terms.interleaved(self.out, len);
         }
-        let p = lanes(ch, self.p);
-        let mut acc = [[[0.0f32; BLOCK]; 2]; N];
-        let x = self.x.map(|x| x[..len].as_chunks::<PARTIAL>());
-        for i in 0..len / PARTIAL {
-            let v: [&[f32; PARTIAL]; M] = from_fn(|m| &x[m].0[i]);
-            for j in 0..2 {
-                for k in 0..BLOCK {
-                    let t = f.terms(from_fn(|m| v[m][j * BLOCK + k]), from_fn(|q| p[q][k]));
-                    for n in 0..N {
-                        acc[n][j][k] += t[n];
-                    }
-                }
-            }
-        }
-        for i in 0..len % PARTIAL {
-            let (j, k) = (i / BLOCK, i % BLOCK);
-            let t = f.terms(from_fn(|m| x[m].1[i]), from_fn(|q| p[q][k]));
-            for n in 0..N {
-                acc[n][j][k] += t[n];
-            }
-        }
-        for (out, acc) in self.out.into_iter().zip(acc) {
-            let mut sum: [f32; BLOCK] = from_fn(|k| acc[0][k] + acc[1][k]);
+        let mut sums = [[0.0f32; BLOCK]; N];
+        terms.partial_sums(&mut sums, len);
+        for (out, mut sum) in self.out.into_iter().zip(sums) {
             if ch == BLOCK {
                 out.copy_from_slice(&sum);
                 continue;
@@ -150,23 +153,97 @@ impl<F: Sum<M, P, N>, const M: usize, const P: usize, const N: usize> Body for S
     }
 }
 
-impl<F: Sum<M, P, N>, const M: usize, const P: usize, const N: usize> SumOver<'_, F, M, P, N> {
-    /// Any number of channels, pixel by pixel.
+/// What terms are computed from: slices of equal length, and `ch` parameters each.
+struct Terms<'a, I, F, const M: usize, const P: usize> {
+    s: I,
+    f: F,
+    x: [&'a [f32]; M],
+    p: [&'a [f32]; P],
+    ch: usize,
+}
+
+impl<I: Isa, F, const M: usize, const P: usize> Terms<'_, I, F, M, P> {
+    /// Parameters of `n` channels from channel `k` on.
     #[inline(always)]
-    fn interleaved(self) {
-        let (f, ch) = (self.f, self.ch);
-        let p = self.p.map(|p| &p[..ch]);
-        let out = self.out.map(|out| {
-            out.fill(0.0);
-            &mut out[..ch]
-        });
-        for start in (0..self.x[0].len()).step_by(ch.max(1)) {
-            let x: [&[f32]; M] = from_fn(|m| &self.x[m][start..start + ch]);
-            for k in 0..ch {
-                let t = f.terms(from_fn(|m| x[m][k]), from_fn(|q| p[q][k]));
-                for n in 0..N {
-                    out[n][k] += t[n];
+    fn parameters(&self, k: usize, n: usize) -> [Vector<I>; P] {
+        match self.ch {
+            1 => self.p.map(|p| Vector::splat(self.s, p[0])),
+            // SAFETY: parameters are `ch` floats.
+            ch => self.p.map(|p| unsafe { Vector::load(self.s, p.as_ptr().add(k), n.min(ch - k)) }),
+        }
+    }
+
+    /// Terms of floats `i` to `i + n`.
+    ///
+    /// # Safety
+    /// Slices are at least that long, and `n <= LANES`.
+    #[inline(always)]
+    unsafe fn at<const N: usize>(&self, p: [Vector<I>; P], i: usize, n: usize) -> [Vector<I>; N]
+    where
+        F: Sum<M, P, N>,
+    {
+        // SAFETY: the caller vouches for the lengths.
+        self.f.terms(self.x.map(|x| unsafe { Vector::load(self.s, x.as_ptr().add(i), n) }), p)
+    }
+
+    /// For each lane of a block, the sum of every second of its terms plus that of the others.
+    #[inline(always)]
+    fn partial_sums<const N: usize>(&self, sums: &mut [[f32; BLOCK]; N], len: usize)
+    where
+        F: Sum<M, P, N>,
+    {
+        const { assert!(BLOCK.is_multiple_of(I::LANES)) };
+        let whole = len - len % PARTIAL;
+        // A vector of lanes at a time, which the other levels' registers hold.
+        for lane in (0..BLOCK).step_by(I::LANES) {
+            let p = self.parameters(lane, I::LANES);
+            let mut acc = [[Vector::splat(self.s, 0.0); 2]; N];
+            for i in (0..whole).step_by(PARTIAL) {
+                for j in 0..2 {
+                    // SAFETY: slices are `len` floats.
+                    let t: [_; N] = unsafe { self.at(p, i + j * BLOCK + lane, I::LANES) };
+                    (0..N).for_each(|n| acc[n][j] = acc[n][j] + t[n]);
                 }
+            }
+            let mut last = [[[0.0f32; BLOCK]; 2]; N];
+            for (j, start) in [whole + lane, whole + BLOCK + lane].into_iter().enumerate() {
+                let lanes = len.saturating_sub(start).min(I::LANES);
+                // SAFETY: slices are `len` floats, and the arrays hold a vector.
+                unsafe {
+                    let t: [_; N] = self.at(p, start.min(len), lanes);
+                    (0..N).for_each(|n| acc[n][j].store(last[n][j].as_mut_ptr(), I::LANES));
+                    let mut terms = [0.0f32; BLOCK];
+                    for n in 0..N {
+                        t[n].store(terms.as_mut_ptr(), I::LANES);
+                        (0..lanes).for_each(|k| last[n][j][k] += terms[k]);
+                    }
+                }
+            }
+            for n in 0..N {
+                (0..I::LANES).for_each(|k| sums[n][lane + k] = last[n][0][k] + last[n][1][k]);
+            }
+        }
+    }
+
+    /// Any number of channels, in the order of pixels.
+    #[inline(always)]
+    fn interleaved<const N: usize>(&self, out: [&mut [f32]; N], len: usize)
+    where
+        F: Sum<M, P, N>,
+    {
+        let ch = self.ch;
+        let mut out = out.map(|out| &mut out[..ch]);
+        for k in (0..ch).step_by(I::LANES) {
+            let n = I::LANES.min(ch - k);
+            let (p, mut acc) = (self.parameters(k, n), [Vector::splat(self.s, 0.0); N]);
+            for start in (0..len).step_by(ch) {
+                // SAFETY: slices are `len` floats, whole pixels of `ch`.
+                let t: [_; N] = unsafe { self.at(p, start + k, n) };
+                acc = from_fn(|i| acc[i] + t[i]);
+            }
+            for (out, acc) in out.iter_mut().zip(acc) {
+                // SAFETY: `out` has `ch` floats.
+                unsafe { acc.store(out.as_mut_ptr().add(k), n) };
             }
         }
     }

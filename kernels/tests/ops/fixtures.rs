@@ -164,7 +164,7 @@ fn batch_norm(case: &Case<'_>, names: [&str; 2], training: bool, tolerance: f64)
                 norm.forward(
                     place,
                     &f,
-                    Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running },
+                    Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running, affine: None },
                     &mut scratch,
                 );
             } else {
@@ -230,7 +230,7 @@ fn group_and_instance_normalisation() {
                 norm.forward(
                     place,
                     &f,
-                    Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None },
+                    Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None, affine: None },
                     &mut scratch,
                 );
                 let (mut dw, mut db) = (vec![f32::NAN; dims[1]], vec![f32::NAN; dims[1]]);

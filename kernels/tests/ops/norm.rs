@@ -5,7 +5,7 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::norm::{
-    Backward, Forward, Gradients, LayerBackward, LayerNorm, Norm, Normalised, Running, Sets, inverse,
+    Backward, ByAffine, Forward, Gradients, LayerBackward, LayerNorm, Norm, Normalised, Running, Sets, inverse,
 };
 use swath_kernels::pass::Place;
 use swath_kernels::reference::{NormIndex, activation, activation_gradient, moments, normalise, normalise_gradients};
@@ -93,9 +93,19 @@ fn check(case: &Case) {
                 residual: case.residual.then_some(&rl),
                 activation: case.activation,
             };
-            let out = Normalised { y: y.slice(), mean: &mut mean, inv: &mut inv, running };
+            let (mut a, mut b) = (vec![f32::NAN; c], vec![f32::NAN; c]);
+            let computed = (sets == Sets::Batch).then_some((&mut a[..], &mut b[..]));
+            let out = Normalised { y: y.slice(), mean: &mut mean, inv: &mut inv, running, affine: computed };
             norm.forward(place, &f, out, &mut scratch);
             let y = y.check();
+            let recorded = sets == Sets::Batch && !case.residual;
+            if recorded {
+                let mut again = Guarded::nan(xl.len());
+                scratch.fill(f32::NAN);
+                let from = ByAffine { x: &xl, mean: &mean, scale: &a, shift: &b };
+                norm.again(place, &from, case.activation, again.slice(), &mut scratch);
+                assert_eq!(again.check(), y, "once more, to the bit");
+            }
             let mut again = vec![f32::NAN; xl.len()];
             scratch.fill(f32::NAN);
             norm.evaluate(place, &f, &mean, &inv, &mut again, &mut scratch);
@@ -105,11 +115,14 @@ fn check(case: &Case) {
             let mut dx = Guarded::nan(xl.len());
             let (mut dw, mut db) = (vec![f32::NAN; c], vec![f32::NAN; c]);
             scratch.fill(f32::NAN);
+            // Elsewhere the activation's gradient is a pass of its own.
+            let gate = |(&y, &dy): (&f32, &f32)| dy * activation_gradient(case.activation, f64::from(y)) as f32;
+            let gated: Vec<f32> = y.iter().zip(&dyl).map(gate).collect();
             let b = Backward {
                 x: &xl,
-                dy: &dyl,
-                y: Some(&y),
-                activation: case.activation,
+                dy: if recorded { &dyl } else { &gated },
+                activation: if recorded { case.activation } else { Activation::Identity },
+                affine: recorded.then_some((&a, &b)),
                 w: f.w,
                 mean: &mean,
                 inv: &inv,
@@ -217,7 +230,7 @@ fn a_far_mean_loses_no_variance() {
         let norm = Norm::new(layout, dims, Sets::Batch).unwrap();
         let xl = to(layout, dims, &x);
         let (mut y, mut m, mut inv) = (vec![0.0; xl.len()], vec![0.0; 16], vec![0.0; 16]);
-        let out = Normalised { y: &mut y, mean: &mut m, inv: &mut inv, running: None };
+        let out = Normalised { y: &mut y, mean: &mut m, inv: &mut inv, running: None, affine: None };
         let f = Forward { x: &xl, ..Forward::default() };
         norm.forward(&Place::inline(Level::Scalar), &f, out, &mut vec![0.0; norm.scratch()]);
         let want: Vec<f64> = var.iter().map(|v| 1.0 / v.sqrt()).collect();

@@ -87,7 +87,7 @@ mod tests {
     /// Names of the operators that are left in a network in training, before gradients.
     fn left(f: impl Fn(&Value) -> crate::Result<Value>) -> Vec<String> {
         let graph = Graph::record(f).unwrap();
-        let all = Wanted { loss: 0, trained: &|_| true, frozen: &|_| false, inputs: &[] };
+        let all = Wanted { loss: 0, trained: &|_| true, frozen: &|_| false, inputs: &[], recompute: false };
         let mut d = graph.training(&[Fact::f32([2, 4, 3, 3])], &all).unwrap();
         let facts = d.graph.infer(&d.inputs).unwrap();
         fuse(&mut d.graph, &facts);

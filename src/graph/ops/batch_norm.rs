@@ -18,7 +18,7 @@ use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
 use crate::graph::step::{Operands, Planes, Step, clear_padding, pass};
-use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, ValueId};
+use crate::graph::{Absorbs, Fact, Gradient, Group, Lower, Operator, Recorded, ValueId};
 use crate::par;
 use crate::tensor::Tensor;
 
@@ -114,7 +114,8 @@ impl Operator for BatchNorm {
 }
 
 /// Batch normalisation by the statistics of the batch, then the sum with a residual, the last input, and an activation. Results: the
-/// image, mean and `1 / sqrt(variance + eps)` for the gradient, and the next running mean and variance.
+/// image, mean and `1 / sqrt(variance + eps)` for the gradient, the next running mean and variance, and the scale and shift that
+/// the image was computed with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrainingBatchNorm {
     op: BatchNorm,
@@ -135,7 +136,7 @@ impl Operator for TrainingBatchNorm {
     }
 
     fn results(&self) -> usize {
-        5
+        7
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
@@ -157,7 +158,9 @@ impl Operator for TrainingBatchNorm {
             });
         }
         let channels = Fact::f32([c]);
-        Ok(vec![Fact::f32([n, c, h, w]), channels.clone(), channels.clone(), channels.clone(), channels])
+        let mut facts = vec![channels; self.results()];
+        facts[0] = Fact::f32([n, c, h, w]);
+        Ok(facts)
     }
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
@@ -170,7 +173,8 @@ impl Operator for TrainingBatchNorm {
         }
         let scratch = norm.scratch();
         let step = TrainingStep { op: *self, norm, level: cx.level() };
-        let layouts = [layout, Layout::Nchw, Layout::Nchw, Layout::Nchw, Layout::Nchw];
+        let mut layouts = [Layout::Nchw; 7];
+        layouts[0] = layout;
         cx.step_all(group, &layouts, Box::new(step), inputs, scratch)
     }
 
@@ -196,6 +200,12 @@ impl Operator for TrainingBatchNorm {
     fn updates(&self) -> &'static [(usize, usize)] {
         &[(1, 3), (2, 4)]
     }
+
+    /// One pass over the image, which the gradient reads anyway. A residual would have to be kept in the place of the result.
+    fn again(&self, node: &Recorded<'_>) -> Option<(Arc<dyn Operator>, Vec<ValueId>)> {
+        let operands = vec![node.inputs[0], node.result(1), node.result(5), node.result(6)];
+        (!self.residual).then(|| (Arc::new(Again(self.activation)) as Arc<dyn Operator>, operands))
+    }
 }
 
 struct TrainingStep {
@@ -206,7 +216,7 @@ struct TrainingStep {
 
 impl Step for TrainingStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
-        let [y, mean, inv, next_mean, next_var] = y else { unreachable!("five results") };
+        let [y, mean, inv, next_mean, next_var, scale, shift] = y else { unreachable!("seven results") };
         next_mean.copy_from_slice(x.get(1));
         next_var.copy_from_slice(x.get(2));
         let (TrainingBatchNorm { op, residual, activation }, plain) = (self.op, self.op.plain(x.len()));
@@ -221,7 +231,7 @@ impl Step for TrainingStep {
         };
         let running =
             op.momentum.map(|momentum| norm::Running { mean: next_mean, var: next_var, momentum: momentum as f32 });
-        let out = norm::Normalised { y, mean, inv, running };
+        let out = norm::Normalised { y, mean, inv, running, affine: Some((scale, shift)) };
         let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
         pass(self.level, |place| self.norm.forward(place, &forward, out, scratch));
     }
@@ -235,6 +245,53 @@ impl Step for TrainingStep {
     }
 }
 
+/// What a [`TrainingBatchNorm`] computed, once more, to the bit. Inputs: the image, and mean, scale and shift of each channel.
+#[derive(Clone, Copy, Debug)]
+struct Again(Activation);
+
+impl Operator for Again {
+    fn name(&self) -> &'static str {
+        "BatchNorm2dAgain"
+    }
+
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(inputs[0].to_vec())
+    }
+
+    fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
+        let operands = cx.inputs(group);
+        let Place { buffer, layout } = cx.native(operands[0])?;
+        let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
+        let mut inputs = vec![buffer];
+        for v in &operands[1..] {
+            inputs.push(cx.want(*v, Layout::Nchw)?);
+        }
+        let step = AgainStep { activation: self.0, norm, level: cx.level() };
+        cx.step(group, layout, Box::new(step), inputs, norm.scratch())
+    }
+}
+
+struct AgainStep {
+    activation: Activation,
+    norm: Norm,
+    level: Level,
+}
+
+impl Step for AgainStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
+        let affine = norm::ByAffine { x: x.get(0), mean: x.get(1), scale: x.get(2), shift: x.get(3) };
+        pass(self.level, |place| self.norm.again(place, &affine, self.activation, y, scratch));
+    }
+
+    fn describe(&self) -> String {
+        match self.activation {
+            Activation::Identity => "BatchNorm2d once more".into(),
+            activation => format!("BatchNorm2d + {} once more", super::activation::name(activation)),
+        }
+    }
+}
+
 /// Appends the gradients of a normalisation, from the gradient at its output.
 fn gradient(g: &mut Gradient<'_>, op: BatchNormGradient, dy: ValueId) -> Result<()> {
     let statistics = if op.frozen { [g.input(1), g.input(2)] } else { [g.output(1), g.output(2)] };
@@ -243,7 +300,7 @@ fn gradient(g: &mut Gradient<'_>, op: BatchNormGradient, dy: ValueId) -> Result<
         inputs.push(g.input(3));
     }
     if op.activation != Activation::Identity {
-        inputs.push(g.output(0));
+        inputs.extend([g.output(5), g.output(6)]);
     }
     let wanted = g.needs(0) || op.affine && (g.needs(3) || g.needs(4));
     if wanted {
@@ -258,7 +315,8 @@ fn gradient(g: &mut Gradient<'_>, op: BatchNormGradient, dy: ValueId) -> Result<
 }
 
 /// Gradients at image, scale and shift. Inputs: the image, the gradient at the output, the mean, `1 / sqrt(variance + eps)` (the
-/// variance where it is frozen), the scale if there is one, and the output if there is an activation.
+/// variance where it is frozen), the scale if there is one, and, if there is an activation, scale and shift that the forward pass
+/// computed with.
 #[derive(Clone, Copy, Debug)]
 struct BatchNormGradient {
     op: BatchNorm,
@@ -292,8 +350,7 @@ impl Operator for BatchNormGradient {
         let norm = Norm::new(layout, cx.extents(operands[0]), Sets::Batch)?;
         let mut inputs = vec![buffer];
         for (i, v) in operands.iter().enumerate().skip(1) {
-            let image = i == 1 || i == 4 + usize::from(self.affine);
-            inputs.push(cx.want(*v, if image { layout } else { Layout::Nchw })?);
+            inputs.push(cx.want(*v, if i == 1 { layout } else { Layout::Nchw })?);
         }
         let scratch = norm.scratch() + self.op.channels;
         let variance = self.frozen.then_some(self.op.eps as f32);
@@ -304,7 +361,7 @@ impl Operator for BatchNormGradient {
 }
 
 /// Gradients at the image, and at scale and shift where they are asked for. Operands: the image, the gradient at the output, means, inverse
-/// deviations, the scale if there is one, and the output if there is an activation.
+/// deviations, the scale if there is one, and the forward pass's scale and shift if there is an activation.
 pub(super) struct NormGradientStep {
     pub(super) name: &'static str,
     /// Of statistics that are given: operand 3 is the variance, to which this is added.
@@ -317,13 +374,13 @@ pub(super) struct NormGradientStep {
 impl Step for NormGradientStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, scratch: &mut Scratch) {
         let (inv, scratch) = with_inverse(&self.norm, scratch, self.variance.map(|eps| (x.get(3), eps)));
-        let activated = self.activation != Activation::Identity;
+        let affine = (self.activation != Activation::Identity).then(|| (x.get(x.len() - 2), x.get(x.len() - 1)));
         let backward = norm::Backward {
             x: x.get(0),
             dy: x.get(1),
-            y: activated.then(|| x.get(x.len() - 1)),
             activation: self.activation,
-            w: (x.len() - usize::from(activated) > 4).then(|| x.get(4)),
+            affine,
+            w: (x.len() - if affine.is_some() { 2 } else { 0 } > 4).then(|| x.get(4)),
             mean: x.get(2),
             inv: if self.variance.is_some() { inv } else { x.get(3) },
             frozen: self.variance.is_some(),

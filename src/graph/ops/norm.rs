@@ -130,7 +130,7 @@ impl Step for NormStep {
         let affine = x.len() > 1;
         let (w, b) = (affine.then(|| x.get(1)), affine.then(|| x.get(2)));
         let forward = norm::Forward { x: x.get(0), w, b, eps: self.eps, ..norm::Forward::default() };
-        let out = norm::Normalised { y, mean, inv, running: None };
+        let out = norm::Normalised { y, mean, inv, running: None, affine: None };
         let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
         pass(self.level, |place| self.norm.forward(place, &forward, out, scratch));
     }
