@@ -25,7 +25,8 @@
 //! Register budget: `MR` sums, `KW` weights, one input, one permutation. Bound: with MR = 7 and a 3x3 kernel, 12
 //! loads and 21 multiply-adds a row of taps, so the FMA unit is the limit as long as the data is in L1.
 //!
-//! Input in NCHW or NHWC is blocked strip by strip in scratch memory, at most 1 MiB for each thread.
+//! Input in NCHW or NHWC is blocked in scratch memory, and output in NCHW comes from there: strip by strip of rows, so that
+//! what is copied is still in L2. Strips of a row of blocks follow each other, since NHWC's blocks share cache lines.
 //! Where a vector lies inside one group, that group's channels may begin in the middle of a block and fill several.
 //!
 //! Columns with other overhangs, and all of a dilated convolution, are cut into regions as in [`direct`](crate::direct), and
@@ -49,6 +50,7 @@ use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::region::Axis;
+use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::Weights;
@@ -59,8 +61,11 @@ const MAX_ICG: usize = 8;
 /// The same where a vector lies inside one group and three taps share an input's broadcast.
 const MAX_ICG_ONE: usize = 32;
 
-/// Floats of scratch for the input of a strip.
-const STRIP: usize = 1 << 18;
+/// Most floats of scratch for the input of a strip.
+const MOST: usize = 1 << 18;
+
+/// Floats of it where strips may be as short as one likes: 128 KiB stay in L2 beside what is copied.
+const STRIP: usize = 1 << 15;
 
 /// A depthwise or small-group convolution, planned. Holds no tensor.
 #[derive(Clone, Debug)]
@@ -72,6 +77,8 @@ pub struct Depthwise {
     /// Strides of the input as it is given, and as the kernels see it: where it lies, or copied to scratch.
     from: Strides,
     xs: Strides,
+    /// Strides of the output as it is wanted, and as the kernels see it.
+    to: Strides,
     ys: Strides,
     input: Layout,
     output: Layout,
@@ -80,6 +87,8 @@ pub struct Depthwise {
     strip: usize,
     /// Most input blocks that an output block draws from, where they are copied to scratch; else 0.
     depth: usize,
+    /// Whether outputs are computed in scratch, and copied from there.
+    copies_out: bool,
     /// For whole rows, or their pixels with all taps, where the level has kernels for them.
     sweep: Option<Sweep>,
     /// Kernels for everything else, one for each number of pixels.
@@ -174,30 +183,38 @@ impl Depthwise {
         }
         let x = Axis::x(&s);
         let any = rows(level).chunk_by(|a, b| (a.kw, a.source) == (b.kw, b.source));
+        // Of a lattice, pixels are stored one by one.
+        let copies_out = output == Layout::Nchw && ys.px == 1;
         let mut this = Self {
             shape: s,
             level,
             y: Axis::y(&s),
             from: xs,
             xs: if input == Layout::Blocked { xs } else { Layout::Blocked.strides(s.input()) },
-            ys,
+            to: ys,
+            ys: if copies_out { Layout::Blocked.strides(s.output()) } else { ys },
             input,
             output,
             source,
             strip: s.oh,
             depth: 0,
+            copies_out,
             sweep: Sweep::choose(&s, &x, level, source, pixels),
             any: any.clone().find(|r| r[0].kw == 1 && r[0].source == source).expect("every level has these rows"),
             x,
         };
+        if copies_out {
+            this.strip = (STRIP / s.ow / BLOCK).clamp(1, s.oh);
+        }
         if input != Layout::Blocked {
-            // Input rows that fit scratch, less the halo of a strip.
             this.depth = this.most_input_blocks();
+            // Output rows whose input fits: those of the scratch, less the halo of a strip.
             let halo = (s.kh - 1) * s.dh + 1;
-            let Some(more) = (STRIP / (s.iw * BLOCK * this.depth)).checked_sub(halo) else {
+            let rows = |floats: usize| Some((floats / (s.iw * BLOCK * this.depth)).checked_sub(halo)? / s.sh + 1);
+            if rows(MOST).is_none() {
                 return Err("the input of one row of outputs exceeds the scratch");
-            };
-            this.strip = (more / s.sh + 1).min(s.oh);
+            }
+            this.strip = rows(STRIP).unwrap_or(1).min(this.strip);
             this.xs.block = this.input_rows(this.strip) * s.iw * BLOCK;
         }
         Ok(this)
@@ -253,9 +270,19 @@ impl Depthwise {
         }
     }
 
-    /// Floats of scratch for one thread.
+    /// Floats of scratch for one thread: the input of a strip, its outputs, and what is added to them.
     pub fn scratch_len(&self) -> usize {
-        self.depth * self.xs.block
+        self.depth * self.xs.block + 2 * self.out_len()
+    }
+
+    /// Floats of a strip's outputs, where they are computed in scratch.
+    fn out_len(&self) -> usize {
+        if self.copies_out { self.strip * self.shape.ow * BLOCK } else { 0 }
+    }
+
+    /// The layout that the kernels write.
+    fn written(&self) -> Layout {
+        if self.copies_out { Layout::Blocked } else { self.output }
     }
 
     /// Input rows that a strip of `rows` output rows can meet.
@@ -304,7 +331,7 @@ impl Depthwise {
     ) -> Job<'a> {
         let s = &self.shape;
         assert!(self.from.reach(self.input, s.input()) <= x.len(), "input length");
-        assert!(y_first + self.ys.reach(self.output, s.output()) <= y.len(), "output length");
+        assert!(y_first + self.to.reach(self.output, s.output()) <= y.len(), "output length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert!(self.level.is_available());
         let (strips, together) = self.cuts(threads);
@@ -356,15 +383,12 @@ impl Depthwise {
         assert!((last - first) * s.iw * BLOCK <= self.xs.block && sources.len() <= self.depth, "scratch holds a strip");
         for (copy, block) in scratch.chunks_exact_mut(self.xs.block).zip(sources.clone()) {
             let channels = BLOCK.min(s.ic - block * BLOCK);
-            for (line, iy) in copy.chunks_exact_mut(s.iw * BLOCK).zip(first..last) {
-                let at = n * from.n + block * from.block + iy * from.row;
-                for (px, lanes) in line.chunks_exact_mut(BLOCK).enumerate() {
-                    for c in 0..channels {
-                        lanes[c] = x[at + px * from.px + c * from.channel];
-                    }
-                    lanes[channels..].fill(0.0);
-                }
-            }
+            let at = n * from.n + block * from.block + first * from.row;
+            let from = Pixels::new(x[at..].as_ptr(), &from);
+            let to = Pixels::new(copy.as_mut_ptr(), &self.xs);
+            // SAFETY: the level is available and `x` reaches as far as its strides say (asserted in `job`), so that these rows
+            // lie inside, and the scratch holds them (asserted above); channels or pixels are adjacent in NCHW and NHWC.
+            unsafe { copy_block(self.level, from, to, [last - first, s.iw], [channels, BLOCK]) };
         }
         Input { x: scratch, image: 0, row: first, block: sources.start }
     }
@@ -394,13 +418,51 @@ impl Job<'_> {
         let d = self.d;
         let (ocb, oh) = (blocks(d.shape.oc), d.shape.oh);
         let batches = ocb.div_ceil(self.together);
-        let (batch, strip) = (i / self.strips, i % self.strips);
-        let (n, first) = (batch / batches, batch % batches * self.together);
+        // Copied strips: block after block, whose lines NHWC shares.
+        let (n, strip, batch) = if d.input == Layout::Blocked {
+            (i / self.strips / batches, i % self.strips, i / self.strips % batches)
+        } else {
+            (i / batches / self.strips, i / batches % self.strips, i % batches)
+        };
+        let first = batch * self.together;
         let planes = self.together.min(ocb - first);
         let rows = cut(oh, self.strips, strip);
-        let x = d.block_input(self.x, scratch, n, first, &rows);
-        let (y, y_first, finish) = (&self.y, self.y_first, &self.finish);
-        Run { d, x, w: self.w, y, y_first, finish, n, ocb: first, planes }.strip(rows);
+        let (copy, out) = scratch.split_at_mut(d.depth * d.xs.block);
+        let x = d.block_input(self.x, copy, n, first, &rows);
+        let at = self.y_first + n * d.to.n + first * d.to.block;
+        let y = self.y.at(at);
+        let finish = self.finish.0.at(first * BLOCK, at);
+        let run = |y, finish| Run { d, x, w: self.w, y, finish, ocb: first, planes }.strip(rows.clone());
+        if !d.copies_out {
+            return run(y, finish);
+        }
+        let [sums, residual] = self.strip_in_scratch(out, &rows);
+        let (size, channels) = ([rows.len(), d.shape.ow], BLOCK.min(d.shape.oc - first * BLOCK));
+        let first_row = rows.start * d.to.row;
+        // The scratch is the strip's part of a plane.
+        let plane = |strip: *mut f32| strip.wrapping_sub(rows.start * d.ys.row);
+        let mut moved = finish;
+        // SAFETY: the level is available, and output and residual reach as far as their strides say (asserted in `job` and by
+        // whoever calls it), so that these rows lie inside; the scratch holds them (asserted in `strip_in_scratch`); no other
+        // part has them.
+        unsafe {
+            if !finish.residual.is_null() {
+                let from = Pixels::new(finish.residual.wrapping_add(first_row), &d.to);
+                copy_block(d.level, from, Pixels::new(residual, &d.ys), size, [channels, BLOCK]);
+                moved.residual = plane(residual);
+            }
+            run(plane(sums), moved);
+            let to = Pixels::new(y.wrapping_add(first_row), &d.to);
+            copy_block(d.level, Pixels::new(sums.cast_const(), &d.ys), to, size, [channels; 2]);
+        }
+    }
+
+    /// Scratch for the outputs of some rows, and for what is added to them.
+    fn strip_in_scratch(&self, out: &mut [f32], rows: &Range<usize>) -> [*mut f32; 2] {
+        let len = self.d.out_len();
+        assert!(rows.len() * self.d.ys.row <= len && 2 * len <= out.len(), "scratch holds a strip");
+        let (sums, residual) = out.split_at_mut(len);
+        [sums.as_mut_ptr(), residual.as_mut_ptr()]
     }
 }
 

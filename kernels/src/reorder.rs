@@ -14,7 +14,7 @@
 use core::ops::Range;
 
 use crate::exec::Shared;
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::pass::{Body, Cut, Place};
 
@@ -138,6 +138,76 @@ impl Body for Run<'_, '_> {
                         transpose(s, x, y, rows, channels);
                     }
                     _ => copy(s, x, t.xs.px, y, t.ys.px, n, [channels, padded]),
+                }
+            }
+        }
+    }
+}
+
+/// Where the pixels of a block of channels lie: the first one's first channel, and steps in floats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pixels<P> {
+    pub first: P,
+    pub channel: usize,
+    pub row: usize,
+    pub px: usize,
+}
+
+impl<P> Pixels<P> {
+    /// In a tensor with these strides.
+    pub fn new(first: P, strides: &Strides) -> Self {
+        Self { first, channel: strides.channel, row: strides.row, px: strides.px }
+    }
+}
+
+/// Copies `rows` rows of `width` pixels of a block, `channels` channels of them, and zeros up to `padded`.
+///
+/// # Safety
+/// * the level is available;
+/// * on each side, channels or pixels are adjacent;
+/// * `x` is readable for that many channels of all pixels, and `y` writable for `padded` ones, which no other thread uses;
+/// * `channels <= padded <= BLOCK`.
+pub(crate) unsafe fn copy_block(
+    level: Level,
+    x: Pixels<*const f32>,
+    y: Pixels<*mut f32>,
+    [rows, width]: [usize; 2],
+    [channels, padded]: [usize; 2],
+) {
+    debug_assert!((x.channel == 1 || x.px == 1) && (y.channel == 1 || y.px == 1));
+    // Rows that follow each other in both are one.
+    let [rows, width] = if x.row == width * x.px && y.row == width * y.px { [1, rows * width] } else { [rows, width] };
+    Place::inline(level).at(CopyBlock { x, y, rows, width, channels, padded });
+}
+
+/// [`copy_block`], whose contract it has.
+struct CopyBlock {
+    x: Pixels<*const f32>,
+    y: Pixels<*mut f32>,
+    rows: usize,
+    width: usize,
+    channels: usize,
+    padded: usize,
+}
+
+impl Body for CopyBlock {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, s: I) {
+        let Self { x, y, width, channels, padded, .. } = self;
+        for row in 0..self.rows {
+            let (from, to) = (x.first.wrapping_add(row * x.row), y.first.wrapping_add(row * y.row));
+            // SAFETY: `copy_block`'s, for this row.
+            unsafe {
+                if x.channel != 1 {
+                    let rows = Rows { n: channels, written: padded, x: x.channel, y: y.px };
+                    transpose(s, from, to, rows, width);
+                } else if y.channel != 1 {
+                    let rows = Rows { n: width, written: width, x: x.px, y: y.channel };
+                    transpose(s, from, to, rows, channels);
+                } else {
+                    copy(s, from, x.px, to, y.px, width, [channels, padded]);
                 }
             }
         }

@@ -5,21 +5,19 @@ use core::ops::Range;
 use super::lanes::{INDEX, LaneArgs, MAX_VECTORS};
 use super::table::{Runs, Source};
 use super::{Depthwise, Input};
-use crate::exec::Shared;
 use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
-use crate::tile::{Output, SyncFinish};
+use crate::tile::{Finish, Output};
 
 /// Some output planes of one run: blocks of one image.
 pub(super) struct Run<'a> {
     pub d: &'a Depthwise,
     pub x: Input<'a>,
     pub w: &'a [f32],
-    pub y: &'a Shared<'a>,
-    /// Where output pixel (0, 0) of image 0 lies in `y`.
-    pub y_first: usize,
-    pub finish: &'a SyncFinish,
-    pub n: usize,
+    /// Output pixel (0, 0) of the first plane, which may lie outside of the output where a strip of it is computed in scratch.
+    pub y: *mut f32,
+    /// Of that pixel.
+    pub finish: Finish,
     /// The first block.
     pub ocb: usize,
     /// How many; other than one only with [`Depthwise::alike`].
@@ -113,7 +111,7 @@ impl Run<'_> {
         let s = &d.shape;
         let first = self.ocb * BLOCK;
         // Blocked output has vectors beyond the last channel, which are stored as zeros.
-        let channels = if d.output == Layout::Blocked { BLOCK } else { BLOCK.min(s.oc - first) };
+        let channels = if d.written() == Layout::Blocked { BLOCK } else { BLOCK.min(s.oc - first) };
         let vectors = channels.div_ceil(d.level.lanes());
         let (mut x_vector, mut head) = ([0; MAX_VECTORS], [0; MAX_VECTORS]);
         for (v, (x, head)) in x_vector.iter_mut().zip(&mut head).enumerate().take(vectors) {
@@ -151,7 +149,15 @@ impl Run<'_> {
             vectors,
             x_vector,
             head,
-            out: Output::new(self.y, 0, &d.ys, d.output, first..s.oc, self.finish),
+            out: Output {
+                y: self.y,
+                px: d.ys.px,
+                block: d.ys.block,
+                channel: d.ys.channel,
+                cols: s.oc - first,
+                pad_cols: d.written() == Layout::Blocked,
+                finish: Some(self.finish),
+            },
         }
     }
 
@@ -187,15 +193,12 @@ impl Run<'_> {
 
     /// Sweeps; output (0, 0) of the lines is `y` floats from the plane's start.
     fn run(&self, args: &mut LaneArgs, y: usize, runs: &Runs) {
-        let d = self.d;
-        let y_at = self.y_first + self.n * d.ys.n + self.ocb * d.ys.block + y;
         args.runs = runs.count;
-        args.out.y = self.y.at(y_at);
-        if let Some(f) = &mut args.out.finish {
-            *f = self.finish.0.at(self.ocb * BLOCK, y_at);
-        }
+        args.out.y = self.y.wrapping_add(y);
+        args.out.finish = Some(self.finish.at(0, y));
         // SAFETY:
-        // * the level is available and the tensors reach as far as their strides say (asserted in `job`);
+        // * the level is available and the tensors reach as far as their strides say (asserted in `job`), or the scratch holds the
+        //   strip's rows of a plane (asserted in `strip_in_scratch`);
         // * runs are no longer than the line (`Runs::choose`), and cover it by their count;
         // * `sweep`: lines skip the rows of taps above and below the input; its columns have all taps of a row inside, or they
         //   are the whole row, and what hangs over its ends is what the kernel leaves out there, in its first and last run
