@@ -47,6 +47,26 @@ fn algorithms_are_chosen_by_name_or_by_the_model() {
     assert!(refused.contains("one group"), "{refused}");
 }
 
+/// Whatever way a depthwise convolution in NCHW is computed, the sums of small integers are the same, and so are those of its gradient.
+#[test]
+fn planes_and_lanes_agree() {
+    let shape = ConvShape::builder([2, 20, 17, 30], [20, 1, 3, 3]).padding(1).groups(20).build().unwrap();
+    let integers = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
+    let (x, w) = (integers(2 * 20 * 17 * 30), integers(20 * 9));
+    let results = ["planar", "depthwise", "stem"].map(|name| {
+        let options = Options { algo: Some(name.into()), ..Options::default() };
+        let (plan, gradient) =
+            (ConvPlan::new(&shape, &options).unwrap(), ConvBackwardData::new(&shape, &options).unwrap());
+        assert_eq!([plan.algo(), gradient.algo()], [name; 2]);
+        let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+        plan.forward(&x, &plan.pack(&w).unwrap(), Epilogue::none(), &mut y, &mut Scratch::new()).unwrap();
+        gradient.run(&x, &gradient.pack(&w).unwrap(), &mut dx, &mut Scratch::new()).unwrap();
+        [y, dx]
+    });
+    assert!(results[0][0].iter().any(|v| *v > 9.0));
+    assert!(results[0] == results[1] && results[0] == results[2]);
+}
+
 #[test]
 fn wrong_lengths_are_errors_with_both_numbers() {
     let shape = ConvShape::builder([1, 3, 8, 8], [5, 3, 3, 3]).build().unwrap();

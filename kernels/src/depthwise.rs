@@ -275,6 +275,11 @@ impl Depthwise {
         self.depth * self.xs.block + 2 * self.out_len()
     }
 
+    /// Whether input and output go through scratch.
+    pub fn copies(&self) -> [bool; 2] {
+        [self.depth > 0, self.copies_out]
+    }
+
     /// Floats of a strip's outputs, where they are computed in scratch.
     fn out_len(&self) -> usize {
         if self.copies_out { self.strip * self.shape.ow * BLOCK } else { 0 }
@@ -381,14 +386,15 @@ impl Depthwise {
         let last = (rows.end * s.sh + (s.kh - 1) * s.dh).saturating_sub(s.pad.top + s.sh - 1).clamp(first, s.ih);
         let from = self.from;
         assert!((last - first) * s.iw * BLOCK <= self.xs.block && sources.len() <= self.depth, "scratch holds a strip");
-        for (copy, block) in scratch.chunks_exact_mut(self.xs.block).zip(sources.clone()) {
+        let rows = last - first;
+        for (copy, block) in scratch.chunks_exact_mut(self.xs.block).zip(sources.clone()).filter(|_| rows > 0) {
             let channels = BLOCK.min(s.ic - block * BLOCK);
             let at = n * from.n + block * from.block + first * from.row;
             let from = Pixels::new(x[at..].as_ptr(), &from);
             let to = Pixels::new(copy.as_mut_ptr(), &self.xs);
             // SAFETY: the level is available and `x` reaches as far as its strides say (asserted in `job`), so that these rows
             // lie inside, and the scratch holds them (asserted above); channels or pixels are adjacent in NCHW and NHWC.
-            unsafe { copy_block(self.level, from, to, [last - first, s.iw], [channels, BLOCK]) };
+            unsafe { copy_block(self.level, from, to, [rows, s.iw], [channels, BLOCK]) };
         }
         Input { x: scratch, image: 0, row: first, block: sources.start }
     }

@@ -263,6 +263,8 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     type V: Copy;
     /// Lane numbers for [`Isa::permute`].
     type Index: Copy;
+    /// Adjacent lanes for [`Isa::load_range`].
+    type Range: Copy;
 
     /// The token, without a check.
     ///
@@ -290,6 +292,12 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// # Safety
     /// `p` is valid for writing `n` floats, and `n <= LANES`.
     unsafe fn store_partial(self, p: *mut f32, v: Self::V, n: usize);
+    /// Lanes `lo..hi`, for [`Isa::load_range`]; `lo <= hi <= LANES`.
+    fn range(self, lo: usize, hi: usize) -> Self::Range;
+    /// The lanes of a range from memory, lane `i` from `p + i`, the others zero. Reads nothing else.
+    /// # Safety
+    /// `p + i` is readable for the lanes `i` of the range.
+    unsafe fn load_range(self, p: *const f32, range: Self::Range) -> Self::V;
     /// One float to all lanes.
     /// # Safety
     /// `p` is valid for reading one float.
@@ -335,6 +343,8 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     fn permute(self, v: Self::V, idx: Self::Index) -> Self::V;
     /// Lanes of both in turn, `a[0], b[0], a[1], b[1]` and so on: a vector of the lower halves and one of the upper.
     fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// The even lanes of both, `a[0], a[2] .. b[0], b[2] ..`, and the odd ones: what [`Isa::zip`] makes of two vectors, undone.
+    fn unzip(self, a: Self::V, b: Self::V) -> [Self::V; 2];
 
     /// High, middle and low [`parts`](matrix::parts) of two vectors, as pairs: those of a lane of `first` in the lower half of the
     /// lane.
@@ -369,6 +379,13 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     /// the innermost loop, right before its first instruction. A hint.
     #[inline(always)]
     fn align(self) {}
+
+    /// The same number, of which the compiler knows nothing: what is made of it in a loop is not prepared before it, where there are
+    /// more such things than registers. A hint.
+    #[inline(always)]
+    fn opaque(self, v: usize) -> usize {
+        v
+    }
 
     /// Calls another kernel of this level without inlining it: for cold parts that many tiles share.
     /// # Safety

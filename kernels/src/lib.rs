@@ -15,6 +15,7 @@
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
 //! | 0 | [`control_word`] | rounding and subnormal numbers: the same on every thread |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
+//! | 0 | `unrolled` | loops that are written out |
 //! | 1 | [`pass`] | where passes over slices run, how their outputs are cut, bodies in safe Rust for every level |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
@@ -35,6 +36,7 @@
 //! | 3 | [`tile`] | the register tile: the one multiply-accumulate body under direct, stem, 1x1 and GEMM |
 //! | 4 | [`direct`] | direct convolution: loops, regions and blocking around the tile |
 //! | 4 | [`depthwise`] | depthwise and small-group convolution, where a vector holds whole groups |
+//! | 4 | [`planar`] | depthwise and small-group convolution in NCHW, where a vector lies along a row |
 //! | 4 | [`gemm`] | packed, cache-blocked matrix product; im2col as a way of packing |
 //! | 4 | [`winograd`] | 3x3 convolution of stride 1 with fewer multiplications: F(2x2), F(4x4), F(6x6) |
 //! | 4 | [`bf16x6`](mod@bf16x6) | convolution on matrix units |
@@ -85,6 +87,7 @@ pub mod isa;
 pub mod layout;
 pub mod norm;
 pub mod pass;
+pub mod planar;
 pub mod pool;
 pub mod probe;
 pub mod reference;
@@ -97,6 +100,7 @@ pub mod shuffle;
 mod slices;
 pub mod softmax;
 pub mod tile;
+mod unrolled;
 pub mod vecmath;
 pub mod weights;
 pub mod winograd;

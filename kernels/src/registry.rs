@@ -93,6 +93,7 @@ pub struct Family {
 pub static FAMILIES: &[Family] = &[
     Family { name: "tile", names: |level| crate::tile::rows(level).iter().map(|r| r.name).collect() },
     Family { name: "depthwise", names: |level| crate::depthwise::rows(level).iter().map(|r| r.name).collect() },
+    Family { name: "planar", names: |level| crate::planar::rows(level).iter().map(|r| r.name).collect() },
     Family {
         name: "winograd transform",
         names: |level| crate::winograd::transforms(level).iter().map(|r| r.name).collect(),

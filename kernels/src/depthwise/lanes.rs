@@ -5,6 +5,7 @@ use core::ops::Range;
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
 use crate::tile::{Output, Strand};
+use crate::unrolled::unrolled;
 
 use super::MAX_ICG;
 
@@ -89,15 +90,6 @@ impl LaneArgs {
 /// the taps of a row are taken one by one: for kernels of any width, stride and dilation, for pixels that lack other
 /// taps, and for lines that run down a column.
 pub struct Lanes<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const L: usize, const R: usize>;
-
-/// The block once for each of the constants: loops over that many multiply-adds the compiler does not unroll.
-macro_rules! unrolled {
-    ($i:ident in $($n:literal)* $body:block) => {$({
-        #[allow(non_upper_case_globals)]
-        const $i: usize = $n;
-        $body
-    })*};
-}
 
 /// One line: where its taps lie and how many rows of them.
 #[derive(Clone, Copy)]

@@ -44,6 +44,7 @@ impl Isa for Neon {
     const REGISTERS: usize = 32;
     type V = float32x4_t;
     type Index = uint8x16_t;
+    type Range = [usize; 2];
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -69,6 +70,25 @@ impl Isa for Neon {
         }
         // SAFETY: v holds 4 floats; the token proves NEON.
         unsafe { vld1q_f32(v.as_ptr()) }
+    }
+    #[inline(always)]
+    fn range(self, lo: usize, hi: usize) -> [usize; 2] {
+        [lo, hi]
+    }
+    #[inline(always)]
+    unsafe fn load_range(self, p: *const f32, [lo, hi]: [usize; 2]) -> float32x4_t {
+        if (lo, hi) == (0, 4) {
+            // SAFETY: the caller vouches for all lanes.
+            return unsafe { self.load(p) };
+        }
+        // SAFETY: the caller vouches for lanes `lo..hi`; the token proves NEON.
+        unsafe {
+            let lane = |i: usize| if (lo..hi).contains(&i) { p.wrapping_add(i).read() } else { 0.0 };
+            let v = vsetq_lane_f32::<0>(lane(0), vdupq_n_f32(0.0));
+            let v = vsetq_lane_f32::<1>(lane(1), v);
+            let v = vsetq_lane_f32::<2>(lane(2), v);
+            vsetq_lane_f32::<3>(lane(3), v)
+        }
     }
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, v: float32x4_t, n: usize) {
@@ -127,6 +147,7 @@ impl Isa for Neon {
             vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
         }
         zip(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] { [vzip1q_f32(a, b), vzip2q_f32(a, b)] }
+        unzip(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] { [vuzp1q_f32(a, b), vuzp2q_f32(a, b)] }
         permute(v: float32x4_t, idx: uint8x16_t) -> float32x4_t {
             vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), idx))
         }
@@ -137,6 +158,16 @@ impl Isa for Neon {
     fn prefetch_l2(self, _p: *const f32) {}
     #[inline(always)]
     fn prefetch_write(self, _p: *mut f32) {}
+    #[inline(always)]
+    #[cfg_attr(miri, allow(unused_mut))]
+    fn opaque(self, mut v: usize) -> usize {
+        // SAFETY: no instruction at all.
+        #[cfg(not(miri))]
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) v, options(nomem, nostack, preserves_flags));
+        }
+        v
+    }
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
         // SAFETY: the token proves the level; the caller vouches for the kernel's contract.

@@ -42,6 +42,7 @@ impl Isa for Scalar {
     const REGISTERS: usize = 16;
     type V = F32x4;
     type Index = [u32; 4];
+    type Range = [usize; 2];
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -73,6 +74,16 @@ impl Isa for Scalar {
             *lane = unsafe { p.add(i).read() };
         }
         F32x4(v)
+    }
+    #[inline(always)]
+    fn range(self, lo: usize, hi: usize) -> [usize; 2] {
+        [lo, hi]
+    }
+    #[inline(always)]
+    unsafe fn load_range(self, p: *const f32, [lo, hi]: [usize; 2]) -> F32x4 {
+        // SAFETY: the caller vouches for lanes `lo..hi`.
+        let lane = |i: usize| if (lo..hi).contains(&i) { unsafe { p.wrapping_add(i).read() } } else { 0.0 };
+        F32x4([lane(0), lane(1), lane(2), lane(3)])
     }
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, v: F32x4, n: usize) {
@@ -155,6 +166,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn zip(self, F32x4(a): F32x4, F32x4(b): F32x4) -> [F32x4; 2] {
         [F32x4([a[0], b[0], a[1], b[1]]), F32x4([a[2], b[2], a[3], b[3]])]
+    }
+    #[inline(always)]
+    fn unzip(self, F32x4(a): F32x4, F32x4(b): F32x4) -> [F32x4; 2] {
+        [F32x4([a[0], a[2], b[0], b[2]]), F32x4([a[1], a[3], b[1], b[3]])]
     }
     #[inline(always)]
     fn permute(self, v: F32x4, idx: [u32; 4]) -> F32x4 {

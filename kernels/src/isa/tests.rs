@@ -37,6 +37,14 @@ impl<I: Isa> Kernel<I> for Ops {
         let [low, high] = s.zip(va, vb);
         let zipped: Vec<f32> = (0..I::LANES).flat_map(|i| [a[i], b[i]]).collect();
         assert_eq!([get(low), get(high)].concat(), zipped);
+        let [even, odd] = s.unzip(low, high);
+        assert_eq!([get(even), get(odd)], [get(va), get(vb)]);
+        for (lo, hi) in (0..=I::LANES).flat_map(|hi| (0..=hi).map(move |lo| (lo, hi))) {
+            // SAFETY: a holds LANES floats, of which these are read.
+            let range = unsafe { s.load_range(a.as_ptr(), s.range(lo, hi)) };
+            assert_eq!(get(range), want(&|i| if (lo..hi).contains(&i) { a[i] } else { 0.0 }));
+        }
+        assert_eq!(s.opaque(7), 7);
         let sign = s.splat(-0.0);
         assert_eq!(get(s.xor(va, sign)), want(&|i| -a[i]));
         assert_eq!(get(s.or(va, sign)), want(&|i| -a[i].abs()));

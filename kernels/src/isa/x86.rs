@@ -120,6 +120,18 @@ fn align() {
     }
 }
 
+/// The same number, by no instruction.
+#[cfg_attr(miri, allow(unused_mut))]
+#[inline(always)]
+fn opaque(mut v: usize) -> usize {
+    // SAFETY: no instruction at all.
+    #[cfg(not(miri))]
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) v, options(nomem, nostack, preserves_flags));
+    }
+    v
+}
+
 /// A method whose body is one safe use of intrinsics that the token allows.
 macro_rules! ops {
     ($($name:ident($($arg:ident: $t:ty),*) -> $r:ty { $e:expr })*) => {$(
@@ -140,6 +152,7 @@ macro_rules! ymm {
             const REGISTERS: usize = $registers;
             type V = __m256;
             type Index = __m256i;
+            type Range = __m256i;
 
             #[inline(always)]
             unsafe fn new_unchecked() -> Self {
@@ -160,6 +173,16 @@ macro_rules! ymm {
             unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
                 // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the first n.
                 unsafe { _mm256_maskload_ps(p, avx2_mask(n)) }
+            }
+            #[inline(always)]
+            fn range(self, lo: usize, hi: usize) -> __m256i {
+                // SAFETY: the token proves AVX2.
+                unsafe { _mm256_andnot_si256(avx2_mask(lo), avx2_mask(hi)) }
+            }
+            #[inline(always)]
+            unsafe fn load_range(self, p: *const f32, range: __m256i) -> __m256 {
+                // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the others.
+                unsafe { _mm256_maskload_ps(p, range) }
             }
             #[inline(always)]
             unsafe fn store_partial(self, p: *mut f32, v: __m256, n: usize) {
@@ -207,6 +230,11 @@ macro_rules! ymm {
                     let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
                     [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
                 }}
+                unzip(a: __m256, b: __m256) -> [__m256; 2] {{
+                    // Halves of both in turn; then quarters in order.
+                    let (even, odd) = (_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+                    [even, odd].map(|v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(v))))
+                }}
                 permute(v: __m256, idx: __m256i) -> __m256 { _mm256_permutevar8x32_ps(v, idx) }
                 prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
                 prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
@@ -215,6 +243,10 @@ macro_rules! ymm {
             #[inline(always)]
             fn align(self) {
                 align();
+            }
+            #[inline(always)]
+            fn opaque(self, v: usize) -> usize {
+                opaque(v)
             }
             #[inline(always)]
             unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
@@ -275,6 +307,7 @@ impl Isa for Avx512 {
     const REGISTERS: usize = 32;
     type V = __m512;
     type Index = __m512i;
+    type Range = __mmask16;
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -295,6 +328,15 @@ impl Isa for Avx512 {
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
         // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the first n.
         unsafe { _mm512_maskz_loadu_ps(avx512_mask(n), p) }
+    }
+    #[inline(always)]
+    fn range(self, lo: usize, hi: usize) -> __mmask16 {
+        avx512_mask(hi) & !avx512_mask(lo)
+    }
+    #[inline(always)]
+    unsafe fn load_range(self, p: *const f32, range: __mmask16) -> __m512 {
+        // SAFETY: masked-off lanes are neither read nor faulted on; the caller vouches for the others.
+        unsafe { _mm512_maskz_loadu_ps(range, p) }
     }
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, v: __m512, n: usize) {
@@ -345,6 +387,11 @@ impl Isa for Avx512 {
             let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
             [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
         }}
+        unzip(a: __m512, b: __m512) -> [__m512; 2] {{
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
+        }}
         permute(v: __m512, idx: __m512i) -> __m512 { _mm512_permutexvar_ps(idx, v) }
         prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         prefetch_l2(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
@@ -366,6 +413,10 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn align(self) {
         align();
+    }
+    #[inline(always)]
+    fn opaque(self, v: usize) -> usize {
+        opaque(v)
     }
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {

@@ -9,6 +9,7 @@ use crate::support::Problem;
 /// Runs every algorithm that does groups, at every level, in every pair of layouts.
 fn every_algorithm(problem: &Problem) {
     for level in Level::available() {
+        problem.planar(*level, None);
         for (input, output) in Layout::ALL.into_iter().flat_map(|input| Layout::ALL.map(|output| (input, output))) {
             problem.direct(*level, input, output, None);
             problem.depthwise(*level, input, output, None);

@@ -1,11 +1,14 @@
 //! Geometries that proptest invents, and named ones that once were or could be wrong.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use swath_kernels::direct::Blocking;
 use swath_kernels::gemm;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
+use swath_kernels::planar;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::Variant;
 
@@ -125,6 +128,29 @@ proptest! {
         }
     }
 
+    /// Planes with borders of any width, in vectors of every length, rows of 1 to several vectors.
+    #[test]
+    fn planar(
+        (groups, icg, ocg, n) in (2usize..6, prop_oneof![3 => Just(1usize), 1 => 1usize..9], 1usize..4, 0usize..3),
+        image in (1usize..24, prop_oneof![1usize..24, 24usize..70]),
+        kernel in prop_oneof![Just([3usize, 3]), Just([5, 5]), Just([7, 7]), [1usize..8, 1usize..8]],
+        (stride, dilation) in ([1usize..4, 1usize..3], prop_oneof![4 => Just([1usize, 1]), 1 => [1usize..4, 1usize..4]]),
+        (padding, square) in (prop::array::uniform4(0usize..8), any::<bool>()),
+        seed in 0u64..1000,
+    ) {
+        let shape = ConvShape::builder([n, groups * icg, image.0, image.1], [groups * ocg, icg, kernel[0], kernel[1]]);
+        let stride = if square { [stride[1]; 2] } else { stride };
+        let shape = shape.stride(stride).dilation(dilation).padding(padding).groups(groups).build();
+        prop_assume!(shape.is_ok());
+        let problem = problem(shape.unwrap(), seed);
+        for level in Level::available() {
+            assert!(problem.planar(*level, None).is_some());
+            for lanes in planar::rows(*level).iter().map(|row| row.lanes).collect::<BTreeSet<_>>() {
+                assert!(problem.planar(*level, Some(lanes)).is_some());
+            }
+        }
+    }
+
     /// Groups of whole vectors of outputs, whose inputs begin and end anywhere in blocks.
     #[test]
     fn groups_across_blocks(
@@ -235,6 +261,9 @@ fn named_shapes() {
                 for output in Layout::ALL {
                     problem.direct(*level, input, output, None);
                     problem.depthwise(*level, input, output, None);
+                    if input == Layout::Nchw && output == Layout::Nchw {
+                        problem.planar(*level, None);
+                    }
                     problem.gemm(*level, [input, output], None);
                     for variant in Variant::ALL {
                         problem.winograd(*level, variant, [input, output], None);

@@ -9,6 +9,7 @@ use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
+use swath_kernels::planar::Planar;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
 
@@ -24,6 +25,11 @@ fn every_algorithm(s: &ConvShape, f: impl Fn(&str, &dyn Convolution, [Layout; 2]
             f(&name("gemm"), &Im2col::new(s, *level, input, output), layouts, FiniteRange::PLAIN);
             if let Ok(conv) = Depthwise::new(s, *level, input, output) {
                 f(&name("depthwise"), &conv, layouts, FiniteRange::PLAIN);
+            }
+            if let Ok(conv) = Planar::new(s, *level)
+                && layouts == [Layout::Nchw; 2]
+            {
+                f(&name("planar"), &conv, layouts, FiniteRange::PLAIN);
             }
             for variant in Variant::ALL {
                 if let Ok(conv) = Winograd::new(s, *level, variant, input, output) {

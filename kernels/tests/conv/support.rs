@@ -9,6 +9,7 @@ use swath_kernels::gemm::{self, Im2col};
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::planar::Planar;
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
@@ -79,6 +80,29 @@ macro_rules! convolutions {
 }
 
 convolutions! { Direct Depthwise Winograd Bf16x6 Im2col }
+
+impl Convolution for Planar {
+    fn packed_len(&self) -> usize {
+        self.packed_len()
+    }
+    fn scratch_len(&self) -> usize {
+        0
+    }
+    fn pack(&self, w: &[f32], packed: &mut [f32]) {
+        self.pack(w, packed);
+    }
+    fn forward(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        y: &mut [f32],
+        _: &mut [f32],
+        executor: &dyn Executor,
+    ) {
+        self.forward(x, packed, epilogue, y, executor);
+    }
+}
 
 /// What an algorithm promises.
 struct Promise {
@@ -224,6 +248,13 @@ impl Problem {
         let d = Depthwise::with_pixels(&self.shape, level, input, output, pixels).ok()?;
         self.run(&d, [input, output], &format!("depthwise {level} {input:?} to {output:?}, {}", d.kernel()), &EXACT);
         Some(d)
+    }
+
+    /// Planar convolution likewise, where it supports the shape, by vectors of so many floats.
+    pub fn planar(&self, level: Level, lanes: Option<usize>) -> Option<Planar> {
+        let p = Planar::with_lanes(&self.shape, level, lanes).ok()?;
+        self.run(&p, [Layout::Nchw; 2], &format!("planar {level}, {}", p.kernel()), &EXACT);
+        Some(p)
     }
 
     /// im2col convolution likewise.
