@@ -23,7 +23,7 @@ use crate::par;
 /// let plan = Norm::new([2, 1, 1, 2], Sets::Batch, &Options::default())?;
 /// let (x, mut y, mut scratch) = ([1000.0, 1002.0, 1004.0, 1006.0], [0.0; 4], Scratch::new());
 /// let (mut mean, mut inv) = ([0.0], [0.0]);
-/// let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None };
+/// let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None, affine: None };
 /// plan.forward(&Forward { x: &x, w: Some(&[2.0]), ..Forward::default() }, out, &mut scratch)?;
 /// assert_eq!(mean, [1003.0]);
 /// assert!((y[3] - 6.0 / 5f32.sqrt()).abs() < 1e-6);
@@ -72,11 +72,9 @@ impl Norm {
     /// [`Error::Memory`].
     pub fn forward(&self, f: &Forward<'_>, out: Normalised<'_>, scratch: &mut Scratch) -> Result<()> {
         self.check_forward(f, out.y.len(), [out.mean.len(), out.inv.len()])?;
+        self.check_affine(out.affine.as_ref().map(|(scale, shift)| [scale.len(), shift.len()]))?;
         if let Some(r) = &out.running {
-            if self.sets != Sets::Batch {
-                let rule = "only batch normalisation has them".into();
-                return Err(Error::Setting { what: "running statistics", value: format!("{:?}", self.sets), rule });
-            }
+            self.check_batch("running statistics")?;
             self.check_statistics([r.mean.len(), r.var.len()])?;
         }
         let scratch = scratch.take(self.kernel.scratch())?;
@@ -105,19 +103,19 @@ impl Norm {
     /// Computes the gradients that are asked for. What they held does not matter.
     ///
     /// # Errors
-    /// For wrong lengths, an activation that is not fused or whose output is missing, and [`Error::Memory`].
+    /// For wrong lengths, an activation that is not fused or whose scale and shift are missing, and [`Error::Memory`].
     pub fn backward(&self, b: &Backward<'_>, out: Gradients<'_>, scratch: &mut Scratch) -> Result<()> {
         self.check_tensor("the input", Some(b.x.len()))?;
         self.check_tensor("the gradient at the output", Some(b.dy.len()))?;
-        self.check_tensor("the output", b.y.map(<[f32]>::len))?;
         self.check_tensor("the gradient at the input", out.dx.as_ref().map(|v| v.len()))?;
         self.check_channels("the scale", b.w.map(<[f32]>::len))?;
         self.check_channels("the gradient at the scale", out.dw.as_ref().map(|v| v.len()))?;
         self.check_channels("the gradient at the shift", out.db.as_ref().map(|v| v.len()))?;
         self.check_statistics([b.mean.len(), b.inv.len()])?;
         check_activation(b.activation)?;
-        if b.activation != Activation::Identity && b.y.is_none() {
-            let rule = "its gradient is taken from the output, which is missing".into();
+        self.check_affine(b.affine.map(|(scale, shift)| [scale.len(), shift.len()]))?;
+        if b.activation != Activation::Identity && b.affine.is_none() {
+            let rule = "its gradient takes scale and shift of `Normalised::affine`, which are missing".into();
             return Err(Error::Setting { what: "the activation", value: format!("{:?}", b.activation), rule });
         }
         let scratch = scratch.take(self.kernel.scratch())?;
@@ -147,6 +145,21 @@ impl Norm {
         len.map_or(Ok(()), |len| check_len(what, len, self.dims[1]))
     }
 
+    fn check_affine(&self, lens: Option<[usize; 2]>) -> Result<()> {
+        let Some([scale, shift]) = lens else { return Ok(()) };
+        self.check_batch("scale and shift of each channel")?;
+        self.check_channels("the scale", Some(scale))?;
+        self.check_channels("the shift", Some(shift))
+    }
+
+    fn check_batch(&self, what: &'static str) -> Result<()> {
+        if self.sets == Sets::Batch {
+            return Ok(());
+        }
+        let rule = "only batch normalisation has them".into();
+        Err(Error::Setting { what, value: format!("{:?}", self.sets), rule })
+    }
+
     fn check_statistics(&self, [mean, spread]: [usize; 2]) -> Result<()> {
         check_len("the means", mean, self.sets())?;
         check_len("the deviations", spread, self.sets())
@@ -174,8 +187,8 @@ mod tests {
         let mut refused = |f: &Forward<'_>, sets: usize, running: bool| {
             let (mut y, mut mean, mut inv) = ([0.0; 24], vec![0.0; sets], vec![0.0; sets]);
             let [mut rm, mut rv] = [[0.0; 6]; 2];
-            let running = running.then(|| Running { mean: &mut rm, var: &mut rv, momentum: 0.1 });
-            let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running };
+            let running = running.then_some(Running { mean: &mut rm, var: &mut rv, momentum: 0.1 });
+            let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running, affine: None };
             plan.forward(f, out, &mut scratch).unwrap_err().to_string()
         };
         let fine = Forward { x: &x, ..Forward::default() };
@@ -187,6 +200,9 @@ mod tests {
         let b = Backward { x: &x, dy: &x, mean: &[0.0; 3], inv: &[1.0; 3], ..Backward::default() };
         let relu = Backward { activation: Activation::Relu, ..b };
         assert!(plan.backward(&relu, Gradients::default(), &mut scratch).unwrap_err().to_string().contains("missing"));
+        let known = Backward { affine: Some((&[1.0; 6], &[0.0; 6])), ..relu };
+        let e = plan.backward(&known, Gradients::default(), &mut scratch).unwrap_err().to_string();
+        assert!(e.contains("only batch normalisation"), "{e}");
         plan.backward(&b, Gradients::default(), &mut scratch).unwrap();
     }
 }

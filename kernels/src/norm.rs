@@ -137,7 +137,8 @@ pub struct Backward<'a> {
     pub x: &'a [f32],
     /// The gradient at the output.
     pub dy: &'a [f32],
-    /// The forward pass's activation: gradients pass where its result is inside the limits.
+    /// The forward pass's activation: gradients pass where its result is inside the limits. Identity behind a residual, where `dy` is
+    /// that of the sum.
     pub activation: Activation,
     /// Scale and shift of [`Normalised::affine`], where the activation is not identity: they say what its result was.
     pub affine: Option<(&'a [f32], &'a [f32])>,

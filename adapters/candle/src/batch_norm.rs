@@ -134,7 +134,7 @@ impl BatchNorm {
         let (mean, var) = (self.running_mean().to_vec1()?, self.running_var().to_vec1()?);
         let mut inv = vec![0.0; var.len()];
         inverse(&var, self.eps as f32, &mut inv);
-        let statistics = Arc::new(OnceLock::from(Statistics { mean, inv, running: None }));
+        let statistics = Arc::new(OnceLock::from(Statistics { mean, inv, running: None, affine: None }));
         x.apply_op3(&self.weight, &self.bias, Normalise { norm, eps: self.eps as f32, training: None, statistics })
     }
 
@@ -183,7 +183,7 @@ impl Normalise {
         let mut running = [running_mean.clone(), running_var.clone()];
         let [m, v] = &mut running;
         let moved = Running { mean: m, var: v, momentum: *momentum };
-        let out = Normalised { y, mean: &mut mean, inv: &mut inv, running: Some(moved) };
+        let out = Normalised { y, mean: &mut mean, inv: &mut inv, running: Some(moved), affine: None };
         with_scratch(|scratch| self.norm.forward(f, out, scratch))?;
         self.statistics.get_or_init(|| Statistics { mean, inv, running: Some(running) });
         Ok(())
