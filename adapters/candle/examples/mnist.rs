@@ -3,12 +3,13 @@
 //!
 //! `cargo run --release --example mnist -- FOLDER [STEPS]`, where the folder holds MNIST's IDX files, compressed or not. The network and
 //! the optimizer are those of candle's example, without dropout, whose random numbers would differ; and max pooling has candle's
-//! gradient ([`swath_candle::max_pool2d_as_candle`]).
+//! gradient ([`swath_candle::max_pool2d_as_candle`]). AdamW makes steps of one size from gradients of any, so that rounding grows: a
+//! third network, candle's with weights that differ in their last bits, shows by how much.
 
 use std::time::{Duration, Instant};
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
-use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW, VarBuilder, VarMap};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use swath::data::Mnist;
 
 const BATCH: usize = 64;
@@ -22,10 +23,11 @@ enum On {
 
 struct Net {
     convolutions: [Box<dyn Module>; 2],
-    full: [Linear; 2],
+    full: [Box<dyn Module>; 2],
     on: On,
     optimizer: AdamW,
-    times: Vec<Duration>,
+    /// Of each step: forward, backward, optimizer.
+    times: Vec<[Duration; 3]>,
 }
 
 impl Net {
@@ -36,7 +38,11 @@ impl Net {
             Ok(if on == On::Swath { Box::new(swath_candle::Conv2d::from(conv)) } else { Box::new(conv) })
         };
         let convolutions = [conv(1, 32, "c1")?, conv(32, 64, "c2")?];
-        let full = [candle_nn::linear(1024, 1024, vb.pp("fc1"))?, candle_nn::linear(1024, 10, vb.pp("fc2"))?];
+        let linear = |inputs, outputs, name| -> Result<Box<dyn Module>> {
+            let linear = candle_nn::linear(inputs, outputs, vb.pp(name))?;
+            Ok(if on == On::Swath { Box::new(swath_candle::Linear::from(linear)) } else { Box::new(linear) })
+        };
+        let full = [linear(1024, 1024, "fc1")?, linear(1024, 10, "fc2")?];
         let optimizer = AdamW::new(variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() })?;
         Ok(Self { convolutions, full, on, optimizer, times: Vec::new() })
     }
@@ -49,34 +55,42 @@ impl Net {
         let [first, second] = &self.convolutions;
         let x = self.pool(&first.forward(x)?)?;
         let x = self.pool(&second.forward(&x)?)?;
-        x.flatten_from(1)?.apply(&self.full[0])?.relu()?.apply(&self.full[1])
+        self.full[1].forward(&self.full[0].forward(&x.flatten_from(1)?)?.relu()?)
     }
 
     /// The loss before a step.
     fn step(&mut self, x: &Tensor, labels: &Tensor) -> Result<f32> {
-        let start = Instant::now();
+        let mut last = Instant::now();
+        let mut lap = || std::mem::replace(&mut last, Instant::now()).elapsed();
         let logits = candle_nn::ops::log_softmax(&self.forward(x)?, D::Minus1)?;
         let loss = candle_nn::loss::nll(&logits, labels)?;
-        self.optimizer.backward_step(&loss)?;
-        self.times.push(start.elapsed());
+        let forward = lap();
+        let gradients = loss.backward()?;
+        let backward = lap();
+        self.optimizer.step(&gradients)?;
+        self.times.push([forward, backward, lap()]);
         loss.to_scalar()
     }
 
-    fn median_ms(&self) -> f64 {
-        let mut times = self.times.clone();
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e3
+    /// Medians in milliseconds: of a whole step, and of its parts.
+    fn medians(&self) -> (f64, [f64; 3]) {
+        let median = |part: &dyn Fn(&[Duration; 3]) -> Duration| {
+            let mut times: Vec<Duration> = self.times.iter().map(part).collect();
+            times.sort();
+            times[times.len() / 2].as_secs_f64() * 1e3
+        };
+        (median(&|t| t.iter().sum()), [0, 1, 2].map(|i| median(&|t| t[i])))
     }
 }
 
-/// A copy of all variables.
-fn copied(from: &VarMap) -> Result<VarMap> {
+/// A copy of all variables, times a factor.
+fn copied(from: &VarMap, factor: f64) -> Result<VarMap> {
     let to = VarMap::new();
     for (name, var) in from.data().lock().expect("no thread has panicked").iter() {
         to.data()
             .lock()
             .expect("no thread has panicked")
-            .insert(name.clone(), Var::from_tensor(&var.as_tensor().copy()?)?);
+            .insert(name.clone(), Var::from_tensor(&(var.as_tensor() * factor)?)?);
     }
     Ok(to)
 }
@@ -93,10 +107,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 
     let variables = VarMap::new();
     Net::new(&variables, On::Candle)?; // makes the variables
-    let mut theirs = Net::new(&copied(&variables)?, On::Candle)?;
-    let mut ours = Net::new(&copied(&variables)?, On::Swath)?;
-    let mut farthest = 0f32;
-    println!("step  candle's loss  swath's loss");
+    let mut theirs = Net::new(&copied(&variables, 1.0)?, On::Candle)?;
+    let mut ours = Net::new(&copied(&variables, 1.0)?, On::Swath)?;
+    let mut moved = Net::new(&copied(&variables, 1.0 + f64::from(f32::EPSILON))?, On::Candle)?;
+    let mut farthest = [0f32; 2];
+    println!("step  candle's loss  swath's loss  candle's, last bits moved");
     for step in 0..steps {
         // Batches in an order of their own: 7919 and the number of batches have no divisor in common.
         let at = step * 7919 % most * BATCH;
@@ -105,14 +120,22 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let x = Tensor::from_vec(pixels, (BATCH, 1, 28, 28), &Device::Cpu)?;
         let labels = Tensor::from_vec(labels, BATCH, &Device::Cpu)?;
         let (a, b) = (theirs.step(&x, &labels)?, ours.step(&x, &labels)?);
-        farthest = farthest.max((a - b).abs());
+        let c = moved.step(&x, &labels)?;
+        farthest = [farthest[0].max((a - b).abs()), farthest[1].max((a - c).abs())];
         if step % 10 == 0 || step + 1 == steps {
-            println!("{step:4}  {a:13.5}  {b:12.5}");
+            println!("{step:4}  {a:13.5}  {b:12.5}  {c:12.5}");
         }
     }
-    let (a, b) = (theirs.median_ms(), ours.median_ms());
-    println!("losses differ by at most {farthest:.1e}");
-    println!("a step, median: candle {a:.2} ms, swath {b:.2} ms, {:.1} times as fast", a / b);
+    let [of_swath, of_bits] = farthest;
+    println!("losses differ by at most {of_swath:.1e}; those of last bits by {of_bits:.1e}");
+    for (name, net) in [("candle", &theirs), ("swath", &ours)] {
+        let (all, [forward, backward, optimizer]) = net.medians();
+        println!(
+            "{name:>6}: a step {all:.2} ms (forward {forward:.2}, backward {backward:.2}, optimizer {optimizer:.2})"
+        );
+    }
+    let (a, b) = (theirs.medians().0, ours.medians().0);
+    println!("{:.2} times as fast", a / b);
     println!("an epoch of {most} steps: candle {:.1} s, swath {:.1} s", a * most as f64 / 1e3, b * most as f64 / 1e3);
     Ok(())
 }

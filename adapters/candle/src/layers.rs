@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{Module, Result, Tensor};
 
-use crate::conv::Apply;
+use crate::conv::{Apply, Product};
 use crate::packs::Kept;
 
-/// A layer of a weight, a bias and candle's options.
+/// A layer of a weight, a bias and candle's options, if there are any.
 macro_rules! layer {
-    ($(#[$doc:meta])* $name:ident, $config:ident) => {
+    ($(#[$doc:meta])* $name:ident, $config:ty, $($option:ident)?) => {
         $(#[$doc])*
         ///
         /// Weights that are no variable and depend on none, as those of a file, are packed once for all batches and must not be
@@ -18,15 +18,16 @@ macro_rules! layer {
         pub struct $name {
             weight: Tensor,
             bias: Option<Tensor>,
-            config: candle_nn::$config,
+            config: $config,
             kept: Option<Arc<Kept>>,
         }
 
         impl $name {
             #[doc = concat!("As [`candle_nn::", stringify!($name), "::new`].")]
-            pub fn new(weight: Tensor, bias: Option<Tensor>, config: candle_nn::$config) -> Self {
+            pub fn new(weight: Tensor, bias: Option<Tensor>, $($option: $config)?) -> Self {
                 // A variable is overwritten where it lies, and nothing says when.
                 let kept = (!weight.track_op()).then(Default::default);
+                let config = layer!(@config $($option)?);
                 Self { weight, bias, config, kept }
             }
 
@@ -40,15 +41,17 @@ macro_rules! layer {
                 self.bias.as_ref()
             }
 
-            /// The options.
-            pub fn config(&self) -> &candle_nn::$config {
-                &self.config
-            }
+            $(
+                /// The options.
+                pub fn $option(&self) -> &$config {
+                    &self.config
+                }
+            )?
         }
 
         impl From<candle_nn::$name> for $name {
             fn from(layer: candle_nn::$name) -> Self {
-                Self::new(layer.weight().clone(), layer.bias().cloned(), *layer.config())
+                Self::new(layer.weight().clone(), layer.bias().cloned(), $(*layer.$option())?)
             }
         }
 
@@ -58,6 +61,8 @@ macro_rules! layer {
             }
         }
     };
+    (@config) => { Product };
+    (@config $option:ident) => { $option };
 }
 
 layer! {
@@ -76,17 +81,21 @@ layer! {
     /// # Ok(())
     /// # }
     /// ```
-    Conv2d, Conv2dConfig
+    Conv2d, candle_nn::Conv2dConfig, config
 }
 layer! {
     /// In place of [`candle_nn::Conv1d`].
-    Conv1d, Conv1dConfig
+    Conv1d, candle_nn::Conv1dConfig, config
 }
 layer! {
     /// In place of [`candle_nn::ConvTranspose2d`].
-    ConvTranspose2d, ConvTranspose2dConfig
+    ConvTranspose2d, candle_nn::ConvTranspose2dConfig, config
 }
 layer! {
     /// In place of [`candle_nn::ConvTranspose1d`].
-    ConvTranspose1d, ConvTranspose1dConfig
+    ConvTranspose1d, candle_nn::ConvTranspose1dConfig, config
+}
+layer! {
+    /// In place of [`candle_nn::Linear`].
+    Linear, Product,
 }

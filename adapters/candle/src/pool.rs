@@ -136,25 +136,32 @@ impl CustomOp1 for CandleMax {
         backward(dy, &s, |dy, dx| {
             let planes = (dx.par_chunks_mut(s.ih * s.iw), x.par_chunks(s.ih * s.iw));
             let windows = (y.par_chunks(s.oh * s.ow), dy.par_chunks(s.oh * s.ow));
+            // Windows of 2 are most: loops of a fixed length take a fifth of the time.
+            let scatter = if s.kw == 2 { scatter::<2> } else { scatter::<0> };
             (planes, windows).into_par_iter().for_each(|((dx, x), (y, dy))| scatter(&s, [x, y, dy], dx));
             Ok(())
         })
     }
 }
 
-/// Adds to `dx`, of one plane.
-fn scatter(s: &PoolShape, [x, y, dy]: [&[f32]; 3], dx: &mut [f32]) {
-    let share = 1.0 / (s.kh * s.kw) as f32;
-    for oy in 0..s.oh {
-        for ox in 0..s.ow {
-            let (largest, dy) = (y[oy * s.ow + ox], dy[oy * s.ow + ox]);
-            let rows = (0..s.kh).map(|ky| (oy * s.kh + ky) * s.iw + ox * s.kw);
-            let count: usize = rows.clone().map(|at| x[at..at + s.kw].iter().filter(|&&v| v == largest).count()).sum();
-            let dy = dy * (count as f32 * share);
-            for at in rows {
-                for i in at..at + s.kw {
-                    dx[i] = if x[i] == largest { dy } else { 0.0 };
-                }
+/// Writes `dx` of one plane, zeros before. `K` is the windows' width; 0 where it is known at run time only.
+fn scatter<const K: usize>(s: &PoolShape, [x, y, dy]: [&[f32]; 3], dx: &mut [f32]) {
+    let kw = if K == 0 { s.kw } else { K };
+    let share = 1.0 / (s.kh * kw) as f32;
+    let mut counts = vec![0.0f32; s.ow];
+    for (oy, (y, dy)) in y.chunks_exact(s.ow).zip(dy.chunks_exact(s.ow)).enumerate() {
+        counts.fill(0.0);
+        let rows = (oy * s.kh..(oy + 1) * s.kh).map(|iy| iy * s.iw..(iy + 1) * s.iw);
+        for row in rows.clone() {
+            for ((count, x), y) in counts.iter_mut().zip(x[row].chunks_exact(kw)).zip(y) {
+                x.iter().for_each(|x| *count += if x == y { share } else { 0.0 });
+            }
+        }
+        counts.iter_mut().zip(dy).for_each(|(count, dy)| *count *= dy);
+        for row in rows {
+            let windows = dx[row.clone()].chunks_exact_mut(kw).zip(x[row].chunks_exact(kw));
+            for ((dx, x), (y, d)) in windows.zip(y.iter().zip(&counts)) {
+                dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = if x == y { *d } else { 0.0 });
             }
         }
     }

@@ -130,6 +130,24 @@ fn transposed_convolutions_of_sequences() -> Result<()> {
 }
 
 #[test]
+fn products() -> Result<()> {
+    for (dims, out) in [(vec![7, 40], 19), (vec![3, 5, 24], 33), (vec![2, 3], 4)] {
+        let (x, w, b) = (var(&dims)?, var(&[out, *dims.last().expect("an axis")])?, var(&[out])?);
+        let theirs = candle_nn::Linear::new(w.as_tensor().clone(), Some(b.as_tensor().clone()));
+        let ours = swath_candle::Linear::from(theirs.clone());
+        same("linear", &[&x, &w, &b], &|| ours.forward(&x), &|| theirs.forward(&x))?;
+        let turned = || x.transpose(0, dims.len() - 2)?.contiguous();
+        same(
+            "of a view",
+            &[&x, &w],
+            &|| swath_candle::linear(&turned()?.transpose(0, dims.len() - 2)?, &w, None),
+            &|| candle_nn::Linear::new(w.as_tensor().clone(), None).forward(&x),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
 fn strided_tensors() -> Result<()> {
     // Axes reversed; channels last; a part of the channels; a part of the batch; repeated without a copy.
     let wide = var(&[9, 8, 3, 2])?;
