@@ -134,7 +134,7 @@ impl BatchNorm {
         let (mean, var) = (self.running_mean().to_vec1()?, self.running_var().to_vec1()?);
         let mut inv = vec![0.0; var.len()];
         inverse(&var, self.eps as f32, &mut inv);
-        let statistics = Arc::new(OnceLock::from(Statistics { mean, inv, running: None, affine: None }));
+        let statistics = Arc::new(OnceLock::from(Statistics { mean, inv, running: None }));
         x.apply_op3(&self.weight, &self.bias, Normalise { norm, eps: self.eps as f32, training: None, statistics })
     }
 
