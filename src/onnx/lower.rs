@@ -15,25 +15,26 @@ use crate::buffer;
 use crate::error::Result;
 use crate::graph::ops::{self as graph_ops, Activate, Binary, Conv, Linear};
 use crate::graph::{Builder, Graph, Operator, ValueId};
-use crate::ops::{Array, Attribute, Call, ElementType, View, window_axes};
+use crate::ops::{Array, Attribute, Call, ElementType, Fact, View, window_axes};
 use crate::tensor::Tensor;
 
 mod images;
 
-/// The graph of a folded model, whose outputs that are values are the graph's outputs.
-pub(crate) fn lower(folded: &Folded) -> Result<Graph, OnnxError> {
-    let mut lowering = Lowering { folded, builder: Builder::new(), values: HashMap::new(), constants: HashMap::new() };
-    for (name, value) in &folded.inputs {
-        let id = lowering.builder.input(name, Some(folded.facts[*value].clone()));
+/// The graph of a folded model, whose outputs that are values are the graph's outputs. Weights are copied, and the model's are freed node
+/// by node.
+pub(crate) fn lower(folded: Folded) -> Result<Graph, OnnxError> {
+    let Folded { facts, inputs, nodes, outputs } = folded;
+    let mut lowering = Lowering { facts, builder: Builder::new(), values: HashMap::new(), constants: HashMap::new() };
+    for (name, value) in &inputs {
+        let id = lowering.builder.input(name, Some(lowering.facts[*value].clone()));
         lowering.values.insert(*value, id);
     }
-    for node in &folded.nodes {
+    for node in nodes {
         let fail = |e: crate::Error| OnnxError::new(node.offset, e.to_string()).within(|| node.place.clone());
         lowering.builder.set_layer(&node.place);
-        lowering.node(node).map_err(fail)?;
+        lowering.node(&node).map_err(fail)?;
     }
-    let outputs: Vec<(&str, ValueId)> = folded
-        .outputs
+    let outputs: Vec<(&str, ValueId)> = outputs
         .iter()
         .filter_map(|(name, output)| match output {
             Operand::Value(value) => Some((name.as_str(), lowering.values[value])),
@@ -43,35 +44,36 @@ pub(crate) fn lower(folded: &Folded) -> Result<Graph, OnnxError> {
     lowering.builder.finish(&outputs).map_err(|e| OnnxError::new(0, e.to_string()))
 }
 
-struct Lowering<'f> {
-    folded: &'f Folded,
+struct Lowering {
+    /// The form of each value of the folded model.
+    facts: Vec<Fact>,
     builder: Builder,
     values: HashMap<usize, ValueId>,
-    /// Constants that are values of the graph already, by their address.
-    constants: HashMap<*const Array, ValueId>,
+    /// Constants of several nodes that are values of the graph already, by their address.
+    constants: HashMap<*const Array, (Arc<Array>, ValueId)>,
 }
 
 /// What a rule makes of a node: its one result, or nothing.
 type Lowered = Result<Option<ValueId>>;
 
-impl Lowering<'_> {
+impl Lowering {
     fn node(&mut self, node: &Node) -> Result<()> {
         let floats =
             node.inputs.iter().chain(&node.outputs.iter().map(|&o| Operand::Value(o)).collect::<Vec<_>>()).all(|o| {
                 match o {
-                    Operand::Value(v) => self.folded.facts[*v].element == ElementType::F32,
+                    Operand::Value(v) => self.facts[*v].element == ElementType::F32,
                     _ => true,
                 }
             });
         if let [output] = node.outputs[..] {
-            let expected = &self.folded.facts[output];
-            let empty = |o: &Operand| matches!(o, Operand::Value(v) if self.folded.facts[*v].is_empty());
+            let expected = self.facts[output].clone();
+            let empty = |o: &Operand| matches!(o, Operand::Value(v) if self.facts[*v].is_empty());
             let elements = !expected.is_empty() && !node.inputs.iter().any(empty);
             // A kernel may have rules that the operator does not: then it is interpreted.
             if floats
                 && elements
                 && let Ok(Some(id)) = self.fast(node)
-                && self.builder.fact(id) == Some(expected)
+                && self.builder.fact(id) == Some(&expected)
             {
                 self.values.insert(output, id);
                 return Ok(());
@@ -88,7 +90,7 @@ impl Lowering<'_> {
                 Operand::Constant(array) => Slot::Constant(array.clone()),
                 Operand::Value(value) => {
                     inputs.push(self.values[value]);
-                    facts.push(self.folded.facts[*value].clone());
+                    facts.push(self.facts[*value].clone());
                     Slot::Input
                 }
             });
@@ -99,7 +101,7 @@ impl Lowering<'_> {
             attributes: Arc::new(node.attributes.clone()),
             slots,
             inputs: facts,
-            outputs: node.outputs.iter().map(|&o| self.folded.facts[o].clone()).collect(),
+            outputs: node.outputs.iter().map(|&o| self.facts[o].clone()).collect(),
         };
         let ids = self.builder.push(op, &inputs)?;
         self.values.extend(node.outputs.iter().copied().zip(ids));
@@ -117,12 +119,13 @@ impl Lowering<'_> {
             Operand::Value(value) => Ok(Some(self.values[value])),
             Operand::Constant(array) => {
                 let Some(elements) = array.elements::<f32>() else { return Ok(None) };
-                let key = Arc::as_ptr(array);
-                if let Some(id) = self.constants.get(&key) {
+                if let Some((_, id)) = self.constants.get(&Arc::as_ptr(array)) {
                     return Ok(Some(*id));
                 }
                 let id = self.builder.constant(Tensor::new(array.dims(), elements)?);
-                self.constants.insert(key, id);
+                if Arc::strong_count(array) > 1 {
+                    self.constants.insert(Arc::as_ptr(array), (array.clone(), id));
+                }
                 Ok(Some(id))
             }
         }
@@ -206,7 +209,7 @@ impl Lowering<'_> {
             }
             "ReduceMean" | "ReduceSum" => self.reduce(node, x),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
-                let dims = self.folded.facts[node.outputs[0]].dims.clone();
+                let dims = self.facts[node.outputs[0]].dims.clone();
                 self.reshape(x, dims).map(Some)
             }
             "Transpose" => self.transpose(node, x),
@@ -223,7 +226,7 @@ impl Lowering<'_> {
         };
         let (input, weights) = (self.dims(x), self.dims(w));
         let Ok(mut axes) = window_axes(&call(node), &input, &weights) else { return Ok(None) };
-        let output = self.folded.facts[node.outputs[0]].dims.clone();
+        let output = self.facts[node.outputs[0]].dims.clone();
         if axes.len() == 1 {
             // One dimension is an image of one row.
             let image = |d: &[usize]| vec![d[0], d[1], 1, d[2]];
@@ -274,7 +277,7 @@ impl Lowering<'_> {
             return Ok(None);
         };
         let (input, weights, call) = (self.dims(x), self.dims(w), call(node));
-        let output = &self.folded.facts[node.outputs[0]].dims;
+        let output = &self.facts[node.outputs[0]].dims;
         let Ok(axes) = crate::ops::transposed_axes(&call, &input, &weights) else { return Ok(None) };
         let ([v, h], Ok(groups)) = (&axes[..], call.int("group", 1)) else { return Ok(None) };
         // What the padding leaves, and what is added behind to make the output.
@@ -340,7 +343,7 @@ impl Lowering<'_> {
         let [a, b] = &node.inputs[..] else { return Ok(None) };
         if let (Operand::Value(x), Operand::Constant(b)) = (a, b)
             && let (Some(matrix), &[k, n]) = (b.elements::<f32>(), b.dims())
-            && self.folded.facts[*x].dims.len() > 1
+            && self.facts[*x].dims.len() > 1
         {
             return self.linear(self.values[x], &turned(matrix, [k, n])?, [k, n], None).map(Some);
         }
@@ -349,12 +352,12 @@ impl Lowering<'_> {
         if inputs.iter().any(|fact| fact.dims.len() < 2) {
             return Ok(None);
         }
-        let output = self.folded.facts[node.outputs[0]].clone();
+        let output = self.facts[node.outputs[0]].clone();
         self.push(MatMul { inputs, output }, &[a, b]).map(Some)
     }
 
     fn concat(&mut self, node: &Node) -> Lowered {
-        let output = self.folded.facts[node.outputs[0]].dims.clone();
+        let output = self.facts[node.outputs[0]].dims.clone();
         let Some(at) = axis(node, output.len(), 1) else { return Ok(None) };
         let mut parts = Vec::with_capacity(node.inputs.len());
         for input in &node.inputs {
@@ -476,7 +479,7 @@ impl Lowering<'_> {
         let mean = node.operator.name == "ReduceMean";
         if mean && axes == [2, 3] && dims.len() == 4 {
             let y = self.push(graph_ops::pool::AdaptiveAvgPool2d::new(1), &[x])?;
-            let output = self.folded.facts[node.outputs[0]].dims.clone();
+            let output = self.facts[node.outputs[0]].dims.clone();
             return self.reshape(y, output).map(Some);
         }
         let op = if mean { graph_ops::Reduce::mean(&axes, keep) } else { graph_ops::Reduce::sum(&axes, keep) };
@@ -495,7 +498,7 @@ impl Lowering<'_> {
         let moved = |dims: &[usize]| (0..dims.len()).filter(|&i| dims[i] != 1).collect::<Vec<_>>();
         let after: Vec<usize> = order.iter().copied().filter(|&i| dims[i] != 1).collect();
         if after == moved(&dims) {
-            let dims = self.folded.facts[node.outputs[0]].dims.clone();
+            let dims = self.facts[node.outputs[0]].dims.clone();
             return self.reshape(x, dims).map(Some);
         }
         match order[..] {
@@ -507,7 +510,7 @@ impl Lowering<'_> {
 
     fn strided(&mut self, name: &'static str, node: &Node, x: ValueId, view: View) -> Result<ValueId> {
         let input = self.builder.fact(x).expect("facts are known at import").clone();
-        let output = self.folded.facts[node.outputs[0]].clone();
+        let output = self.facts[node.outputs[0]].clone();
         self.push(Strided { name, input, view, output }, &[x])
     }
 
@@ -545,7 +548,7 @@ impl Lowering<'_> {
     }
 
     fn resize(&mut self, node: &Node, x: ValueId) -> Lowered {
-        let (input, output) = (self.dims(x), self.folded.facts[node.outputs[0]].clone());
+        let (input, output) = (self.dims(x), self.facts[node.outputs[0]].clone());
         let Ok(form) = crate::ops::zeros(&input, ElementType::U8) else { return Ok(None) };
         let Some(inputs) = with_constants(&form, node) else { return Ok(None) };
         let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };

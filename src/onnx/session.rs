@@ -98,7 +98,21 @@ impl Network {
     /// One error that lists every node that cannot be compiled: dimensions that are open, operators that this crate lacks, results
     /// whose dimensions depend on data.
     pub fn compile(&self, inputs: &[(&str, &[usize])], options: &SessionOptions) -> Result<NetworkSession> {
+        self.session(self.folded(inputs)?, options)
+    }
+
+    /// As [`Network::compile`], of a model that serves for nothing else: its bytes are freed before the weights are packed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::compile`].
+    pub fn into_session(mut self, inputs: &[(&str, &[usize])], options: &SessionOptions) -> Result<NetworkSession> {
         let folded = self.folded(inputs)?;
+        self.bytes = Arc::new([]);
+        self.session(folded, options)
+    }
+
+    fn session(&self, folded: Folded, options: &SessionOptions) -> Result<NetworkSession> {
         let takes = takes(&folded);
         let mut outputs = Vec::with_capacity(folded.outputs.len());
         let mut computed = 0;
@@ -115,8 +129,7 @@ impl Network {
         if computed == 0 {
             return NetworkSession::new(None, takes, outputs, 0);
         }
-        let graph = lower(&folded).map_err(|e| self.failed(&e))?;
-        drop(folded);
+        let graph = lower(folded).map_err(|e| self.failed(&e))?;
         let facts: Vec<Fact> = takes.iter().map(|(_, fact)| fact.clone()).collect();
         let flop = graph.flop_for(&facts)?;
         let session = Model::new(graph, 0)?.compile_for(&facts, options)?;
@@ -132,7 +145,7 @@ impl Network {
     pub fn convolutions(&self, inputs: &[(&str, &[usize])]) -> Result<Vec<(ConvShape, usize)>> {
         let folded = self.folded(inputs)?;
         let facts: Vec<Fact> = takes(&folded).into_iter().map(|(_, fact)| fact).collect();
-        let graph = lower(&folded).map_err(|e| self.failed(&e))?;
+        let graph = lower(folded).map_err(|e| self.failed(&e))?;
         Ok(graph.convolutions_for(&facts)?.into_iter().map(|(_, shape, times)| (shape, times)).collect())
     }
 
@@ -142,7 +155,7 @@ impl Network {
     ///
     /// As [`Network::compile`].
     pub fn graph(&self, inputs: &[(&str, &[usize])]) -> Result<Graph> {
-        lower(&self.folded(inputs)?).map_err(|e| self.failed(&e))
+        lower(self.folded(inputs)?).map_err(|e| self.failed(&e))
     }
 }
 

@@ -118,8 +118,7 @@ fn run_file(args: &Args) -> Outcome<()> {
     let level = swath::cpu()?.level;
     let (idle, start) = (resident("VmRSS"), Instant::now());
     let network = Network::open(&args.model)?;
-    let (mut session, inputs) = args.inputs.compile(&network, &options)?;
-    drop(network);
+    let (mut session, inputs) = args.inputs.compile(network, &options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     if args.explain {
         let text = session.session().map_or_else(String::new, swath::Session::explain);

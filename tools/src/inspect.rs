@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     let mut table = Table::new(&[("operator", Align::Left), ("nodes", Align::Right)]);
     counts.iter().for_each(|(name, n)| table.row(vec![name.clone(), n.to_string()]));
     write!(out, "{}", table.render(""))?;
-    let (session, _) = args.inputs.compile(&network, &SessionOptions::default())?;
+    let (session, _) = args.inputs.compile(network, &SessionOptions::default())?;
     for (name, fact) in session.inputs() {
         writeln!(out, "compiled for {name} {fact}")?;
     }

@@ -116,13 +116,13 @@ impl Inputs {
     }
 
     /// Compiles a model for the inputs, and makes up those that have no file.
-    pub fn compile(&self, network: &Network, options: &SessionOptions) -> Outcome<(NetworkSession, Vec<Array>)> {
-        let named = self.by_name(network)?;
+    pub fn compile(&self, network: Network, options: &SessionOptions) -> Outcome<(NetworkSession, Vec<Array>)> {
+        let named = self.by_name(&network)?;
         let dims: Vec<(&str, &[usize])> = named
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_ref().map_or_else(|dims| &dims[..], |array| array.dims())))
             .collect();
-        let session = network.compile(&dims, options)?;
+        let session = network.into_session(&dims, options)?;
         let facts: Vec<Fact> = session.inputs().map(|(_, fact)| fact.clone()).collect();
         let arrays = named.into_iter().zip(&facts).map(|((_, value), fact)| value.map_or_else(|_| made_up(fact), Ok));
         let arrays = arrays.collect::<Outcome<Vec<Array>>>()?;

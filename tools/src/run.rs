@@ -51,7 +51,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Outcome<()> {
     let network = Network::open(&args.model)?;
     let options = SessionOptions { threads: Some(args.threads.into()), ..SessionOptions::default() };
-    let (mut session, inputs) = args.inputs.compile(&network, &options)?;
+    let (mut session, inputs) = args.inputs.compile(network, &options)?;
     let start = Instant::now();
     let outputs = session.run(&inputs)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -7,7 +7,7 @@ use crate::graph::ValueId;
 use crate::graph::ops::{GroupNorm, LayerNorm, Pad, PadMode};
 use crate::onnx::fold::{Node, Operand};
 
-impl Lowering<'_> {
+impl Lowering {
     /// Over the axes from `axis` on.
     pub(super) fn layer_norm(&mut self, node: &Node, x: ValueId) -> Lowered {
         let (dims, call) = (self.dims(x), call(node));
