@@ -1,11 +1,12 @@
 //! burn's modules, run on swath.
 
-use burn::nn::PaddingConfig2d;
+use burn::module::RunningState;
 use burn::nn::conv::{Conv2d, ConvTranspose2d};
 use burn::nn::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-use burn::tensor::Tensor;
+use burn::nn::{BatchNorm, PaddingConfig2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, ConvTransposeOptions, MaxPoolOptions};
-use swath::Result;
+use burn::tensor::{Tensor, TensorData};
+use swath::{Error, Result};
 
 /// A module of burn that runs on swath: `conv.on_swath(x)?` in place of `conv.forward(x)`. Records and optimizers see the same module.
 ///
@@ -73,6 +74,38 @@ impl OnSwath for AdaptiveAvgPool2d {
     fn on_swath(&self, x: Tensor<4>) -> Result<Tensor<4>> {
         crate::adaptive_avg_pool2d(x, self.output_size)
     }
+}
+
+impl OnSwath for BatchNorm {
+    fn on_swath(&self, x: Tensor<4>) -> Result<Tensor<4>> {
+        let affine = [self.gamma.val(), self.beta.val()];
+        if !(x.device().is_autodiff() && self.training.is_enabled()) {
+            let [mean, variance] = [&self.running_mean, &self.running_var].map(|state| numbers(&state.value()));
+            return crate::batch_norm(x, affine, [&mean?, &variance?], self.epsilon);
+        }
+        let (y, statistics) = crate::batch_norm_train(x, affine, self.epsilon)?;
+        for (state, now) in [&self.running_mean, &self.running_var].into_iter().zip(statistics) {
+            moved(state, now, self.momentum)?;
+        }
+        Ok(y)
+    }
+}
+
+fn numbers(t: &Tensor<1>) -> Result<Vec<f32>> {
+    t.to_data().try_to_vec().map_err(|e| {
+        let rule = "swath takes F32".into();
+        Error::Setting { what: "running statistics", value: format!("{e:?}"), rule }
+    })
+}
+
+/// Moves running statistics towards those of a batch.
+fn moved(state: &RunningState<Tensor<1>>, now: Vec<f32>, momentum: f64) -> Result<()> {
+    let old = state.value_sync();
+    let step = |(old, new): (f32, f32)| ((1.0 - momentum) * f64::from(old) + momentum * f64::from(new)) as f32;
+    let next: Vec<f32> = numbers(&old)?.into_iter().zip(now).map(step).collect();
+    let len = next.len();
+    state.update(Tensor::from_data(TensorData::new(next, [len]), &old.device()));
+    Ok(())
 }
 
 /// What burn's options come to, as pairs of before and after.

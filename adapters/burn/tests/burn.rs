@@ -1,8 +1,9 @@
 //! Against burn's own results and gradients, and against differences where burn has no gradient.
 
-use burn::nn::PaddingConfig2d;
+use burn::module::Module;
 use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::pool::{AdaptiveAvgPool2dConfig, AvgPool2dConfig, MaxPool2dConfig};
+use burn::nn::{BatchNormConfig, PaddingConfig2d};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData, module};
 use swath_burn::OnSwath;
@@ -155,6 +156,35 @@ fn modules_and_pooling() {
     }
     let conv = ConvTranspose2dConfig::new([5, 4], [3, 2]).with_stride([2, 2]).init(&device);
     close("transposed", &conv.on_swath(random(x, &device)).unwrap(), &conv.forward(random(x, &device)));
+}
+
+#[test]
+fn batch_normalisation() {
+    let (x, config) = ([3, 6, 5, 4], BatchNormConfig::new(6).with_epsilon(1e-3).with_momentum(0.3));
+    // By the batch's statistics: gradients at image, scale and shift.
+    let ours = |x, w: Tensor<4>, b| swath_burn::batch_norm_train(x, [w.reshape([6]), b], 1e-3).unwrap().0;
+    let theirs = |x, w: Tensor<4>, b| module::batch_norm_train(x, w.reshape([6]), b, 1e-3).output;
+    same("training", (x, [6, 1, 1, 1], 6), ours, theirs);
+    // By given ones.
+    let ours =
+        |x, w: Tensor<4>, b| swath_burn::batch_norm(x, [w.reshape([6]), b], [&[0.5; 6], &[2.0; 6]], 1e-3).unwrap();
+    let theirs = |x: Tensor<4>, w: Tensor<4>, b| {
+        let given = [0.5, 2.0].map(|v| Tensor::<1>::full([6], v, &x.device()));
+        let [mean, variance] = given;
+        module::batch_norm(x, w.reshape([6]), b, mean, variance, 1e-3)
+    };
+    same("evaluation", (x, [6, 1, 1, 1], 6), ours, theirs);
+    // The modules: running statistics after two steps, and what they give in evaluation.
+    let device = tracked();
+    let [ours, theirs] = [config.init(&device), config.init(&device)];
+    for _ in 0..2 {
+        let x = random(x, &device) * 3.0 + 1.0;
+        close("module", &ours.on_swath(x.clone()).unwrap(), &theirs.forward(x));
+    }
+    close("running mean", &ours.running_mean.value(), &theirs.running_mean.value());
+    close("running variance", &ours.running_var.value(), &theirs.running_var.value());
+    let (ours, theirs, x) = (ours.valid(), theirs.valid(), random(x, &Device::default()));
+    close("module in evaluation", &ours.on_swath(x.clone()).unwrap(), &theirs.forward(x));
 }
 
 #[test]
