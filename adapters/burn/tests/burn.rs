@@ -241,3 +241,40 @@ fn wrong_tensors_are_errors() {
     let half = swath_burn::conv2d(x.cast(burn::tensor::DType::F64), random([4, 3, 3, 3], &device), None, &options);
     assert!(half.unwrap_err().to_string().contains("F64"));
 }
+
+/// A small network trains to the same losses on burn's operations and on ours.
+#[test]
+fn training_has_the_same_losses() {
+    let device = tracked();
+    let x: Tensor<4> = random([16, 1, 12, 12], &Device::default());
+    let target: Tensor<4> = random([16, 4, 4, 4], &Device::default());
+    let [padded, plain] = [1, 0].map(|p| ConvOptions::new([1, 1], [p, p], [1, 1], 1));
+    let pool = MaxPoolOptions::new([2, 2]).with_stride([2, 2]);
+    let ours = |x: Tensor<4>, w: &[Tensor<4>; 2]| {
+        let y = swath_burn::max_pool2d(swath_burn::conv2d(x, w[0].clone(), None, &padded)?.tanh(), &pool)?;
+        swath_burn::conv2d(y, w[1].clone(), None, &plain)
+    };
+    let theirs = |x: Tensor<4>, w: &[Tensor<4>; 2]| {
+        let y = module::conv2d(x, w[0].clone(), None, padded.clone()).tanh();
+        Ok(module::conv2d(module::max_pool2d(y, pool.clone()), w[1].clone(), None, plain.clone()))
+    };
+    let train = |f: &dyn Fn(Tensor<4>, &[Tensor<4>; 2]) -> swath::Result<Tensor<4>>| -> Vec<f32> {
+        let mut weights = [random([8, 1, 3, 3], &device), random([4, 8, 3, 3], &device)].map(Tensor::require_grad);
+        let step = |_| {
+            let y = f(Tensor::from_inner(x.clone()), &weights).unwrap();
+            let loss = (y - Tensor::from_inner(target.clone())).powi_scalar(2).mean();
+            let gradients = loss.backward();
+            weights = weights.each_ref().map(|w| {
+                let d = w.grad(&gradients).unwrap();
+                Tensor::from_inner(w.clone().inner() - d * 0.1).require_grad()
+            });
+            loss.into_scalar::<f32>()
+        };
+        (0..30).map(step).collect()
+    };
+    let (ours, theirs) = (train(&ours), train(&theirs));
+    assert!(theirs[29] < 0.5 * theirs[0], "{theirs:?}");
+    for (a, b) in ours.iter().zip(&theirs) {
+        assert!((a - b).abs() < 1e-3, "{ours:?} {theirs:?}");
+    }
+}
