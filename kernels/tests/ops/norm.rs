@@ -239,6 +239,30 @@ fn a_far_mean_loses_no_variance() {
     }
 }
 
+/// PyTorch's rule: at a limit the gradient is zero.
+#[test]
+fn no_gradient_passes_at_a_limit() {
+    let x = [-1.0, 1.0]; // mean 0, variance 1
+    for (scale, activation) in [(6.0, Activation::Clip { lo: -6.0, hi: 6.0 }), (0.0, Activation::Relu)] {
+        let norm = Norm::new(Layout::Nchw, [1, 1, 1, 2], Sets::Batch).unwrap();
+        let (mut y, mut scratch) = ([f32::NAN; 2], vec![f32::NAN; norm.scratch()]);
+        let [mut mean, mut inv, mut a, mut b, mut dw, mut db] = [[f32::NAN]; 6];
+        for place in Level::available().iter().map(|&level| Place::inline(level)) {
+            let forward = Forward { x: &x, w: Some(&[scale]), activation, ..Forward::default() };
+            let affine = Some((&mut a[..], &mut b[..]));
+            let out = Normalised { y: &mut y, mean: &mut mean, inv: &mut inv, running: None, affine };
+            norm.forward(&place, &forward, out, &mut scratch);
+            assert_eq!(y, [-scale, scale]);
+            let (affine, w) = (Some((&a[..], &b[..])), Some(&[scale][..]));
+            let backward =
+                Backward { x: &x, dy: &[1.0; 2], activation, affine, w, mean: &mean, inv: &inv, frozen: false };
+            let gradients = Gradients { dx: None, dw: Some(&mut dw), db: Some(&mut db) };
+            norm.backward(&place, &backward, gradients, &mut scratch);
+            assert_eq!((dw, db), ([0.0], [0.0]), "{activation:?}");
+        }
+    }
+}
+
 #[test]
 fn running_variances_are_inverted() {
     let mut inv = [0.0; 2];
