@@ -25,7 +25,8 @@
 //! Register budget: `MR` sums, `KW` weights, one input, one permutation. Bound: with MR = 7 and a 3x3 kernel, 12
 //! loads and 21 multiply-adds a row of taps, so the FMA unit is the limit as long as the data is in L1.
 //!
-//! Input in NCHW or NHWC is blocked in scratch memory, and output in NCHW comes from there: strip by strip of rows, so that
+//! Whole blocks of NHWC are read where they lie by depthwise kernels whose pixels lie any number of floats apart, in bands of columns
+//! whose rows stay in L1. Other input in NCHW or NHWC is blocked in scratch memory, and output in NCHW comes from there: strip by strip of rows, so that
 //! what is copied is still in L2. Strips of a row of blocks follow each other, since NHWC's blocks share cache lines.
 //! Where a vector lies inside one group, that group's channels may begin in the middle of a block and fill several.
 //!
@@ -67,6 +68,15 @@ const MOST: usize = 1 << 18;
 /// Floats of it where strips may be as short as one likes: 128 KiB stay in L2 beside what is copied.
 const STRIP: usize = 1 << 15;
 
+/// Pixels of NHWC in a band of columns and its rows of taps: 20 KiB.
+const BAND: usize = 160;
+
+/// Runs of a band at least.
+const BAND_RUNS: usize = 2;
+
+/// Floats of the input rows of a strip in NHWC: 512 KiB stay in L2.
+const ROWS: usize = 1 << 17;
+
 /// A depthwise or small-group convolution, planned. Holds no tensor.
 #[derive(Clone, Debug)]
 pub struct Depthwise {
@@ -91,6 +101,8 @@ pub struct Depthwise {
     copies_out: bool,
     /// For whole rows, or their pixels with all taps, where the level has kernels for them.
     sweep: Option<Sweep>,
+    /// The same for whole blocks of NHWC, which are read where they lie.
+    apart: Option<Sweep>,
     /// Kernels for everything else, one for each number of pixels.
     any: &'static [Row],
 }
@@ -200,6 +212,7 @@ impl Depthwise {
             depth: 0,
             copies_out,
             sweep: Sweep::choose(&s, &x, level, source, pixels),
+            apart: Sweep::choose(&s, &x, level, Source::Apart, pixels),
             any: any.clone().find(|r| r[0].kw == 1 && r[0].source == source).expect("every level has these rows"),
             x,
         };
@@ -215,6 +228,10 @@ impl Depthwise {
                 return Err("the input of one row of outputs exceeds the scratch");
             }
             this.strip = rows(STRIP).unwrap_or(1).min(this.strip);
+            if input == Layout::Nhwc {
+                // Rows of all channels, which the blocks of a strip read one after the other.
+                this.strip = (ROWS / (s.iw * s.ic).saturating_mul(s.sh)).clamp(this.strip.min(4), this.strip);
+            }
             this.xs.block = this.input_rows(this.strip) * s.iw * BLOCK;
         }
         Ok(this)
@@ -235,7 +252,8 @@ impl Depthwise {
     /// Name of the kernel that covers inner pixels: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
         let any = || Runs::choose(self.any.iter(), self.x.interior().len().max(1), [false; 2]);
-        self.sweep.as_ref().map(|s| s.runs).or_else(any).map_or("none", |r| r.row.name)
+        let sweep = if self.reads_in_place(0) { &self.apart } else { &self.sweep };
+        sweep.as_ref().map(|s| s.runs).or_else(any).map_or("none", |r| r.row.name)
     }
 
     /// Floats of packed weights: `[ocb][j][kh][kw][16]`.
@@ -277,7 +295,27 @@ impl Depthwise {
 
     /// Whether input and output go through scratch.
     pub fn copies(&self) -> [bool; 2] {
-        [self.depth > 0, self.copies_out]
+        [self.depth > 0 && !self.reads_in_place(0), self.copies_out]
+    }
+
+    /// Whether the input of a block of outputs is read where it lies in NHWC: of a depthwise convolution, if the block is whole, and the
+    /// pixels that a few runs read do not fall on the same few sets of L1 (512 channels at 14x14 then took 7.6 times as long as
+    /// blocks, by copies 2.2 times).
+    fn reads_in_place(&self, ocb: usize) -> bool {
+        let s = &self.shape;
+        let near = self.band() >= s.ow.min(BAND_RUNS * self.apart.as_ref().map_or(1, |sweep| sweep.runs.row.mr));
+        near && self.input == Layout::Nhwc && self.source == Source::Own && (ocb + 1) * BLOCK <= s.oc
+    }
+
+    /// Columns of outputs whose rows of taps stay in an L1 of 64 sets of 8 lines, where each pixel of NHWC takes up to two lines and pixels
+    /// lie all channels apart.
+    fn band(&self) -> usize {
+        let s = &self.shape;
+        // Sets on which pixels fall, as many as 64 has no factor in common with the lines between them.
+        let lines = s.ic / BLOCK;
+        let sets = if s.ic.is_multiple_of(BLOCK) { 64 >> lines.trailing_zeros().min(6) } else { 64 };
+        let pixels = (8 * sets).min(BAND);
+        pixels / s.kh.saturating_mul(s.sw)
     }
 
     /// Floats of a strip's outputs, where they are computed in scratch.
@@ -370,7 +408,7 @@ impl Depthwise {
 
     /// The blocked input that output rows of one plane read: the whole tensor, or their rows copied to scratch.
     fn block_input<'a>(
-        &self,
+        &'a self,
         x: &'a [f32],
         scratch: &'a mut [f32],
         n: usize,
@@ -379,7 +417,10 @@ impl Depthwise {
     ) -> Input<'a> {
         let s = &self.shape;
         if self.input == Layout::Blocked {
-            return Input { x, image: n, row: 0, block: 0 };
+            return Input { x, image: n, row: 0, block: 0, strides: self.xs, sweep: self.sweep.as_ref() };
+        }
+        if self.reads_in_place(ocb) {
+            return Input { x, image: n, row: 0, block: 0, strides: self.from, sweep: self.apart.as_ref() };
         }
         let sources = self.input_blocks(ocb);
         let first = (rows.start * s.sh).saturating_sub(s.pad.top).min(s.ih);
@@ -396,7 +437,8 @@ impl Depthwise {
             // lie inside, and the scratch holds them (asserted above); channels or pixels are adjacent in NCHW and NHWC.
             unsafe { copy_block(self.level, from, to, [rows, s.iw], [channels, BLOCK]) };
         }
-        Input { x: scratch, image: 0, row: first, block: sources.start }
+        let (strides, sweep) = (self.xs, self.sweep.as_ref());
+        Input { x: scratch, image: 0, row: first, block: sources.start, strides, sweep }
     }
 }
 
@@ -492,4 +534,7 @@ struct Input<'a> {
     row: usize,
     /// First block.
     block: usize,
+    strides: Strides,
+    /// As of the plan, for input that lies so.
+    sweep: Option<&'a Sweep>,
 }

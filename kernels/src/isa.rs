@@ -380,11 +380,11 @@ pub trait Isa: Copy + Send + Sync + fmt::Debug + 'static {
     #[inline(always)]
     fn align(self) {}
 
-    /// The same number, of which the compiler knows nothing: what is made of it in a loop is not prepared before it, where there are
-    /// more such things than registers. A hint.
+    /// The same pointer, of which the compiler knows nothing: what is made of it or read through it in a loop is not prepared before
+    /// the loop, where there are more such things than registers. A hint, and no instruction.
     #[inline(always)]
-    fn opaque(self, v: usize) -> usize {
-        v
+    fn opaque<T>(self, p: *const T) -> *const T {
+        p
     }
 
     /// Calls another kernel of this level without inlining it: for cold parts that many tiles share.

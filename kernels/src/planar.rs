@@ -87,7 +87,7 @@ impl Planar {
             down && row.strides[1] == s.sw && row.rows <= s.oh && lanes.is_none_or(|lanes| lanes == row.lanes)
         };
         // Fewest loads, then fewest vectors.
-        let cost = |row: &&Row| (core::cmp::Reverse((row.rows, row.kh)), vectors_cost(row, s.ow));
+        let cost = |row: &&Row| (core::cmp::Reverse((row.kh, row.rows)), vectors_cost(row, s.ow));
         let row = rows(level).iter().filter(does).min_by_key(cost).ok_or("no kernels at this level")?;
         Ok(Self { shape: s, level, row })
     }
@@ -202,6 +202,7 @@ impl Job<'_> {
             x: x.as_ptr(),
             height: s.ih,
             width: s.iw,
+            down: if row.kh == 1 { s.sh.wrapping_mul(s.iw) } else { s.iw },
             icg: s.icg(),
             ocg: s.ocg(),
             w: self.w[first * s.terms()..].as_ptr(),

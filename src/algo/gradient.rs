@@ -10,7 +10,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
 use swath_kernels::winograd::WinogradWeights;
 
-use super::{Accuracy, Algo, Kernel, Pass, Planned, Request, Work, predict};
+use super::{Accuracy, Algo, Kernel, Pass, Planned, Request, Work, copied, predict};
 
 /// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
 #[derive(Clone, Debug)]
@@ -204,7 +204,8 @@ impl Planned for WeightKernel {
         let tensors = [s.input(), s.output()].map(|dims| Layout::Blocked.len(dims));
         let (macs, transformed) = match &self.0 {
             Sum::Pixels(k) => (s.macs_inside() as f64 * k.waste(), tensors),
-            Sum::Lanes(_) | Sum::Stem(_) => (s.macs() as f64, tensors),
+            Sum::Lanes(k) => (s.macs() as f64, copied(tensors, k.copied())),
+            Sum::Stem(_) => (s.macs() as f64, tensors),
             Sum::Winograd(k) => (k.macs() as f64, k.transformed()),
         };
         let dw = s.weights().iter().product();

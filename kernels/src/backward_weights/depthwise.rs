@@ -9,8 +9,8 @@
 //! then for each block:                                dw = sum over slices
 //! ```
 //!
-//! Nothing of a blocked input is copied: a copy with its padding took longer than the sums. Other layouts are copied to
-//! blocks, a few rows at a time. Order of each sum: that of the pixels of an image's part of a segment; those in their
+//! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. Other layouts are transposed
+//! to blocks, a few rows at a time. Order of each sum: that of the pixels of an image's part of a segment; those in their
 //! order. Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
@@ -21,6 +21,7 @@ use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
 
 /// Most floats of a copy: 4 MiB.
@@ -44,6 +45,7 @@ pub struct DepthwiseWeights {
     shape: ConvShape,
     level: Level,
     input: Layout,
+    gradient: Layout,
     kernels: Taps,
     segments: Segments,
     /// Segments are cut into so many slices.
@@ -56,35 +58,42 @@ impl DepthwiseWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: more than one input channel a group, thousands of taps, gradients that are not blocked, rows that the
-    /// scratch does not hold.
+    /// A reason: more than one input channel a group, thousands of taps, rows that the scratch does not hold.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if !s.is_depthwise() {
             return Err("not one input channel a group");
         }
-        if gradient != Layout::Blocked {
-            return Err("reads blocked gradients");
-        }
         let kernels = Taps::new(&s, level, Source::Own)?;
         let segments = Segments::new(&s, LONGEST);
         let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
         let ready = input == Layout::Blocked && s.ocg() == 1;
-        let this = Self { shape: s, level, input, kernels, segments, slices, ready };
-        if this.copy_len().is_none_or(|len| len > MOST) {
+        let this = Self { shape: s, level, input, gradient, kernels, segments, slices, ready };
+        if this.copy_len().is_none_or(|[x, dy]| x.saturating_add(dy) > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
         Ok(this)
     }
 
-    /// Floats of the copy of a segment's input; None if that overflows.
-    fn copy_len(&self) -> Option<usize> {
-        if self.ready {
-            return Some(0);
-        }
-        let rows = self.kernels.height(self.shape.oh.div_ceil(self.segments.bands))?;
-        rows.checked_mul(self.shape.iw)?.checked_mul(BLOCK)
+    /// Floats of the copies of a segment's input and gradient; None if that overflows.
+    fn copy_len(&self) -> Option<[usize; 2]> {
+        let s = &self.shape;
+        let rows = s.oh.div_ceil(self.segments.bands);
+        let floats = |rows: usize, width: usize| rows.checked_mul(width)?.checked_mul(BLOCK);
+        let x = if self.ready { 0 } else { floats(self.kernels.height(rows)?, s.iw)? };
+        let dy = if self.gradient == Layout::Blocked { 0 } else { floats(rows, s.ow)? };
+        Some([x, dy])
+    }
+
+    /// The same, which `new` has found to exist.
+    fn copies(&self) -> [usize; 2] {
+        self.copy_len().unwrap_or([0, 0])
+    }
+
+    /// Whether input and gradient are copied.
+    pub fn copied(&self) -> [bool; 2] {
+        self.copies().map(|len| len > 0)
     }
 
     fn taps(&self) -> usize {
@@ -118,7 +127,7 @@ impl DepthwiseWeights {
 
     /// Floats of scratch for a run on so many threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.sums_len().saturating_add(threads.max(1).saturating_mul(self.copy_len().unwrap_or(0)))
+        self.sums_len().saturating_add(threads.max(1).saturating_mul(self.copies().iter().sum()))
     }
 
     /// Computes `dw` `[oc, 1, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
@@ -136,12 +145,12 @@ impl DepthwiseWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
+        assert_lengths(s, [self.input, self.gradient], [x, dy, dw], db.as_deref());
         assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
         assert!(self.level.is_available());
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
         let (of, len) = (blocks(s.oc), self.block_len());
-        let copy_len = self.copy_len().unwrap_or(0);
+        let copy_len = self.copies().iter().sum();
         let shared = Shared::new(sums);
         for_each_part_with(executor, self.slices * of, copies, copy_len, |part, copy| {
             let (slice, ocb) = (part / of, part % of);
@@ -173,17 +182,50 @@ impl DepthwiseWeights {
         }
         let s = &self.shape;
         let (xs, ds) = (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()));
+        let (copy, dy_copy) = copy.split_at_mut(self.copies()[0]);
         let (from, first) = if self.ready {
             (&x[n * xs.n + ocb * xs.block..][..s.ih * xs.row], 0)
         } else {
             let reach = self.kernels.reach(rows);
             let from = &mut copy[..reach.len() * xs.row];
-            self.copy(x, ocb, n, reach.clone(), from);
+            if s.ocg() == 1 {
+                self.transpose((x, self.input), s.input(), [n, ocb], &reach, from);
+            } else {
+                self.copy(x, ocb, n, reach.clone(), from);
+            }
             (&*from, reach.start)
         };
+        let (dy, first_dy) = if self.gradient == Layout::Blocked {
+            (&dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row], 0)
+        } else {
+            let to = &mut dy_copy[..rows.len() * ds.row];
+            self.transpose((dy, self.gradient), s.output(), [n, ocb], rows, to);
+            (&*to, rows.start)
+        };
         let (taps, bias) = sums.split_at_mut(self.taps() * BLOCK);
-        let dy = &dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row];
-        self.kernels.add(Part { from, first, dy, taps, bias: Some(bias) }, rows);
+        self.kernels.add(Part { from, first, dy, first_dy, taps, bias: Some(bias) }, rows);
+    }
+
+    /// Copies some rows of a block of an image to scratch.
+    fn transpose(
+        &self,
+        (x, layout): (&[f32], Layout),
+        dims: [usize; 4],
+        [n, block]: [usize; 2],
+        rows: &Range<usize>,
+        to: &mut [f32],
+    ) {
+        let [_, c, _, width] = dims;
+        if rows.is_empty() {
+            return;
+        }
+        let (xs, ys) = (layout.strides(dims), Layout::Blocked.strides(dims));
+        assert!(x.len() >= xs.reach(layout, dims) && to.len() == rows.len() * ys.row, "rows of a block");
+        let from = Pixels::new(x[n * xs.n + block * xs.block + rows.start * xs.row..].as_ptr(), &xs);
+        let (to, channels) = (Pixels::new(to.as_mut_ptr(), &ys), BLOCK.min(c - block * BLOCK));
+        // SAFETY: the level is available (asserted by `run`); `x` is as long as its layout says (asserted above), so that these
+        // rows of a block lie inside, and `to` holds them; channels or pixels are adjacent in every layout.
+        unsafe { copy_block(self.level, from, to, [rows.len(), width], [channels, BLOCK]) };
     }
 
     /// Copies some rows of an image to scratch, in blocks: for each lane its own channel.

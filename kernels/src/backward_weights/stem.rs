@@ -192,7 +192,7 @@ impl StemWeights {
             let mut bias = Some(bias).filter(|_| biased);
             for (c, taps) in sums.chunks_exact_mut(taps * BLOCK).enumerate() {
                 let from = &planes[c * plane..][..plane];
-                self.kernels.add(Part { from, first, dy, taps, bias: bias.take() }, rows);
+                self.kernels.add(Part { from, first, dy, first_dy: 0, taps, bias: bias.take() }, rows);
             }
         }
     }

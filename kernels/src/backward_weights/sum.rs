@@ -223,8 +223,9 @@ pub(super) struct Part<'a> {
     /// Rows of the input, and which is the first.
     pub from: &'a [f32],
     pub first: usize,
-    /// The image's gradient, a block of channels.
+    /// Rows of the image's gradient, a block of channels, and which is the first.
     pub dy: &'a [f32],
+    pub first_dy: usize,
     /// Sums of all taps, and of the gradient itself if they are to be counted.
     pub taps: &'a mut [f32],
     pub bias: Option<&'a mut [f32]>,
@@ -323,7 +324,8 @@ impl Taps {
             let last = (rows.end - 1) * s.sh + (ky + kh - 1) * s.dh - s.pad.top - part.first;
             assert!(top <= last && (last + 1) * row <= part.from.len(), "the input holds these rows of taps");
         }
-        let dy = &part.dy[rows.start * s.ow * BLOCK..rows.end * s.ow * BLOCK];
+        let dy_row = |row: usize| (row - part.first_dy) * s.ow * BLOCK;
+        let dy = &part.dy[dy_row(rows.start)..dy_row(rows.end)];
         let sums = &mut part.taps[(ky * s.kw + kx) * BLOCK..];
         assert!(((kh - 1) * s.kw + kw) * BLOCK <= sums.len(), "the sums of these taps");
         let mut unused = [0.0; BLOCK];

@@ -21,6 +21,8 @@ pub(super) const OWN: usize = 0;
 pub(super) const PERMUTED: usize = 1;
 /// All output lanes draw from one input channel: a vector lies inside one group.
 pub(super) const ONE: usize = 2;
+/// As [`OWN`], where the pixels of a row lie any number of floats apart: NHWC.
+pub(super) const APART: usize = 3;
 
 /// What a sweep works on. Lengths and steps in floats.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +51,8 @@ pub struct LaneArgs {
     pub(super) above: usize,
     pub(super) height: usize,
     pub(super) step: usize,
-    /// For the body that takes taps one by one: their number, and the steps of taps and pixels in the input.
+    /// For the body that takes taps one by one, their number; there and where pixels lie [`APART`], the steps of taps and pixels in the
+    /// input.
     pub(super) taps: usize,
     pub(super) x_tap: usize,
     pub(super) px: usize,
@@ -84,7 +87,7 @@ impl LaneArgs {
     }
 }
 
-/// The body for runs of `MR` pixels, `KW` taps at once, stride `S`; lanes draw from [`OWN`], [`PERMUTED`] or [`ONE`].
+/// The body for runs of `MR` pixels, `KW` taps at once, stride `S`; lanes draw from [`OWN`], [`APART`], [`PERMUTED`] or [`ONE`].
 ///
 /// Windows may hang over the ends of a line by `L` and `R` taps; pixels leave out the taps that lie outside. With `KW = 1`
 /// the taps of a row are taken one by one: for kernels of any width, stride and dilation, for pixels that lack other
@@ -137,10 +140,12 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
         index: Option<I::Index>,
         acc: &mut [I::V; MR],
     ) {
-        // Input by input: the multiply-adds of one are independent, those of one sum lie apart.
+        // Input by input: the multiply-adds of one are independent, those of one sum lie apart. Pixels that lie apart are reached step by
+        // step: pointers to all would be more than there are registers.
+        let mut next = if FROM == APART { s.opaque(x) } else { x };
         unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
             if (L..(MR - 1) * S + KW).contains(&p) && p + R < (MR - 1) * S + KW {
-                let at = x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK });
+                let at = if FROM == APART { next } else { x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK }) };
                 // SAFETY: this input is inside.
                 let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
                 if let Some(index) = index {
@@ -152,6 +157,9 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                     }
                 });
             }
+            if FROM == APART && p < (MR - 1) * S + KW {
+                next = next.wrapping_add(a.x_tap);
+            }
         });
     }
 
@@ -161,9 +169,9 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
     /// The inputs and weights of all other taps are readable.
     #[inline(always)]
     unsafe fn sum<I: Isa>(s: I, a: &LaneArgs, from: Source, pixel: usize) -> [I::V; MR] {
-        let run = from.x.wrapping_add(pixel * if KW == 1 { a.px } else { S * BLOCK });
+        let run = from.x.wrapping_add(pixel * if KW == 1 || FROM == APART { a.px } else { S * BLOCK });
         let mut acc = [s.zero(); MR];
-        for j in 0..if FROM == OWN { 1 } else { a.groups } {
+        for j in 0..if FROM == OWN || FROM == APART { 1 } else { a.groups } {
             let lane_numbers = from.index.wrapping_add(j * BLOCK);
             // SAFETY: with a permutation there are lane numbers for each j.
             let index = if FROM == PERMUTED { Some(unsafe { s.load_index(lane_numbers) }) } else { None };

@@ -4,7 +4,8 @@ use core::ops::Range;
 
 use super::lanes::{INDEX, LaneArgs, MAX_VECTORS};
 use super::table::{Runs, Source};
-use super::{Depthwise, Input};
+use super::{BAND_RUNS, Depthwise, Input};
+use crate::exec::cut;
 use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Finish, Output};
@@ -37,13 +38,13 @@ impl Run<'_> {
             core::ptr::null()
         };
         let mut args = self.args(index);
-        if let Some(sweep) = &d.sweep {
+        if let Some(sweep) = self.x.sweep {
             self.sweep(&mut args, rows.clone(), sweep.columns.clone(), sweep.hangs, &sweep.runs);
             if sweep.columns.len() == d.shape.ow {
                 return;
             }
         }
-        let swept = d.sweep.as_ref().map_or(0..0, |s| s.columns.clone());
+        let swept = self.x.sweep.map_or(0..0, |s| s.columns.clone());
         for x in d.x.segments(0..d.shape.ow).filter(|x| !swept.contains(&x.out.start)) {
             for y in d.y.segments(rows.clone()) {
                 self.region(&mut args, &y, &x);
@@ -51,16 +52,31 @@ impl Run<'_> {
         }
     }
 
-    /// Whole columns, with the rows' ends and the upper and lower border, in one call.
+    /// Whole columns, with the rows' ends and the upper and lower border, in one call; those of pixels that lie apart, of which every
+    /// one takes up to two cache lines, in bands of which a kernel's rows stay in L1.
     fn sweep(&self, args: &mut LaneArgs, rows: Range<usize>, columns: Range<usize>, hangs: [bool; 2], runs: &Runs) {
+        let apart = runs.row.source == Source::Apart;
+        let most = (self.d.band() / runs.row.mr).max(2 * BAND_RUNS);
+        let bands = if apart { runs.count.div_ceil(most) } else { 1 };
+        for band in 0..bands {
+            let of = cut(runs.count, bands, band);
+            let hangs = [hangs[0] && band == 0, hangs[1] && band + 1 == bands];
+            let end = (columns.start + of.end * runs.row.mr).min(columns.end);
+            let columns = columns.start + of.start * runs.row.mr..end;
+            self.band(args, rows.clone(), columns, hangs, &Runs { count: of.len(), ..*runs });
+        }
+    }
+
+    /// Some columns.
+    fn band(&self, args: &mut LaneArgs, rows: Range<usize>, columns: Range<usize>, hangs: [bool; 2], runs: &Runs) {
         let d = self.d;
         let s = &d.shape;
         args.x = self.first_tap(0, (columns.start * s.sw) as isize - s.pad.left as isize);
         args.w = self.weights(0);
         (args.first_line, args.end_line) = (rows.start, rows.end);
-        (args.x_line, args.y_line) = (s.sh * d.xs.row, d.ys.row);
+        (args.x_line, args.y_line) = (s.sh * self.x.strides.row, d.ys.row);
         (args.rows, args.above, args.height, args.step) = (s.kh, s.pad.top, s.ih, s.sh);
-        (args.taps, args.px) = (s.kw, s.sw * d.xs.px);
+        (args.taps, args.px) = (s.kw, s.sw * self.x.strides.px);
         args.width = columns.len();
         (args.left, args.right) = (hangs[0], hangs[1]);
         args.out.px = d.ys.px;
@@ -73,7 +89,7 @@ impl Run<'_> {
         let s = &d.shape;
         // Border columns are taller than wide: lines go down.
         let down = x.out.len() < y.out.len().min(4);
-        let (row, column) = ((s.sh * d.xs.row, d.ys.row), (s.sw * d.xs.px, d.ys.px));
+        let (row, column) = ((s.sh * self.x.strides.row, d.ys.row), (s.sw * self.x.strides.px, d.ys.px));
         let (line, pixel) = if down { (column, row) } else { (row, column) };
         let (lines, width) = if down { (&x.out, y.out.len()) } else { (&y.out, x.out.len()) };
         args.x = self.first_tap(
@@ -96,7 +112,9 @@ impl Run<'_> {
     fn first_tap(&self, row: isize, column: isize) -> *const f32 {
         let d = self.d;
         let row = row - (d.shape.pad.top + self.x.row) as isize;
-        let at = (self.x.image * d.xs.n) as isize + row * d.xs.row as isize + column * d.xs.px as isize;
+        let at = (self.x.image * self.x.strides.n) as isize
+            + row * self.x.strides.row as isize
+            + column * self.x.strides.px as isize;
         self.x.x.as_ptr().wrapping_offset(at)
     }
 
@@ -116,14 +134,14 @@ impl Run<'_> {
         let (mut x_vector, mut head) = ([0; MAX_VECTORS], [0; MAX_VECTORS]);
         for (v, (x, head)) in x_vector.iter_mut().zip(&mut head).enumerate().take(vectors) {
             let source = self.source(v);
-            let (block, channel) = ((source / BLOCK - self.x.block) * d.xs.block, source % BLOCK);
+            let (block, channel) = ((source / BLOCK - self.x.block) * self.x.strides.block, source % BLOCK);
             (*x, *head) = if d.source == Source::One { (block, channel) } else { (block + channel, 0) };
         }
         LaneArgs {
             x: self.x.x.as_ptr(),
             w: self.w.as_ptr(),
             groups: s.icg(),
-            x_block: d.xs.block,
+            x_block: self.x.strides.block,
             w_group: s.kh * s.kw * BLOCK,
             index,
             first_line: 0,
@@ -131,20 +149,20 @@ impl Run<'_> {
             x_line: 0,
             y_line: 0,
             rows: 0,
-            x_row: s.dh * d.xs.row,
+            x_row: s.dh * self.x.strides.row,
             w_row: s.kw * BLOCK,
             above: 0,
             height: 0,
             step: 0,
             taps: 0,
-            x_tap: s.dw * d.xs.px,
+            x_tap: s.dw * self.x.strides.px,
             px: 0,
             width: 0,
             runs: 0,
             left: false,
             right: false,
             planes: self.planes,
-            x_plane: d.xs.block,
+            x_plane: self.x.strides.block,
             w_plane: s.icg() * s.kh * s.kw * BLOCK,
             vectors,
             x_vector,
@@ -168,7 +186,7 @@ impl Run<'_> {
         let lanes = d.level.lanes();
         let first = self.ocb * BLOCK + v * lanes;
         match d.source {
-            Source::Own => first,
+            Source::Own | Source::Apart => first,
             Source::Permuted => first.min(s.oc - 1) / s.ocg() * s.icg() / lanes * lanes,
             Source::One => first.min(s.oc - 1) / s.ocg() * s.icg(),
         }

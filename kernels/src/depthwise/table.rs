@@ -3,13 +3,13 @@
 use crate::isa::{Entry, Level};
 use crate::registry::by_level;
 
-use super::lanes::{LaneArgs, Lanes, ONE, OWN, PERMUTED};
+use super::lanes::{APART, LaneArgs, Lanes, ONE, OWN, PERMUTED};
 
 /// A kernel of this family: a row of [`rows`].
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// `dw3s1_f32_7x16_avx512`: family, taps at once and stride (`any` where they are taken one by one), pixels x vector,
-    /// level. Families: `dw`; `group` where lanes are permuted, `splat` where a vector lies in one group.
+    /// level. Families: `dw`, `nhwc` where pixels lie apart; `group` where lanes are permuted, `splat` where a vector lies in one group.
     pub name: &'static str,
     /// Level.
     pub level: Level,
@@ -32,7 +32,7 @@ impl Row {
     /// than multiply-adds are in flight at once wait for each other (AVX2, 12 channels at 35 pixels: runs of 7 82 GFLOP/s,
     /// of 9 94); short sums overlap with the next run's.
     fn cost(&self) -> usize {
-        let in_flight = if self.source == Source::Own { 0 } else { self.level.in_flight() };
+        let in_flight = if matches!(self.source, Source::Own | Source::Apart) { 0 } else { self.level.in_flight() };
         self.mr.max(in_flight) + 1
     }
 }
@@ -42,6 +42,8 @@ impl Row {
 pub enum Source {
     /// Each from its own lane: depthwise.
     Own,
+    /// The same, where pixels lie any number of floats apart.
+    Apart,
     /// From one input vector, permuted: it holds several groups.
     Permuted,
     /// All from one channel: the vector lies inside one group.
@@ -53,6 +55,7 @@ mod edge {
     use crate::registry::edges;
 
     edges!(pub(super) dw);
+    edges!(pub(super) nhwc);
     edges!(pub(super) group);
     edges!(pub(super) splat);
 }
@@ -63,14 +66,16 @@ mod edge {
 macro_rules! rows {
     ($level:ident, $entry:ident, $lanes:literal, $name:literal;
      $($taps:literal = $kw:literal $s:literal hang $l:literal $r:literal:
-       dw [$($mr:literal)*] group [$($gmr:literal)*] splat [$($omr:literal)*];)*) => {
+       dw [$($mr:literal)*] group [$($gmr:literal)*] splat [$($omr:literal)*] $(nhwc [$nmr:literal])?;)*) => {
         &[$($(
             rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $mr, dw, Own, OWN),
         )* $(
             rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $gmr, group, Permuted, PERMUTED),
         )* $(
             rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $omr, splat, One, ONE),
-        )*)*]
+        )* $(
+            rows!(@row $level, $entry, $lanes, $name, $taps, $kw, $s, $l, $r, $nmr, nhwc, Apart, APART),
+        )?)*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $taps:literal, $kw:literal, $s:literal,
      $l:literal, $r:literal, $mr:literal, $family:ident, $source:ident, $from:ident) => {
@@ -96,20 +101,20 @@ by_level! {
     Scalar: rows! {
         Scalar, scalar, 4, "scalar";
         "any" = 1 1 hang 0 0: dw [1 2 3 4] group [1 2] splat [1 2 3 4];
-        "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2];
-        "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2];
-        "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2];
+        "3s1" = 3 1 hang 1 1: dw [1 2] group [1 2] splat [1 2] nhwc [2];
+        "3s2even" = 3 2 hang 1 0: dw [1 2] group [1 2] splat [1 2] nhwc [2];
+        "3s2" = 3 2 hang 1 1: dw [1 2] group [1 2] splat [1 2] nhwc [2];
     },
     // 16 registers; some sizes that should fit them make the compiler spill.
     Avx2: rows! {
         Avx2, avx2, 8, "avx2";
         "any" = 1 1 hang 0 0: dw [1 2 3 4 5 7] group [1 2 3 4 5 7] splat [1 2 3 4 5 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8 10];
-        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8];
-        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8];
-        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [];
-        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [];
-        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7] group [1 2 3 4 5 7] splat [];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8 10] nhwc [7];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8] nhwc [7];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8] nhwc [7];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7] group [1 2 3 4 5 7] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 6] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 7 8] group [] splat [];
@@ -118,12 +123,12 @@ by_level! {
     Avx512: rows! {
         Avx512, avx512, 16, "avx512";
         "any" = 1 1 hang 0 0: dw [1 2 3 4 5 7] group [1 2 3 4 5 7] splat [1 2 3 4 5 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10];
-        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10];
-        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10];
-        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [];
-        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [];
-        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10] nhwc [7];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10] nhwc [7];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7 8 10] splat [1 2 3 4 5 7 8 10] nhwc [7];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7 8 10] group [1 2 3 4 5 7] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [1 2 3 4 5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [1 2 3 4 5 7 8] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [1 2 3 4 5 7 8] group [] splat [];
@@ -132,12 +137,12 @@ by_level! {
     Neon: rows! {
         Neon, neon, 4, "neon";
         "any" = 1 1 hang 0 0: dw [1 2 3 4 5 7] group [1 2 3 4 5 7] splat [1 2 3 4 5 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8];
-        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8];
-        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8];
-        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [];
-        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [];
-        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [];
+        "3s1" = 3 1 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8] nhwc [7];
+        "3s2even" = 3 2 hang 1 0: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8] nhwc [7];
+        "3s2" = 3 2 hang 1 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7 8] splat [1 2 3 4 5 7 8] nhwc [7];
+        "5s1" = 5 1 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2even" = 5 2 hang 2 1: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [1 2 3 4 5 7 8] group [1 2 3 4 5 7] splat [] nhwc [7];
     },
 }
 

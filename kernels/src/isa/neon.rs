@@ -160,13 +160,13 @@ impl Isa for Neon {
     fn prefetch_write(self, _p: *mut f32) {}
     #[inline(always)]
     #[cfg_attr(miri, allow(unused_mut))]
-    fn opaque(self, mut v: usize) -> usize {
+    fn opaque<T>(self, mut p: *const T) -> *const T {
         // SAFETY: no instruction at all.
         #[cfg(not(miri))]
         unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) v, options(nomem, nostack, preserves_flags));
+            core::arch::asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags));
         }
-        v
+        p
     }
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {

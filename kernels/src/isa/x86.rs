@@ -120,16 +120,16 @@ fn align() {
     }
 }
 
-/// The same number, by no instruction.
+/// The same pointer, by no instruction.
 #[cfg_attr(miri, allow(unused_mut))]
 #[inline(always)]
-fn opaque(mut v: usize) -> usize {
+fn opaque<T>(mut p: *const T) -> *const T {
     // SAFETY: no instruction at all.
     #[cfg(not(miri))]
     unsafe {
-        core::arch::asm!("/* {0} */", inout(reg) v, options(nomem, nostack, preserves_flags));
+        core::arch::asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags));
     }
-    v
+    p
 }
 
 /// A method whose body is one safe use of intrinsics that the token allows.
@@ -245,8 +245,8 @@ macro_rules! ymm {
                 align();
             }
             #[inline(always)]
-            fn opaque(self, v: usize) -> usize {
-                opaque(v)
+            fn opaque<T>(self, p: *const T) -> *const T {
+                opaque(p)
             }
             #[inline(always)]
             unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {
@@ -415,8 +415,8 @@ impl Isa for Avx512 {
         align();
     }
     #[inline(always)]
-    fn opaque(self, v: usize) -> usize {
-        opaque(v)
+    fn opaque<T>(self, p: *const T) -> *const T {
+        opaque(p)
     }
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, args: &K::Args) {

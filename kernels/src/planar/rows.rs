@@ -1,6 +1,7 @@
 //! The kernels: planes of one row of output channels after the other, borders and all, in one call.
 
 use core::ops::Range;
+use core::ptr;
 
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::registry::{by_level, edges};
@@ -14,6 +15,8 @@ pub struct PlaneArgs {
     /// Extents of an input plane, which is dense.
     pub(super) height: usize,
     pub(super) width: usize,
+    /// From an output's input row to that of the one below, where rows of taps are taken one by one; else from row to row.
+    pub(super) down: usize,
     /// Input channels and output channels of a group.
     pub(super) icg: usize,
     pub(super) ocg: usize,
@@ -59,9 +62,9 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     /// Input rows that outputs of adjacent rows of taps share.
     const READ: usize = if KH == 1 { R } else { (R - 1) * SY + KH };
 
-    /// Whether two columns of taps fit the registers: at a stride of 2 they share their loads.
-    const fn pairs(registers: usize) -> bool {
-        SX == 2 && KH > 1 && R + 2 * KH + 4 <= registers
+    /// Whether two columns of taps fit the registers: at a stride of 2 they share their loads. Five taps down spill on vectors of 256 bits.
+    const fn pairs(registers: usize, lanes: usize) -> bool {
+        SX == 2 && KH > 1 && R + 2 * KH + 4 <= registers && (KH == 3 || lanes == 16)
     }
 
     /// Floats of a row from which a vector's inputs are taken.
@@ -82,9 +85,8 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
         if SX == 1 { [v; 2] } else { s.unzip(v, load(p.wrapping_add(I::LANES), ranges[1])) }
     }
 
-    /// Adds a column of taps of `R` rows of outputs, or a pair of columns: `from` is column 0 of the row in which the first tap of the
-    /// first output lies, `row` that row and `step` the rows from output to output, where taps are taken one by one; `column` is
-    /// that of the first output's first tap, and `w` are the weights of these columns.
+    /// Adds a column of taps of `R` rows of outputs, or a pair of columns: `x` is the input of the first output's first tap, in that row
+    /// and column, and `w` are the weights of these columns.
     ///
     /// # Safety
     /// The inputs of those taps that exist are readable; all do but at an `EDGE`.
@@ -93,9 +95,8 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     unsafe fn column<I: Isa, const EDGE: bool, const PAIR: bool>(
         s: I,
         a: &PlaneArgs,
-        from: *const f32,
-        [row, step]: [usize; 2],
-        column: usize,
+        x: *const f32,
+        [row, column]: [usize; 2],
         w: [*const f32; 2],
         acc: &mut [I::V; R],
     ) {
@@ -110,13 +111,13 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
             let [lo, hi] = range::<I>(column, a.width);
             s.range(lo, hi)
         });
-        // Else which rows exist, and where they lie, would be prepared for all columns.
-        let (row, column) = if EDGE { (s.opaque(row), s.opaque(column)) } else { (row, column) };
-        let mut p = from.wrapping_add(column);
-        let down = step * a.width;
+        let mut p = x;
+        // The row as a pointer to nothing, for `opaque`.
+        let mut row = if EDGE { s.opaque(ptr::without_provenance::<f32>(row)) } else { ptr::null() };
+        let step = if KH == 1 { a.stride } else { 1 };
         unrolled!(i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {
             if i < Self::READ {
-                if !EDGE || row.wrapping_add(i * step) < a.height {
+                if !EDGE || row.addr() < a.height {
                     // SAFETY: the row exists.
                     let v = unsafe { Self::load::<I, EDGE>(s, p, ranges) };
                     unrolled!(t in 0 1 2 3 4 5 6 {
@@ -131,7 +132,11 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
                         }
                     });
                 }
-                p = p.wrapping_add(down);
+                // A fence: else where rows lie would be prepared for all columns, and inputs be loaded long before they are used.
+                p = s.opaque(p.wrapping_add(a.down));
+                if EDGE {
+                    row = row.wrapping_byte_add(step);
+                }
             }
         });
     }
@@ -144,30 +149,32 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     #[inline(always)]
     unsafe fn sums<I: Isa, const EDGE: bool>(s: I, a: &PlaneArgs, c: &Channel, [oy, ox]: [usize; 2]) -> [I::V; R] {
         let mut acc = [s.zero(); R];
-        let [kh, kw] = a.taps;
-        let step = if KH == 1 { a.stride } else { 1 };
+        let mut a = a;
         // Rows and columns above and to the left of the plane wrap around.
         let left = (ox * SX).wrapping_sub(a.pad[1]);
-        let plane = a.height * a.width;
         for j in 0..a.icg {
-            for ky in 0..if KH == 1 { kh } else { 1 } {
+            for ky in 0..if KH == 1 { a.taps[0] } else { 1 } {
                 let row = (oy * if KH == 1 { a.stride } else { SY } + ky * a.dilation[0]).wrapping_sub(a.pad[0]);
-                let from = c.x.wrapping_add(j * plane).wrapping_add(row.wrapping_mul(a.width));
-                let mut w = c.w.wrapping_add(j * kh * kw + ky);
-                let mut kx = 0;
-                if const { Self::pairs(I::REGISTERS) } {
-                    while kx + 2 <= kw {
-                        let (column, both) = (left.wrapping_add(kx), [w, w.wrapping_add(kh)]);
+                // The column as a pointer to nothing, for `opaque`: made from `kx`, it would take one more register.
+                let (mut kx, mut column) = (0, ptr::without_provenance::<f32>(left));
+                let first = (j * a.height).wrapping_add(row).wrapping_mul(a.width).wrapping_add(left);
+                let (mut x, mut w) = (c.x.wrapping_add(first), c.w.wrapping_add(j * a.taps[0] * a.taps[1] + ky));
+                if const { Self::pairs(I::REGISTERS, I::LANES) } {
+                    while kx + 2 <= a.taps[1] {
+                        a = fresh(s, a);
+                        let both = [w, w.wrapping_add(a.taps[0])];
                         // SAFETY: the same contract.
-                        unsafe { Self::column::<I, EDGE, true>(s, a, from, [row, step], column, both, &mut acc) };
-                        (kx, w) = (kx + 2, w.wrapping_add(2 * kh));
+                        unsafe { Self::column::<I, EDGE, true>(s, a, x, [row, column.addr()], both, &mut acc) };
+                        (kx, w) = (kx + 2, w.wrapping_add(2 * a.taps[0]));
+                        (column, x) = (s.opaque(column.wrapping_byte_add(2)), x.wrapping_add(2));
                     }
                 }
-                while kx < kw {
-                    let column = left.wrapping_add(kx * a.dilation[1]);
+                while kx < a.taps[1] {
+                    a = fresh(s, a);
                     // SAFETY: the same contract.
-                    unsafe { Self::column::<I, EDGE, false>(s, a, from, [row, step], column, [w; 2], &mut acc) };
-                    (kx, w) = (kx + 1, w.wrapping_add(kh));
+                    unsafe { Self::column::<I, EDGE, false>(s, a, x, [row, column.addr()], [w; 2], &mut acc) };
+                    (kx, w) = (kx + 1, w.wrapping_add(a.taps[0]));
+                    (column, x) = (s.opaque(column.wrapping_byte_add(a.dilation[1])), x.wrapping_add(a.dilation[1]));
                 }
             }
         }
@@ -211,7 +218,7 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     #[inline(always)]
     unsafe fn channel<I: Isa>(s: I, a: &PlaneArgs, c: &Channel) {
         let rows = inner(a.pad[0], if KH == 1 { a.stride } else { SY }, (a.taps[0] - 1) * a.dilation[0] + 1, a.height);
-        let columns = inner(a.pad[1], SX, (a.taps[1] - 1) * a.dilation[1] + Self::reach(I::LANES) - SX + 1, a.width);
+        let columns = inner(a.pad[1], SX, (a.taps[1] - 1) * a.dilation[1] + Self::reach(I::LANES), a.width);
         let mut oy = a.first;
         while oy < a.end {
             // The last rows, and columns, overlap the ones before: the same sums, stored once more.
@@ -235,6 +242,15 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
             oy += R;
         }
     }
+}
+
+/// The same arguments, of which the compiler knows nothing: in the innermost loop they are read where they lie, since kept in registers
+/// they would be kept on the stack.
+///
+#[inline(always)]
+fn fresh<I: Isa>(s: I, a: &PlaneArgs) -> &PlaneArgs {
+    // SAFETY: the same pointer.
+    unsafe { &*s.opaque(ptr::from_ref(a)) }
 }
 
 /// The lanes of a vector that begins in `column` whose columns lie inside a row of so many. Columns to the left of it wrap around.
@@ -320,12 +336,11 @@ macro_rules! rows {
             run: edge::$entry::run::<Plane<{ $r }, { $kh }, { $sy }, { $sx }>>,
         }
     };
-    ($level:ident $name:literal; $($entry:ident $lanes:literal)*) => {
-        &[$(
+    ($level:ident $name:literal; $($entry:ident $lanes:literal)*; $($five:tt)*) => {
+        &[rows!(@row $level $($five)* 5 2 2), $(
             rows!(@row $level $entry $lanes $name; "3s1" 7 3 1 1),
             rows!(@row $level $entry $lanes $name; "3s2" 7 3 2 2),
             rows!(@row $level $entry $lanes $name; "5s1" 7 5 1 1),
-            rows!(@row $level $entry $lanes $name; "5s2" 7 5 2 2),
             rows!(@row $level $entry $lanes $name; "any" 7 1 1 1),
             rows!(@row $level $entry $lanes $name; "any" 1 1 1 1),
             rows!(@row $level $entry $lanes $name; "anys2" 7 1 1 2),
@@ -338,8 +353,10 @@ by_level! {
     /// All kernels of this family at a level; none for a level of another architecture.
     pub fn rows() -> [Row];
 
-    Scalar: rows!(Scalar "scalar"; scalar 4),
-    Avx2: rows!(Avx2 "avx2"; avx2 8),
-    Avx512: rows!(Avx512 "avx512"; avx512 16 avx512_half 8),
-    Neon: rows!(Neon "neon"; neon 4),
+    Scalar: rows!(Scalar "scalar"; scalar 4; scalar 4 "scalar"; "5s2" 7),
+    // 16 registers: seven rows of five taps at a stride of 2 spill.
+    Avx2: rows!(Avx2 "avx2"; avx2 8; avx2 8 "avx2"; "5s2" 4),
+    // Half vectors do five taps at a stride of 2 one by one.
+    Avx512: rows!(Avx512 "avx512"; avx512 16 avx512_half 8; avx512 16 "avx512"; "5s2" 7),
+    Neon: rows!(Neon "neon"; neon 4; neon 4 "neon"; "5s2" 7),
 }

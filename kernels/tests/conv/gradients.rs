@@ -233,12 +233,12 @@ proptest! {
     }
 
     #[test]
-    fn depthwise_gradients(shape in depthwise_shapes(), input in layouts(), seed in 0u64..1000) {
+    fn depthwise_gradients(shape in depthwise_shapes(), input in layouts(), gradient in layouts(), seed in 0u64..1000) {
         let case = WeightCase::new(&shape, seed);
         for level in Level::available() {
-            assert!(DepthwiseWeights::new(&shape, *level, input, Layout::Blocked).is_ok());
-            case.all(*level, [input, Layout::Blocked]);
-            data(&shape, *level, [Layout::Blocked, input], seed);
+            assert!(DepthwiseWeights::new(&shape, *level, input, gradient).is_ok());
+            case.all(*level, [input, gradient]);
+            data(&shape, *level, [gradient, input], seed);
         }
     }
 }

@@ -178,6 +178,7 @@ fn one_lane_kernel(row: &depthwise::Row, width: usize, left: usize, right: usize
     let iw = (width - 1) * stride + reach - left - right;
     let (groups, icg, ocg) = match row.source {
         depthwise::Source::Own => (19, 1, 1),
+        depthwise::Source::Apart => (35, 1, 1),
         depthwise::Source::Permuted => (10, 2, 2),
         depthwise::Source::One => (3, 4, row.level.lanes()),
     };
@@ -190,7 +191,8 @@ fn one_lane_kernel(row: &depthwise::Row, width: usize, left: usize, right: usize
         .unwrap();
     let problem = Problem::new(shape, 5);
     for output in [Layout::Blocked, Layout::Nhwc] {
-        let d = problem.depthwise(row.level, Layout::Blocked, output, Some(row.mr)).expect("such groups are supported");
+        let input = if row.source == depthwise::Source::Apart { Layout::Nhwc } else { Layout::Blocked };
+        let d = problem.depthwise(row.level, input, output, Some(row.mr)).expect("such groups are supported");
         // Longer lines may need longer runs, and other overhangs may be another kernel's too.
         let meant = width == row.mr && [left, right] == row.overhang;
         assert!(!meant || d.kernel() == row.name, "{} is meant, {} runs", row.name, d.kernel());
