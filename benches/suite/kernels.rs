@@ -137,7 +137,7 @@ fn lane_row(row: &'static depthwise::Row) -> Row {
     let [left, right] = row.overhang;
     let reach = (k - 1) * dilation + 1;
     let (groups, icg, ocg) = match row.source {
-        depthwise::Source::Own => (16, 1, 1),
+        depthwise::Source::Own | depthwise::Source::Apart => (16, 1, 1),
         depthwise::Source::Permuted => (8, 2, 2),
         depthwise::Source::One => (2, 4, row.level.lanes()),
     };
@@ -149,14 +149,15 @@ fn lane_row(row: &'static depthwise::Row) -> Row {
         .groups(groups)
         .build()
         .expect("a valid shape");
-    let plan = Depthwise::new(&shape, row.level, Layout::Blocked, Layout::Blocked).expect("such groups are supported");
-    let x = vec![0.5; Layout::Blocked.len(shape.input())];
+    let input = if row.source == depthwise::Source::Apart { Layout::Nhwc } else { Layout::Blocked };
+    let plan = Depthwise::new(&shape, row.level, input, Layout::Blocked).expect("such groups are supported");
+    let x = vec![0.5; input.len(shape.input())];
     let mut packed = vec![0.0; plan.packed_len()];
     plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
-    let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
+    let (mut y, mut scratch) = (vec![0.0; Layout::Blocked.len(shape.output())], vec![0.0; plan.scratch_len()]);
     debug_assert_eq!(plan.kernel(), row.name, "the shape is meant for this row");
     let flop = 2 * shape.macs_inside();
-    let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut [], &Inline);
+    let run = move || plan.forward(black_box(&x), &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
     Row { name: row.name.into(), throughput: Throughput::Elements(flop), run: Box::new(run) }
 }
 
