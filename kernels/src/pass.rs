@@ -2,7 +2,7 @@
 //!
 //! The operators that move more than they multiply (normalisation, pooling, arithmetic, gradients of activations) are loops
 //! over arrays: a `Body` is such a loop, compiled once for each level behind its `#[target_feature]` edge. It computes with
-//! vectors of the level ([`Vector`]), or with arrays of 16 floats that LLVM turns into vectors. Since bodies neither fuse
+//! vectors of the level (`Vector`), or with arrays of 16 floats that LLVM turns into vectors. Since bodies neither fuse
 //! multiply-adds nor depend on the vector's width, one body gives the same bits at every level.
 //!
 //! A pass is cut into parts whose sizes the shape alone fixes, `Place::each` hands the parts to threads, and whatever

@@ -123,8 +123,8 @@ macro_rules! table {
 /// are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
 /// Winograd moves weighs more there.
 ///
-/// Three things are set by hand: the rows of `planar`, from twelve layers on a Zen 4 at AVX-512, AVX2 and scalar (there within a third
-/// of each time; the others follow `depthwise`); the stem's term for weights is zero, since the six stems that were measured cannot tell it
+/// Three things are set by hand: the rows of `planar`, at AVX-512 from twelve layers on a Zen 4, at AVX2 and scalar roughly, from runs
+/// while builds ran, others guessed from `depthwise`; the stem's term for weights is zero, since the six stems that were measured cannot tell it
 /// from the output's, and NEON, which was not measured on hardware, has those that AVX2 had on a quiet Zen 3.
 pub static COEFFICIENTS: &[Coefficients] = table! {
     "depthwise" Avx512 [0.018529, 0.041360, 0.066034, 0.650080, 0.0, 0.0, 0.000000];

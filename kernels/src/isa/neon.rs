@@ -158,6 +158,7 @@ impl Isa for Neon {
     fn prefetch_l2(self, _p: *const f32) {}
     #[inline(always)]
     fn prefetch_write(self, _p: *mut f32) {}
+    #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read through it
     #[inline(always)]
     #[cfg_attr(miri, allow(unused_mut))]
     fn opaque<T>(self, mut p: *const T) -> *const T {

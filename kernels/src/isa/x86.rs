@@ -121,6 +121,7 @@ fn align() {
 }
 
 /// The same pointer, by no instruction.
+#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read through it
 #[cfg_attr(miri, allow(unused_mut))]
 #[inline(always)]
 fn opaque<T>(mut p: *const T) -> *const T {
