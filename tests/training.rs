@@ -188,6 +188,34 @@ fn gradients_of_several_batches_add_up() {
 }
 
 /// An epoch of three batches, of which two make an update: the third makes one of its own, so that the run can rest.
+/// A loop of one's own that looks at outputs first.
+#[test]
+fn a_forward_pass_is_the_backward_pass_s_and_changes_nothing() {
+    let fixtures = Fixtures::open("training");
+    let batches = batches(&fixtures);
+    let options = TrainerOptions { accumulate: 2, ..options(2) };
+    let mut plain = trainer(&fixtures, "sgd_momentum", &options);
+    let mut looking = trainer(&fixtures, "sgd_momentum", &options);
+    let pictures = batches.x.chunks(SIZE.iter().product());
+    for (i, (x, t)) in pictures.zip(batches.targets.chunks(8)).enumerate() {
+        plain.backward(&SIZE, x, t).unwrap();
+        let before = values(&looking);
+        let output = looking.forward(&SIZE, x).unwrap().to_vec();
+        assert_eq!(before, values(&looking));
+        looking.backward(&SIZE, x, t).unwrap();
+        assert_eq!(looking.last_output().unwrap(), output);
+        if i % 2 == 1 {
+            // Between the gradients and their use.
+            looking.forward(&SIZE, x).unwrap();
+            plain.update().unwrap();
+            looking.update().unwrap();
+        }
+    }
+    assert_eq!(values(&plain), values(&looking));
+    let e = plain.forward(&SIZE, &batches.x[..7]).unwrap_err().to_string();
+    assert!(e.contains("the input has 7 elements"), "{e}");
+}
+
 #[test]
 fn an_epoch_ends_with_an_update() {
     let data = Transformed::new(Glyphs::new(24, 3).size(28)).with(Normalize::new([0.2], [0.25]));

@@ -62,6 +62,10 @@ pub(crate) fn lower(
         let node = &graph.nodes[group.node];
         let op = node.operator().expect("groups are of operators");
         op.lower(group, &mut l).map_err(|e| e.in_layer(&node.layer))?;
+        // Outputs get their layout at once, so that whoever runs up to one of them need not run what comes behind.
+        for (_, v) in graph.outputs.iter().filter(|(_, v)| v.node == group.value.node) {
+            l.want(*v, edge(l.fact(*v), options.output))?;
+        }
     }
     let mut outputs: Vec<Output> = Vec::with_capacity(graph.outputs.len());
     for (name, v) in &graph.outputs {

@@ -109,20 +109,32 @@ impl Runner {
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
         let Self { program, arena, outputs, scratch, team } = self;
         // One region around all steps: threads are called here, once.
-        team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
+        team.run(|| program.execute(program.steps.len(), input, arena, outputs, scratch, &mut |_, _, _| ()));
+    }
+
+    /// Runs the steps up to the one that writes output `output`.
+    pub(crate) fn run_until<'i>(&mut self, output: usize, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
+        let Self { program, arena, outputs, scratch, team } = self;
+        let writes = |s: &Planned| s.outputs.contains(&program.outputs[output].buffer);
+        let steps = program.steps.iter().rposition(writes).map_or(0, |last| last + 1);
+        team.run(|| program.execute(steps, input, arena, outputs, scratch, &mut |_, _, _| ()));
     }
 
     /// Runs all steps; results go to `outputs`, whose words are as many as [`Runner::output_len`] says.
     pub(crate) fn run_into<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync), outputs: &mut [&mut [f32]]) {
         let Self { program, arena, scratch, team, .. } = self;
-        team.run(|| program.execute(input, arena, outputs, scratch, &mut |_, _, _| ()));
+        team.run(|| program.execute(program.steps.len(), input, arena, outputs, scratch, &mut |_, _, _| ()));
     }
 
     /// Runs all steps, and says how long each took.
     pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
         let Self { program, arena, outputs, scratch, team } = self;
         let mut times = vec![Duration::ZERO; program.steps.len()];
-        team.run(|| program.execute(input, arena, outputs, scratch, &mut |i, start, _| times[i] = start.elapsed()));
+        team.run(|| {
+            program.execute(program.steps.len(), input, arena, outputs, scratch, &mut |i, start, _| {
+                times[i] = start.elapsed()
+            })
+        });
         times
     }
 
@@ -140,7 +152,7 @@ impl Runner {
                 first = Some(i);
             }
         };
-        team.run(|| program.execute(input, arena, outputs, scratch, &mut look));
+        team.run(|| program.execute(program.steps.len(), input, arena, outputs, scratch, &mut look));
         first.map(|i| (program.steps[i].layer.clone(), program.steps[i].step.describe()))
     }
 
@@ -180,16 +192,17 @@ impl Program {
         self.steps.iter().map(|s| s.step.packed_len()).max().unwrap_or(0)
     }
 
-    /// Runs the steps. Outputs are a session's own, or the caller's.
+    /// Runs the first `steps` steps. Outputs are a session's own, or the caller's.
     fn execute<'i, B: DerefMut<Target = [f32]> + Default + Sync>(
         &self,
+        steps: usize,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
         arena: &mut [f32],
         outputs: &mut [B],
         scratch: &mut Scratch,
         observe: &mut Observer<'_>,
     ) {
-        for (i, (step, &in_place)) in self.steps.iter().zip(&self.memory.in_place).enumerate() {
+        for (i, (step, &in_place)) in self.steps[..steps].iter().zip(&self.memory.in_place).enumerate() {
             let start = Instant::now();
             // Outputs are taken out while they are written, so that others can be read; empty ones take their places.
             let mut taken: [B; MAX_RESULTS] = Default::default();

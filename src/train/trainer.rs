@@ -108,7 +108,7 @@ impl fmt::Display for Footprint {
 }
 
 /// A model, its loss and its optimizer. [`Trainer::step`] is [`Trainer::backward`] and [`Trainer::update`], which a loop of
-/// one's own may call by themselves.
+/// one's own may call by themselves, and [`Trainer::forward`] before them.
 ///
 /// Forward pass, loss, backward pass and the next running statistics are one graph, which is planned as a whole: its memory
 /// is one arena whose size is known before the first step ([`Trainer::footprint`]). The same bits for any number of threads.
@@ -160,7 +160,8 @@ struct Compiled {
     runner: Runner,
 }
 
-/// Number of the loss among a program's outputs; the model's own is 0.
+/// Numbers of the model's own output and of the loss among a program's outputs.
+const OUTPUT: usize = 0;
 const LOSS: usize = 1;
 
 /// The words of each of a program's inputs: a batch, its target, the parameters, and the seed if it takes one.
@@ -326,14 +327,37 @@ impl Trainer {
         Ok(loss)
     }
 
-    /// The program for a batch that fits it. What its run overwrites, the gradients of the last micro-batch, is in the
-    /// sums then.
+    /// The output for a batch as training computes it, by the statistics of the batch and the dropout of the next
+    /// [`Trainer::backward`], in NCHW. Nothing of the run changes. A loop calls it where it looks at outputs before it
+    /// knows the target: `backward` computes them anyway ([`Trainer::last_output`]).
+    ///
+    /// # Errors
+    /// For extents that do not fit the model, and if memory does not suffice.
+    pub fn forward(&mut self, dims: &[usize], input: &[f32]) -> Result<&[f32]> {
+        let at = self.fitting(dims, input)?;
+        let seed = self.seed();
+        let p = &mut self.programs[at];
+        p.runner.restore()?;
+        // The loss and what follows it run where the output is another value's copy.
+        let target = Buffer::zeros(p.target)?;
+        p.runner.run_until(OUTPUT, &words(&p.graph, [input, &target], &seed, self.model.values()));
+        Ok(&p.runner.outputs[OUTPUT])
+    }
+
+    /// The program for a batch that fits it.
     fn prepare(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<usize> {
-        let at = self.program(dims)?;
+        let at = self.fitting(dims, input)?;
         let p = &self.programs[at];
-        check_len("the input", input.len(), dims.iter().product())?;
         check_len("the target", target.len(), p.target)?;
         self.loss.check_targets(&p.output, target)?;
+        Ok(at)
+    }
+
+    /// The program for an input that fits it. What its run overwrites, the gradients of the last micro-batch, is in the
+    /// sums then.
+    fn fitting(&mut self, dims: &[usize], input: &[f32]) -> Result<usize> {
+        let at = self.program(dims)?;
+        check_len("the input", input.len(), dims.iter().product())?;
         if self.summed < self.gathered {
             self.sum()?;
         }
@@ -459,7 +483,7 @@ impl Trainer {
 
     /// The output for the last batch, before the update: what an accuracy of training is counted from.
     pub fn last_output(&self) -> Option<&[f32]> {
-        Some(&self.programs.get(self.last)?.runner.outputs[0])
+        Some(&self.programs.get(self.last)?.runner.outputs[OUTPUT])
     }
 
     /// Milliseconds of each step of the graph in one pass over a batch, with its layer and what ran. The weights stay.
