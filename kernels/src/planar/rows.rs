@@ -62,9 +62,10 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     /// Input rows that outputs of adjacent rows of taps share.
     const READ: usize = if KH == 1 { R } else { (R - 1) * SY + KH };
 
-    /// Whether two columns of taps fit the registers: at a stride of 2 they share their loads. Five taps down spill on vectors of 256 bits.
+    /// Whether two columns of taps fit the registers: at a stride of 2 they share their loads. Five taps down spill on vectors of 256 bits,
+    /// and three on those of 128.
     const fn pairs(registers: usize, lanes: usize) -> bool {
-        SX == 2 && KH > 1 && R + 2 * KH + 4 <= registers && (KH == 3 || lanes == 16)
+        SX == 2 && KH > 1 && R + 2 * KH + 4 <= registers && (KH == 3 && lanes >= 8 || lanes == 16)
     }
 
     /// Floats of a row from which a vector's inputs are taken.
