@@ -29,6 +29,8 @@ mod cache;
 mod choice;
 mod packed;
 
+use core::cell::Cell;
+
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::shape::ConvShape;
@@ -178,6 +180,27 @@ impl Scratch {
     /// No memory yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Runs `f` with the calling thread's scratch, which keeps its memory for the next time: for functions that have no place to keep one.
+    /// It is taken out meanwhile, since a thread of a pool may come here again while it waits.
+    ///
+    /// ```
+    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+    /// let plan = ConvPlan::new(&ConvShape::builder([1, 1, 2, 2], [1, 1, 1, 1]).build()?, &Options::default())?;
+    /// let (weights, mut y) = (plan.pack(&[2.0])?, [0.0; 4]);
+    /// Scratch::of_thread(|scratch| plan.forward(&[1.0; 4], &weights, Epilogue::none(), &mut y, scratch))?;
+    /// assert_eq!(y, [2.0; 4]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn of_thread<R>(f: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static SCRATCH: Cell<Scratch> = Cell::default();
+        }
+        let mut scratch = SCRATCH.take();
+        let result = f(&mut scratch);
+        SCRATCH.set(scratch);
+        result
     }
 
     /// Makes room for `len` floats, so that [`Scratch::take`] cannot fail for as many.

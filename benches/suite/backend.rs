@@ -1,4 +1,4 @@
-//! What the author of a framework pays besides the arithmetic: plans, and changes of layout.
+//! What the author of a framework pays besides the arithmetic: plans, changes of layout, and depthwise convolution in its own layouts.
 //!
 //! ```text
 //! cargo bench -p swath-bench --bench backend
@@ -11,7 +11,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use swath::{ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Layout, Options, PlanCache, layout};
+use swath::{
+    ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue, Layout, Options, PlanCache, Scratch, layout,
+};
 
 /// A layer of a kind each: 3x3, 1x1, depthwise, stem, strided.
 fn shapes() -> [(&'static str, ConvShape); 5] {
@@ -77,5 +79,40 @@ fn layouts(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, plans, cache, layouts);
+/// Depthwise convolution and its gradients on tensors as frameworks hold them, and in blocks.
+fn depthwise(c: &mut Criterion) {
+    for (n, channels, side, stride) in
+        [(1, 96, 112, 1), (8, 96, 112, 1), (1, 192, 28, 1), (1, 384, 14, 1), (1, 96, 112, 2)]
+    {
+        let built = ConvShape::builder([n, channels, side, side], [channels, 1, 3, 3]).stride(stride).padding(1);
+        let shape = built.groups(channels).build().expect("the shapes are valid");
+        let mut group = c.benchmark_group(format!("depthwise/{n}x{channels}x{side}x{side} stride {stride}"));
+        group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300)).sample_size(10);
+        for layout in Layout::ALL {
+            let options = Options { input: layout, output: layout, threads: Some(1), ..Options::default() };
+            let (mut scratch, w) = (Scratch::new(), vec![0.5; channels * 9]);
+            let (mut x, mut y) = (vec![1.0; layout.len(shape.input())], vec![1.0; layout.len(shape.output())]);
+            let plan = ConvPlan::new(&shape, &options).expect("every shape has a plan");
+            let packed = plan.pack(&w).expect("memory");
+            group.bench_function(format!("{}/forward", layout.name()), |b| {
+                b.iter(|| {
+                    plan.forward(black_box(&x), &packed, Epilogue::none(), &mut y, &mut scratch).expect("it runs")
+                })
+            });
+            let plan = ConvBackwardWeights::new(&shape, &options).expect("every shape has a plan");
+            let mut dw = vec![0.0; w.len()];
+            group.bench_function(format!("{}/weights", layout.name()), |b| {
+                b.iter(|| plan.run(black_box(&x), &y, &mut dw, None, &mut scratch).expect("it runs"))
+            });
+            let plan = ConvBackwardData::new(&shape, &options).expect("every shape has a plan");
+            let packed = plan.pack(&w).expect("memory");
+            group.bench_function(format!("{}/data", layout.name()), |b| {
+                b.iter(|| plan.run(black_box(&y), &packed, &mut x, &mut scratch).expect("it runs"))
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, plans, cache, layouts, depthwise);
 criterion_main!(benches);

@@ -113,21 +113,9 @@ pub struct Normalised<'a> {
     pub inv: &'a mut [f32],
     /// Running statistics to update, of batch normalisation.
     pub running: Option<Running<'a>>,
-    /// Takes scale and shift of each channel as the output was computed with, for [`Norm::again`]; of batch normalisation.
+    /// Takes scale and shift of each channel as the output was computed with, of batch normalisation: [`Norm::evaluate`] with these, and
+    /// `inv` of ones, gives the same bits.
     pub affine: Option<(&'a mut [f32], &'a mut [f32])>,
-}
-
-/// A tensor, and what batch normalisation computed its output with: `(x - mean) scale + shift`.
-#[derive(Clone, Copy, Debug)]
-pub struct ByAffine<'a> {
-    /// The input.
-    pub x: &'a [f32],
-    /// Mean of each channel.
-    pub mean: &'a [f32],
-    /// Scale of each channel, of [`Normalised::affine`].
-    pub scale: &'a [f32],
-    /// Shift of each channel, of [`Normalised::affine`].
-    pub shift: &'a [f32],
 }
 
 /// What a backward pass reads.
@@ -438,31 +426,6 @@ impl Norm {
             scale.copy_from_slice(&a[..self.slices.c]);
             shift.copy_from_slice(&b[..self.slices.c]);
         }
-    }
-
-    /// The output of [`Norm::forward`] of batch normalisation once more, to the bit.
-    ///
-    /// # Panics
-    /// As [`Norm::forward`].
-    pub fn again(
-        &self,
-        place: &Place<'_>,
-        from: &ByAffine<'_>,
-        activation: Activation,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let ByAffine { x, mean, scale, shift } = *from;
-        assert_eq!(self.sets, Sets::Batch, "only batch normalisation has a scale for each channel");
-        self.check(&[Some(x), Some(y)], &[Some(mean), Some(scale), Some(shift)], scratch);
-        let [m, a, b] = equal(&mut scratch[..3 * self.coefficients()]);
-        for (to, from) in [(&mut *m, mean), (&mut *a, scale), (&mut *b, shift)] {
-            let (channels, padding) = to.split_at_mut(from.len());
-            channels.copy_from_slice(from);
-            padding.fill(0.0);
-        }
-        let f = Forward { x, activation, ..Forward::default() };
-        self.apply(place, self.slices.all(), &f, [m, a, b], y);
     }
 
     /// Normalises by given means and `inv = 1 / sqrt(variance + eps)` (see [`inverse`]): evaluation mode. `f.eps` is not used.

@@ -107,17 +107,21 @@ impl Runner {
 
     /// Runs all steps. `input` gives the words of each input, which are as many as [`Runner::input_len`] says.
     pub(crate) fn run<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
-        let Self { program, arena, outputs, scratch, team } = self;
-        // One region around all steps: threads are called here, once.
-        team.run(|| program.execute(program.steps.len(), input, arena, outputs, scratch, &mut |_, _, _| ()));
+        self.run_first(self.program.steps.len(), input, &mut |_, _, _| ());
     }
 
     /// Runs the steps up to the one that writes output `output`.
     pub(crate) fn run_until<'i>(&mut self, output: usize, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) {
+        let writes = |s: &Planned| s.outputs.contains(&self.program.outputs[output].buffer);
+        let steps = self.program.steps.iter().rposition(writes).map_or(0, |last| last + 1);
+        self.run_first(steps, input, &mut |_, _, _| ());
+    }
+
+    /// Runs the first `steps` steps.
+    fn run_first<'i>(&mut self, steps: usize, input: &(dyn Fn(usize) -> &'i [f32] + Sync), observe: &mut Observer<'_>) {
         let Self { program, arena, outputs, scratch, team } = self;
-        let writes = |s: &Planned| s.outputs.contains(&program.outputs[output].buffer);
-        let steps = program.steps.iter().rposition(writes).map_or(0, |last| last + 1);
-        team.run(|| program.execute(steps, input, arena, outputs, scratch, &mut |_, _, _| ()));
+        // One region around all steps: threads are called here, once.
+        team.run(|| program.execute(steps, input, arena, outputs, scratch, observe));
     }
 
     /// Runs all steps; results go to `outputs`, whose words are as many as [`Runner::output_len`] says.
@@ -128,13 +132,8 @@ impl Runner {
 
     /// Runs all steps, and says how long each took.
     pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
-        let Self { program, arena, outputs, scratch, team } = self;
-        let mut times = vec![Duration::ZERO; program.steps.len()];
-        team.run(|| {
-            program.execute(program.steps.len(), input, arena, outputs, scratch, &mut |i, start, _| {
-                times[i] = start.elapsed()
-            })
-        });
+        let mut times = vec![Duration::ZERO; self.program.steps.len()];
+        self.run_first(times.len(), input, &mut |i, start, _| times[i] = start.elapsed());
         times
     }
 
@@ -143,7 +142,7 @@ impl Runner {
         &mut self,
         input: &(dyn Fn(usize) -> &'i [f32] + Sync),
     ) -> Option<(String, String)> {
-        let Self { program, arena, outputs, scratch, team } = self;
+        let program = self.program.clone();
         let mut first = None;
         let mut look = |i: usize, _: Instant, results: &[&mut [f32]]| {
             // Words of other types, such as which tap was the largest, may look like anything.
@@ -152,7 +151,7 @@ impl Runner {
                 first = Some(i);
             }
         };
-        team.run(|| program.execute(program.steps.len(), input, arena, outputs, scratch, &mut look));
+        self.run_first(program.steps.len(), input, &mut look);
         first.map(|i| (program.steps[i].layer.clone(), program.steps[i].step.describe()))
     }
 

@@ -7,7 +7,7 @@ use swath::{
     ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Layout, Options, PlanCache, Result, Scratch, layout,
 };
 
-use crate::operation::{Any, Operation, apply, with_scratch};
+use crate::operation::{Any, Operation, apply};
 
 /// `conv(x, w) + bias`, as [`burn::tensor::module::conv2d`]: `x` `[n, ic, h, w]`, weights `[oc, ic / groups, kh, kw]`, bias `[oc]`.
 ///
@@ -68,7 +68,7 @@ impl Conv {
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
         let mut y = vec![0.0; self.dims()[1].iter().product()];
         let epilogue = bias.map_or(Epilogue::none(), Epilogue::bias);
-        with_scratch(|scratch| self.run(self.transposed, x, w, epilogue, &mut y, scratch))?;
+        Scratch::of_thread(|scratch| self.run(self.transposed, x, w, epilogue, &mut y, scratch))?;
         Ok(y)
     }
 
@@ -101,7 +101,7 @@ impl Conv {
     /// Gradients at input, weights and bias.
     fn backward(&self, [x, w]: [&[f32]; 2], dy: &[f32], wanted: [bool; 3]) -> Result<[Option<Vec<f32>>; 3]> {
         let [dims_x, dims_y] = self.dims();
-        with_scratch(|scratch| {
+        Scratch::of_thread(|scratch| {
             let (mut dx, mut dw, mut db) = (None, None, None);
             if wanted[0] {
                 let dx = dx.insert(vec![0.0; dims_x.iter().product()]);

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
 use swath::norm::{Backward, Forward, Gradients, Norm, Normalised, Running, Sets, inverse};
-use swath::{Error, Options, Result};
+use swath::{Error, Options, Result, Scratch};
 
-use crate::operation::{Any, Operation, apply, with_scratch};
+use crate::operation::{Any, Operation, apply};
 
 /// By given statistics, each `[c]`, as [`burn::tensor::module::batch_norm`]: `x` `[n, c, h, w]`, scale and shift `[c]`. No gradient goes
 /// to the statistics.
@@ -82,7 +82,7 @@ impl Normalise {
         // With a momentum of 1 the running variance is the batch's, over one value less.
         let running = Some(Running { mean: &mut moved, var: &mut variance, momentum: 1.0 });
         let out = Normalised { y, mean: &mut mean, inv: &mut inv, running, affine: None };
-        with_scratch(|scratch| self.norm.forward(f, out, scratch))?;
+        Scratch::of_thread(|scratch| self.norm.forward(f, out, scratch))?;
         let n = self.norm.set_len() as f64;
         variance.iter_mut().for_each(|v| *v = (f64::from(*v) * ((n - 1.0) / n)) as f32);
         self.statistics.get_or_init(|| Statistics { mean, inv, variance });
@@ -100,7 +100,7 @@ impl Operation<3> for Normalise {
         let f = Forward { x, w: Some(w), b: Some(b), eps: self.eps, ..Forward::default() };
         if self.given {
             let s = self.statistics()?;
-            with_scratch(|scratch| self.norm.evaluate(&f, [&s.mean, &s.inv], &mut y, scratch))?;
+            Scratch::of_thread(|scratch| self.norm.evaluate(&f, [&s.mean, &s.inv], &mut y, scratch))?;
         } else {
             self.by_batch(&f, &mut y)?;
         }
@@ -113,7 +113,7 @@ impl Operation<3> for Normalise {
         let [mut dx, mut dw, mut db] = [0, 1, 2].map(|i| wanted[i].then(|| vec![0.0; lens[i]]));
         let b = Backward { x, dy, w: Some(w), mean: &s.mean, inv: &s.inv, frozen: self.given, ..Backward::default() };
         let out = Gradients { dx: dx.as_deref_mut(), dw: dw.as_deref_mut(), db: db.as_deref_mut() };
-        with_scratch(|scratch| self.norm.backward(&b, out, scratch))?;
+        Scratch::of_thread(|scratch| self.norm.backward(&b, out, scratch))?;
         Ok([dx, dw, db])
     }
 }

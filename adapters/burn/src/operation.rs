@@ -1,7 +1,6 @@
 //! Operations on plain slices as nodes of burn's graph.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -12,7 +11,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, DispatchKindConversion, DispatchTensor, Flex, TensorData, TensorMetadata};
 use burn::tensor::Tensor;
-use swath::{Error, Result, Scratch};
+use swath::pool::{AdaptiveAvgPool, AvgPool};
+use swath::resample::Resample;
+use swath::{Error, Result};
 
 /// An operation of `N` tensors, of any rank, to one of four axes.
 pub trait Operation<const N: usize>: Clone + Debug + Send + 'static {
@@ -24,6 +25,50 @@ pub trait Operation<const N: usize>: Clone + Debug + Send + 'static {
 
     /// Gradients of the inputs that are wanted.
     fn backward(&self, inputs: [&[f32]; N], dy: &[f32], wanted: [bool; N]) -> Result<[Option<Vec<f32>>; N]>;
+}
+
+/// A plan whose gradient follows from that of the output alone.
+pub trait Passes: Clone + Debug + Send + 'static {
+    fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()>;
+    fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()>;
+}
+
+macro_rules! passes {
+    ($($plan:ty)*) => {$(
+        impl Passes for $plan {
+            fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
+                self.forward(x, y)
+            }
+
+            fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()> {
+                self.backward(dy, dx)
+            }
+        }
+    )*};
+}
+
+passes! { AvgPool AdaptiveAvgPool Resample }
+
+/// Such a plan, and the extents of its output.
+#[derive(Clone, Debug)]
+pub struct Plain<P>(pub P, pub [usize; 4]);
+
+impl<P: Passes> Operation<1> for Plain<P> {
+    fn output(&self) -> [usize; 4] {
+        self.1
+    }
+
+    fn forward(&self, [x]: [&[f32]; 1], _: bool) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; self.1.iter().product()];
+        self.0.forward(x, &mut y)?;
+        Ok(y)
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
+        let mut dx = vec![0.0; x.len()];
+        self.0.backward(dy, &mut dx)?;
+        Ok([Some(dx)])
+    }
 }
 
 /// A tensor of any rank.
@@ -153,15 +198,4 @@ fn slices<'a, const N: usize>(floats: &'a [Cow<'_, [f32]>; N]) -> [&'a [f32]; N]
 
 fn made(floats: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(floats, shape))
-}
-
-/// Runs `f` with the thread's scratch. It is taken out meanwhile: a thread of a rayon pool may come here again while it waits.
-pub fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> Result<T>) -> Result<T> {
-    thread_local! {
-        static SCRATCH: Cell<Scratch> = Cell::default();
-    }
-    let mut scratch = SCRATCH.take();
-    let result = f(&mut scratch);
-    SCRATCH.set(scratch);
-    result
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use swath::pool::{AdaptiveAvgPool, AdaptiveShape, AvgPool, Divisor, MaxPool};
 use swath::{Error, Options, PoolShape, Result};
 
-use crate::operation::{Any, Operation, apply};
+use crate::operation::{Any, Operation, Plain, apply};
 
 /// The largest of every window, as [`burn::tensor::module::max_pool2d`]; the first of equal ones gets the gradient.
 ///
@@ -40,7 +40,7 @@ pub fn avg_pool2d(x: Tensor<4>, options: &AvgPoolOptions<2>) -> Result<Tensor<4>
         .ceil_mode(options.ceil_mode)
         .build()?;
     let divisor = if options.count_include_pad { Divisor::Padded } else { Divisor::Inside };
-    apply(Mean(AvgPool::new(&shape, divisor, &Options::default())?), [Any::Four(x)])
+    apply(Plain(AvgPool::new(&shape, divisor, &Options::default())?, shape.output()), [Any::Four(x)])
 }
 
 /// The mean of each cell of a grid, as [`burn::tensor::module::adaptive_avg_pool2d`].
@@ -49,7 +49,7 @@ pub fn avg_pool2d(x: Tensor<4>, options: &AvgPoolOptions<2>) -> Result<Tensor<4>
 /// As [`max_pool2d`].
 pub fn adaptive_avg_pool2d(x: Tensor<4>, size: [usize; 2]) -> Result<Tensor<4>> {
     let shape = AdaptiveShape::new(x.dims(), size)?;
-    apply(Cells(shape, AdaptiveAvgPool::new(&shape, &Options::default())?), [Any::Four(x)])
+    apply(Plain(AdaptiveAvgPool::new(&shape, &Options::default())?, shape.output()), [Any::Four(x)])
 }
 
 #[derive(Clone, Debug)]
@@ -101,48 +101,6 @@ impl Operation<1> for Max {
     fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
         let mut dx = vec![0.0; x.len()];
         self.plan.backward(self.kept()?, dy, &mut dx)?;
-        Ok([Some(dx)])
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Mean(AvgPool);
-
-impl Operation<1> for Mean {
-    fn output(&self) -> [usize; 4] {
-        self.0.shape().output()
-    }
-
-    fn forward(&self, [x]: [&[f32]; 1], _: bool) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; Operation::output(self).iter().product()];
-        self.0.forward(x, &mut y)?;
-        Ok(y)
-    }
-
-    fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
-        let mut dx = vec![0.0; x.len()];
-        self.0.backward(dy, &mut dx)?;
-        Ok([Some(dx)])
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Cells(AdaptiveShape, AdaptiveAvgPool);
-
-impl Operation<1> for Cells {
-    fn output(&self) -> [usize; 4] {
-        self.0.output()
-    }
-
-    fn forward(&self, [x]: [&[f32]; 1], _: bool) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.0.output().iter().product()];
-        self.1.forward(x, &mut y)?;
-        Ok(y)
-    }
-
-    fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
-        let mut dx = vec![0.0; x.len()];
-        self.1.backward(dy, &mut dx)?;
         Ok([Some(dx)])
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use swath::resample::{Filter, Resample, Size};
 use swath::{Error, Options, Result};
 
-use crate::operation::{Any, Operation, apply};
+use crate::operation::{Any, Plain, apply};
 
 /// As [`burn::tensor::module::interpolate`]; its gradient exists for every mode but Lanczos, which swath lacks.
 ///
@@ -26,30 +26,11 @@ pub fn interpolate(x: Tensor<4>, options: &InterpolateOptions) -> Result<Tensor<
         (None, Some([v, u])) => [(h as f64 * f64::from(v)) as usize, (w as f64 * f64::from(u)) as usize],
         (None, None) => return Err(missing("the size", "missing", "interpolate takes a size or a factor")),
     };
-    apply(Resized(Resample::resize(x.dims(), Size::To(size), filter, &Options::default())?), [Any::Four(x)])
+    let plan = Resample::resize(x.dims(), Size::To(size), filter, &Options::default())?;
+    let output = plan.output();
+    apply(Plain(plan, output), [Any::Four(x)])
 }
 
 fn missing(what: &'static str, value: &str, rule: &str) -> Error {
     Error::Setting { what, value: value.into(), rule: rule.into() }
-}
-
-#[derive(Clone, Debug)]
-struct Resized(Resample);
-
-impl Operation<1> for Resized {
-    fn output(&self) -> [usize; 4] {
-        self.0.output()
-    }
-
-    fn forward(&self, [x]: [&[f32]; 1], _: bool) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.0.output().iter().product()];
-        self.0.forward(x, &mut y)?;
-        Ok(y)
-    }
-
-    fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
-        let mut dx = vec![0.0; x.len()];
-        self.0.backward(dy, &mut dx)?;
-        Ok([Some(dx)])
-    }
 }

@@ -1,7 +1,6 @@
 //! candle's memory as plain slices, and swath's scratch.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Device, Error, Layout, Result, Storage, StorageRef, Tensor};
@@ -67,13 +66,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Runs `f` with the thread's scratch. It is taken out meanwhile: a thread of a rayon pool may come here again while it waits.
+/// Runs `f` with the thread's scratch.
 pub fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> swath::Result<T>) -> Result<T> {
-    thread_local! {
-        static SCRATCH: Cell<Scratch> = Cell::default();
-    }
-    let mut scratch = SCRATCH.take();
-    let result = f(&mut scratch);
-    SCRATCH.set(scratch);
-    result.map_err(Error::wrap)
+    Scratch::of_thread(f).map_err(Error::wrap)
 }

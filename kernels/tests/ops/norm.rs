@@ -5,7 +5,7 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::norm::{
-    Backward, ByAffine, Forward, Gradients, LayerBackward, LayerNorm, Norm, Normalised, Running, Sets, inverse,
+    Backward, Forward, Gradients, LayerBackward, LayerNorm, Norm, Normalised, Running, Sets, inverse,
 };
 use swath_kernels::pass::Place;
 use swath_kernels::reference::{NormIndex, activation, activation_gradient, moments, normalise, normalise_gradients};
@@ -102,8 +102,8 @@ fn check(case: &Case) {
             if recorded {
                 let mut again = Guarded::nan(xl.len());
                 scratch.fill(f32::NAN);
-                let from = ByAffine { x: &xl, mean: &mean, scale: &a, shift: &b };
-                norm.again(place, &from, case.activation, again.slice(), &mut scratch);
+                let known = Forward { w: Some(&a), b: Some(&b), ..f };
+                norm.evaluate(place, &known, &mean, &vec![1.0; c], again.slice(), &mut scratch);
                 assert_eq!(again.check(), y, "once more, to the bit");
             }
             let mut again = vec![f32::NAN; xl.len()];

@@ -124,6 +124,12 @@ pub(crate) struct TrainingBatchNorm {
 }
 
 impl TrainingBatchNorm {
+    /// Numbers of the results that the gradient reads: mean, inverse deviation, scale and shift.
+    const MEAN: usize = 1;
+    const INVERSE: usize = 2;
+    const SCALE: usize = 5;
+    const SHIFT: usize = 6;
+
     /// The inputs that [`BatchNorm`] has too.
     fn plain(&self, inputs: usize) -> usize {
         inputs - usize::from(self.residual)
@@ -203,7 +209,8 @@ impl Operator for TrainingBatchNorm {
 
     /// One pass over the image, which the gradient reads anyway. A residual would have to be kept in the place of the result.
     fn again(&self, node: &Recorded<'_>) -> Option<(Arc<dyn Operator>, Vec<ValueId>)> {
-        let operands = vec![node.inputs[0], node.result(1), node.result(5), node.result(6)];
+        let [mean, scale, shift] = [Self::MEAN, Self::SCALE, Self::SHIFT].map(|slot| node.result(slot));
+        let operands = vec![node.inputs[0], mean, scale, shift];
         (!self.residual).then(|| (Arc::new(Again(self.activation)) as Arc<dyn Operator>, operands))
     }
 }
@@ -266,13 +273,15 @@ impl Operator for Again {
         for v in &operands[1..] {
             inputs.push(cx.want(*v, Layout::Nchw)?);
         }
-        let step = AgainStep { activation: self.0, norm, level: cx.level() };
+        let step = AgainStep { activation: self.0, ones: vec![1.0; norm.sets()], norm, level: cx.level() };
         cx.step(group, layout, Box::new(step), inputs, norm.scratch())
     }
 }
 
 struct AgainStep {
     activation: Activation,
+    /// In place of inverse deviations, which are in the scale.
+    ones: Vec<f32>,
     norm: Norm,
     level: Level,
 }
@@ -280,8 +289,9 @@ struct AgainStep {
 impl Step for AgainStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
         let scratch = scratch.take(self.norm.scratch()).expect("it was reserved");
-        let affine = norm::ByAffine { x: x.get(0), mean: x.get(1), scale: x.get(2), shift: x.get(3) };
-        pass(self.level, |place| self.norm.again(place, &affine, self.activation, y, scratch));
+        let (w, b, activation) = (Some(x.get(2)), Some(x.get(3)), self.activation);
+        let forward = norm::Forward { x: x.get(0), w, b, activation, ..norm::Forward::default() };
+        pass(self.level, |place| self.norm.evaluate(place, &forward, x.get(1), &self.ones, y, scratch));
     }
 
     fn describe(&self) -> String {
@@ -294,13 +304,17 @@ impl Step for AgainStep {
 
 /// Appends the gradients of a normalisation, from the gradient at its output.
 fn gradient(g: &mut Gradient<'_>, op: BatchNormGradient, dy: ValueId) -> Result<()> {
-    let statistics = if op.frozen { [g.input(1), g.input(2)] } else { [g.output(1), g.output(2)] };
+    let statistics = if op.frozen {
+        [g.input(1), g.input(2)]
+    } else {
+        [TrainingBatchNorm::MEAN, TrainingBatchNorm::INVERSE].map(|slot| g.output(slot))
+    };
     let mut inputs = vec![g.input(0), dy, statistics[0], statistics[1]];
     if op.affine {
         inputs.push(g.input(3));
     }
     if op.activation != Activation::Identity {
-        inputs.extend([g.output(5), g.output(6)]);
+        inputs.extend([TrainingBatchNorm::SCALE, TrainingBatchNorm::SHIFT].map(|slot| g.output(slot)));
     }
     let wanted = g.needs(0) || op.affine && (g.needs(3) || g.needs(4));
     if wanted {
