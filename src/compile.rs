@@ -22,9 +22,11 @@ mod explain;
 mod fuse;
 mod lower;
 mod memory;
+mod profile;
 pub(crate) mod runner;
 
 use lower::Output;
+pub use profile::StepProfile;
 use runner::Runner;
 
 /// How a session is compiled. `SessionOptions::default()` takes and gives NCHW, on the machine's level.
@@ -357,23 +359,28 @@ impl Session {
         }
     }
 
-    /// Runs once, and tells how long each step took: layer, what ran, time.
+    /// Runs once, and tells what each step did and how long it took.
     ///
     /// # Errors
     /// As [`Session::run_many`].
-    pub fn profile(&mut self, inputs: &[&[f32]]) -> Result<Vec<(String, String, Duration)>> {
+    pub fn profile(&mut self, inputs: &[&[f32]]) -> Result<Vec<StepProfile>> {
         self.run_many(inputs)?; // checks the inputs, and warms up
         self.exchange();
-        let times = self.runner.profile(&|i| inputs[i]);
+        let steps = self.runner.profile(&|i| inputs[i]);
         self.exchange();
-        let steps = self.runner.steps().map(|(layer, what)| (layer.to_string(), what));
-        Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
+        Ok(steps)
     }
 
     /// Bytes of activations and outputs, of packed weights and constants, and of scratch of a thread. Sessions of one model share their
     /// packed weights; each counts them.
     pub fn memory(&self) -> [usize; 3] {
         self.runner.bytes()
+    }
+
+    /// Bytes of packed weights, which other sessions may share.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.runner.packed_bytes()
     }
 
     fn check(&self, i: usize, form: Option<(&[usize], Layout)>) -> Result<()> {

@@ -107,7 +107,7 @@ mod weights;
 pub mod zoo;
 
 pub use algo::Accuracy;
-pub use compile::{Session, SessionOptions};
+pub use compile::{Session, SessionOptions, StepProfile};
 pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights,
     PlanCache, Scratch, WeightsKey,

@@ -48,6 +48,7 @@ pub use unary::cast;
 /// What lowering ONNX models asks for.
 #[cfg(feature = "onnx")]
 pub(crate) use {
+    array::count,
     call::{checked_count, limited, room},
     conv::transposed_axes,
     infer::zeros,

@@ -318,7 +318,7 @@ fn a_resumed_run_has_the_algorithms_of_before() {
     second.step(&SIZE, x, targets).unwrap();
     second.restore(&changed, &mut ConstantLr).unwrap();
     let steps = second.profile(&SIZE, x, targets).unwrap();
-    let forward: Vec<&str> = steps.iter().map(|s| s.1.as_str()).filter(|s| s.starts_with("Conv2d")).collect();
+    let forward: Vec<&str> = steps.iter().map(|s| s.what.as_str()).filter(|s| s.starts_with("Conv2d")).collect();
     let forward: Vec<&&str> = forward.iter().filter(|s| !s.contains("gradient")).collect();
     assert!(forward.len() == 3 && forward.iter().all(|s| s.contains("gemm")), "{forward:?}");
     // One that this build does not know.

@@ -10,6 +10,7 @@ use swath_kernels::layout::Layout;
 use super::SessionOptions;
 use super::lower::{Lowered, Output, lower};
 use super::memory::{self, Memory, Place};
+use super::profile::StepProfile;
 use crate::buffer::Buffer;
 use crate::conv::Scratch;
 use crate::error::Result;
@@ -131,10 +132,19 @@ impl Runner {
     }
 
     /// Runs all steps, and says how long each took.
-    pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<Duration> {
+    pub(crate) fn profile<'i>(&mut self, input: &(dyn Fn(usize) -> &'i [f32] + Sync)) -> Vec<StepProfile> {
         let mut times = vec![Duration::ZERO; self.program.steps.len()];
         self.run_first(times.len(), input, &mut |i, start, _| times[i] = start.elapsed());
-        times
+        let p = &self.program;
+        let bytes = |s: &Planned| {
+            let words: usize = s.inputs.iter().chain(&s.outputs).map(|&b| p.lens[b]).sum();
+            words * size_of::<f32>() + s.step.bytes()
+        };
+        let profile = |(s, time): (&Planned, Duration)| {
+            let (layer, what, flop) = (s.layer.clone(), s.step.describe(), s.flop);
+            StepProfile { layer, what, time, flop, bytes: bytes(s) }
+        };
+        p.steps.iter().zip(times).map(profile).collect()
     }
 
     /// Runs all steps, and names the first whose result is not finite: its layer, and what ran.
@@ -165,15 +175,14 @@ impl Runner {
         let p = &self.program;
         let outputs: usize = p.outputs.iter().map(|o| p.lens[o.buffer]).sum();
         let constants: usize = p.constants.iter().map(|t| size_of_val(t.as_slice())).sum();
-        let steps: usize = p.steps.iter().map(|s| s.step.bytes()).sum();
         let words = p.memory.words + outputs;
         let scratch = p.scratch_len() + p.packed_len();
-        [words * size_of::<f32>(), constants + steps, scratch * size_of::<f32>()]
+        [words * size_of::<f32>(), constants + self.packed_bytes(), scratch * size_of::<f32>()]
     }
 
-    /// Layer and description of each step.
-    pub(crate) fn steps(&self) -> impl ExactSizeIterator<Item = (&str, String)> {
-        self.program.steps.iter().map(|s| (s.layer.as_str(), s.step.describe()))
+    /// Bytes of packed weights, which others may share.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.program.steps.iter().map(|s| s.step.bytes()).sum()
     }
 }
 

@@ -11,7 +11,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
 use super::ops::batch_norm::Affine;
-use super::packed::{Ready, ReadyKey, ReadyWeights};
+use super::packed::{self, NameContents, Ready, ReadyKey, ReadyWeights};
 use super::step::{Reorder, Step};
 use super::{ElementType, Fact, Graph, NodeId, Parameters, Source, ValueId};
 use crate::conv::{Options, WeightsKey};
@@ -79,6 +79,8 @@ pub(crate) struct Planned {
     pub(crate) elements: Vec<ElementType>,
     pub(crate) scratch: usize,
     pub(crate) layer: String,
+    /// Floating-point operations of a run, where they are an operator's.
+    pub(crate) flop: u64,
     pub(crate) dims: Vec<usize>,
     pub(crate) layout: Layout,
 }
@@ -192,7 +194,23 @@ impl<'a> Lower<'a> {
         weights: WeightsKey,
         pack: impl FnOnce() -> Result<Ready>,
     ) -> Result<Arc<Ready>> {
-        self.ready.get(&ReadyKey { node: group.node, norm: group.norm, image, weights }, pack)
+        let source = match self.ready.by_contents {
+            None => packed::Source::Node(group.node, group.norm),
+            Some(name) => packed::Source::Contents(self.contents(group, name)),
+        };
+        self.ready.get(&ReadyKey { source, image, weights }, pack)
+    }
+
+    /// A name of what a group's packed weights follow from: its operator's kind and constants, and the normalisation that it absorbs.
+    fn contents(&self, group: &Group, name: NameContents) -> u128 {
+        let node = &self.graph.nodes[group.node];
+        let operator = node.operator().map_or("", |op| op.name());
+        let constants: Vec<&Tensor> = node.inputs.iter().filter_map(|&v| self.constant(v)).collect();
+        let affine = self.fused(group).affine;
+        let mut pieces = std::iter::once(operator.as_bytes())
+            .chain(constants.iter().flat_map(|t| [bytemuck::cast_slice(t.dims()), bytemuck::cast_slice(t.as_slice())]))
+            .chain(affine.iter().flat_map(|a| a.parts().map(bytemuck::cast_slice)));
+        name(&mut pieces)
     }
 
     /// A buffer for a value in a layout.
@@ -279,8 +297,16 @@ impl<'a> Lower<'a> {
         let layer = self.graph.nodes[group.node].layer.clone();
         let fact = self.fact(group.value).clone();
         let buffer = self.anonymous(&layer, &fact, layout, step, inputs, scratch)?;
+        self.steps.last_mut().expect("the step that was just appended").flop = self.flop(group);
         self.alias(group.value, buffer, layout);
         Ok(())
+    }
+
+    /// Floating-point operations of a group's operator.
+    fn flop(&self, group: &Group) -> u64 {
+        let node = &self.graph.nodes[group.node];
+        let facts: Vec<&Fact> = node.inputs.iter().map(|&v| self.fact(v)).collect();
+        node.operator().map_or(0, |op| op.work(&facts).macs.saturating_mul(2))
     }
 
     /// Appends the step that computes all results of a group's operator, each in a layout.
@@ -304,8 +330,8 @@ impl<'a> Lower<'a> {
         }
         let layer = self.graph.nodes[group.node].layer.clone();
         let elements = facts.iter().map(|fact| fact.element).collect();
-        let (dims, layout) = (facts[0].dims.clone(), layouts[0]);
-        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, dims, layout });
+        let (dims, layout, flop) = (facts[0].dims.clone(), layouts[0], self.flop(group));
+        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, flop, dims, layout });
         Ok(())
     }
 
@@ -322,7 +348,7 @@ impl<'a> Lower<'a> {
         let output = self.buffer(fact, layout, Origin::Step)?;
         let (layer, dims) = (layer.to_string(), fact.dims.clone());
         let (outputs, elements) = (vec![output], vec![fact.element]);
-        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, dims, layout });
+        self.steps.push(Planned { step, inputs, outputs, elements, scratch, layer, flop: 0, dims, layout });
         Ok(output)
     }
 

@@ -19,36 +19,55 @@ pub(crate) struct Ready {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
+/// Whose weights were packed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Source {
+    /// Those of an operator of the one graph, with the normalisation that went into them.
+    Node(NodeId, Option<NodeId>),
+    /// Those of these contents, in whatever graph.
+    Contents(u128),
+}
+
 /// What packed weights follow from, beside the values of the parameters.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct ReadyKey {
-    /// The operator.
-    pub(crate) node: NodeId,
-    /// The normalisation that went into them.
-    pub(crate) norm: Option<NodeId>,
+    pub(crate) source: Source,
     /// The order of a flattened image whose features they are for.
     pub(crate) image: Option<(Layout, [usize; 4])>,
     pub(crate) weights: WeightsKey,
 }
 
+/// A name of contents: a hash of all pieces, so long that no two contents of one model share it.
+pub(crate) type NameContents = fn(&mut dyn Iterator<Item = &[u8]>) -> u128;
+
 /// What was packed, by operator: the latest last.
-type Kept = HashMap<NodeId, Vec<(ReadyKey, Arc<Ready>)>>;
+type Kept = HashMap<Source, Vec<(ReadyKey, Arc<Ready>)>>;
 
 /// What was packed for the sessions of one graph, by operator, from the parameters as they are. Whoever changes a parameter begins
-/// anew; sessions keep what they have.
+/// anew; sessions keep what they have. Several graphs share what was packed if their weights are known by their contents.
 #[derive(Default)]
-pub(crate) struct ReadyWeights(Mutex<Kept>);
+pub(crate) struct ReadyWeights {
+    kept: Mutex<Kept>,
+    /// How contents are named; `None`: sources are operators of one graph.
+    pub(crate) by_contents: Option<NameContents>,
+}
 
 impl ReadyWeights {
+    /// For the sessions of several graphs.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn by_contents(name: NameContents) -> Self {
+        Self { by_contents: Some(name), ..Self::default() }
+    }
+
     /// The weights of a key: those that were packed before, else what `pack` makes.
     pub(crate) fn get(&self, key: &ReadyKey, pack: impl FnOnce() -> Result<Ready>) -> Result<Arc<Ready>> {
-        if let Some(found) = find(self.lock().entry(key.node).or_default(), key) {
+        if let Some(found) = find(self.lock().entry(key.source).or_default(), key) {
             return Ok(found);
         }
         // Without the lock, which other sessions may wait for.
         let ready = Arc::new(pack()?);
         let mut all = self.lock();
-        let kept = all.entry(key.node).or_default();
+        let kept = all.entry(key.source).or_default();
         // Another thread may have been faster.
         if let Some(found) = find(kept, key) {
             return Ok(found);
@@ -58,6 +77,15 @@ impl ReadyWeights {
         }
         kept.push((*key, ready.clone()));
         Ok(ready)
+    }
+
+    /// Frees what no session has.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn free_unused(&self) {
+        self.lock().retain(|_, kept| {
+            kept.retain(|(_, ready)| Arc::strong_count(ready) > 1);
+            !kept.is_empty()
+        });
     }
 
     /// Whether nothing was packed.
@@ -72,7 +100,7 @@ impl ReadyWeights {
 
     // Under the lock nothing panics but a lack of memory, after which the lists are as whole as before.
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,8 +123,7 @@ mod tests {
         let shape = ConvShape::builder([1, 2, 3, 3], [4, 2, 3, 3]).build().unwrap();
         let plan = ConvPlan::new(&shape, &Options::default()).unwrap();
         let key = |node, h| ReadyKey {
-            node,
-            norm: None,
+            source: Source::Node(node, None),
             image: Some((Layout::Nhwc, [1, 2, h, 1])),
             weights: plan.weights_key(),
         };

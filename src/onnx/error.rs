@@ -1,6 +1,6 @@
 //! What can be wrong with a file.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// A file that is not an ONNX model, is damaged, or holds a form that this crate refuses; with the place in the file.
 ///
@@ -42,9 +42,20 @@ impl fmt::Display for OnnxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte {}", self.offset)?;
         for (i, place) in self.places.iter().enumerate() {
-            write!(f, "{}{place}", if i == 0 { ", in " } else { " of " })?;
+            write!(f, "{}{}", if i == 0 { ", in " } else { " of " }, Printable(place))?;
         }
-        write!(f, ": {}", self.problem)
+        write!(f, ": {}", Printable(&self.problem))
+    }
+}
+
+/// Text with names from a file, whose line breaks and control codes must not reach a terminal.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
     }
 }
 
@@ -52,3 +63,14 @@ impl std::error::Error for OnnxError {}
 
 /// `Result` with [`OnnxError`].
 pub(crate) type Read<T> = Result<T, OnnxError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_control_codes_are_told_in_one_line() {
+        let error = OnnxError::new(7, "input `a\u{1b}[2J` is missing").within(|| "node 0 `els\ny\u{e9}`".into());
+        assert_eq!(error.to_string(), "byte 7, in node 0 `els\\ny\u{e9}`: input `a\\u{1b}[2J` is missing");
+    }
+}

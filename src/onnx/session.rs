@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::OnnxError;
 use super::external::External;
@@ -13,9 +12,10 @@ use super::nodes::{read_words, to_words};
 use super::proto::ModelProto;
 use super::simplify::simplify;
 use crate::error::{Error, Result};
-use crate::graph::{Fact, Graph};
+use crate::graph::packed::ReadyWeights;
+use crate::graph::{Fact, Graph, Parameters};
 use crate::ops::{Array, Data, ElementType};
-use crate::{ConvShape, Model, Session, SessionOptions, buffer, file};
+use crate::{ConvShape, Session, SessionOptions, StepProfile, buffer, file};
 
 /// Protobuf's limit of a file; what is larger has its weights beside it.
 const MOST_BYTES: usize = i32::MAX as usize;
@@ -98,7 +98,17 @@ impl Network {
     /// One error that lists every node that cannot be compiled: dimensions that are open, operators that this crate lacks, results
     /// whose dimensions depend on data.
     pub fn compile(&self, inputs: &[(&str, &[usize])], options: &SessionOptions) -> Result<NetworkSession> {
-        self.session(self.folded(inputs)?, options)
+        self.compile_sharing(inputs, options, &ReadyWeights::default())
+    }
+
+    /// As [`Network::compile`], with weights that were packed for other sessions.
+    pub(super) fn compile_sharing(
+        &self,
+        inputs: &[(&str, &[usize])],
+        options: &SessionOptions,
+        ready: &ReadyWeights,
+    ) -> Result<NetworkSession> {
+        self.session(self.folded(inputs)?, options, ready)
     }
 
     /// As [`Network::compile`], of a model that serves for nothing else: its bytes are freed before the weights are packed.
@@ -109,10 +119,10 @@ impl Network {
     pub fn into_session(mut self, inputs: &[(&str, &[usize])], options: &SessionOptions) -> Result<NetworkSession> {
         let folded = self.folded(inputs)?;
         self.bytes = Arc::new([]);
-        self.session(folded, options)
+        self.session(folded, options, &ReadyWeights::default())
     }
 
-    fn session(&self, folded: Folded, options: &SessionOptions) -> Result<NetworkSession> {
+    fn session(&self, folded: Folded, options: &SessionOptions, ready: &ReadyWeights) -> Result<NetworkSession> {
         let takes = takes(&folded);
         let mut outputs = Vec::with_capacity(folded.outputs.len());
         let mut computed = 0;
@@ -132,7 +142,8 @@ impl Network {
         let graph = lower(folded).map_err(|e| self.failed(&e))?;
         let facts: Vec<Fact> = takes.iter().map(|(_, fact)| fact.clone()).collect();
         let flop = graph.flop_for(&facts)?;
-        let session = Model::new(graph, 0)?.compile_for(&facts, options)?;
+        // An imported graph has constants in place of parameters.
+        let session = Session::compile(&graph, &Parameters::new(), &facts, options, ready)?;
         NetworkSession::new(Some(session), takes, outputs, flop)
     }
 
@@ -243,12 +254,12 @@ impl NetworkSession {
         Ok(&self.results)
     }
 
-    /// Runs the model, and tells how long each step took: node, what ran, time.
+    /// Runs the model, and tells what each step did and how long it took.
     ///
     /// # Errors
     ///
     /// As [`NetworkSession::run`].
-    pub fn profile(&mut self, inputs: &[Array]) -> Result<Vec<(String, String, Duration)>> {
+    pub fn profile(&mut self, inputs: &[Array]) -> Result<Vec<StepProfile>> {
         self.take(inputs)?;
         let words: Vec<&[f32]> = inputs.iter().zip(&self.words).map(|(array, words)| floats(array, words)).collect();
         match &mut self.session {

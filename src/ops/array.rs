@@ -350,7 +350,21 @@ impl Array {
     }
 }
 
-/// The number of elements that dimensions make; `None` if it does not fit.
+/// The number of elements that dimensions make; `None` if it does not fit. As in NumPy, zeros make no room for others that do not fit:
+/// the product of any of the dimensions does.
 pub(crate) fn count(dims: &[usize]) -> Option<usize> {
-    if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) }
+    let others = dims.iter().filter(|&&d| d != 0).try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    Some(if dims.contains(&0) { 0 } else { others })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_make_no_room_for_dimensions_that_do_not_fit() {
+        assert_eq!([count(&[2, 3]), count(&[7, 0]), count(&[])], [Some(6), Some(0), Some(1)]);
+        assert_eq!([count(&[1 << 40, 1 << 40]), count(&[1 << 40, 0, 1 << 40])], [None, None]);
+        assert!(Array::new([1 << 40, 0, 1 << 40], Data::F32(Vec::new())).is_none());
+    }
 }

@@ -2,7 +2,6 @@
 
 use core::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::average::WeightAverage;
 use super::checkpoint::{Checkpoint, Progress};
@@ -12,8 +11,8 @@ use super::optimization::{Optimization, ParameterId, Select};
 use super::optimizer::Adjust;
 use super::schedule::Schedule;
 use crate::buffer::Buffer;
-use crate::compile::SessionOptions;
 use crate::compile::runner::Runner;
+use crate::compile::{SessionOptions, StepProfile};
 use crate::error::{Error, Result, check_len};
 use crate::graph::Fact;
 use crate::graph::autodiff::{Differentiated, Wanted};
@@ -486,24 +485,17 @@ impl Trainer {
         Some(&self.programs.get(self.last)?.runner.outputs[OUTPUT])
     }
 
-    /// Milliseconds of each step of the graph in one pass over a batch, with its layer and what ran. The weights stay.
+    /// What each step of the graph does in one pass over a batch, and how long it takes. The weights stay.
     ///
     /// # Errors
     /// As [`Trainer::backward`].
-    pub fn profile(
-        &mut self,
-        dims: &[usize],
-        input: &[f32],
-        target: &[f32],
-    ) -> Result<Vec<(String, String, Duration)>> {
+    pub fn profile(&mut self, dims: &[usize], input: &[f32], target: &[f32]) -> Result<Vec<StepProfile>> {
         let at = self.prepare(dims, input, target)?;
         let seed = self.seed();
         let p = &mut self.programs[at];
         let words = words(&p.graph, [input, target], &seed, self.model.values());
         p.runner.restore()?;
-        let times = p.runner.profile(&words);
-        let steps = p.runner.steps().map(|(layer, what)| (layer.to_string(), what));
-        Ok(steps.zip(times).map(|((layer, what), time)| (layer, what, time)).collect())
+        Ok(p.runner.profile(&words))
     }
 
     /// The run at rest: weights, optimizer, schedule, averages, and the progress that the caller knows; `step` and `algorithms`

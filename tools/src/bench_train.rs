@@ -10,6 +10,7 @@ use swath::train::{Optimization, Sgd, Trainer, TrainerOptions};
 use swath::{Random, SessionOptions, zoo};
 
 use crate::failure::{Failure, Outcome};
+use crate::profile;
 use crate::training::two_convolutions;
 
 /// What the command line says.
@@ -123,13 +124,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         )?,
     }
     if args.profile {
-        let mut steps = trainer.profile(&dims, &input, &targets)?;
-        let total: f64 = steps.iter().map(|s| s.2.as_secs_f64()).sum();
-        steps.sort_by_key(|s| std::cmp::Reverse(s.2));
-        for (layer, what, time) in &steps {
-            let ms = time.as_secs_f64() * 1e3;
-            writeln!(out, "{ms:9.3} ms {:5.1} %  {layer:30} {what}", ms / total / 10.0)?;
-        }
+        write!(out, "{}", profile::table(trainer.profile(&dims, &input, &targets)?).render(""))?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ mod pictures;
 mod plan;
 mod predictions;
 mod problems;
+mod profile;
 mod report;
 mod run;
 mod table;

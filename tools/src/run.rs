@@ -12,6 +12,7 @@ use swath::vision::classes;
 
 use crate::failure::{Failure, Outcome};
 use crate::network::Inputs;
+use crate::profile;
 use crate::table::{Align, Table};
 use crate::terminal;
 
@@ -119,14 +120,5 @@ fn show_top(array: &Array, top: usize, labels: Option<&std::path::Path>) -> Outc
 }
 
 fn show_profile(session: &mut swath::onnx::NetworkSession, inputs: &[Array]) -> Outcome<()> {
-    let mut steps = session.profile(inputs)?;
-    let total: f64 = steps.iter().map(|(_, _, time)| time.as_secs_f64()).sum();
-    steps.sort_by_key(|(_, _, time)| std::cmp::Reverse(*time));
-    let mut table =
-        Table::new(&[("ms", Align::Right), ("%", Align::Right), ("step", Align::Left), ("node", Align::Left)]);
-    for (layer, what, time) in steps {
-        let seconds = time.as_secs_f64();
-        table.row(vec![format!("{:.3}", seconds * 1e3), format!("{:.1}", 100.0 * seconds / total), what, layer]);
-    }
-    Ok(write!(stdout(), "{}", table.render(""))?)
+    Ok(write!(stdout(), "{}", profile::table(session.profile(inputs)?).render(""))?)
 }

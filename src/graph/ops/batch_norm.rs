@@ -468,6 +468,11 @@ pub struct Affine {
 }
 
 impl Affine {
+    /// The scale and the shift of each channel.
+    pub(crate) fn parts(&self) -> [&[f64]; 2] {
+        [&self.scale, &self.shift]
+    }
+
     /// Weights and bias of a convolution that does what `weights`, `bias` and then this did. Element `i` of the weights
     /// belongs to output channel `i / taps` modulo the number of channels.
     pub(crate) fn fold(&self, weights: &[f32], bias: Option<&[f32]>, taps: usize) -> Result<(Vec<f32>, Vec<f32>)> {

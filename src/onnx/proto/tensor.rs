@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::onnx::error::{OnnxError, Read};
 use crate::onnx::external::External;
 use crate::onnx::wire::Bytes;
-use crate::ops::{Array, Data, ElementType};
+use crate::ops::{Array, Data, ElementType, count};
 
 /// A constant. Its elements stay in the file until [`TensorProto::array`] or [`TensorProto::raw`] asks for them.
 #[derive(Debug, Clone)]
@@ -86,10 +86,7 @@ impl<'a> TensorProto<'a> {
 
     /// The number of elements; `None` where it does not fit.
     fn elements(&self) -> Option<usize> {
-        if self.dims.contains(&0) {
-            return Some(0);
-        }
-        self.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+        count(&self.dims)
     }
 
     /// How many elements its dimensions make.
