@@ -65,6 +65,21 @@
 //! | 9 | [`vision`] | pictures to inputs; boxes, masks, keypoints, text from outputs; drawing |
 //! | 10 | [`zoo`] | well-known networks as layer code |
 //!
+//! # Features
+//!
+//! Plans need none: without default features there is convolution, pooling, normalisation, interpolation, layouts, threads
+//! and the cost model, at the scalar level.
+//!
+//! | feature | what it adds | brings |
+//! |---|---|---|
+//! | `avx2`, `avx512`, `neon` | kernels of these levels | |
+//! | `tune` | the tuner and the user's tuning file: [`tune`], [`file`](mod@file) | |
+//! | `nn` | graph, compiler, layers, training, data, vision, networks | `tune` |
+//! | `onnx` | ONNX files | `nn` |
+//! | `image` | data sets of JPEG and PNG files | `nn` |
+//!
+//! All but `image` are on by default.
+//!
 //! # What holds everywhere
 //!
 //! * Bad input is an [`Error`] at construction, with both numbers that disagree. A valid plan or session refuses only
@@ -73,60 +88,83 @@
 //! * Lengths are in `f32` elements, extents are `[n, c, h, w]` whatever the layout, and PyTorch's names mean what they mean
 //!   there.
 #![forbid(unsafe_code)]
+// Some of the lower floors serves the upper ones alone.
+#![cfg_attr(not(feature = "nn"), allow(dead_code))]
 
 pub mod algo;
 pub mod benchdnn;
 mod buffer;
-pub mod compile;
 pub mod conv;
 mod cpu;
-pub mod data;
 mod error;
-pub mod file;
-pub mod graph;
-mod gzip;
 pub mod layout;
 pub mod machine;
-pub mod metrics;
-mod model;
-pub mod nn;
 pub mod norm;
-#[cfg(feature = "onnx")]
-pub mod onnx;
-pub mod ops;
 pub mod par;
 pub mod pool;
-mod random;
-mod rect;
 pub mod resample;
 mod tensor;
-pub mod train;
 pub mod tune;
+
+#[cfg(feature = "tune")]
+pub mod file;
+
+#[cfg(feature = "nn")]
+pub mod compile;
+#[cfg(feature = "nn")]
+pub mod data;
+#[cfg(feature = "nn")]
+pub mod graph;
+#[cfg(feature = "nn")]
+mod gzip;
+#[cfg(feature = "nn")]
+pub mod metrics;
+#[cfg(feature = "nn")]
+mod model;
+#[cfg(feature = "nn")]
+pub mod nn;
+#[cfg(feature = "nn")]
+pub mod ops;
+#[cfg(feature = "nn")]
+mod random;
+#[cfg(feature = "nn")]
+mod rect;
+#[cfg(feature = "nn")]
+pub mod train;
+#[cfg(feature = "nn")]
 pub mod vision;
+#[cfg(feature = "nn")]
 mod weights;
+#[cfg(feature = "nn")]
 pub mod zoo;
 
+#[cfg(feature = "onnx")]
+pub mod onnx;
+
 pub use algo::Accuracy;
-pub use compile::{Session, SessionOptions, StepProfile};
 pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights,
     PlanCache, Scratch, WeightsKey,
 };
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
-pub use graph::{Graph, Value};
-pub use model::{Loaded, Model, Strictness};
-pub use random::Random;
-pub use rect::Rect;
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::Layout;
 pub use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding, Pair, PoolShape, ShapeError};
 pub use tensor::Tensor;
 pub use tune::Tuning;
-pub use weights::WeightsFile;
+#[cfg(feature = "nn")]
+pub use {
+    compile::{Session, SessionOptions, StepProfile},
+    graph::{Graph, Value},
+    model::{Loaded, Model, Strictness},
+    random::Random,
+    rect::Rect,
+    weights::WeightsFile,
+};
 
 /// The examples of README.md compile and run as doctests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "nn"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

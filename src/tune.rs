@@ -13,43 +13,69 @@
 //! numbers of threads may get different algorithms from one, and so different roundings; [`Tuning::Off`] or a name in
 //! [`Options::algo`](crate::Options) rules that out.
 
-mod campaign;
-mod file;
-mod form;
 mod kept;
-mod race;
 mod shipped;
-mod stopwatch;
 mod table;
-mod tuner;
 mod written;
+
+#[cfg(feature = "tune")]
+mod campaign;
+#[cfg(feature = "tune")]
+mod file;
+#[cfg(feature = "tune")]
+mod form;
+#[cfg(feature = "tune")]
+mod race;
+#[cfg(feature = "tune")]
+mod stopwatch;
+#[cfg(feature = "tune")]
+mod tuner;
+#[cfg(feature = "tune")]
+mod user;
+
+/// Nobody reads the user's file.
+#[cfg(not(feature = "tune"))]
+mod user {
+    use super::{Arc, TuningTable};
+
+    pub(super) fn table() -> Arc<TuningTable> {
+        Arc::default()
+    }
+
+    pub(super) fn reloads() -> usize {
+        0
+    }
+}
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use crate::conv::{Candidate, Options};
-use crate::{machine, par};
+use crate::par;
 
-pub use campaign::{Event, Job, Outcome, Summary};
-pub use file::{FILE_VARIABLE, LONGEST_FILE, TuningFile};
-pub use form::Parsed;
 pub use kept::KeptChoices;
-pub use race::Rules;
 pub use shipped::shipped;
 pub use table::{Census, Conditions, Convolution, Entry, Figures, Measured, TuningTable, kernel_set};
-pub use tuner::{Effort, Tuned, Tuner};
+#[cfg(feature = "tune")]
+pub use {
+    campaign::{Event, Job, Outcome, Summary},
+    file::{FILE_VARIABLE, LONGEST_FILE, TuningFile},
+    form::Parsed,
+    race::Rules,
+    tuner::{Effort, Tuned, Tuner},
+    user::reload,
+};
 
 /// Which measurements a plan may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tuning {
     /// The user's file ([`TuningFile::of_user`]), then the table that ships with this crate. The file is read once per
-    /// process; [`reload`] reads it again.
+    /// process; [`reload`] reads it again. Without the feature `tune` there is no file.
     #[default]
     Auto,
     /// None: the cost model alone decides.
@@ -64,7 +90,7 @@ impl Tuning {
     /// The tables to ask, in this order.
     fn tables(&self) -> Vec<Arc<TuningTable>> {
         match self {
-            Tuning::Auto => vec![user_table(), shipped()],
+            Tuning::Auto => vec![user::table(), shipped()],
             Tuning::Off => Vec::new(),
             Tuning::Table(table) => vec![table.clone()],
             Tuning::Kept(kept) => kept.tuning().tables(),
@@ -94,49 +120,7 @@ pub(crate) fn ground(options: &Options) -> Ground {
     let asks = options.tuning.tables().iter().any(|t| !t.is_empty());
     let threads = asks.then(|| par::width(options.threads));
     let changes = if let Tuning::Kept(kept) = &options.tuning { kept.changes() } else { 0 };
-    Ground { threads, reloads: RELOADS.load(Ordering::Acquire), changes }
-}
-
-/// How often [`reload`] was called.
-static RELOADS: AtomicUsize = AtomicUsize::new(0);
-
-static USER: RwLock<Option<Arc<TuningTable>>> = RwLock::new(None);
-
-/// The user's table, read when it is first asked for.
-fn user_table() -> Arc<TuningTable> {
-    if let Some(table) = &*USER.read().unwrap_or_else(PoisonError::into_inner) {
-        return table.clone();
-    }
-    // Whoever comes first reads; the others wait here, so that the file is read once.
-    let mut user = USER.write().unwrap_or_else(PoisonError::into_inner);
-    user.get_or_insert_with(|| Arc::new(read_user())).clone()
-}
-
-/// Reads the user's file again: plans made from now on use what it holds now.
-pub fn reload() {
-    let table = Arc::new(read_user());
-    *USER.write().unwrap_or_else(PoisonError::into_inner) = Some(table);
-    // After the table: whoever sees the count sees it.
-    RELOADS.fetch_add(1, Ordering::Release);
-}
-
-fn read_user() -> TuningTable {
-    // Whoever has no home has no file, and is not to be bothered.
-    let table = TuningFile::of_user().map_or_else(|_| TuningTable::default(), |file| file.read());
-    if let Some(why) = useless(&table) {
-        warn_once(format!("tuning file {} is ignored: {why}; `swath tune` measures anew", table.source()));
-    }
-    table
-}
-
-/// Why no entry of a table can ever apply here.
-fn useless(table: &TuningTable) -> Option<String> {
-    let Census { current, stale, foreign } = table.census();
-    match (current, stale, foreign) {
-        (0, 0, 0) | (1.., ..) => None,
-        (0, 0, n) => Some(format!("its entries ({n}) are of another CPU than {}", machine::cpu_identity())),
-        (0, n, _) => Some(format!("its entries ({n}) are stale: measured with other kernels than {}", kernel_set())),
-    }
+    Ground { threads, reloads: user::reloads(), changes }
 }
 
 /// Logs a warning, unless this process has logged the same one before.

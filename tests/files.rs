@@ -1,5 +1,5 @@
 //! What a user may name in place of a regular file: pipes, devices, descriptors and links of each test's own.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "nn"))]
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -1,4 +1,5 @@
 //! What a training step takes of memory: nothing after the first, and no more than was planned.
+#![cfg(feature = "nn")]
 
 use std::sync::Mutex;
 

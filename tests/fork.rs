@@ -1,6 +1,6 @@
 //! Sessions that were compiled before `fork` run in the child. One test, in a process of its own: forking copies whatever
 //! other tests' threads were at.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "nn"))]
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};

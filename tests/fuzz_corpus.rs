@@ -1,4 +1,5 @@
 //! Replays the corpora of the fuzz targets, `fuzz/corpus`: what once was found stays mended.
+#![cfg(feature = "onnx")]
 
 use std::fs;
 use std::path::Path;

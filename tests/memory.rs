@@ -1,6 +1,6 @@
 //! Sizes that memory cannot hold are errors, and the process lives on: under a limit of address space, in a process of its
 //! own for each test.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "nn"))]
 
 use std::env;
 use std::process::Command;

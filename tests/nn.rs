@@ -1,4 +1,5 @@
 //! Layers: names, initialisation, options, and results of PyTorch.
+#![cfg(feature = "nn")]
 
 use swath::nn::*;
 use swath::{Accuracy, Error, Model, Result, SessionOptions, Tensor, Value, WeightsFile};

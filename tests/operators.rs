@@ -1,4 +1,5 @@
 //! Layers without convolutions, in training mode: values and gradients against PyTorch's in float64, from NCHW and from blocked tensors.
+#![cfg(feature = "nn")]
 
 #[allow(dead_code)] // not every test uses all of it
 mod support;

@@ -1,4 +1,5 @@
 //! Weights files: round trips, strict loading, and damaged files.
+#![cfg(feature = "nn")]
 
 use std::collections::HashMap;
 use std::fs;

@@ -2,6 +2,7 @@
 //!
 //! That is a promise of every algorithm. Tuning tables may choose different ones for different numbers of threads, so
 //! they are off here.
+#![cfg(feature = "nn")]
 
 use rayon::prelude::*;
 use swath::nn::*;

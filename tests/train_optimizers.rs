@@ -1,4 +1,5 @@
 //! Optimizers, clipping and schedules against PyTorch's results in float64.
+#![cfg(feature = "nn")]
 
 #[allow(dead_code)] // not every test uses all of it
 mod support;

@@ -1,5 +1,6 @@
 //! Twenty steps of a small CNN of every common layer, from PyTorch's weights on PyTorch's batches, for each optimizer: losses and
 //! final weights against PyTorch's in float64.
+#![cfg(feature = "nn")]
 
 #[allow(dead_code)] // not every test uses all of it
 mod support;

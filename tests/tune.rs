@@ -1,6 +1,7 @@
 //! Tuning tables: which choice a plan makes of them, and that their file survives whatever happens to it.
 //!
 //! No test here reads the user's file: tables are given by argument, files lie in the target folder.
+#![cfg(feature = "nn")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! A session that waits for its threads takes up no other work: it may stand behind a lock or in a cell and be run from a
 //! parallel loop, of any rayon pool.
+#![cfg(feature = "nn")]
 
 use core::cell::RefCell;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! The zoo: parameters and layers as published, shapes, and whole networks on small images.
+#![cfg(feature = "nn")]
 
 use std::collections::HashSet;
 

@@ -26,10 +26,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
-use swath_kernels::layout::Layout;
 use swath_kernels::shape::{ConvShape, Padding};
 
 use super::table::{Conditions, Convolution, Entry, Figures, Measured, TuningTable};
+use super::written::{Layouts, convolution, line, padded};
 use crate::benchdnn::Problem;
 use crate::error::Error;
 
@@ -91,11 +91,6 @@ impl FromStr for Parsed {
     }
 }
 
-/// One line of a message that may have many.
-fn line(e: impl fmt::Display) -> String {
-    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// Reads a text; `source` is what the table will be called. What is wrong with the text as a whole is an error in one
 /// line.
 pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, String> {
@@ -141,31 +136,6 @@ fn read_item(item: toml::Value) -> Result<(Convolution, Entry), String> {
     let entry = Entry::new(candidates.collect::<Result<_, _>>()?);
     let entry = entry.ok_or_else(|| format!("{} has no candidate, or one twice", item.problem))?;
     Ok((convolution, entry))
-}
-
-/// Names of a convolution's layouts.
-pub(super) struct Layouts<'a> {
-    pub input: &'a str,
-    pub output: &'a str,
-}
-
-/// The convolution that problem, padding and layouts say.
-pub(super) fn convolution(problem: &str, padding: Option<[usize; 4]>, of: Layouts<'_>) -> Result<Convolution, String> {
-    let problem: Problem = problem.parse().map_err(line)?;
-    let shape = match padding {
-        None => problem.shape,
-        Some(sides) => padded(&problem.shape, sides).map_err(line)?,
-    };
-    let layout = |name: &str| {
-        Layout::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| format!("there is no layout {name:?}"))
-    };
-    Ok(Convolution { shape, input: layout(of.input)?, output: layout(of.output)? })
-}
-
-/// The geometry with other padding.
-fn padded(s: &ConvShape, sides: [usize; 4]) -> Result<ConvShape, swath_kernels::shape::ShapeError> {
-    let builder = ConvShape::builder(s.input(), s.weights()).stride([s.sh, s.sw]).dilation([s.dh, s.dw]);
-    builder.padding(sides).groups(s.groups).build()
 }
 
 /// The problem in benchdnn's notation, and the padding where the notation cannot say it.

@@ -43,7 +43,7 @@ pub fn shipped() -> Arc<TuningTable> {
     SHIPPED.clone()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tune"))]
 mod tests {
     use super::super::{form, kernel_set};
     use super::*;

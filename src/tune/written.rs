@@ -2,8 +2,13 @@
 //!
 //! The process's first plan waits for this. TOML's parser took 3 ms for the 74 KB of one table.
 
-use super::form::{Layouts, convolution};
-use super::table::{Conditions, Entry, Figures, Measured, TuningTable};
+use core::fmt;
+
+use swath_kernels::layout::Layout;
+use swath_kernels::shape::{ConvShape, ShapeError};
+
+use super::table::{Conditions, Convolution, Entry, Figures, Measured, TuningTable};
+use crate::benchdnn::Problem;
 
 /// The table of a text that was written by this crate; `None` for any other.
 pub(super) fn read(name: &str, text: &str) -> Option<TuningTable> {
@@ -65,7 +70,37 @@ fn candidate(v: &str) -> Option<Measured> {
     fields.next().is_none().then_some(Measured { algo, figures })
 }
 
-#[cfg(test)]
+/// Names of a convolution's layouts.
+pub(super) struct Layouts<'a> {
+    pub input: &'a str,
+    pub output: &'a str,
+}
+
+/// The convolution that problem, padding and layouts say.
+pub(super) fn convolution(problem: &str, padding: Option<[usize; 4]>, of: Layouts<'_>) -> Result<Convolution, String> {
+    let problem: Problem = problem.parse().map_err(line)?;
+    let shape = match padding {
+        None => problem.shape,
+        Some(sides) => padded(&problem.shape, sides).map_err(line)?,
+    };
+    let layout = |name: &str| {
+        Layout::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| format!("there is no layout {name:?}"))
+    };
+    Ok(Convolution { shape, input: layout(of.input)?, output: layout(of.output)? })
+}
+
+/// The geometry with other padding.
+pub(super) fn padded(s: &ConvShape, sides: [usize; 4]) -> Result<ConvShape, ShapeError> {
+    let builder = ConvShape::builder(s.input(), s.weights()).stride([s.sh, s.sw]).dilation([s.dh, s.dw]);
+    builder.padding(sides).groups(s.groups).build()
+}
+
+/// One line of a message that may have many.
+pub(super) fn line(e: impl fmt::Display) -> String {
+    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(all(test, feature = "tune"))]
 mod tests {
     use super::*;
     use crate::tune::form;

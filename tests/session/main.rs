@@ -1,4 +1,5 @@
 //! Compiled sessions against a naive interpretation of the same network, in f64 and NCHW.
+#![cfg(feature = "nn")]
 
 mod image;
 mod pieces;
