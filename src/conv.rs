@@ -27,6 +27,7 @@ mod backward_data;
 mod backward_weights;
 mod cache;
 mod choice;
+mod matmul;
 mod packed;
 
 use core::cell::Cell;
@@ -48,6 +49,7 @@ pub use backward_weights::ConvBackwardWeights;
 pub use cache::PlanCache;
 use choice::Choice;
 pub use choice::{Candidate, Explanation};
+pub use matmul::MatMul;
 pub use packed::{PackedWeights, WeightsKey};
 pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;

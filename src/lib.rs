@@ -143,8 +143,8 @@ pub mod onnx;
 
 pub use algo::Accuracy;
 pub use conv::{
-    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, Options, PackedWeights,
-    PlanCache, Scratch, WeightsKey,
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, MatMul, Options,
+    PackedWeights, PlanCache, Scratch, WeightsKey,
 };
 pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};

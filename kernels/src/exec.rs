@@ -114,14 +114,39 @@ pub fn for_each_piece_with(
     len: usize,
     f: impl Fn(Range<usize>, &mut [f32]) + Sync,
 ) {
+    for_each_piece_and_scratch(executor, y, len, &mut [], 0, |at, piece, _| f(at, piece));
+}
+
+/// As [`for_each_piece_with`], with `per_thread` floats of scratch that no other call has at the same time, as [`for_each_part_with`].
+///
+/// # Panics
+/// If `len` is 0, and if `scratch` does not hold one thread's floats.
+///
+/// ```
+/// use swath_kernels::exec::{Inline, for_each_piece_and_scratch};
+/// let mut y = [0.0; 4];
+/// for_each_piece_and_scratch(&Inline, &mut y, 2, &mut [0.0; 3], 3, |at, piece, scratch| {
+///     scratch.fill(at.start as f32);
+///     piece.copy_from_slice(&scratch[..2]);
+/// });
+/// assert_eq!(y, [0.0, 0.0, 2.0, 2.0]);
+/// ```
+pub fn for_each_piece_and_scratch(
+    executor: &dyn Executor,
+    y: &mut [f32],
+    len: usize,
+    scratch: &mut [f32],
+    per_thread: usize,
+    f: impl Fn(Range<usize>, &mut [f32], &mut [f32]) + Sync,
+) {
     let (end, pieces) = (y.len(), y.len().div_ceil(len));
     let y = Shared::new(y);
-    for_each_part_with(executor, pieces, &mut [], 0, |piece, _| {
+    for_each_part_with(executor, pieces, scratch, per_thread, |piece, scratch| {
         let at = piece * len..end.min((piece + 1).saturating_mul(len));
         // SAFETY: `at` lies inside the slice, which stays borrowed until all parts have run; pieces are disjoint, and each
         // runs once.
         let floats = unsafe { core::slice::from_raw_parts_mut(y.at(at.start), at.len()) };
-        f(at, floats);
+        f(at, floats, scratch);
     });
 }
 

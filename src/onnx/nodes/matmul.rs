@@ -3,7 +3,7 @@
 use swath_kernels::layout::Layout;
 
 use super::fixed;
-use crate::conv::Scratch;
+use crate::conv::{self, Scratch};
 use crate::error::Result;
 use crate::graph::{Fact, Group, Lower, Operands, Operator, Step, Work};
 use crate::par;
@@ -19,11 +19,20 @@ impl MatMul {
     fn extents(&self) -> [usize; 3] {
         let [a, b] = &self.inputs;
         let (m, k, n) = (a.dims[a.dims.len() - 2], a.dims[a.dims.len() - 1], b.dims[b.dims.len() - 1]);
-        [m, k, n]
+        if self.one_right() { [a.len() / k.max(1), k, n] } else { [m, k, n] }
+    }
+
+    /// Whether all products have the same right matrix: then the left ones are one, of all their rows.
+    fn one_right(&self) -> bool {
+        let [a, b] = &self.inputs;
+        b.len() == b.dims[b.dims.len() - 2..].iter().product::<usize>() && !a.is_empty()
     }
 
     /// For each product: the numbers of the left and right matrix.
     fn pairs(&self) -> Vec<[usize; 2]> {
+        if self.one_right() {
+            return vec![[0, 0]];
+        }
         let lead = &self.output.dims[..self.output.dims.len() - 2];
         let number = |fact: &Fact, mut p: usize| {
             let own = &fact.dims[..fact.dims.len() - 2];
@@ -59,8 +68,9 @@ impl Operator for MatMul {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let v = cx.inputs(group);
         let inputs = vec![cx.want(v[0], Layout::Nchw)?, cx.want(v[1], Layout::Nchw)?];
-        let step = MatMulStep { pairs: self.pairs(), extents: self.extents() };
-        cx.step(group, Layout::Nchw, Box::new(step), inputs, 0)
+        let step = MatMulStep { pairs: self.pairs(), plan: conv::MatMul::new(self.extents(), &cx.conv)? };
+        let scratch = step.plan.scratch_len(step.pairs.len(), par::width(None));
+        cx.step(group, Layout::Nchw, Box::new(step), inputs, scratch)
     }
 
     fn work(&self, _: &[&Fact]) -> Work {
@@ -70,29 +80,17 @@ impl Operator for MatMul {
 
 struct MatMulStep {
     pairs: Vec<[usize; 2]>,
-    extents: [usize; 3],
+    plan: conv::MatMul,
 }
 
 impl Step for MatMulStep {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let ([m, k, n], a, b) = (self.extents, x.get(0), x.get(1));
-        if n == 0 {
-            return;
-        }
-        par::for_each_piece(y, n, k, |rows, y| {
-            for (row, y) in rows.zip(y.chunks_exact_mut(n)) {
-                let [left, right] = self.pairs[row / m];
-                let a = &a[(left * m + row % m) * k..][..k];
-                y.fill(0.0);
-                for (a, b) in a.iter().zip(b[right * k * n..].chunks_exact(n)) {
-                    y.iter_mut().zip(b).for_each(|(y, b)| *y += a * b);
-                }
-            }
-        });
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let done = self.plan.run_many(&self.pairs, x.get(0), x.get(1), y, scratch);
+        done.expect("the graph was compiled for these lengths");
     }
 
     fn describe(&self) -> String {
-        let [m, k, n] = self.extents;
-        format!("MatMul {} x {m}x{k}x{n}", self.pairs.len())
+        let [m, k, n] = self.plan.extents();
+        format!("MatMul {} x {m}x{k}x{n} {}", self.pairs.len(), self.plan.algo())
     }
 }
