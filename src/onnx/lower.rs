@@ -19,6 +19,7 @@ use crate::ops::{Array, Attribute, Call, ElementType, Fact, View, window_axes};
 use crate::tensor::Tensor;
 
 mod images;
+mod recurrent;
 
 /// The graph of a folded model, whose outputs that are values are the graph's outputs. Weights are copied, and the model's are freed node
 /// by node.
@@ -78,6 +79,10 @@ impl Lowering {
                 self.values.insert(output, id);
                 return Ok(());
             }
+        }
+        if floats && let Ok(Some(results)) = self.recurrent(node) {
+            self.values.extend(node.outputs.iter().copied().zip(results));
+            return Ok(());
         }
         self.interpreted(node)
     }

@@ -3,12 +3,14 @@
 mod interpreted;
 mod map;
 mod matmul;
+mod recurrent;
 mod resample;
 mod view;
 
 pub(crate) use interpreted::{Interpreted, Slot, read_words, to_words};
 pub(crate) use map::Map;
 pub(crate) use matmul::MatMul;
+pub(crate) use recurrent::{Cell, Recurrent};
 pub(crate) use resample::{Rate, Resample};
 pub(crate) use view::{Strided, ToNchw, ToNhwc};
 
