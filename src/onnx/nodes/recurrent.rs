@@ -40,11 +40,11 @@ impl Cell {
         }
     }
 
-    /// The gates that are one product each.
-    fn parts(self) -> &'static [core::ops::Range<usize>] {
+    /// The gates that are one product each: the first, and the one behind the last.
+    fn parts(self) -> &'static [[usize; 2]] {
         match self {
-            Self::Lstm => &[0..4],
-            Self::Gru { .. } => &[0..2, 2..3],
+            Self::Lstm => &[[0, 4]],
+            Self::Gru { .. } => &[[0, 2], [2, 3]],
         }
     }
 }
@@ -176,11 +176,11 @@ impl Direction {
         let [w, r] = [0, 1].map(|i| floats(&layer.weights[i], gates * hidden * [inputs, hidden][i]));
         let bias = layer.bias.as_ref().map(|bias| floats(bias, 2 * gates * hidden));
         let mut parts = Vec::new();
-        for part in layer.cell.parts() {
-            let rows = part.start * hidden..part.end * hidden;
+        for &[first, end] in layer.cell.parts() {
+            let rows = first * hidden..end * hidden;
             let of = |bias: &[f32], side: usize| bias[side * gates * hidden..][rows.clone()].to_vec();
             // The hidden state's bias is added to the input's, but where the reset gate multiplies it.
-            let alone = linear && part.start == 2;
+            let alone = linear && first == 2;
             let [mut b, rb] = [0, 1].map(|side| bias.as_ref().map(|bias| of(bias, side)));
             if let (false, Some(b), Some(rb)) = (alone, &mut b, &rb) {
                 b.iter_mut().zip(rb).for_each(|(b, rb)| *b += rb);
@@ -230,7 +230,7 @@ impl RecurrentStep {
             rest = behind;
             first
         };
-        let gates = |part: usize| self.cell.parts().get(part).map_or(0, |gates| gates.len() * batch * hidden);
+        let gates = |part: usize| self.cell.parts().get(part).map_or(0, |[first, end]| (end - first) * batch * hidden);
         Memory {
             all: [next(steps * gates(0)), next(steps * gates(1))],
             sums: [next(gates(0)), next(gates(1))],
