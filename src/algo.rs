@@ -13,13 +13,13 @@ mod gradient;
 use swath_kernels::bf16x6::Bf16x6;
 use swath_kernels::depthwise::Depthwise;
 use swath_kernels::direct::Direct;
-use swath_kernels::epilogue::Epilogue;
+use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::exec::Executor;
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{Layout, Pitches, View};
 use swath_kernels::planar::Planar;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
@@ -66,8 +66,22 @@ pub struct Request<'a> {
     pub input: Layout,
     /// Layout of the output, and of the gradient there.
     pub output: Layout,
+    /// How input and output lie in memory, if not densely. Gradients take dense tensors.
+    pub pitches: [Option<Pitches>; 2],
     /// How much rounding error is acceptable.
     pub accuracy: Accuracy,
+}
+
+impl Request<'_> {
+    /// Input and output as kernels see them.
+    fn views(&self) -> Result<[View; 2], String> {
+        let [x, y] = self.pitches;
+        let of = |layout, dims, pitches: Option<Pitches>| match pitches {
+            Some(pitches) => View::pitched(layout, dims, pitches).map_err(|e| e.to_string()),
+            None => Ok(View::dense(layout, dims)),
+        };
+        Ok([of(self.input, self.shape.input(), x)?, of(self.output, self.shape.output(), y)?])
+    }
 }
 
 /// How much rounding error a plan accepts, beyond that of the sum that defines a convolution, and for which magnitudes.
@@ -196,28 +210,28 @@ pub fn find(name: &str) -> Option<&'static Algo> {
 }
 
 fn depthwise(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel(Family::Depthwise(Box::new(Depthwise::new(r.shape, r.level, r.input, r.output)?))))
+    Ok(Kernel(Family::Depthwise(Box::new(Depthwise::of_views(r.shape, r.level, r.views()?)?))))
 }
 
 fn planar(r: &Request<'_>) -> Result<Kernel, String> {
     if (r.input, r.output) != (Layout::Nchw, Layout::Nchw) {
         return Err(format!("from nchw to nchw, not from {} to {}", r.input.name(), r.output.name()));
     }
-    Ok(Kernel(Family::Planar(Box::new(Planar::new(r.shape, r.level)?))))
+    Ok(Kernel(Family::Planar(Box::new(Planar::of_views(r.shape, r.level, r.views()?)?))))
 }
 
 fn direct(r: &Request<'_>) -> Result<Kernel, String> {
     if r.input == Layout::Nchw {
         return Err("reads blocked or nhwc input, not nchw".into());
     }
-    Ok(Kernel(Family::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output)))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views()?)))))
 }
 
 fn stem(r: &Request<'_>) -> Result<Kernel, String> {
     if r.input != Layout::Nchw {
         return Err(format!("reads nchw input, not {}", r.input.name()));
     }
-    Ok(Kernel(Family::Direct(Box::new(Direct::new(r.shape, r.level, r.input, r.output)))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views()?)))))
 }
 
 fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
@@ -227,12 +241,15 @@ fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
     if variant == Variant::F6 && r.accuracy != Accuracy::Fast {
         return Err("the accuracy asked for is not `Fast`".into());
     }
-    Ok(Kernel(Family::Winograd(Box::new(Winograd::new(r.shape, r.level, variant, r.input, r.output)?))))
+    Ok(Kernel(Family::Winograd(Box::new(Winograd::of_views(r.shape, r.level, variant, r.views()?)?))))
 }
 
 fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
+    }
+    if r.views()?.iter().any(|view| !view.is_dense()) {
+        return Err("rows, channels or images lie apart".into());
     }
     if r.level != Level::Avx512 {
         return Err(format!("takes level avx512, not {}", r.level));
@@ -241,7 +258,7 @@ fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
 }
 
 fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel(Family::Gemm(Box::new(Im2col::new(r.shape, r.level, r.input, r.output)))))
+    Ok(Kernel(Family::Gemm(Box::new(Im2col::of_views(r.shape, r.level, r.views()?)))))
 }
 
 /// A kernel that is planned for one pass of a convolution: what a plan holds.
@@ -384,22 +401,22 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn forward(
+    pub(crate) fn forward<'y>(
         &self,
         x: &[f32],
         packed: &[f32],
         epilogue: &Epilogue<'_>,
-        y: &mut [f32],
+        y: Outputs<'y>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'y mut [f32] {
         match &self.0 {
-            Family::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Family::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Family::Planar(k) => k.forward(x, packed, epilogue, y, executor),
-            Family::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Family::Bf16x6(k) => k.forward(x, packed, epilogue, y, scratch, executor),
-            Family::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Direct(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
+            Family::Depthwise(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
+            Family::Planar(k) => k.forward_to(x, packed, epilogue, y, executor),
+            Family::Winograd(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
+            Family::Bf16x6(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
+            Family::Gemm(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
         }
     }
 }

@@ -32,8 +32,11 @@ mod packed;
 
 use core::cell::Cell;
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{Layout, Pitches, View};
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
 
@@ -73,6 +76,11 @@ pub struct Options {
     pub input: Layout,
     /// Layout of the output, and of a residual.
     pub output: Layout,
+    /// How the input lies in memory, if its rows, channels or images do not follow each other: a view of a larger tensor. Of a
+    /// forward plan.
+    pub input_pitches: Option<Pitches>,
+    /// The same of the output, and of a residual.
+    pub output_pitches: Option<Pitches>,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
     /// Name of the algorithm, from [`ALGOS`](crate::algo::ALGOS); `None` lets the plan choose.
@@ -96,6 +104,27 @@ impl Options {
     #[must_use]
     pub fn layouts(self, input: Layout, output: Layout) -> Self {
         Self { input, output, ..self }
+    }
+
+    /// With an input, and an output, that are parts of larger tensors: rows, channels and images lie so far apart. Kernels read and
+    /// write them where they lie; `bf16x6` alone does not. Slices begin at the first element and may go on behind the last one; what
+    /// lies between elements of the output stays as it is.
+    ///
+    /// ```
+    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Pitches, Scratch};
+    /// // The window of 4x4 in the middle of pictures of 3 channels of 6x6, into channels 8 to 11 of 16.
+    /// let shape = ConvShape::builder([2, 3, 4, 4], [4, 3, 1, 1]).build()?;
+    /// let window = Pitches { image: 3 * 36, channel: 36, row: 6 };
+    /// let among = Pitches { image: 16 * 16, channel: 16, row: 4 };
+    /// let plan = ConvPlan::new(&shape, &Options::default().pitches(Some(window), Some(among)))?;
+    /// let (x, mut y) = (vec![1.0; 2 * 3 * 36], vec![0.0; 2 * 16 * 16]);
+    /// plan.forward(&x[6 + 1..], &plan.pack(&[0.5; 12])?, Epilogue::none(), &mut y[8 * 16..], &mut Scratch::new())?;
+    /// assert_eq!((y[127], y[128], y[191], y[192]), (0.0, 1.5, 1.5, 0.0));
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    #[must_use]
+    pub fn pitches(self, input: Option<Pitches>, output: Option<Pitches>) -> Self {
+        Self { input_pitches: input, output_pitches: output, ..self }
     }
 
     /// With kernels of this level, at most the machine's.
@@ -141,7 +170,31 @@ pub(crate) fn one_layout(options: &Options) -> Result<(Layout, Level)> {
         let rule = format!("the input's is {}, and this has one for both", options.input.name());
         return Err(Error::Setting { what: "the output's layout", value: options.output.name().into(), rule });
     }
-    Ok((options.input, level(options)?))
+    Ok((options.input, dense_level(options)?))
+}
+
+/// How input and output lie by these options.
+fn views(shape: &ConvShape, options: &Options) -> Result<[View; 2]> {
+    let of = |what, layout: Layout, dims, pitches: Option<Pitches>| match pitches {
+        Some(p) => View::pitched(layout, dims, p).map_err(|e| {
+            let value = format!("{}, {} and {} (rows, channels, images)", p.row, p.channel, p.image);
+            Error::Setting { what, value, rule: e.to_string() }
+        }),
+        None => Ok(View::dense(layout, dims)),
+    };
+    Ok([
+        of("the input's pitch", options.input, shape.input(), options.input_pitches)?,
+        of("the output's pitch", options.output, shape.output(), options.output_pitches)?,
+    ])
+}
+
+/// The level that options say of a plan whose tensors are dense.
+pub(crate) fn dense_level(options: &Options) -> Result<Level> {
+    if let Some(p) = options.input_pitches.or(options.output_pitches) {
+        let rule = "this plan takes dense tensors alone, without any".into();
+        return Err(Error::Setting { what: "the pitch of rows", value: p.row.to_string(), rule });
+    }
+    level(options)
 }
 
 /// The level that options say.
@@ -414,16 +467,80 @@ impl ConvPlan {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
+        let [_, to] = self.views()?;
+        let y = held("the output", y.len(), to, self.0.options.output_pitches).map(|len| &mut y[..len])?;
+        self.run(x, weights, epilogue, y.into(), scratch).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet, such as a `Vec`'s spare capacity. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As [`ConvPlan::forward`], and for a plan whose output has gaps ([`Options::pitches`]), which stay unwritten.
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
+    /// let plan = ConvPlan::new(&ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?, &Options::default())?;
+    /// let mut y = Box::new_uninit_slice(3 * 16);
+    /// let weights = plan.pack(&[0.5; 6])?;
+    /// let y = plan.forward_uninit(&[1.0; 2 * 16], &weights, Epilogue::none(), &mut y, &mut Scratch::new())?;
+    /// assert_eq!(y, [1.0; 3 * 16]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn forward_uninit<'y>(
+        &self,
+        x: &[f32],
+        weights: &PackedWeights,
+        epilogue: Epilogue<'_>,
+        y: &'y mut [MaybeUninit<f32>],
+        scratch: &mut Scratch,
+    ) -> Result<&'y mut [f32]> {
+        let [_, to] = self.views()?;
+        if !to.is_dense() {
+            let rule =
+                format!("memory that holds nothing takes a dense one of {}", to.layout().len(self.shape().output()));
+            return Err(Error::Setting {
+                what: "the output's length with its gaps",
+                value: to.len().to_string(),
+                rule,
+            });
+        }
+        check_len("the output", y.len(), to.len())?;
+        self.run(x, weights, epilogue, y.into(), scratch)
+    }
+
+    fn views(&self) -> Result<[View; 2]> {
+        views(&self.0.shape, &self.0.options)
+    }
+
+    fn run<'y>(
+        &self,
+        x: &[f32],
+        weights: &PackedWeights,
+        epilogue: Epilogue<'_>,
+        y: Outputs<'y>,
+        scratch: &mut Scratch,
+    ) -> Result<&'y mut [f32]> {
         let Choice { shape: s, options: o, kernel, .. } = &self.0;
-        let y_len = o.output.len(s.output());
-        check_len("the input", x.len(), o.input.len(s.input()))?;
-        check_len("the output", y.len(), y_len)?;
+        let [from, to] = self.views()?;
+        let x = held("the input", x.len(), from, o.input_pitches).map(|len| &x[..len])?;
         check_len("the bias", epilogue.bias.map_or(s.oc, <[f32]>::len), s.oc)?;
-        check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
+        let residual = |r: &'_ [f32]| held("the residual", r.len(), to, o.output_pitches);
+        let residual = match epilogue.residual {
+            Some(r) => Some(&r[..residual(r)?]),
+            None => None,
+        };
         weights.check(self.weights_key())?;
         let executor = par::executor(o.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor);
-        Ok(())
+        Ok(kernel.forward(x, &weights.data, &Epilogue { residual, ..epilogue }, y, scratch, &*executor))
     }
+}
+
+/// Floats of a slice that a view takes: all of a whole tensor's, as many as there must be at least of a part of a larger one.
+fn held(what: &'static str, actual: usize, view: View, part: Option<Pitches>) -> Result<usize> {
+    if part.is_none() || actual < view.len() {
+        check_len(what, actual, view.len())?;
+    }
+    Ok(view.len())
 }

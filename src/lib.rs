@@ -51,7 +51,7 @@
 //! | 5 | [`ops`] | operators on arrays of any element type |
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`], [`ConvBackwardData`], [`ConvBackwardWeights`]: shape, pass, algorithm, packed weights |
-//! | 6 | [`norm`], [`pool`], [`resample`] | plans of normalisation, pooling, interpolation and padding |
+//! | 6 | [`norm`], [`pool`], [`resample`], [`softmax`] | plans of normalisation, pooling, interpolation and padding, softmax |
 //! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |
@@ -103,6 +103,7 @@ pub mod norm;
 pub mod par;
 pub mod pool;
 pub mod resample;
+pub mod softmax;
 mod tensor;
 pub mod tune;
 
@@ -150,7 +151,7 @@ pub use cpu::{LEVEL_VARIABLE, cpu};
 pub use error::{Error, Result};
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
-pub use swath_kernels::layout::Layout;
+pub use swath_kernels::layout::{Layout, Pitches};
 pub use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding, Pair, PoolShape, ShapeError};
 pub use tensor::Tensor;
 pub use tune::Tuning;

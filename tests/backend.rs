@@ -3,6 +3,7 @@
 
 use swath::pool::{AdaptiveAvgPool, AdaptiveMaxPool, AdaptiveShape, AvgPool, Divisor, MaxPool, NO_INDEX};
 use swath::resample::{Filter, PadMode, Resample, Size};
+use swath::softmax::Softmax;
 use swath::{
     Accuracy, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvTransposeShape, Epilogue, Layout,
     Options, PoolShape, Scratch, layout,
@@ -254,4 +255,48 @@ fn sequences_are_pictures_of_height_one() {
             .sum();
         assert!((y[o * l + p] - sum).abs() < 1e-5);
     }
+}
+
+/// Over each axis, by one thread and three, against sums in f64; gradients against differences of them.
+#[test]
+fn softmax_of_any_axis() {
+    let extents = [3, 7, 5, 33];
+    let len: usize = extents.iter().product();
+    let number = |i: usize| (i * 7919 % 1009) as f32 / 101.0 - 5.0;
+    let (x, dy): (Vec<f32>, Vec<f32>) = (0..len).map(|i| (number(i), number(i + 500))).unzip();
+    for axis in 0..4 {
+        let (count, step) = (extents[axis], extents[axis + 1..].iter().product::<usize>());
+        // The elements that share a sum with element `i`.
+        let line = |i: usize| (0..count).map(move |j| i - i / step % count * step + j * step);
+        let sum = |i: usize| line(i).map(|j| f64::from(x[j]).exp()).sum::<f64>();
+        let soft: Vec<f64> = (0..len).map(|i| f64::from(x[i]).exp() / sum(i)).collect();
+        for log in [false, true] {
+            let of = |threads| {
+                let make = if log { Softmax::log } else { Softmax::new };
+                let plan = make(&extents, axis, &Options::default().threads(threads)).unwrap();
+                let (mut y, mut dx) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+                plan.forward(&x, &mut y).unwrap();
+                plan.backward(&y, &dy, &mut dx).unwrap();
+                (y, dx)
+            };
+            let (y, dx) = of(1);
+            assert!((&y, &dx) == (&of(3).0, &of(3).1), "axis {axis}");
+            for i in 0..len {
+                let dot = |f: &dyn Fn(usize) -> f64| line(i).map(|j| f(j) * f64::from(dy[j])).sum::<f64>();
+                let (to, at) = if log {
+                    (soft[i].ln(), f64::from(dy[i]) - soft[i] * dot(&|_| 1.0))
+                } else {
+                    (soft[i], soft[i] * (f64::from(dy[i]) - dot(&|j| soft[j])))
+                };
+                assert!(
+                    (f64::from(y[i]) - to).abs() < 1e-5 && (f64::from(dx[i]) - at).abs() < 1e-4,
+                    "{axis} {log} {i}"
+                );
+            }
+        }
+    }
+    let e = Softmax::new(&extents, 4, &Options::default()).unwrap_err().to_string();
+    assert!(e.contains("is 4") && e.contains("has 4 axes"), "{e}");
+    let e = Softmax::new(&[2, 3], 1, &Options::default()).unwrap().forward(&[0.0; 6], &mut [0.0; 5]).unwrap_err();
+    assert_eq!(e.to_string(), "the output has 5 elements, but 6 are needed");
 }

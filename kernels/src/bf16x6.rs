@@ -28,8 +28,8 @@ mod run;
 mod split;
 
 use crate::control_word::with_default;
-use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Shared};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
+use crate::exec::Executor;
 use crate::finite::FiniteRange;
 use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE, pair, parts};
 use crate::isa::{Cpu, Entry, Level};
@@ -341,11 +341,30 @@ impl Bf16x6 {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
+        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, s.n * self.xs.n, self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(self.input, self.xs), (self.output, self.ys)])
+            .assert(x, packed, epilogue, &y);
         assert!(self.row.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.row.level));
-        Run { d: self, x, w: packed, y: Shared::new(y), finish }.all(scratch, executor);
+        Run { d: self, x, w: packed, y: y.shared(), finish }.all(scratch, executor);
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
     }
 }
 

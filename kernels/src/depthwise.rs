@@ -46,10 +46,10 @@ use core::ops::Range;
 use run::Run;
 use table::Runs;
 
-use crate::epilogue::{Epilogue, Lengths};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::region::Axis;
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
@@ -163,7 +163,19 @@ impl Depthwise {
         Self::within(shape, level, [input, output], strides, pixels)
     }
 
-    /// Plans for tensors that are parts of larger ones: with these distances between their elements.
+    /// Plans for tensors that are parts of larger ones.
+    ///
+    /// # Errors
+    /// As for [`Depthwise::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Result<Self, &'static str> {
+        let strides = [x.strides_of(shape.input()), y.strides_of(shape.output())];
+        Self::within(shape, level, [x.layout(), y.layout()], strides, None)
+    }
+
+    /// The same with these distances between their elements, which the caller vouches for.
     ///
     /// # Errors
     /// As for [`Depthwise::new`].
@@ -348,11 +360,30 @@ impl Depthwise {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
+        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(self.input, self.from), (self.output, self.to)])
+            .assert(x, packed, epilogue, &y);
         let finish = SyncFinish(Finish::new(epilogue, self.level));
-        let job = self.job(x, packed, finish, (Shared::new(y), 0), executor.threads());
+        let job = self.job(x, packed, finish, (y.shared(), 0), executor.threads());
         for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
     }
 
     /// The geometry.

@@ -39,11 +39,11 @@ use core::ops::Range;
 use blocking::Grid;
 use run::Run;
 
-use crate::epilogue::{Epilogue, Lengths};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, Shared, for_each_chunk, for_each_part_with};
 use crate::groups::Pieces;
 use crate::isa::{Cpu, Level};
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::region::Axis;
 use crate::shape::ConvShape;
 use crate::tile::{self, Access, Finish, MAX_MR, SyncFinish, TileSet, pieces};
@@ -114,7 +114,16 @@ impl Direct {
         Self::within(shape, level, [input, output], strides, blocking)
     }
 
-    /// Plans for tensors that are parts of larger ones: with these distances between their elements.
+    /// Plans for tensors that are parts of larger ones.
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Self {
+        let strides = [x.strides_of(shape.input()), y.strides_of(shape.output())];
+        Self::within(shape, level, [x.layout(), y.layout()], strides, None)
+    }
+
+    /// The same with these distances between their elements, which the caller vouches for.
     pub(crate) fn within(
         shape: &ConvShape,
         level: Level,
@@ -359,6 +368,11 @@ impl Direct {
         }
     }
 
+    /// The input's strides as it is given.
+    fn from(&self) -> Strides {
+        if self.compact { self.input.strides(self.shape.input()) } else { self.xs }
+    }
+
     /// Floats of scratch for one thread.
     pub fn scratch_len(&self) -> usize {
         if self.compact { self.blocking.images * self.xs.n } else { 0 }
@@ -378,12 +392,31 @@ impl Direct {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
+        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, self.input.len(s.input()), self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(self.input, self.from()), (self.output, self.ys)])
+            .assert(x, packed, epilogue, &y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
-        let job = self.job(x, packed, finish, (Shared::new(y), 0), executor.threads());
+        let job = self.job(x, packed, finish, (y.shared(), 0), executor.threads());
         for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
     }
 
     /// A run whose parts may be computed in any order, from `x` on and to `y` from a place in it on.
@@ -399,8 +432,7 @@ impl Direct {
         threads: usize,
     ) -> Job<'a> {
         let s = &self.shape;
-        // A compact input is reached through its layout's own strides, as `forward` asserts.
-        assert!(self.compact || self.xs.reach(self.input, s.input()) <= x.len(), "input length");
+        assert!(self.from().reach(self.input, s.input()) <= x.len(), "input length");
         assert!(y_first + self.ys.reach(self.output, s.output()) <= y.len(), "output length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert!(self.level.is_available());

@@ -1,6 +1,9 @@
 //! What is applied to a register tile before its one store: bias, residual, activation.
 
-use crate::layout::Layout;
+use core::mem::MaybeUninit;
+
+use crate::exec::Shared;
+use crate::layout::{Layout, Strides};
 use crate::shape::ConvShape;
 
 /// An elementwise activation, with PyTorch's meanings and parameters.
@@ -86,28 +89,89 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+/// Memory for the outputs of a run, which are written whole: what it held does not matter.
+#[derive(Debug)]
+pub enum Outputs<'a> {
+    /// That holds floats.
+    Floats(&'a mut [f32]),
+    /// That holds nothing yet.
+    Unwritten(&'a mut [MaybeUninit<f32>]),
+}
+
+impl<'a> From<&'a mut [f32]> for Outputs<'a> {
+    fn from(y: &'a mut [f32]) -> Self {
+        Outputs::Floats(y)
+    }
+}
+
+impl<'a> From<&'a mut [MaybeUninit<f32>]> for Outputs<'a> {
+    fn from(y: &'a mut [MaybeUninit<f32>]) -> Self {
+        Outputs::Unwritten(y)
+    }
+}
+
+impl<'a> Outputs<'a> {
+    /// Floats.
+    pub fn len(&self) -> usize {
+        match self {
+            Outputs::Floats(y) => y.len(),
+            Outputs::Unwritten(y) => y.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// For the parts of a run.
+    pub(crate) fn shared(&mut self) -> Shared<'_> {
+        match self {
+            Outputs::Floats(y) => Shared::new(y),
+            Outputs::Unwritten(y) => Shared::unwritten(y),
+        }
+    }
+
+    /// The floats.
+    ///
+    /// # Safety
+    /// If the memory held nothing, all of it has been written.
+    pub(crate) unsafe fn written(self) -> &'a mut [f32] {
+        match self {
+            Outputs::Floats(y) => y,
+            // SAFETY: the same contract.
+            Outputs::Unwritten(y) => unsafe { y.assume_init_mut() },
+        }
+    }
+}
+
 /// How long the slices of a convolution's run must be. Kernels go through pointers, so this is checked once a run.
 pub(crate) struct Lengths {
     x: usize,
     packed: usize,
     /// Of the output, and of the residual.
     y: usize,
+    /// Whether outputs have gaps between them, which no kernel writes.
+    gaps: bool,
     /// Output channels, as many as the bias has.
     channels: usize,
 }
 
 impl Lengths {
-    /// Of a run on `x` and `packed` floats, with output in that layout.
-    pub fn new(shape: &ConvShape, x: usize, packed: usize, output: Layout) -> Self {
-        Self { x, packed, y: output.len(shape.output()), channels: shape.oc }
+    /// Of a run on `packed` floats of weights, with input and output of these layouts and distances.
+    pub fn new(s: &ConvShape, packed: usize, [x, y]: [(Layout, Strides); 2]) -> Self {
+        let reach = |(layout, strides): (Layout, Strides), dims| strides.reach(layout, dims);
+        let (x, y_len) = (reach(x, s.input()), reach(y, s.output()));
+        Self { x, packed, y: y_len, gaps: y_len != y.0.len(s.output()), channels: s.oc }
     }
 
-    /// Panics where a slice is not so long.
+    /// Panics where a slice is not so long, and where outputs with gaps between them lie in memory that holds nothing.
     #[track_caller]
-    pub fn assert(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &[f32]) {
+    pub fn assert(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &Outputs<'_>) {
         assert_eq!(x.len(), self.x, "input length");
         assert_eq!(packed.len(), self.packed, "packed weights' length");
         assert_eq!(y.len(), self.y, "output length");
+        assert!(!self.gaps || matches!(y, Outputs::Floats(_)), "gaps between outputs stay unwritten");
         assert!(epilogue.bias.is_none_or(|b| b.len() == self.channels), "bias length");
         assert!(epilogue.residual.is_none_or(|r| r.len() == self.y), "residual length");
     }

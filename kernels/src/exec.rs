@@ -9,6 +9,7 @@
 //! before it: on two cores that is worth 5 to 10 % of a 1x1 layer.
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -231,6 +232,11 @@ unsafe impl Sync for Shared<'_> {}
 impl<'a> Shared<'a> {
     pub(crate) fn new(slice: &'a mut [f32]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// Of floats that hold nothing yet.
+    pub(crate) fn unwritten(slice: &'a mut [MaybeUninit<f32>]) -> Self {
+        Self { start: slice.as_mut_ptr().cast(), len: slice.len(), slice: PhantomData }
     }
 
     /// Floats.

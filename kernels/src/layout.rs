@@ -9,6 +9,8 @@
 //! Sixteen floats are one cache line, one AVX-512 register, two of AVX2, four of NEON: a pixel of a block is one
 //! aligned load, and the pixels of a row are contiguous.
 
+use thiserror::Error;
+
 /// Channels in a block, on every machine.
 pub const BLOCK: usize = 16;
 
@@ -54,6 +56,154 @@ impl Strides {
         let last = if layout == Layout::Blocked { BLOCK - 1 } else { (c - 1) % BLOCK };
         let block = (blocks(c) - 1) * self.block + last * self.channel;
         (n - 1) * self.n + block + (h - 1) * self.row + (w - 1) * self.px + 1
+    }
+}
+
+/// Distances in floats between the rows, channels and images of a tensor that is a part of a larger one, as a framework's strides
+/// say. Neighbours within a row are adjacent: pixels in NCHW, channels and then pixels in NHWC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pitches {
+    /// From image to image.
+    pub image: usize,
+    /// From channel to channel; 1 in NHWC.
+    pub channel: usize,
+    /// From row to row.
+    pub row: usize,
+}
+
+/// Why a tensor cannot lie so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PitchError {
+    /// Neighbours would overlap.
+    #[error("{axis} are {pitch} floats apart, but each takes {least}")]
+    Overlap {
+        /// Rows, channels or images.
+        axis: &'static str,
+        /// How far they lie apart.
+        pitch: usize,
+        /// How many floats one takes.
+        least: usize,
+    },
+    /// More than an address space holds.
+    #[error("{count} {axis} that are {pitch} floats apart are more than memory can hold")]
+    TooLarge {
+        /// Rows, channels or images.
+        axis: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How far they lie apart.
+        pitch: usize,
+    },
+    /// A layout whose tensors are dense.
+    #[error("{layout} tensors are dense: they take no pitches")]
+    Dense {
+        /// The layout.
+        layout: &'static str,
+    },
+    /// Channels that are not adjacent in NHWC.
+    #[error("channels are {pitch} floats apart, but 1 in nhwc")]
+    Interleaved {
+        /// How far they lie apart.
+        pitch: usize,
+    },
+}
+
+/// How a tensor lies in a slice, from its first float on: dense, or a part of a larger one. No two of its elements are at one place.
+///
+/// ```
+/// use swath_kernels::layout::{Layout, Pitches, View};
+/// // A window of 4x5 in images of 3 channels of 10x10.
+/// let dims = [2, 3, 4, 5];
+/// let view = View::pitched(Layout::Nchw, dims, Pitches { image: 300, channel: 100, row: 10 })?;
+/// assert_eq!((view.len(), View::dense(Layout::Nchw, dims).len()), (300 + 200 + 30 + 5, 120));
+/// let e = View::pitched(Layout::Nchw, dims, Pitches { image: 300, channel: 100, row: 4 }).unwrap_err();
+/// assert_eq!(e.to_string(), "rows are 4 floats apart, but each takes 5");
+/// # Ok::<(), swath_kernels::layout::PitchError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    layout: Layout,
+    dims: [usize; 4],
+    strides: Strides,
+}
+
+impl View {
+    /// A tensor without gaps, of the logical extents `[n, c, h, w]`.
+    pub fn dense(layout: Layout, dims: [usize; 4]) -> Self {
+        Self { layout, dims, strides: layout.strides(dims) }
+    }
+
+    /// A tensor whose rows, channels and images lie apart. Of an axis of one element the pitch does not matter.
+    ///
+    /// # Errors
+    /// Where neighbours would overlap, and in blocks of channels.
+    pub fn pitched(layout: Layout, dims: [usize; 4], p: Pitches) -> Result<Self, PitchError> {
+        let [n, c, h, w] = dims;
+        let dense = Self::dense(layout, dims);
+        if layout == Layout::Blocked {
+            return Err(PitchError::Dense { layout: layout.name() });
+        }
+        if layout == Layout::Nhwc && c > 1 && p.channel != 1 {
+            return Err(PitchError::Interleaved { pitch: p.channel });
+        }
+        if n * c * h * w == 0 {
+            return Ok(dense);
+        }
+        let channels = if layout == Layout::Nchw { c } else { 1 };
+        let line = if layout == Layout::Nchw { w } else { w * c };
+        let mut strides = dense.strides;
+        let mut len = line;
+        for (axis, count, pitch) in [("rows", h, p.row), ("channels", channels, p.channel), ("images", n, p.image)] {
+            // Of a single one the pitch is any, and of the dense tensor it stays.
+            if count == 1 {
+                continue;
+            }
+            if pitch < len {
+                return Err(PitchError::Overlap { axis, pitch, least: len });
+            }
+            len = (count - 1)
+                .checked_mul(pitch)
+                .and_then(|all| all.checked_add(len))
+                .filter(|&len| len <= isize::MAX as usize / (2 * BLOCK * size_of::<f32>()))
+                .ok_or(PitchError::TooLarge { axis, count, pitch })?;
+            match axis {
+                "rows" => strides.row = pitch,
+                "channels" => (strides.channel, strides.block) = (pitch, BLOCK * pitch),
+                _ => strides.n = pitch,
+            }
+        }
+        Ok(Self { layout, dims, strides })
+    }
+
+    /// Floats from the first element to behind the last one.
+    pub fn len(&self) -> usize {
+        self.strides.reach(self.layout, self.dims)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is nothing between its elements.
+    pub fn is_dense(&self) -> bool {
+        self.len() == self.layout.len(self.dims)
+    }
+
+    /// The order of its elements.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Its distances, if it has these extents.
+    ///
+    /// # Panics
+    /// If it has others.
+    #[track_caller]
+    pub(crate) fn strides_of(&self, dims: [usize; 4]) -> Strides {
+        assert_eq!(self.dims, dims, "extents of a view");
+        self.strides
     }
 }
 

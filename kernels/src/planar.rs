@@ -26,10 +26,10 @@ mod rows;
 pub use rows::{PlaneArgs, Row, rows};
 
 use crate::act::ActArgs;
-use crate::epilogue::{Epilogue, Lengths};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
-use crate::layout::Layout;
+use crate::layout::{Layout, Strides, View};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish, halves_gain};
 use crate::weights::Weights;
@@ -54,6 +54,8 @@ pub struct Planar {
     shape: ConvShape,
     level: Level,
     row: &'static Row,
+    xs: Strides,
+    ys: Strides,
 }
 
 impl Planar {
@@ -89,7 +91,21 @@ impl Planar {
         // Fewest loads, then fewest vectors.
         let cost = |row: &&Row| (core::cmp::Reverse((row.kh, row.rows)), vectors_cost(row, s.ow));
         let row = rows(level).iter().filter(does).min_by_key(cost).ok_or("no kernels at this level")?;
-        Ok(Self { shape: s, level, row })
+        let [xs, ys] = [s.input(), s.output()].map(|dims| Layout::Nchw.strides(dims));
+        Ok(Self { shape: s, level, row, xs, ys })
+    }
+
+    /// The same for tensors that are parts of larger ones.
+    ///
+    /// # Errors
+    /// As for [`Planar::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's, or another layout than NCHW.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Result<Self, &'static str> {
+        assert!([x, y].iter().all(|view| view.layout() == Layout::Nchw), "a view in NCHW");
+        let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
+        Ok(Self { xs, ys, ..Self::new(shape, level)? })
     }
 
     /// The geometry.
@@ -142,13 +158,31 @@ impl Planar {
     /// # Panics
     /// If a slice's length is not what the shape and [`Planar::packed_len`] say.
     pub fn forward(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &mut [f32], executor: &dyn Executor) {
+        self.forward_to(x, packed, epilogue, y.into(), executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, Layout::Nchw.len(s.input()), self.packed_len(), Layout::Nchw).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(Layout::Nchw, self.xs), (Layout::Nchw, self.ys)])
+            .assert(x, packed, epilogue, &y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
         let (strips, together) = self.cuts(executor.threads());
-        let job = Job { d: self, x, w: packed, finish: &finish, y: Shared::new(y), strips, together };
+        let job = Job { d: self, x, w: packed, finish: &finish, y: y.shared(), strips, together };
         for_each_part_with(executor, job.parts(), &mut [], 0, |i, _| job.part(i));
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
     }
 
     /// Strips of rows that a plane is cut into, and planes of a part: few planes are cut, many go together.
@@ -192,17 +226,20 @@ impl Job<'_> {
         let (n, first) = (batch / batches, batch % batches * self.together);
         let channels = self.together.min(s.oc - first);
         let rows = cut(s.oh, self.strips, strip);
-        let plane = s.oh * s.ow;
+        let (xs, ys) = (&self.d.xs, &self.d.ys);
+        let plane = ys.channel;
         let group = first / s.ocg();
-        let x = &self.x[(n * s.ic + group * s.icg()) * s.ih * s.iw..];
-        let at = (n * s.oc + first) * plane;
+        let x = &self.x[n * xs.n + group * s.icg() * xs.channel..];
+        let at = n * ys.n + first * plane;
         let finish = self.finish.0.at(first, at);
         let y = self.y.at(at);
         let args = PlaneArgs {
             x: x.as_ptr(),
             height: s.ih,
             width: s.iw,
-            down: if row.kh == 1 { s.sh.wrapping_mul(s.iw) } else { s.iw },
+            x_row: xs.row,
+            x_plane: xs.channel,
+            down: if row.kh == 1 { s.sh.wrapping_mul(xs.row) } else { xs.row },
             icg: s.icg(),
             ocg: s.ocg(),
             w: self.w[first * s.terms()..].as_ptr(),
@@ -215,6 +252,7 @@ impl Job<'_> {
             first: rows.start,
             end: rows.end,
             columns: s.ow,
+            y_row: ys.row,
             y,
             residual: finish.residual,
             bias: finish.bias,
@@ -222,21 +260,20 @@ impl Job<'_> {
             lo: finish.lo,
             hi: finish.hi,
         };
-        assert!(
-            rows.len() >= row.rows && rows.end <= s.oh && at + channels * plane <= self.y.len(),
-            "outputs of a part"
-        );
+        let last = at + (channels - 1) * plane + (s.oh - 1) * ys.row + s.ow;
+        assert!(rows.len() >= row.rows && rows.end <= s.oh && last <= self.y.len(), "outputs of a part");
         // SAFETY:
-        // * the level is available, and all slices are as long as the shape says (asserted in `forward`), so that the planes of
+        // * the level is available, and all slices are as long as shape and strides say (asserted in `forward`), so that the planes of
         //   these channels, their groups' inputs and their weights lie inside;
         // * there are as many rows as the kernel takes at once (asserted above: `cuts` leaves so many);
         // * the kernel is one for these taps, strides and this dilation (`with_lanes`);
         // * parts of a run have disjoint planes or rows, so no two threads write the same output.
         unsafe { (row.run)(&args) };
         if let Some(act) = finish.act {
-            for channel in 0..channels {
-                let rows = y.wrapping_add(channel * plane + rows.start * s.ow);
-                let len = (args.end - args.first) * s.ow;
+            // Row by row, or all at once where rows follow each other.
+            let (pieces, len) = if ys.row == s.ow { (1, rows.len() * s.ow) } else { (rows.len(), s.ow) };
+            for (channel, piece) in (0..channels).flat_map(|c| (0..pieces).map(move |piece| (c, piece))) {
+                let rows = y.wrapping_add(channel * plane + (rows.start + piece) * ys.row);
                 // SAFETY: these outputs are this part's alone, and the level is available.
                 unsafe { act(&ActArgs { src: rows, dst: rows, len, p: finish.act_params }) };
             }

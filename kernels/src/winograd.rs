@@ -59,11 +59,11 @@ use transform::{F2, F4, F6};
 pub use weights::WeightArgs;
 use weights::WeightTile;
 
-use crate::epilogue::{Epilogue, Lengths};
-use crate::exec::{Executor, Inline, Shared, for_each_chunk};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
+use crate::exec::{Executor, Inline, for_each_chunk};
 use crate::finite::FiniteRange;
 use crate::isa::{Cpu, Entry, Level};
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
@@ -227,6 +227,7 @@ pub struct Winograd {
     variant: Variant,
     xs: Strides,
     ys: Strides,
+    input: Layout,
     output: Layout,
     transform: &'static TransformRow,
     products: [[Option<&'static Row>; MAX_TILES + 1]; MAX_BLOCKS + 1],
@@ -250,6 +251,23 @@ impl Winograd {
         output: Layout,
     ) -> Result<Self, &'static str> {
         Self::with_chunk(shape, level, variant, input, output, None)
+    }
+
+    /// Plans for tensors that are parts of larger ones.
+    ///
+    /// # Errors
+    /// As for [`Winograd::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(
+        shape: &ConvShape,
+        level: Level,
+        variant: Variant,
+        [x, y]: [View; 2],
+    ) -> Result<Self, &'static str> {
+        let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
+        Ok(Self { xs, ys, ..Self::new(shape, level, variant, x.layout(), y.layout())? })
     }
 
     /// Plans with chunks of so many tiles, at least one; any number gives the same bits.
@@ -291,6 +309,7 @@ impl Winograd {
             variant,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
+            input,
             output,
             transform,
             products,
@@ -465,10 +484,29 @@ impl Winograd {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
+        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, s.n * self.xs.n, self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(self.input, self.xs), (self.output, self.ys)])
+            .assert(x, packed, epilogue, &y);
         assert!(self.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.level));
-        Run { d: self, x, u: packed, y: Shared::new(y), finish }.all(scratch, executor);
+        Run { d: self, x, u: packed, y: y.shared(), finish }.all(scratch, executor);
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
     }
 }

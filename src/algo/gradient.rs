@@ -40,7 +40,7 @@ pub(super) fn turned(
     let Some(turned) = backward_data::turned(r.shape) else {
         return Err("the stride is not 1, or the padding reaches beyond the kernel".into());
     };
-    let kernel = plan(&Request { shape: &turned, input: r.output, output: r.input, ..*r })?;
+    let kernel = plan(&Request { shape: &turned, input: r.output, output: r.input, pitches: [None; 2], ..*r })?;
     Ok(DataKernel(Data::Turned { shape: *r.shape, turned, kernel }))
 }
 
@@ -142,7 +142,9 @@ impl DataKernel {
         executor: &dyn Executor,
     ) {
         match &self.0 {
-            Data::Turned { kernel, .. } => kernel.forward(dy, packed, epilogue, dx, scratch, executor),
+            Data::Turned { kernel, .. } => {
+                kernel.forward(dy, packed, epilogue, dx.into(), scratch, executor);
+            }
             Data::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
         }
     }

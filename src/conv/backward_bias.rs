@@ -5,7 +5,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::pass::Place;
 
-use super::{Options, Scratch, level};
+use super::{Options, Scratch, dense_level};
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -39,7 +39,7 @@ impl ConvBackwardBias {
     pub fn new(dims: [usize; 4], options: &Options) -> Result<Self> {
         let layout = options.output;
         let sums = Arith::new(layout, dims, Operand::Channels)?;
-        Ok(Self { sums, dims, layout, level: level(options)?, threads: options.threads })
+        Ok(Self { sums, dims, layout, level: dense_level(options)?, threads: options.threads })
     }
 
     /// Computes `db` `[c]` from the gradient `dy` at the output. What `db` held does not matter. The result is the same bits for any

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
+use swath_kernels::layout::Pitches;
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
@@ -41,6 +42,11 @@ impl<K: Planned> Choice<K> {
     /// Asks every algorithm to plan, and takes one. Never times anything.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
         let level = super::level(options)?;
+        let views = super::views(shape, options)?;
+        if K::PASS != Pass::Forward && views.iter().any(|view| !view.is_dense()) {
+            let what = "the pass of a plan whose tensors have gaps";
+            return Err(Error::Setting { what, value: K::PASS.name().into(), rule: "gradients are dense".into() });
+        }
         let request = request(shape, options, level);
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
@@ -71,6 +77,7 @@ impl<K: Planned> Choice<K> {
             .padding([s.pad.top, s.pad.left, s.pad.bottom, s.pad.right])
             .groups(s.groups)
             .build()?;
+        super::views(&shape, options)?;
         let algo = algo::find(name).expect("the plan has one of the table");
         let kernel = K::plan(algo, &request(&shape, options, *level))
             .map_err(|why| Error::Algo { name: (*name).into(), why })?;
@@ -82,7 +89,8 @@ impl<K: Planned> Choice<K> {
 }
 
 fn request<'a>(shape: &'a ConvShape, options: &Options, level: Level) -> Request<'a> {
-    Request { shape, level, input: options.input, output: options.output, accuracy: options.accuracy }
+    let Options { input, output, input_pitches, output_pitches, accuracy, .. } = *options;
+    Request { shape, level, input, output, pitches: [input_pitches, output_pitches], accuracy }
 }
 
 /// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
@@ -175,6 +183,10 @@ impl fmt::Display for Explanation<'_> {
             self.options.input.name(),
             self.options.output.name()
         )?;
+        let pitches = [("input", self.options.input_pitches), ("output", self.options.output_pitches)];
+        for (what, Pitches { image, channel, row }) in pitches.iter().filter_map(|(what, p)| Some((what, (*p)?))) {
+            writeln!(f, "{what}: rows {row}, channels {channel}, images {image} floats apart")?;
+        }
         writeln!(f, "chosen: {} ({}), because {}", self.algo, self.kernel, self.reason)?;
         for c in self.candidates {
             match &c.predicted {

@@ -47,6 +47,7 @@ impl MatMul {
     /// no 1x1 convolution in NHWC.
     pub fn new([m, k, n]: [usize; 3], options: &Options) -> Result<Self> {
         let options = Options { input: Layout::Nhwc, output: Layout::Nhwc, ..options.clone() };
+        super::dense_level(&options)?;
         let conv = match [m, k, n].contains(&0) {
             true => None,
             false => Some(Choice::new(&ConvShape::builder([1, k, 1, m], [n, k, 1, 1]).build()?, &options)?),
@@ -136,7 +137,7 @@ impl MatMul {
         let product = |[left, right]: [usize; 2], c: &mut [f32], scratch: &mut [f32], executor: &dyn Executor| {
             let (packed, scratch) = scratch.split_at_mut(conv.kernel.packed_len());
             conv.kernel.pack(&self.weights(&conv.shape, &b[right * k * n..][..k * n]), packed, executor);
-            conv.kernel.forward(&a[left * m * k..][..m * k], packed, &Epilogue::none(), c, scratch, executor);
+            conv.kernel.forward(&a[left * m * k..][..m * k], packed, &Epilogue::none(), c.into(), scratch, executor);
         };
         let executor = par::executor(self.threads, conv.predicted * pairs.len() as f64);
         let threads = executor.threads();

@@ -111,7 +111,7 @@ impl Run<'_> {
     /// would lie there.
     fn compact(&self, scratch: &mut [f32], n: &Range<usize>, xs: &Range<usize>) -> *const f32 {
         let (d, s) = (self.d, &self.d.shape);
-        let from = d.input.strides(s.input());
+        let from = d.from();
         for (image, n) in scratch.chunks_exact_mut(d.xs.n).zip(n.clone()) {
             for (icb, pixels) in image.chunks_exact_mut(d.xs.block).enumerate() {
                 for (to, at) in pixels.chunks_exact_mut(BLOCK).zip(xs.clone()) {

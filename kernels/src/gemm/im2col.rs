@@ -34,11 +34,11 @@ use core::ops::Range;
 use super::block::{self, Block, Left, Tiles};
 use super::gather::Patches;
 use super::{A_FLOATS, ALIGN, Blocking, KC, aligned, row_len};
-use crate::epilogue::{Epilogue, Lengths};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::groups::Pieces;
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, Strides};
+use crate::layout::{BLOCK, Layout, Strides, View};
 use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, pieces};
 use crate::weights::Weights;
@@ -66,7 +66,7 @@ pub struct Im2col {
     level: Level,
     xs: Strides,
     ys: Strides,
-    x_len: usize,
+    input: Layout,
     output: Layout,
     /// Patches are gathered in panels instead of rows.
     panels: bool,
@@ -114,7 +114,7 @@ impl Im2col {
             level,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
-            x_len: input.len(s.input()),
+            input,
             output,
             panels,
             columns,
@@ -122,6 +122,15 @@ impl Im2col {
             blocking,
             k,
         }
+    }
+
+    /// Plans for tensors that are parts of larger ones.
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Self {
+        let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
+        Self { xs, ys, ..Self::new(shape, level, x.layout(), y.layout()) }
     }
 
     /// The blocking in use.
@@ -194,14 +203,46 @@ impl Im2col {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
+        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
+    }
+
+    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    ///
+    /// # Panics
+    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward_to<'y>(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
         let s = &self.shape;
-        Lengths::new(s, self.x_len, self.packed_len(), self.output).assert(x, packed, epilogue, y);
+        Lengths::new(s, self.packed_len(), [(self.input, self.xs), (self.output, self.ys)])
+            .assert(x, packed, epilogue, &y);
         assert!(self.level.is_available());
-        let run = Run { d: self, x, w: packed, y: Shared::new(y), epilogue };
+        let run = Run { d: self, x, w: packed, y: y.shared(), epilogue };
         let grid = self.grid(executor.threads());
         for_each_part_with(executor, grid.len(s.n), scratch, self.scratch_len(), |i, scratch| {
             run.part(&grid.part(self, i), aligned(scratch));
         });
+        // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
+        unsafe { y.written() }
+    }
+
+    /// Pixels that are gathered together: as many as a block has, of one row where rows of outputs lie apart.
+    fn runs(&self, pixels: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (ow, mc) = (self.shape.ow, self.blocking.mc);
+        let apart = self.ys.row != ow * self.ys.px;
+        let mut start = pixels.start;
+        core::iter::from_fn(move || {
+            let end = if apart { (start / ow + 1) * ow } else { usize::MAX };
+            let run = start..end.min(start.saturating_add(mc)).min(pixels.end);
+            start = run.end;
+            (!run.is_empty()).then_some(run)
+        })
     }
 
     /// How the work is cut for a number of threads: images, then groups, then pixels, and columns, which are gathered
@@ -270,15 +311,15 @@ struct Run<'a> {
 impl Run<'_> {
     fn part(&self, part: &Part, scratch: &mut [f32]) {
         let d = self.d;
-        let image = &self.x[part.n * d.xs.n..][..d.xs.n];
-        let Blocking { mc, kc, .. } = d.blocking;
+        let [_, ic, ih, iw] = d.shape.input();
+        let image = &self.x[part.n * d.xs.n..][..d.xs.reach(d.input, [1, ic, ih, iw])];
+        let kc = d.blocking.kc;
         let (icg, together) = (d.shape.icg(), (kc / d.k).max(1));
         for g0 in part.groups.clone().step_by(together) {
             let groups = g0..(g0 + together).min(part.groups.end);
             let channels = groups.len() * icg;
             let patches = Patches { shape: &d.shape, xs: &d.xs, image, channel: g0 * icg, channels };
-            for p0 in part.pixels.clone().step_by(mc) {
-                let pixels = p0..(p0 + mc).min(part.pixels.end);
+            for pixels in d.runs(part.pixels.clone()) {
                 if groups.len() == 1 {
                     for k0 in (0..d.k).step_by(kc) {
                         let ks = k0..(k0 + kc).min(d.k);
@@ -332,7 +373,8 @@ impl Run<'_> {
         }
         let (oc, ys) = (channels.start, &d.ys);
         // Only blocked output has channels that are not a whole number of blocks and channel steps away.
-        let y_at = n * ys.n + pixels.start * ys.px + oc / BLOCK * ys.block + oc % BLOCK * ys.channel;
+        let (row, px) = (pixels.start / d.shape.ow, pixels.start % d.shape.ow);
+        let y_at = n * ys.n + row * ys.row + px * ys.px + oc / BLOCK * ys.block + oc % BLOCK * ys.channel;
         let last = ks.end == d.k;
         let block = Block {
             tiles: &d.tiles,
@@ -357,8 +399,8 @@ impl Run<'_> {
         // SAFETY:
         // * the rows or panels at `left` were gathered just now for these pixels, and hold this part of the reduction;
         // * the weights of `js` lie in `packed` (length asserted in `forward`), from step `ks.start` on;
-        // * rows of all output layouts follow each other without gaps, so pixels are `ys.px` apart within an image,
-        //   and outputs are inside the tensor (length asserted); `pad_cols` is set only where the last block is whole;
+        // * the pixels are `ys.px` apart: rows follow each other without gaps, or the pixels are of one row (`runs`); and
+        //   outputs are inside the tensor (length asserted); `pad_cols` is set only where the last block is whole;
         // * parts of a run have disjoint images, groups, pixels or columns, so no two threads write the same output;
         // * the level is available (asserted).
         unsafe { block.multiply() };

@@ -12,9 +12,11 @@ use crate::unrolled::unrolled;
 pub struct PlaneArgs {
     /// Pixel (0, 0) of the first input channel of the group in which the output channels begin.
     pub(super) x: *const f32,
-    /// Extents of an input plane, which is dense.
+    /// Extents of an input plane, and from row to row and from plane to plane.
     pub(super) height: usize,
     pub(super) width: usize,
+    pub(super) x_row: usize,
+    pub(super) x_plane: usize,
     /// From an output's input row to that of the one below, where rows of taps are taken one by one; else from row to row.
     pub(super) down: usize,
     /// Input channels and output channels of a group.
@@ -30,10 +32,11 @@ pub struct PlaneArgs {
     /// Output channels, and the number of the first one within its group.
     pub(super) channels: usize,
     pub(super) within: usize,
-    /// Output rows of each, and the width of an output row.
+    /// Output rows of each, the width of an output row, and from row to row.
     pub(super) first: usize,
     pub(super) end: usize,
     pub(super) columns: usize,
+    pub(super) y_row: usize,
     /// Output pixel (0, 0) of the first channel, the residual there, and that channel's bias; null for none. From plane to plane.
     pub(super) y: *mut f32,
     pub(super) residual: *const f32,
@@ -158,7 +161,7 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
                 let row = (oy * if KH == 1 { a.stride } else { SY } + ky * a.dilation[0]).wrapping_sub(a.pad[0]);
                 // The column as a pointer to nothing, for `opaque`: made from `kx`, it would take one more register.
                 let (mut kx, mut column) = (0, ptr::without_provenance::<f32>(left));
-                let first = (j * a.height).wrapping_add(row).wrapping_mul(a.width).wrapping_add(left);
+                let first = (j * a.x_plane).wrapping_add(row.wrapping_mul(a.x_row)).wrapping_add(left);
                 let (mut x, mut w) = (c.x.wrapping_add(first), c.w.wrapping_add(j * a.taps[0] * a.taps[1] + ky));
                 if const { Self::pairs(I::REGISTERS, I::LANES) } {
                     while kx + 2 <= a.taps[1] {
@@ -190,7 +193,7 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     unsafe fn store<I: Isa>(s: I, a: &PlaneArgs, c: &Channel, [oy, ox]: [usize; 2], n: usize, acc: [I::V; R]) {
         let (bias, lo, hi) = (s.splat(c.bias), s.splat(a.lo), s.splat(a.hi));
         for r in 0..R {
-            let at = (oy + r) * a.columns + ox;
+            let at = (oy + r) * a.y_row + ox;
             let mut v = acc[r];
             // SAFETY: the same contract.
             unsafe {
@@ -280,7 +283,6 @@ impl<I: Isa, const R: usize, const KH: usize, const SY: usize, const SX: usize> 
     #[inline(always)]
     unsafe fn run(s: I, a: &PlaneArgs) {
         const { assert!(R + KH + 3 <= I::REGISTERS && SX <= 2 && Self::READ <= 19) };
-        let plane = a.height * a.width;
         let (mut x, mut within) = (a.x, a.within);
         for c in 0..a.channels {
             let bias = a.bias.wrapping_add(c);
@@ -297,7 +299,7 @@ impl<I: Isa, const R: usize, const KH: usize, const SY: usize, const SX: usize> 
             unsafe { Self::channel(s, a, &channel) };
             within += 1;
             if within == a.ocg {
-                (x, within) = (x.wrapping_add(a.icg * plane), 0);
+                (x, within) = (x.wrapping_add(a.icg * a.x_plane), 0);
             }
         }
     }

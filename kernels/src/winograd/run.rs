@@ -117,7 +117,7 @@ impl Run<'_> {
             v_point: d.v_point(),
             v_block: d.block_step(),
         };
-        // SAFETY: the level is available; the input has the length of its layout (asserted in `forward`); tile `at` of the
+        // SAFETY: the level is available; the input reaches as far as its strides say (asserted in `forward`); tile `at` of the
         // chunk lies in each point and block of `v`, which belongs to this call alone.
         unsafe { (d.transform.input)(&args) };
     }
