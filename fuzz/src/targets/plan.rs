@@ -94,6 +94,7 @@ pub fn run(bytes: &[u8]) {
         threads: Some(bytes.within(1, 3)),
         tuning: Tuning::Off,
         algo,
+        ..Options::default()
     };
     // What an algorithm does not support it says.
     let Ok(plan) = ConvPlan::new(&s, &options) else { return };
