@@ -80,11 +80,20 @@ impl Lowering {
                 return Ok(());
             }
         }
-        if floats && let Ok(Some(results)) = self.recurrent(node) {
+        if floats && let Ok(Some(results)) = self.several(node) {
             self.values.extend(node.outputs.iter().copied().zip(results));
             return Ok(());
         }
         self.interpreted(node)
+    }
+
+    /// The results of an operator of several that has a kernel.
+    fn several(&mut self, node: &Node) -> Result<Option<Vec<ValueId>>> {
+        match node.operator.name {
+            "LSTM" | "GRU" => self.recurrent(node),
+            "Split" => self.split(node),
+            _ => Ok(None),
+        }
     }
 
     fn interpreted(&mut self, node: &Node) -> Result<()> {
@@ -386,6 +395,23 @@ impl Lowering {
         }
         let y = self.push(graph_ops::Concat, &parts)?;
         self.reshape(y, output).map(Some)
+    }
+
+    /// The parts of a split: slices, which keep the layout of blocked channels where they begin one.
+    fn split(&mut self, node: &Node) -> Result<Option<Vec<ValueId>>> {
+        let Some(Operand::Value(x)) = node.inputs.first() else { return Ok(None) };
+        let Some(at) = axis(node, self.facts[*x].dims.len(), 0) else { return Ok(None) };
+        let lens: Vec<usize> = node.outputs.iter().map(|&o| self.facts[o].dims[at]).collect();
+        if self.facts[*x].is_empty() || lens.contains(&0) {
+            return Ok(None);
+        }
+        let (x, mut start) = (self.values[x], 0);
+        let mut parts = Vec::with_capacity(lens.len());
+        for len in lens {
+            parts.push(self.push(graph_ops::Slice { dim: at as isize, start, len }, &[x])?);
+            start += len;
+        }
+        Ok(Some(parts))
     }
 
     fn batch_norm(&mut self, node: &Node, x: ValueId) -> Lowered {

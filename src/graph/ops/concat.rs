@@ -100,16 +100,19 @@ impl ConcatChannels {
         })
     }
 
-    /// Copies the planes of the output that are numbered `planes`.
-    fn copy_planes(&self, planes: Range<usize>, x: &Operands<'_>, y: &mut [f32]) {
+    /// Copies the planes of the output that are numbered `planes`: those of a part and an image lie together.
+    fn copy_planes(&self, mut planes: Range<usize>, x: &Operands<'_>, mut y: &mut [f32]) {
         let channels = if self.layout == Layout::Blocked { BLOCK } else { 1 };
         let [_, c, h, w] = self.dims;
         let (len, count) = (h * w * channels, c.div_ceil(channels));
-        for (plane, y) in planes.zip(y.chunks_exact_mut(len)) {
-            let (image, k) = (plane / count, plane % count * channels);
-            let (i, part) = self.part(k);
-            let from = image * part.dims[1].div_ceil(channels) + (k - part.at) / channels;
-            y.copy_from_slice(&x.get(i)[from * len..][..len]);
+        while !planes.is_empty() {
+            let (image, k) = (planes.start / count, planes.start % count);
+            let (i, part) = self.part(k * channels);
+            let (of_part, first) = (part.dims[1].div_ceil(channels), k - part.at / channels);
+            let run = (of_part - first).min(planes.len());
+            let (to, rest) = y.split_at_mut(run * len);
+            to.copy_from_slice(&x.get(i)[(image * of_part + first) * len..][..run * len]);
+            (y, planes.start) = (rest, planes.start + run);
         }
     }
 
