@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use swath_kernels::epilogue::Activation;
+use swath_kernels::resample::{Filter, Size};
 use swath_kernels::shape::Padding;
 
 use super::error::OnnxError;
@@ -604,6 +605,13 @@ impl Lowering {
         if let (4, Some(v), Some(u)) = (input.len(), whole(&rates[0], *h), whole(&rates[1], *w)) {
             return self.push(graph_ops::Interpolate::nearest([v, u]), &[x]).map(Some);
         }
+        // PyTorch's bilinear sums, in whatever words they were asked for.
+        let size = [rates[0].len(), rates[1].len()];
+        let is_bilinear = |align: bool| is_bilinear(&rates[0], *h, align) && is_bilinear(&rates[1], *w, align);
+        if let (4, Some(align_corners)) = (input.len(), [false, true].into_iter().find(|&align| is_bilinear(align))) {
+            let filter = Filter::Bilinear { align_corners };
+            return self.push(graph_ops::Interpolate { size: Size::To(size), filter }, &[x]).map(Some);
+        }
         let from = [*h, *w];
         let input = self.builder.fact(x).expect("facts are known at import").clone();
         self.push(Resample { input, output, from, rates }, &[x]).map(Some)
@@ -617,6 +625,22 @@ fn whole(rate: &Rate, len: usize) -> Option<usize> {
     }
     let factor = rate.len() / len;
     rate.iter().enumerate().all(|(o, taps)| taps[..] == [(o / factor, 1.0)]).then_some(factor)
+}
+
+/// Whether each element lies between its two neighbours among `len`, as PyTorch places it.
+fn is_bilinear(rate: &Rate, len: usize, align_corners: bool) -> bool {
+    let (last, end) = ((len - 1) as f64, (rate.len() - 1) as f64);
+    let place = |o: usize| match align_corners {
+        true if end == 0.0 => 0.0,
+        true => o as f64 * last / end,
+        false => ((o as f64 + 0.5) * len as f64 / rate.len() as f64 - 0.5).clamp(0.0, last),
+    };
+    rate.iter().enumerate().all(|(o, taps)| {
+        let sum: f64 = taps.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let center: f64 = taps.iter().map(|&(i, weight)| i as f64 * f64::from(weight)).sum();
+        let near = taps.iter().all(|&(i, _)| (i as f64 - place(o)).abs() < 1.0 + 1e-6);
+        near && taps.len() <= 2 && (sum - 1.0).abs() < 1e-6 && (center - place(o)).abs() < 1e-6 * (1.0 + last)
+    })
 }
 
 /// The rows of a matrix `[k, n]` as columns.
