@@ -79,8 +79,8 @@ fn probes(level: Level) -> Vec<Row> {
 fn tile_row(row: &'static tile::Row) -> Row {
     const STEPS: usize = 16;
     let (px, step) = match row.access {
-        Access::Blocked1 | Access::Blocked1Edge => (16, 1),
-        Access::Blocked2 | Access::Blocked2Edge => (32, 1),
+        Access::Blocked1 => (16, 1),
+        Access::Blocked2 => (32, 1),
         Access::Strided => (48, 1),
         Access::Plain1 => (1, 1),
         Access::Plain2 => (2, 1),

@@ -83,8 +83,8 @@ struct Tiling {
     rows: &'static TileSet,
     /// Down columns; none for tiles that end in half a block.
     columns: Option<&'static TileSet>,
-    /// Along rows, with first and last pixels that may lack taps, where the level has them for this stride.
-    edges: Option<&'static TileSet>,
+    /// Whether the first and last pixels of rows lack taps, which their tiles sit out.
+    edges: bool,
     /// Whether they end in half a block, so that one tile must cover all of its blocks.
     half: bool,
 }
@@ -141,11 +141,6 @@ impl Direct {
         let adjacent = xs.row == s.iw * xs.px && ys.row == s.ow * ys.px;
         let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) && adjacent || compact;
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
-        let edge_access = match (input, x.stride) {
-            (Layout::Blocked, 1) => Some(Access::Blocked1Edge),
-            (Layout::Blocked, 2) => Some(Access::Blocked2Edge),
-            _ => None,
-        };
         // All inner outputs have all taps, and at most so few on each side have fewer that edge tiles take them: one, or more where a row
         // is several long tiles.
         let inner = x.interior();
@@ -159,22 +154,18 @@ impl Direct {
             (Layout::Nchw, 4) => Access::Plain4,
             _ => Access::Strided,
         };
-        let edge_access = edge_access.filter(|_| few);
+        let edges = few && matches!(access, Access::Blocked1 | Access::Blocked2);
         let terms = s.terms();
         let tiles = Tiling {
             rows: TileSet::new(level, access, terms),
             columns: Some(TileSet::new(level, Access::Strided, terms)),
-            edges: edge_access.map(|a| TileSet::new(level, a, terms)),
+            edges,
             half: false,
         };
         // Where no column of outputs needs tiles of its own.
         let half = || {
             let rows = TileSet::half(level, access, terms)?;
-            let edges = match edge_access {
-                Some(a) => Some(TileSet::half(level, a, terms)?),
-                None => None,
-            };
-            (edges.is_some() || inner.len() == x.output).then_some(Tiling { rows, columns: None, edges, half: true })
+            (edges || inner.len() == x.output).then_some(Tiling { rows, columns: None, edges, half: true })
         };
         let pieces = Pieces::new(&s, output);
         // Ragged pieces are of any length; others end in a half where their groups do.

@@ -72,6 +72,17 @@ pub fn for_each_part_with(
     per_thread: usize,
     f: impl Fn(usize, &mut [f32]) + Sync,
 ) {
+    for_each_part(executor, parts, scratch, per_thread, &f);
+}
+
+/// [`for_each_part_with`], compiled once for all passes: there are some 200, a kilobyte of code each.
+fn for_each_part(
+    executor: &dyn Executor,
+    parts: usize,
+    scratch: &mut [f32],
+    per_thread: usize,
+    f: &(dyn Fn(usize, &mut [f32]) + Sync),
+) {
     assert!(scratch.len() >= per_thread, "scratch holds {} floats, one thread needs {per_thread}", scratch.len());
     if parts <= 1 || executor.threads() == 1 {
         return control_word::with_default(|| (0..parts).for_each(|part| f(part, &mut scratch[..per_thread])));

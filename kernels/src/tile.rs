@@ -13,8 +13,7 @@
 //!
 //! | access | pixel stride `PS` | step `KS` | user |
 //! |---|---|---|---|
-//! | `Blocked1`, `Blocked2` | 16, 32 | 1 | direct convolution of stride 1 and 2, 1x1 over flattened pixels; `k` runs over a block's channels |
-//! | `Blocked1Edge`, `Blocked2Edge` | 16, 32 | 1 | the same where the first or last pixel lacks some taps |
+//! | `Blocked1`, `Blocked2` | 16, 32 | 1 | direct convolution of stride 1 and 2, 1x1 over flattened pixels; `k` runs over a block's channels; the first and last pixels may lack taps ([`Edge`]) |
 //! | `Strided` | run time | 1 | any other stride, tiles that run down a column, NHWC, row-major matrices |
 //! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4 | 1 | the stem, straight from NCHW; `k` runs over `kx` |
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
@@ -86,7 +85,7 @@ pub struct TileArgs {
     pub accumulate: bool,
     /// Whether the output's lines are asked for before a new sum, as [`fetches_output`] says.
     pub fetch_output: bool,
-    /// For edge tiles: which pixels lack which iterations of the innermost loop.
+    /// For blocked input: which pixels lack which iterations of the innermost loop.
     pub edge: Edge,
     /// Where the sums go.
     pub out: Output,
@@ -177,7 +176,7 @@ impl Place {
 pub const OVERHANG: usize = 3;
 
 /// Pixels at each end of an edge tile of `mr` pixels that may lack taps at a level, for a convolution of that stride. Each number of
-/// them is a loop of its own: 390 KiB of code for stride 2, where more than one pixel would take a kernel of 7 taps.
+/// them is a loop of its own; at stride 2 more than one pixel would take a kernel of 7 taps.
 pub const fn overhang(level: Level, stride: usize, mr: usize) -> usize {
     match level {
         Level::Avx512 if stride == 1 && mr >= LONG => OVERHANG,
@@ -211,6 +210,12 @@ impl Edge {
     /// All pixels take part in all iterations.
     pub const NONE: Edge = Edge { starts: [0; OVERHANG], ends: [usize::MAX; OVERHANG] };
 
+    /// Whether any pixel lacks any.
+    #[inline(always)]
+    pub(crate) fn lacks(&self) -> bool {
+        self.starts[0] > 0 || self.ends[0] < usize::MAX
+    }
+
     /// Pixels at each end, at most `overhang`, that lack iteration `i`.
     #[inline(always)]
     fn lacking(&self, overhang: usize, i: usize) -> [usize; 2] {
@@ -226,14 +231,10 @@ impl Edge {
 /// Where the pixels and the reduction's elements of a tile lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Blocked input, adjacent pixels.
-    Blocked1,
-    /// Blocked input, every other pixel.
-    Blocked2,
     /// Blocked input, adjacent pixels, of which the first and the last ones may lack taps.
-    Blocked1Edge,
+    Blocked1,
     /// Blocked input, every other pixel, likewise.
-    Blocked2Edge,
+    Blocked2,
     /// Any pixel stride, given at run time.
     Strided,
     /// Pixels are adjacent floats.
@@ -253,26 +254,61 @@ impl Access {
     const COUNT: usize = Access::PixelSum as usize + 1;
 }
 
-/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0: run time); with `EDGE`, the first and
+/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0: run time). Of blocked input, the first and
 /// the last pixels sit out the iterations of the innermost loop that they lack.
-pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool>;
+pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize>;
+
+/// What a step needs of [`TileArgs`], in registers: the fences between steps would have it read from memory each time.
+#[derive(Clone, Copy)]
+struct Strides {
+    px: usize,
+    w_block: usize,
+}
+
+impl Strides {
+    #[inline(always)]
+    fn of(a: &TileArgs) -> Self {
+        Self { px: a.px, w_block: a.w_block }
+    }
+}
 
 /// Elements at the end of a short sum, a single tap's or a stem's, that are taken for a few pixels at a time, which are then
 /// stored. Stores wait for their sums, and more than about six of them hold up what comes after: on Zen 3, twelve in a row cost
 /// 25 cycles, where 16 channels take 96.
 const LATE: usize = 4;
 
-/// Returns from the kernel by [`Tile::stem`], if the stem has a pixel stride and as many taps to the row as one of a list says.
-/// Small tiles, which only rows of a few pixels meet, take the loops.
+/// The numbers of taps to the row whose stems are written out, by pixel stride: calls a macro with each.
 macro_rules! stems {
-    ($s:ident, $a:ident; $($ps:literal: [$($k:literal)*])*) => {
+    ($stem:ident $args:tt) => {
+        $stem!($args 1: [3 5] 2: [3 7] 4: [4])
+    };
+}
+
+/// Returns from the kernel by [`Tile::stem`], if the stem is written out, and stored in groups.
+macro_rules! stem_in_groups {
+    (($s:ident, $a:ident) $($ps:literal: [$($k:literal)*])*) => {
         $($(
-            let written_out = const { PS == $ps && KS == 1 && Self::is_large(I::REGISTERS) };
-            if written_out && Self::is_stem::<I>($a, $k) {
+            if const { PS == $ps && Self::writes_out(I::REGISTERS) && Self::in_groups(I::LEVEL) } && Self::is_stem($a, $k)
+                && $a.out.takes_tiles(NV * I::LANES)
+            {
                 // SAFETY: the kernel's contract.
                 return unsafe { Self::stem::<I, $k>($s, $a) };
             }
         )*)*
+    };
+}
+
+/// Adds up a tile by [`Tile::stem_sums`], if the stem is written out, else by [`Tile::sums`].
+macro_rules! sums_of_stem_or_any {
+    (($s:ident, $own:ident, $x:expr, $soon:expr, $acc:expr) $($ps:literal: [$($k:literal)*])*) => {
+        $($(
+            if const { PS == $ps && Self::writes_out(I::REGISTERS) && !Self::in_groups(I::LEVEL) } && Self::is_stem($own, $k) {
+                Self::stem_sums::<I, $k>($s, $own, $x, $acc);
+            } else
+        )*)*
+        {
+            Self::sums($s, $own, $x, $soon, $acc);
+        }
     };
 }
 
@@ -301,7 +337,7 @@ macro_rules! edge_steps {
     };
 }
 
-impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Tile<MR, NV, PS, KS, EDGE> {
+impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR, NV, PS, KS> {
     /// Pixels that are stored together: about four vectors with 16 registers, all with more. On a core with two multiply-adds a
     /// cycle, to load the weights again for each group costs more than the stores do (Granite Rapids, 16 channels: 149 -> 167).
     const fn group(registers: usize) -> usize {
@@ -312,23 +348,35 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// Steps that [`Tile::steps`] takes together: four with AVX-512's tiles and the large ones of AVX2, so that the loop itself costs
-    /// few instructions, which are what is short where another thread shares the core (Zen 3), or where a tap has few cycles (Granite
-    /// Rapids: 7x1 taps 165 -> 172). Pixels at a run-time stride would spill pointers.
-    const fn unroll(level: Level) -> usize {
-        let gains = match level {
-            Level::Avx512 => true,
-            Level::Avx2 => NV == 2 && !EDGE,
-            _ => false,
+    /// Whether the first and the last pixels may lack taps.
+    const EDGE: bool = KS == 1 && PS >= BLOCK;
+
+    /// Whether short sums, a single tap's or a stem's, are stored in [groups](Tile::group) while the others are still added to. AVX-512's
+    /// tiles have one group: copies of their loops and stores for it were a third of their code, and gained nothing on a Zen 4.
+    const fn in_groups(level: Level) -> bool {
+        !matches!(level, Level::Avx512)
+    }
+
+    /// Steps that [`Tile::steps`] of all pixels but `lacking` at the start and the end takes together: four with AVX-512's tiles and the
+    /// large ones of AVX2, so that the loop itself costs few instructions, which are what is short where another thread shares the core
+    /// (Zen 3), or where a tap has few cycles (Granite Rapids: 7x1 taps 165 -> 172). Pixels at a run-time stride would spill pointers.
+    /// Taps that a pixel lacks are some, those that more than one lacks are rare.
+    const fn unroll(level: Level, lacking: [usize; 2]) -> usize {
+        let lacking = lacking[0] + lacking[1];
+        let steps = match level {
+            Level::Avx512 if lacking == 0 => 4,
+            Level::Avx512 if lacking == 1 => 2,
+            Level::Avx2 if NV == 2 && lacking == 0 => 4,
+            _ => 1,
         };
-        if gains && MR >= LONG && KS == 1 && PS >= BLOCK { 4 } else { 1 }
+        if MR >= LONG && KS == 1 && PS >= BLOCK { steps } else { 1 }
     }
 
     /// Whether weights are fetched ahead in each step. Those follow each other, so that the hardware does it too, and in small tiles
     /// a load more is what is short. Zen 3, AVX2's large tiles, 24 layers: 1 % faster without, 3 to 8 % beside another thread. Granite
     /// Rapids, weights in L2 | beyond: 7x32 150 -> 155 | 110 -> 102, 14x32 168 -> 169 | 154 -> 140.
     const fn fetches_weights(level: Level) -> bool {
-        Self::FETCHES && (Self::unroll(level) == 1 || matches!(level, Level::Avx512) && MR >= 9)
+        Self::FETCHES && (Self::unroll(level, [0, 0]) == 1 || matches!(level, Level::Avx512) && MR >= 9)
     }
 
     /// Whether a step loads inputs that another pixel had in the step before. The compiler would keep them, in registers that the
@@ -338,27 +386,28 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     /// Whether anything is fetched ahead. A stem's weights stay in L1, and its inner loops are too short to hide what that costs.
     const FETCHES: bool = KS != 1 || PS == 0 || PS >= BLOCK;
 
-    /// Whether the sums fill at least half of the registers, and the written-out stems fit beside them: with 16 registers, tiles of one
-    /// vector or four would spill.
-    const fn is_large(registers: usize) -> bool {
-        2 * MR * NV >= registers && (registers > 16 || NV == 2 || NV == 3)
+    /// Whether the rows of stems of the usual widths are written out: loops over so few taps cost half as much again. Only where the sums
+    /// fill at least half of the registers, since smaller tiles are met by rows of a few pixels alone; and with 16 registers, tiles of
+    /// one vector or four would spill.
+    const fn writes_out(registers: usize) -> bool {
+        KS == 1 && 2 * MR * NV >= registers && (registers > 16 || NV == 2 || NV == 3)
     }
 
     /// From pixel to pixel of the input.
     #[inline(always)]
-    fn px(a: &TileArgs) -> usize {
+    fn px(a: Strides) -> usize {
         if PS == 0 { a.px } else { PS }
     }
 
     /// From element to element of the reduction, in the input.
     #[inline(always)]
-    fn ks(a: &TileArgs) -> usize {
+    fn ks(a: Strides) -> usize {
         if KS == 0 { a.px } else { KS }
     }
 
     /// The same in the weights.
     #[inline(always)]
-    fn ws(a: &TileArgs) -> usize {
+    fn ws(a: Strides) -> usize {
         if KS == 0 { a.w_block } else { BLOCK }
     }
 
@@ -388,20 +437,20 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     fn prefetch_ahead<I: Isa>(s: I, a: &TileArgs, x: *const f32) {
         if a.ahead != 0 {
             for i in 0..MR {
-                s.prefetch(x.wrapping_add(i * Self::px(a) + a.ahead));
+                s.prefetch(x.wrapping_add(i * Self::px(Strides::of(a)) + a.ahead));
             }
         }
     }
 
     /// Offset of vector `v`'s weights from the first one's.
     #[inline(always)]
-    fn w_at<I: Isa>(a: &TileArgs, v: usize) -> usize {
+    fn w_at<I: Isa>(a: Strides, v: usize) -> usize {
         v * I::LANES / BLOCK * a.w_block + v * I::LANES % BLOCK
     }
 
     /// Asks for the weights at `w` of all vectors.
     #[inline(always)]
-    fn prefetch_weights<I: Isa>(s: I, a: &TileArgs, w: *const f32) {
+    fn prefetch_weights<I: Isa>(s: I, a: Strides, w: *const f32) {
         for line in (0..NV).step_by(BLOCK / I::LANES) {
             s.prefetch(w.wrapping_add(Self::w_at::<I>(a, line)));
         }
@@ -426,7 +475,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     #[inline(always)]
     unsafe fn step<I: Isa>(
         s: I,
-        a: &TileArgs,
+        a: Strides,
         (x, w): (*const f32, *const f32),
         pixels: Range<usize>,
         acc: &mut [[I::V; NV]; MR],
@@ -458,14 +507,14 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     #[inline(always)]
     unsafe fn steps<I: Isa, const L: usize, const R: usize>(
         s: I,
-        a: &TileArgs,
+        a: Strides,
         (x, w): (*const f32, *const f32),
         next: Option<*const f32>,
         elements: Range<usize>,
         acc: &mut [[I::V; NV]; MR],
     ) {
         let Range { start: mut k, end } = elements;
-        let unroll = const { Self::unroll(I::LEVEL) };
+        let unroll = const { Self::unroll(I::LEVEL, [L, R]) };
         // SAFETY: the same contract.
         unsafe {
             if unroll > 1 && k + unroll <= end {
@@ -496,7 +545,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
     #[inline(always)]
     unsafe fn element<I: Isa, const L: usize, const R: usize>(
         s: I,
-        a: &TileArgs,
+        a: Strides,
         (x, w): (*const f32, *const f32),
         next: Option<*const f32>,
         k: usize,
@@ -510,11 +559,65 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         unsafe { Self::step(s, a, (x.wrapping_add(k * Self::ks(a)), w.wrapping_add(k * Self::ws(a))), pixels, acc) };
     }
 
+    /// Adds the sum of a tile whose first input is at `x`, and asks for the weights that are needed soon.
+    ///
+    /// # Safety
+    /// As for the kernel.
+    #[inline(always)]
+    unsafe fn sums<I: Isa>(s: I, a: &TileArgs, mut x: *const f32, soon: &mut *const f32, acc: &mut [[I::V; NV]; MR]) {
+        let [lb, ly, lx] = &a.loops;
+        // How far it is from the last step of an inner loop to the next step of the one around it: for `x` from behind that step, for `w`
+        // from the step itself.
+        let back = |outer: usize, n: usize, inner: usize| outer.wrapping_sub(n.wrapping_mul(inner));
+        let overhang = const { if Self::EDGE { overhang(I::LEVEL, PS / BLOCK, MR) } else { 0 } };
+        let strides = Strides::of(a);
+        let mut w = a.w;
+        for b in 0..lb.n {
+            for ky in 0..ly.n {
+                for kx in 0..lx.n {
+                    let k0 = if b == 0 { a.head } else { 0 };
+                    let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
+                    if Self::FETCHES {
+                        Self::prefetch_soon(s, a, soon);
+                    }
+                    if Self::FETCHES && KS == 1 {
+                        Self::prefetch_ahead(s, a, x);
+                    }
+                    // The next tap; after the last one the next tile starts with these weights again.
+                    let next = if kx + 1 < lx.n {
+                        w.wrapping_add(lx.w)
+                    } else {
+                        let row = back(ly.w, lx.n.wrapping_sub(1), lx.w);
+                        if ky + 1 < ly.n {
+                            w.wrapping_add(row)
+                        } else if b + 1 < lb.n {
+                            w.wrapping_add(row).wrapping_add(back(lb.w, ly.n, ly.w))
+                        } else {
+                            a.w
+                        }
+                    };
+                    // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed panel just goes on.
+                    let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * Self::ws(strides)) };
+                    let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
+                    let lacking = if overhang > 0 && a.edge.lacks() { a.edge.lacking(overhang, kx) } else { [0, 0] };
+                    // SAFETY: all pointers stay inside what the contract grants.
+                    unsafe { edge_steps!(lacking, (s, strides, (x, w), fetched, k0..k1, acc)) };
+                    (x, w) = (x.wrapping_add(lx.x), next);
+                }
+                x = x.wrapping_add(back(ly.x, lx.n, lx.x));
+            }
+            x = x.wrapping_add(back(lb.x, ly.n, ly.x));
+        }
+    }
+
     /// The loop over the input blocks of a single tap, if [`Tile::pointwise`] is to take it: blocks that are whole but for the last
     /// one, to be stored from registers.
     #[inline(always)]
     fn single_tap<I: Isa>(a: &TileArgs) -> Option<Loop> {
-        if (PS, KS, EDGE) != (BLOCK, 1, false) || (a.depth, a.head) != (BLOCK, 0) || !a.out.takes_tiles(NV * I::LANES) {
+        if const { PS != BLOCK || KS != 1 || !Self::in_groups(I::LEVEL) } {
+            return None;
+        }
+        if (a.depth, a.head) != (BLOCK, 0) || a.edge.lacks() || !a.out.takes_tiles(NV * I::LANES) {
             return None;
         }
         match a.loops {
@@ -547,7 +650,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     Self::prefetch_ahead(s, a, x);
                     let (next, end) = if left > 0 { (w.wrapping_add(blocks.w), BLOCK) } else { (a.w, tail) };
                     let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(next);
-                    Self::steps::<I, 0, 0>(s, a, (x, w), fetched, 0..end, &mut acc);
+                    Self::steps::<I, 0, 0>(s, Strides::of(a), (x, w), fetched, 0..end, &mut acc);
                     if left == 0 {
                         break;
                     }
@@ -560,18 +663,37 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         }
     }
 
-    /// Whether [`Tile::stem`] is to take a sum of so many taps to the row: all of each row, to be stored from registers.
+    /// Whether a sum is a stem's of so many taps to the row: all of each row.
     #[inline(always)]
-    fn is_stem<I: Isa>(a: &TileArgs, taps: usize) -> bool {
+    fn is_stem(a: &TileArgs, taps: usize) -> bool {
         let [channels, rows, columns] = a.loops;
-        (a.head, a.depth, a.tail) == (0, taps, taps)
-            && channels.n > 0
-            && rows.n > 0
-            && columns.n == 1
-            && a.out.takes_tiles(NV * I::LANES)
+        (a.head, a.depth, a.tail) == (0, taps, taps) && channels.n > 0 && rows.n > 0 && columns.n == 1
     }
 
-    /// The kernel for stems of the usual widths, `K` taps to the row: loops over so few cost half as much again.
+    /// Adds the sum of a [stem](Tile::is_stem) of `K` taps to the row, whose first input is at `x`: loops over so few taps cost half as
+    /// much again.
+    ///
+    /// # Safety
+    /// As for the kernel.
+    #[inline(always)]
+    unsafe fn stem_sums<I: Isa, const K: usize>(s: I, a: &TileArgs, mut x: *const f32, acc: &mut [[I::V; NV]; MR]) {
+        let [channels, rows, _] = a.loops;
+        let strides = Strides::of(a);
+        let mut w = a.w;
+        for _ in 0..channels.n {
+            let (mut row_x, mut row_w) = (x, w);
+            for _ in 0..rows.n {
+                for k in 0..K {
+                    // SAFETY: all pointers stay inside what the contract grants.
+                    unsafe { Self::step(s, strides, (row_x.add(k), row_w.add(k * BLOCK)), 0..MR, acc) };
+                }
+                (row_x, row_w) = (row_x.wrapping_add(rows.x), row_w.wrapping_add(rows.w));
+            }
+            (x, w) = (x.wrapping_add(channels.x), w.wrapping_add(channels.w));
+        }
+    }
+
+    /// The kernel for stems of the usual widths, `K` taps to the row.
     ///
     /// # Safety
     /// As for the kernel; it is a [stem](Tile::is_stem) of `K` taps to the row.
@@ -594,7 +716,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                     left -= 1;
                     for _ in 0..rows.n - usize::from(left == 0) {
                         for k in 0..K {
-                            Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
+                            Self::step(s, Strides::of(a), (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
                         }
                         (x, w) = (x.wrapping_add(rows.x), w.wrapping_add(rows.w));
                     }
@@ -605,7 +727,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
                 }
                 let early = K.saturating_sub(LATE);
                 for k in 0..early {
-                    Self::step(s, a, (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
+                    Self::step(s, Strides::of(a), (x.add(k), w.add(k * BLOCK)), 0..MR, &mut acc);
                 }
                 let end = (x.add(early), w.add(early * BLOCK), K - early);
                 finish_groups!((s, a, end, at.y, &mut acc); 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
@@ -631,23 +753,21 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize, const E
         // SAFETY: the same contract.
         unsafe {
             for k in 0..n {
-                Self::step(s, a, (x.add(k), w.add(k * BLOCK)), pixels.clone(), acc);
+                Self::step(s, Strides::of(a), (x.add(k), w.add(k * BLOCK)), pixels.clone(), acc);
             }
             a.out.store_pixels(s, y, pixels, acc);
         }
     }
 }
 
-impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize, const EDGE: bool> Kernel<I>
-    for Tile<MR, NV, PS, KS, EDGE>
-{
+impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize> Kernel<I> for Tile<MR, NV, PS, KS> {
     type Args = TileArgs;
 
     /// # Safety
-    /// * every `x[..]` of the sum above is readable, for all tiles, loops, `head..depth..tail` elements and `MR` pixels (with
-    ///   `EDGE`, where the pixel takes part);
+    /// * every `x[..]` of the sum above is readable, for all tiles, loops, `head..depth..tail` elements and `MR` pixels (of blocked
+    ///   input, where the pixel takes part);
     /// * the weights of `NV * LANES / 16` blocks are readable likewise, 16 columns wide;
-    /// * `out` is as `Output::store_by_buffer` asks for `MR` pixels and `NV` vectors of every tile.
+    /// * `out` is as `Output::store` asks for `MR` pixels and `NV` vectors of every tile.
     #[inline(always)]
     unsafe fn run(s: I, a: &TileArgs) {
         const { assert!(MR * NV + NV < I::REGISTERS && BLOCK.is_multiple_of(I::LANES)) };
@@ -655,66 +775,19 @@ impl<I: Isa, const MR: usize, const NV: usize, const PS: usize, const KS: usize,
             // SAFETY: the same contract.
             return unsafe { Self::pointwise(s, a, blocks) };
         }
-        stems!(s, a; 1: [3 5] 2: [3 7] 4: [4]);
+        stems!(stem_in_groups(s, a));
         // SAFETY: all pointers stay inside what the contract above grants.
         unsafe {
-            let [lb, ly, lx] = a.loops;
-            // How far it is from the last step of an inner loop to the next step of the one around it: for `x` from behind that
-            // step, for `w` from the step itself.
-            let back = |outer: usize, n: usize, inner: usize| outer.wrapping_sub(n.wrapping_mul(inner));
-            let (row_x, block_x) = (back(ly.x, lx.n, lx.x), back(lb.x, ly.n, ly.x));
-            let row_w = back(ly.w, lx.n.wrapping_sub(1), lx.w);
-            let block_w = row_w.wrapping_add(back(lb.w, ly.n, ly.w));
             let mut soon = a.soon.from;
             let mut coming = Place::first(&a.sweep);
             for _ in 0..a.sweep.tiles.n * a.sweep.rows.n {
                 let at = coming;
                 coming = at.next(&a.sweep);
-                let y = at.y;
-                let mut acc = Self::begin(s, a, y, coming.y);
-
+                let mut acc = Self::begin(s, a, at.y, coming.y);
                 // An edge pixel that sits out may lie outside of the input, so pointers are formed with wrapping arithmetic.
-                let (mut x, mut w) = (a.x.wrapping_add(at.x), a.w);
-                for b in 0..lb.n {
-                    let k0 = if b == 0 { a.head } else { 0 };
-                    let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
-                    for ky in 0..ly.n {
-                        for kx in 0..lx.n {
-                            if Self::FETCHES {
-                                Self::prefetch_soon(s, a, &mut soon);
-                            }
-                            if Self::FETCHES && KS == 1 {
-                                Self::prefetch_ahead(s, a, x);
-                            }
-                            // The next tap; after the last one the next tile starts with these weights again.
-                            let next = if kx + 1 < lx.n {
-                                w.wrapping_add(lx.w)
-                            } else if ky + 1 < ly.n {
-                                w.wrapping_add(row_w)
-                            } else if b + 1 < lb.n {
-                                w.wrapping_add(block_w)
-                            } else {
-                                a.w
-                            };
-                            // The same step of the next tap, about 16 * MR * NV cycles ahead: far enough for L3. A packed
-                            // panel just goes on.
-                            let ahead = if KS == 1 { next } else { w.wrapping_add(BLOCK * Self::ws(a)) };
-                            let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
-                            let overhang = const { if EDGE { overhang(I::LEVEL, PS / BLOCK, MR) } else { 0 } };
-                            edge_steps!(a.edge.lacking(overhang, kx), (s, a, (x, w), fetched, k0..k1, &mut acc));
-                            (x, w) = (x.wrapping_add(lx.x), next);
-                        }
-                        x = x.wrapping_add(row_x);
-                    }
-                    x = x.wrapping_add(block_x);
-                }
-
-                if a.out.takes_tiles(NV * I::LANES) {
-                    a.out.store_pixels(s, y, 0..MR, &mut acc);
-                } else {
-                    a.out.store_by_buffer(s, y, &acc);
-                }
-                a.out.pad::<I, MR, NV>(s, y);
+                stems!(sums_of_stem_or_any(s, a, a.x.wrapping_add(at.x), &mut soon, &mut acc));
+                a.out.store(s, at.y, &mut acc);
+                a.out.pad::<I, MR, NV>(s, at.y);
             }
         }
     }
@@ -763,51 +836,50 @@ mod edge {
 
     edges!(pub(super) blocked1);
     edges!(pub(super) blocked2);
-    edges!(pub(super) blocked1_edge);
-    edges!(pub(super) blocked2_edge);
     edges!(pub(super) plain);
     edges!(pub(super) strided);
     edges!(pub(super) packed);
     edges!(pub(super) pixel_sum);
 }
 
-/// Rows of one level: for each width of output channels, the numbers of pixels, for every access but `Strided`, `Packed` and
-/// `PixelSum` (`sums`), which have lists of their own. `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
+/// Rows of one level: for each width of output channels, the numbers of pixels for `Blocked1`, and the lists of the other accesses:
+/// `Blocked2` (`s2`), `Plain1` to `Plain4` (`stem`), `Strided`, `Packed` and `PixelSum` (`sums`). `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
 /// every access they were a third of all of AVX-512's code, for layers that end in 8 or 24 channels. A group shares an entry and its
 /// lanes.
 macro_rules! rows {
     ($level:ident, $name:literal;
      $($entry:ident $lanes:literal {
-        $($cols:literal: [$($mr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*]
+        $($cols:literal: [$($mr:literal)*] s2 [$($s2mr:literal)*] stem [$($tmr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*]
          sums [$($amr:literal)*];)*
      })*) => {
         &[$($(
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked1 Blocked1, "conv", 16, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked2 Blocked2, "conv_s2", 32, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked1_edge Blocked1Edge, "conv_edge", 16, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked2_edge Blocked2Edge, "conv_s2_edge", 32, 1, true),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain1, "stem_s1", 1, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain2, "stem_s2", 2, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, plain Plain4, "stem_s4", 4, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $mr, blocked1 Blocked1, "conv", 16, 1),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $nmr, blocked1 Blocked1, "conv", 16, 1, false),
-                rows!(@row $level, $entry, $lanes, $name, $cols, $nmr, blocked1_edge Blocked1Edge, "conv_edge", 16, 1, true),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $s2mr, blocked2 Blocked2, "conv_s2", 32, 1),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $smr, strided Strided, "conv_any", 0, 1, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $tmr, plain Plain1, "stem_s1", 1, 1),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $tmr, plain Plain2, "stem_s2", 2, 1),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $tmr, plain Plain4, "stem_s4", 4, 1),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, packed Packed, "gemm", 1, $pmr, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $nmr, blocked1 Blocked1, "conv", 16, 1),
             )*
             $(
-                rows!(@row $level, $entry, $lanes, $name, $cols, $amr, pixel_sum PixelSum, "bwd_w", 1, 0, false),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $smr, strided Strided, "conv_any", 0, 1),
+            )*
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $pmr, packed Packed, "gemm", 1, $pmr),
+            )*
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $amr, pixel_sum PixelSum, "bwd_w", 1, 0),
             )*
         )*)*]
     };
     (@row $level:ident, $entry:ident, $lanes:literal, $name:literal, $cols:literal, $mr:literal,
-     $module:ident $access:ident, $prefix:literal, $ps:expr, $ks:expr, $edge:literal) => {
+     $module:ident $access:ident, $prefix:literal, $ps:expr, $ks:expr) => {
         Row {
             name: concat!($prefix, "_f32_", $mr, "x", $cols, "_", $name),
             level: Level::$level,
@@ -815,7 +887,7 @@ macro_rules! rows {
             mr: $mr,
             cols: $cols,
             blocks: usize::div_ceil($cols, BLOCK),
-            run: edge::$module::$entry::run::<Tile<{ $mr }, { $cols / $lanes }, { $ps }, { $ks }, { $edge }>>,
+            run: edge::$module::$entry::run::<Tile<{ $mr }, { $cols / $lanes }, { $ps }, { $ks }>>,
         }
     };
 }
@@ -828,32 +900,36 @@ by_level! {
     Scalar: rows! {
         Scalar, "scalar";
         scalar 4 {
-            16: [1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
+            16: [1 2] s2 [1 2] stem [1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
         }
     },
     // 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
     Avx2: rows! {
         Avx2, "avx2";
         avx2 8 {
-            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
-            16: [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
-            24: [] strided [] packed [] narrow [1 2 3] sums [];
-            32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
+            8: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
+            16: [1 2 3 4 5 6] s2 [1 2 3 4 5 6] stem [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
+            24: [] s2 [] stem [] strided [] packed [] narrow [1 2 3] sums [];
+            32: [1 2] s2 [] stem [] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
     // 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
     // block is at most half full, tiles of half as wide vectors save a half of its time.
+    // Matrix products cut rows for the widest tile, so that its sizes must be there in every width.
     Avx512: rows! {
         Avx512, "avx512";
         avx512 16 {
-            16: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
-            32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
-            48: [1 2 3 4 5 6 7 8 9] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6 7 8 9] narrow [] sums [];
-            64: [1 2 3 4 5 6] strided [1 2 3 4] packed [1 2 3 4 5 6] narrow [] sums [];
+            16: [1 2 3 4 5 6 7 8] s2 [1 2 3 4 5 6 7 8] stem [1 2 3 4 5 6 7 8] strided [1 2 3 4 5 6]
+                packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
+            32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] s2 [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
+                stem [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6]
+                packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
+            48: [1 2 3 4 5 6 7 8 9] s2 [] stem [] strided [1 2 3 4 5 6] packed [] narrow [] sums [];
+            64: [1 2 3 4 5 6] s2 [] stem [] strided [1 2 3 4] packed [] narrow [] sums [];
         }
         avx512_half 8 {
-            8: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14] sums [];
-            24: [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9] sums [];
+            8: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14] sums [];
+            24: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9] sums [];
         }
     },
     // 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
@@ -861,8 +937,8 @@ by_level! {
     Neon: rows! {
         Neon, "neon";
         neon 4 {
-            16: [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
-            32: [1 2] strided [1 2] packed [1 2] narrow [] sums [];
+            16: [1 2 3 4 5] s2 [1 2 3 4 5] stem [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
+            32: [1 2] s2 [1 2] stem [1 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
 }

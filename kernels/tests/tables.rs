@@ -43,7 +43,7 @@ fn names_are_unique_and_sizes_contiguous() {
 fn rows_of_several_tiles_have_long_ones() {
     for level in Level::ALL.into_iter().filter(|&level| overhang(level, 1, MAX_MR) > 1) {
         {
-            let access = Access::Blocked1Edge;
+            let access = Access::Blocked1;
             for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten() {
                 for (blocks, pixels) in (1..=set.max_blocks).flat_map(|b| (MAX_MR + 1..=300).map(move |p| (b, p))) {
                     assert!(pieces(pixels, set.max_mr(blocks)).count() > 1);

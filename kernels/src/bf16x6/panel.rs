@@ -85,7 +85,7 @@ impl<I: Isa> Kernel<I> for Panel {
     /// # Safety
     /// * `tiles` is alive, and shaped for tiles of `places`;
     /// * `product` is as [`Tiles::multiply`] asks for each pair of tiles that follow each other in `places`;
-    /// * `out` is as `Output::store_by_buffer` asks for all pixels of `places` and these blocks.
+    /// * `out` is as `Output::store` asks for all pixels of `places` and these blocks.
     #[inline(always)]
     unsafe fn run(s: I, a: &PanelArgs) {
         let strands = [a.out.strand(0), a.out.strand(a.blocks - 1)];

@@ -135,7 +135,7 @@ impl Run<'_> {
         let total = d.steps(&channels).len();
         let chunk = d.blocking.chunk.min(total);
         // With edge tiles a row is one segment.
-        let inner = if d.tiles.edges.is_some() { usize::MAX } else { d.x.interior().len().max(1) };
+        let inner = if d.tiles.edges { usize::MAX } else { d.x.interior().len().max(1) };
         for start in (0..total).step_by(chunk) {
             let steps = start..(start + chunk).min(total);
             for (first, blocks, tiling) in d.covers(ocb) {
@@ -170,7 +170,7 @@ impl Run<'_> {
         for n in pass.n.clone() {
             for y in d.y.segments(pass.y.clone()) {
                 let mut region = |x| self.region(&Region { input: pass.input, n, y: y.clone(), x }, g, &mut following);
-                if d.tiles.edges.is_some() {
+                if d.tiles.edges {
                     // Border pixels sit out the taps that they lack.
                     region(Segment { out: pass.x.clone(), taps: 0..d.shape.kw });
                 } else {
@@ -201,7 +201,7 @@ impl Run<'_> {
         let t = g.tiling;
         let (w, h) = (r.x.out.len(), r.y.out.len());
         // Down the columns where that fills tiles better: border columns of a few pixels.
-        let columns = t.columns.filter(|_| t.edges.is_none());
+        let columns = t.columns.filter(|_| !t.edges);
         if let Some(columns) = columns
             && w < t.rows.max_mr(t.width(t.rows, w, g.blocks)).min(4)
             && h > w
@@ -218,24 +218,25 @@ impl Run<'_> {
         for (b0, nb) in pieces(g.blocks, t.width(t.rows, w, g.blocks)) {
             let mut tiles = self.tiles(r, g, b0, false);
             for (x0, mr, n) in runs(w, t.rows.max_mr(nb)) {
-                let edge = t.edges.map(|e| e.get(mr, nb));
                 let first = (r.y.out.start, r.x.out.start + x0);
-                self.rows(&mut tiles, (t.rows.get(mr, nb), edge), first, [n, h], following);
+                self.rows(&mut tiles, t.rows.get(mr, nb), first, [n, h], following);
             }
         }
     }
 
-    /// Rows of `n` tiles: edge tiles for the first and the last of each, if those lack taps.
+    /// Rows of `n` tiles, of which the first and the last may lack taps.
     fn rows(
         &self,
         tiles: &mut Tiles,
-        (row, edge): (&Row, Option<&Row>),
+        row: &Row,
         (y, x): (usize, usize),
         [n, rows]: [usize; 2],
         following: &mut Following,
     ) {
         let d = self.d;
-        let Some(edge) = edge else { return tiles.run(self, row, (y, x), [n, rows], following) };
+        if !d.tiles.edges {
+            return tiles.run(self, row, (y, x), [n, rows], following);
+        }
         let (inner, mr) = (d.x.interior(), row.mr);
         let first = usize::from(x < inner.start);
         let last = usize::from(x + n * mr > inner.end).min(n - first);
@@ -245,7 +246,7 @@ impl Run<'_> {
                 starts: array::from_fn(|i| d.x.taps(x + i.min(mr - 1)).start),
                 ends: array::from_fn(|i| d.x.taps(x + (mr - 1).saturating_sub(i)).end),
             };
-            tiles.run(self, edge, (y, x), [1, rows], following);
+            tiles.run(self, row, (y, x), [1, rows], following);
         };
         if first == 1 {
             at_edge(x);
@@ -253,6 +254,7 @@ impl Run<'_> {
         if last == 1 {
             at_edge(x + (n - 1) * mr);
         }
+        tiles.args.edge = Edge::NONE;
         if n > first + last {
             tiles.run(self, row, (y, x + first * mr), [n - first - last, rows], following);
         }
@@ -281,7 +283,7 @@ impl Run<'_> {
             let tail = if last { (g.channels.end - 1) % BLOCK + 1 } else { BLOCK };
             // The innermost loop is the cheapest: with a single tap it takes the blocks, if these are whole. Edge tiles count
             // on it for the columns (1x1 with padding).
-            let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK) && d.tiles.edges.is_none();
+            let single = (rows.n, columns.n, head, tail) == (1, 1, 0, BLOCK) && !d.tiles.edges;
             let loops =
                 if single { [Loop::ONCE, Loop::ONCE, steps(d.xs.block)] } else { [steps(d.xs.block), rows, columns] };
             (d.xs.block, loops, BLOCK, head, tail)

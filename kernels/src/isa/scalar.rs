@@ -1,5 +1,7 @@
 //! Portable code: arrays of four floats, which compilers turn into whatever vectors the baseline has (SSE2 on x86-64).
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use super::{Isa, Kernel, Level, not_inlined};
 
 /// Token of the scalar level, which every machine has.
@@ -36,6 +38,39 @@ fn bits(a: F32x4, b: F32x4, f: impl Fn(u32, u32) -> u32) -> F32x4 {
     map2(a, b, |x, y| f32::from_bits(f(x.to_bits(), y.to_bits())))
 }
 
+/// `t` where the condition on `a` and `b` holds, else `f`; by masks, which become vectors.
+#[inline(always)]
+fn select(a: F32x4, b: F32x4, condition: impl Fn(f32, f32) -> bool, t: F32x4, f: F32x4) -> F32x4 {
+    let mask = map2(a, b, |x, y| f32::from_bits(u32::from(condition(x, y)).wrapping_neg()));
+    bits(bits(mask, t, |m, t| m & t), bits(mask, f, |m, f| !m & f), |t, f| t | f)
+}
+
+/// [`Isa::load_partial`]: one copy, since it is a branch for each lane.
+///
+/// # Safety
+/// `p` is readable for `n <= 4` floats.
+#[inline(never)]
+unsafe fn load_some(p: *const f32, n: usize) -> F32x4 {
+    let mut v = [0.0; 4];
+    for (i, lane) in v.iter_mut().enumerate().take(n) {
+        // SAFETY: i < n, and the caller vouches for n readable floats.
+        *lane = unsafe { p.add(i).read() };
+    }
+    F32x4(v)
+}
+
+/// [`Isa::store_partial`], likewise.
+///
+/// # Safety
+/// `p` is writable for `n <= 4` floats.
+#[inline(never)]
+unsafe fn store_some(p: *mut f32, v: &F32x4, n: usize) {
+    for (i, &lane) in v.0.iter().enumerate().take(n) {
+        // SAFETY: i < n, and the caller vouches for n writable floats.
+        unsafe { p.add(i).write(lane) }
+    }
+}
+
 impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const LANES: usize = 4;
@@ -65,15 +100,13 @@ impl Isa for Scalar {
     unsafe fn store(self, p: *mut f32, v: F32x4) {
         // SAFETY: the caller vouches for 4 writable floats.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v.0) }
+        // A loop over vectors is not to become one over vectors of vectors: four times the code, and no faster.
+        compiler_fence(Ordering::SeqCst);
     }
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> F32x4 {
-        let mut v = [0.0; 4];
-        for (i, lane) in v.iter_mut().enumerate().take(n) {
-            // SAFETY: i < n, and the caller vouches for n readable floats.
-            *lane = unsafe { p.add(i).read() };
-        }
-        F32x4(v)
+        // SAFETY: the same contract.
+        unsafe { load_some(p, n) }
     }
     #[inline(always)]
     fn range(self, lo: usize, hi: usize) -> [usize; 2] {
@@ -87,10 +120,8 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, v: F32x4, n: usize) {
-        for (i, lane) in v.0.into_iter().enumerate().take(n) {
-            // SAFETY: i < n, and the caller vouches for n writable floats.
-            unsafe { p.add(i).write(lane) }
-        }
+        // SAFETY: the same contract.
+        unsafe { store_some(p, &v, n) }
     }
     #[inline(always)]
     unsafe fn load_splat(self, p: *const f32) -> F32x4 {
@@ -128,19 +159,25 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn round(self, a: F32x4) -> F32x4 {
-        map1(a, f32::round_ties_even)
+        // From here on all floats are whole; below it, the sum is. Baseline x86-64 has no instruction: `round_ties_even` would call
+        // the C library for each lane.
+        const WHOLE: f32 = 8_388_608.0;
+        let rounded = map1(a, |x| (x.abs() + WHOLE - WHOLE).copysign(x));
+        select(map1(a, f32::abs), F32x4([WHOLE; 4]), |x, y| x < y, rounded, a)
     }
     #[inline(always)]
     fn exp2i(self, k: F32x4) -> F32x4 {
-        map1(k, |k| f32::from_bits(((k as i32).wrapping_add(127) as u32) << 23))
+        // As an integer in the lowest bits of this one: a cast would be four, with checks.
+        const ONE_AND_A_HALF_WHOLE: f32 = 12_582_912.0;
+        map1(k, |k| f32::from_bits((k + ONE_AND_A_HALF_WHOLE).to_bits().wrapping_add(127) << 23))
     }
     #[inline(always)]
     fn select_lt(self, a: F32x4, b: F32x4, t: F32x4, f: F32x4) -> F32x4 {
-        F32x4(core::array::from_fn(|i| if a.0[i] < b.0[i] { t.0[i] } else { f.0[i] }))
+        select(a, b, |x, y| x < y, t, f)
     }
     #[inline(always)]
     fn select_nan(self, a: F32x4, t: F32x4, f: F32x4) -> F32x4 {
-        F32x4(core::array::from_fn(|i| if a.0[i].is_nan() { t.0[i] } else { f.0[i] }))
+        select(a, a, |x, _| x.is_nan(), t, f)
     }
     #[inline(always)]
     fn exponent(self, a: F32x4) -> F32x4 {

@@ -6,8 +6,6 @@
 //! Functions are written on vectors ([`Vector`]): of loops over arrays of 16 floats, the compiler makes vector instructions of some and
 //! not of others, by no rule that a reader could see.
 
-use core::array::from_fn;
-
 use super::{Body, Vector};
 use crate::isa::Isa;
 use crate::layout::BLOCK;
@@ -33,16 +31,52 @@ impl<F: Map<M, P, N>, const M: usize, const P: usize, const N: usize> Body for M
     #[inline(always)]
     fn run<I: Isa>(self, s: I) {
         let (ch, len) = (self.ch, self.y[0].len());
-        let (x, p) = (self.x.map(|x| &x[..len]), self.p.map(|p| &p[..ch]));
-        let mut over = Over { s, f: self.f, x, y: self.y.map(|y| &mut y[..len]) };
+        let (x, p) = (first(self.x, len), first(self.p, ch));
+        assert!(self.y.iter().all(|y| y.len() >= len), "outputs of one length");
+        let mut over = Over { s, f: self.f, x, y: self.y };
         match ch {
-            1 => over.flat(p.map(|p| Vector::splat(s, p[0])), len),
+            1 => over.flat(splats(s, p), len),
             // SAFETY: parameters are `ch` floats.
-            _ if ch == I::LANES => over.flat(p.map(|p| unsafe { Vector::load(s, p.as_ptr(), ch) }), len),
-            BLOCK if I::LANES != BLOCK => over.pixels(p, BLOCK, len),
+            _ if ch == I::LANES => over.flat(unsafe { vectors(s, p, 0, ch) }, len),
             _ => over.pixels(p, ch, len),
         }
     }
+}
+
+// Loops over arrays, not `map`: its closures are functions of their own, which lack the level's instructions where they are not
+// inlined, and some hundred of them were not.
+
+/// The first `len` floats of each.
+#[inline(always)]
+fn first<const M: usize>(mut all: [&[f32]; M], len: usize) -> [&[f32]; M] {
+    for one in &mut all {
+        *one = &one[..len];
+    }
+    all
+}
+
+/// The first float of each, in all lanes.
+#[inline(always)]
+fn splats<I: Isa, const M: usize>(s: I, all: [&[f32]; M]) -> [Vector<I>; M] {
+    let mut v = [Vector::splat(s, 0.0); M];
+    for m in 0..M {
+        v[m] = Vector::splat(s, all[m][0]);
+    }
+    v
+}
+
+/// Floats `i` to `i + n` of each.
+///
+/// # Safety
+/// Slices are at least that long, and `n <= LANES`.
+#[inline(always)]
+unsafe fn vectors<I: Isa, const M: usize>(s: I, all: [&[f32]; M], i: usize, n: usize) -> [Vector<I>; M] {
+    let mut v = [Vector::splat(s, 0.0); M];
+    for m in 0..M {
+        // SAFETY: the caller vouches for the lengths.
+        v[m] = unsafe { Vector::load(s, all[m].as_ptr().add(i), n) };
+    }
+    v
 }
 
 /// Slices of equal length under a function.
@@ -81,7 +115,7 @@ impl<I: Isa, F, const M: usize, const N: usize> Over<'_, I, F, M, N> {
             for k in (0..ch).step_by(I::LANES) {
                 let n = I::LANES.min(ch - k);
                 // SAFETY: parameters are `ch` floats, and slices whole pixels of as many.
-                unsafe { self.vector(p.map(|p| Vector::load(self.s, p.as_ptr().add(k), n)), start + k, n) };
+                unsafe { self.vector(vectors(self.s, p, k, n), start + k, n) };
             }
         }
     }
@@ -97,10 +131,9 @@ impl<I: Isa, F, const M: usize, const N: usize> Over<'_, I, F, M, N> {
     {
         // SAFETY: the caller vouches for the lengths.
         unsafe {
-            let v = self.x.map(|x| Vector::load(self.s, x.as_ptr().add(i), n));
-            let r = self.f.value(v, p);
-            for (y, r) in self.y.iter_mut().zip(r) {
-                r.store(y.as_mut_ptr().add(i), n);
+            let r = self.f.value(vectors(self.s, self.x, i, n), p);
+            for k in 0..N {
+                r[k].store(self.y[k].as_mut_ptr().add(i), n);
             }
         }
     }
@@ -132,7 +165,7 @@ impl<F: Sum<M, P, N>, const M: usize, const P: usize, const N: usize> Body for S
     #[inline(always)]
     fn run<I: Isa>(self, s: I) {
         let (ch, len) = (self.ch, self.x[0].len());
-        let terms = Terms { s, f: self.f, x: self.x.map(|x| &x[..len]), p: self.p.map(|p| &p[..ch]), ch };
+        let terms = Terms { s, f: self.f, x: first(self.x, len), p: first(self.p, ch), ch };
         if ch != 1 && ch != BLOCK {
             return terms.interleaved(self.out, len);
         }
@@ -167,9 +200,9 @@ impl<I: Isa, F, const M: usize, const P: usize> Terms<'_, I, F, M, P> {
     #[inline(always)]
     fn parameters(&self, k: usize, n: usize) -> [Vector<I>; P] {
         match self.ch {
-            1 => self.p.map(|p| Vector::splat(self.s, p[0])),
+            1 => splats(self.s, self.p),
             // SAFETY: parameters are `ch` floats.
-            ch => self.p.map(|p| unsafe { Vector::load(self.s, p.as_ptr().add(k), n.min(ch - k)) }),
+            ch => unsafe { vectors(self.s, self.p, k, n.min(ch - k)) },
         }
     }
 
@@ -183,7 +216,7 @@ impl<I: Isa, F, const M: usize, const P: usize> Terms<'_, I, F, M, P> {
         F: Sum<M, P, N>,
     {
         // SAFETY: the caller vouches for the lengths.
-        self.f.terms(self.x.map(|x| unsafe { Vector::load(self.s, x.as_ptr().add(i), n) }), p)
+        self.f.terms(unsafe { vectors(self.s, self.x, i, n) }, p)
     }
 
     /// For each lane of a block, the sum of every second of its terms plus that of the others.
@@ -232,18 +265,20 @@ impl<I: Isa, F, const M: usize, const P: usize> Terms<'_, I, F, M, P> {
         F: Sum<M, P, N>,
     {
         let ch = self.ch;
-        let mut out = out.map(|out| &mut out[..ch]);
+        let out = out.map(|out| &mut out[..ch]);
         for k in (0..ch).step_by(I::LANES) {
             let n = I::LANES.min(ch - k);
             let (p, mut acc) = (self.parameters(k, n), [Vector::splat(self.s, 0.0); N]);
             for start in (0..len).step_by(ch) {
                 // SAFETY: slices are `len` floats, whole pixels of `ch`.
                 let t: [_; N] = unsafe { self.at(p, start + k, n) };
-                acc = from_fn(|i| acc[i] + t[i]);
+                for i in 0..N {
+                    acc[i] = acc[i] + t[i];
+                }
             }
-            for (out, acc) in out.iter_mut().zip(acc) {
+            for i in 0..N {
                 // SAFETY: `out` has `ch` floats.
-                unsafe { acc.store(out.as_mut_ptr().add(k), n) };
+                unsafe { acc[i].store(out[i].as_mut_ptr().add(k), n) };
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Where a tile's sums go: bias, residual and activation in registers, then one store.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
-use core::ptr;
 
 use crate::act::{self, ActArgs};
 use crate::epilogue::{Activation, Epilogue};
@@ -113,14 +113,6 @@ impl Output {
         }
     }
 
-    /// This output, moved on by `y` floats.
-    #[inline(always)]
-    fn moved(&self, y: usize) -> Self {
-        let mut out = *self;
-        out.advance(y);
-        out
-    }
-
     /// Moves on to the next block of output channels.
     #[inline(always)]
     pub(crate) fn next_block(&mut self) {
@@ -157,6 +149,12 @@ impl Output {
         self.cols.saturating_sub(v * I::LANES).min(I::LANES)
     }
 
+    /// The vectors of the tile `at` floats further on, in the output.
+    #[inline(always)]
+    fn vectors(&self, at: usize) -> Vectors {
+        Vectors { start: self.y.wrapping_add(at), px: self.px, block: self.block }
+    }
+
     /// The partial sums that the output holds, `at` floats further on.
     ///
     /// # Safety
@@ -165,26 +163,16 @@ impl Output {
     pub(crate) unsafe fn load<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) -> [[I::V; NV]; MR] {
         const { assert!(MR * NV * I::LANES <= BUFFER) };
         let mut acc = [[s.zero(); NV]; MR];
-        if (self.cols >= NV * I::LANES || self.pad_cols) && self.channel == 1 {
-            for i in 0..MR {
-                for v in 0..NV {
-                    // SAFETY: all channels of the tile exist, or all of its blocks.
-                    acc[i][v] = unsafe { s.load(self.y.add(at + i * self.px + self.at::<I>(v))) };
-                }
-            }
-            return acc;
+        let mut buffer = MaybeUninit::<[f32; BUFFER]>::uninit();
+        let mut from = self.vectors(at);
+        if self.channel != 1 || self.cols < NV * I::LANES && !self.pad_cols {
+            let fill = BufferArgs { out: self, at, buffer: buffer.as_mut_ptr().cast(), mr: MR, nv: NV };
+            // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
+            unsafe { s.call::<Fill>(&fill) };
+            from = Vectors::in_buffer(fill.buffer, NV * I::LANES);
         }
-        let mut buffer = [0.0f32; BUFFER];
-        let out = self.moved(at);
-        let fill = BufferArgs { out: ptr::from_ref(&out), buffer: buffer.as_mut_ptr(), mr: MR, nv: NV };
-        // SAFETY: the buffer holds MR * NV vectors, the reference outlives the call; the rest is the same contract.
-        unsafe { s.call::<Fill>(&fill) };
-        for i in 0..MR {
-            for v in 0..NV {
-                // SAFETY: as above.
-                acc[i][v] = unsafe { s.load(buffer.as_ptr().add((i * NV + v) * I::LANES)) };
-            }
-        }
+        // SAFETY: all channels of the tile exist, or all of its blocks, or they are in the buffer.
+        from.each(s, 0..MR, NV, |i, v, p| acc[i][v] = unsafe { s.load(p) });
         acc
     }
 
@@ -192,25 +180,19 @@ impl Output {
     #[inline(always)]
     pub(crate) fn prefetch<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
         for v in (0..NV).step_by(BLOCK / I::LANES) {
-            let y = self.y.wrapping_add(at + self.at::<I>(v));
-            // Pixels of blocked output are a constant apart: one register addresses all of them.
-            if self.px == BLOCK {
-                (0..MR).for_each(|i| s.prefetch_write(y.wrapping_add(i * BLOCK)));
-            } else {
-                (0..MR).for_each(|i| s.prefetch_write(y.wrapping_add(i * self.px)));
-            }
+            self.vectors(at).walk(s, v, 0..MR, |_, p| s.prefetch_write(p));
         }
     }
 
-    /// Applies bias, residual and clamp, if this is the last chunk, and stores some pixels of the tile `at` floats further on.
+    /// Applies bias, residual and clamp, if this is the last chunk, to some pixels of the tile `at` floats further on.
     /// Channels that do not exist become zeros.
     ///
     /// # Safety
     /// * the output [takes](Output::takes_tiles) the tile;
-    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for these pixels and channels (of whole blocks
-    ///   with `pad_cols`), and `finish.bias`, if not null, for the channels that exist.
+    /// * `finish.residual`, if not null, is valid `at` floats further on for these pixels and channels (of whole blocks with
+    ///   `pad_cols`), and `finish.bias`, if not null, for the channels that exist.
     #[inline(always)]
-    pub(crate) unsafe fn store_pixels<I: Isa, const MR: usize, const NV: usize>(
+    unsafe fn apply<I: Isa, const MR: usize, const NV: usize>(
         &self,
         s: I,
         at: usize,
@@ -231,11 +213,9 @@ impl Output {
                     }
                 }
                 if !f.residual.is_null() {
-                    for i in pixels.clone() {
-                        for v in 0..NV {
-                            acc[i][v] = s.add(acc[i][v], s.load(f.residual.add(at + i * self.px + self.at::<I>(v))));
-                        }
-                    }
+                    let start = f.residual.wrapping_add(at).cast_mut();
+                    let residual = Vectors { start, ..self.vectors(at) };
+                    residual.each(s, pixels.clone(), NV, |i, v, p| acc[i][v] = s.add(acc[i][v], s.load(p)));
                 }
                 // A limit is the first operand, so that a NaN in the sum stays one.
                 if f.lo > f32::NEG_INFINITY || f.hi < f32::INFINITY {
@@ -263,18 +243,59 @@ impl Output {
                     }
                 }
             }
-            for v in 0..NV {
-                let y = self.y.add(at + self.at::<I>(v));
-                if self.px == BLOCK {
-                    for i in pixels.clone() {
-                        s.store(y.add(i * BLOCK), acc[i][v]);
-                    }
-                } else {
-                    for i in pixels.clone() {
-                        s.store(y.add(i * self.px), acc[i][v]);
-                    }
-                }
-            }
+        }
+    }
+
+    /// Applies bias, residual and clamp, if this is the last chunk, and stores some pixels of the tile `at` floats further on.
+    /// Channels that do not exist become zeros.
+    ///
+    /// # Safety
+    /// * the output [takes](Output::takes_tiles) the tile;
+    /// * as for [`Output::store`], of these pixels.
+    #[inline(always)]
+    pub(crate) unsafe fn store_pixels<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        s: I,
+        at: usize,
+        pixels: Range<usize>,
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        // SAFETY: the same contract.
+        unsafe {
+            self.apply(s, at, pixels.clone(), acc);
+            self.vectors(at).each(s, pixels, NV, |i, v, p| s.store(p, acc[i][v]));
+        }
+    }
+
+    /// Applies bias, residual and activation, if this is the last chunk, and stores the tile `at` floats further on: from registers, or
+    /// by way of a buffer if the output does not [take](Output::takes_tiles) it, for activations beyond a clamp, for channels that are
+    /// not adjacent, and for tiles with fewer channels than columns where the output has no whole blocks.
+    ///
+    /// # Safety
+    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole
+    ///   blocks with `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
+    /// * `finish.act` is of an available level.
+    #[inline(always)]
+    pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        s: I,
+        at: usize,
+        acc: &mut [[I::V; NV]; MR],
+    ) {
+        const { assert!(MR * NV * I::LANES <= BUFFER) };
+        let mut buffer = MaybeUninit::<[f32; BUFFER]>::uninit();
+        let direct = self.takes_tiles(NV * I::LANES);
+        let mut to = Vectors::in_buffer(buffer.as_mut_ptr().cast(), NV * I::LANES);
+        if direct {
+            // SAFETY: the same contract.
+            unsafe { self.apply(s, at, 0..MR, acc) };
+            to = self.vectors(at);
+        }
+        // SAFETY: BUFFER holds the tile, by the assertion above; else the same contract.
+        to.each(s, 0..MR, NV, |i, v, p| unsafe { s.store(p, acc[i][v]) });
+        if !direct {
+            // SAFETY: the buffer holds MR * NV vectors; the rest is the same contract.
+            unsafe { self.drain(s, at, buffer.as_mut_ptr().cast(), MR, NV) };
         }
     }
 
@@ -282,61 +303,79 @@ impl Output {
     /// further on.
     ///
     /// # Safety
-    /// As for [`Output::store_by_buffer`].
+    /// As for [`Output::store`].
     #[inline(always)]
     pub(crate) unsafe fn pad<I: Isa, const MR: usize, const NV: usize>(&self, s: I, at: usize) {
         if (NV * I::LANES).is_multiple_of(BLOCK) || !self.pad_cols {
             return;
         }
         for v in NV..NV.next_multiple_of(BLOCK / I::LANES) {
-            for i in 0..MR {
-                // SAFETY: blocked output has whole blocks.
-                unsafe { s.store(self.y.add(at + i * self.px + self.at::<I>(v)), s.zero()) };
-            }
+            // SAFETY: blocked output has whole blocks.
+            self.vectors(at).walk(s, v, 0..MR, |_, p| unsafe { s.store(p, s.zero()) });
         }
     }
 
-    /// The same for a whole tile by way of a buffer: for activations beyond a clamp, for channels that are not adjacent, and for tiles
-    /// with fewer channels than columns where the output has no whole blocks.
+    /// Applies bias, residual and activation to `mr` pixels of `nv` vectors in a buffer, and stores them `at` floats further on.
     ///
     /// # Safety
-    /// * `y`, `at` floats further on, and `finish.residual` if not null, are valid for `MR` pixels of `cols` channels (of whole
-    ///   blocks with `pad_cols`), and `finish.bias`, if not null, for `cols` floats;
-    /// * `finish.act` is of an available level.
+    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
     #[inline(always)]
-    pub(crate) unsafe fn store_by_buffer<I: Isa, const MR: usize, const NV: usize>(
-        &self,
-        s: I,
-        at: usize,
-        acc: &[[I::V; NV]; MR],
-    ) {
-        const { assert!(MR * NV * I::LANES <= BUFFER) };
-        let mut buffer = [0.0f32; BUFFER];
-        for i in 0..MR {
-            for v in 0..NV {
-                // SAFETY: BUFFER holds the tile, by the assertion above.
-                unsafe { s.store(buffer.as_mut_ptr().add((i * NV + v) * I::LANES), acc[i][v]) };
-            }
-        }
-        // SAFETY: the buffer holds MR * NV vectors; the rest is the same contract.
-        unsafe { self.moved(at).drain(s, buffer.as_mut_ptr(), MR, NV) };
-    }
-
-    /// Applies bias, residual and activation to `mr` pixels of `nv` vectors in a buffer, and stores them.
-    ///
-    /// # Safety
-    /// As for [`Output::store_by_buffer`]; `buffer` holds `mr * nv` vectors.
-    #[inline(always)]
-    pub(crate) unsafe fn drain<I: Isa>(&self, s: I, buffer: *mut f32, mr: usize, nv: usize) {
-        let drain = BufferArgs { out: ptr::from_ref(self), buffer, mr, nv };
+    pub(crate) unsafe fn drain<I: Isa>(&self, s: I, at: usize, buffer: *mut f32, mr: usize, nv: usize) {
+        let drain = BufferArgs { out: self, at, buffer, mr, nv };
         // SAFETY: the reference outlives the call; the rest is the same contract.
         unsafe { s.call::<Drain>(&drain) };
+    }
+}
+
+/// Where the vectors of a tile lie. Steps in floats.
+#[derive(Clone, Copy)]
+struct Vectors {
+    start: *mut f32,
+    /// From pixel to pixel.
+    px: usize,
+    /// From one block of channels to the next.
+    block: usize,
+}
+
+impl Vectors {
+    /// Pixels of `cols` floats, one after the other.
+    #[inline(always)]
+    fn in_buffer(start: *mut f32, cols: usize) -> Self {
+        Self { start, px: cols, block: BLOCK }
+    }
+
+    /// Vector `v` of the first pixel.
+    #[inline(always)]
+    fn vector<I: Isa>(&self, v: usize) -> *mut f32 {
+        self.start.wrapping_add(v * I::LANES / BLOCK * self.block + v * I::LANES % BLOCK)
+    }
+
+    /// Calls `f` with each of some pixels and `nv` vectors, and the vector's address.
+    #[inline(always)]
+    fn each<I: Isa>(&self, s: I, pixels: Range<usize>, nv: usize, mut f: impl FnMut(usize, usize, *mut f32)) {
+        for v in 0..nv {
+            self.walk(s, v, pixels.clone(), |i, p| f(i, v, p));
+        }
+    }
+
+    /// The same for vector `v` alone. The compiler is kept from an address of its own for each pixel: one that walks on takes one
+    /// register and a short instruction, whether the step is known or not.
+    #[inline(always)]
+    fn walk<I: Isa>(&self, s: I, v: usize, pixels: Range<usize>, mut f: impl FnMut(usize, *mut f32)) {
+        let mut p = self.vector::<I>(v).wrapping_add(pixels.start * self.px);
+        for i in pixels.clone() {
+            f(i, p);
+            if i + 1 < pixels.end {
+                p = s.opaque(p.wrapping_add(self.px)).cast_mut();
+            }
+        }
     }
 }
 
 /// What [`Fill`] and [`Drain`] work on.
 struct BufferArgs {
     out: *const Output,
+    at: usize,
     buffer: *mut f32,
     mr: usize,
     nv: usize,
@@ -357,7 +396,7 @@ impl<I: Isa> Kernel<I> for Fill {
         for i in 0..d.mr {
             for v in 0..d.nv {
                 // A pointer to channels that do not exist may lie outside the output; nothing is read through it.
-                let y = out.y.wrapping_add(i * out.px + out.at::<I>(v));
+                let y = out.y.wrapping_add(d.at + i * out.px + out.at::<I>(v));
                 // SAFETY: only channels that exist are read; the buffer holds the tile.
                 unsafe {
                     let sum = load_channels(s, y, out.channel, out.valid::<I>(v));
@@ -375,10 +414,10 @@ impl<I: Isa> Kernel<I> for Drain {
     type Args = BufferArgs;
 
     /// # Safety
-    /// As for [`Output::store_by_buffer`]; `buffer` holds `mr * nv` vectors.
+    /// As for [`Output::store`]; `buffer` holds `mr * nv` vectors.
     #[inline(always)]
     unsafe fn run(s: I, d: &BufferArgs) {
-        // SAFETY: store_by_buffer hands in a live reference.
+        // SAFETY: drain hands in a live reference.
         let out = unsafe { &*d.out };
         let slot = |i: usize, v: usize| d.buffer.wrapping_add((i * d.nv + v) * I::LANES);
         let tile = (0..d.mr).flat_map(|i| (0..d.nv).map(move |v| (i, v)));
@@ -393,7 +432,7 @@ impl<I: Isa> Kernel<I> for Drain {
                         sum = s.add(sum, s.load_partial(f.bias.wrapping_add(v * I::LANES), n));
                     }
                     if !f.residual.is_null() {
-                        let r = f.residual.wrapping_add(i * out.px + out.at::<I>(v));
+                        let r = f.residual.wrapping_add(d.at + i * out.px + out.at::<I>(v));
                         sum = s.add(sum, load_channels(s, r, out.channel, n));
                     }
                     s.store(slot(i, v), s.min(hi, s.max(lo, sum)));
@@ -410,7 +449,7 @@ impl<I: Isa> Kernel<I> for Drain {
             // SAFETY: load_partial makes lanes beyond the channels zero; whole vectors are stored only where the output
             // has whole blocks.
             unsafe {
-                let y = out.y.wrapping_add(i * out.px + out.at::<I>(v));
+                let y = out.y.wrapping_add(d.at + i * out.px + out.at::<I>(v));
                 let sum = s.load_partial(slot(i, v), n);
                 if out.channel != 1 {
                     for c in 0..n {

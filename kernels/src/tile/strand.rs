@@ -57,7 +57,7 @@ impl Strand {
     /// Applies bias, residual and activation to the sums of `MR` pixels of vector `v`, and stores them `y` floats from the first output on.
     ///
     /// # Safety
-    /// As for `Output::store_by_buffer`, for these pixels and this vector; the output that the strand is of is alive.
+    /// As for `Output::store`, for these pixels and this vector; the output that the strand is of is alive.
     #[inline(always)]
     pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, v: usize, y: usize, acc: [I::V; MR]) {
         const { assert!(MR * I::LANES <= BUFFER) };
@@ -155,7 +155,7 @@ impl<I: Isa> Kernel<I> for Rest {
                 finish: out.finish.map(|f| f.at(a.channel, a.y)),
                 ..*out
             };
-            vector.drain(s, a.buffer, a.mr, 1);
+            vector.drain(s, 0, a.buffer, a.mr, 1);
         }
     }
 }

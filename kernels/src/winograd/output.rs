@@ -43,7 +43,7 @@ impl<I: Isa, T: Transform<M, P>, const M: usize, const P: usize> Kernel<I> for O
 
     /// # Safety
     /// * `m` is readable for `P * P` points of `blocks` blocks;
-    /// * `out` is as `Output::store_by_buffer` asks for the valid pixels of each row and `blocks` blocks, and has a `finish`.
+    /// * `out` is as `Output::store` asks for the valid pixels of each row and `blocks` blocks, and has a `finish`.
     #[inline(always)]
     unsafe fn run(s: I, a: &OutputArgs) {
         const { assert!(M * M * BLOCK <= TILE) };
@@ -78,7 +78,7 @@ impl<I: Isa, T: Transform<M, P>, const M: usize, const P: usize> Kernel<I> for O
                     // SAFETY: the buffer holds M pixels of a block in each row; the contract covers the valid ones.
                     unsafe {
                         let from = tile.as_mut_ptr().add(y * M * BLOCK);
-                        line.drain(s, from, a.valid[1], BLOCK / I::LANES);
+                        line.drain(s, 0, from, a.valid[1], BLOCK / I::LANES);
                     }
                     line.advance(a.row);
                 }
