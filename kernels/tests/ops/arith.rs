@@ -68,7 +68,8 @@ proptest! {
                 let what = format!("{level} {layout:?} {dims:?} {operand:?} {op:?}");
                 close(&what, &got[0], &y, 1e-7, largest(&y, 1.0));
                 close(&what, &got[1], &da, 3e-7, largest(&da, 1.0));
-                close(&what, &got[2], &db, 1e-6, largest(&db, 1.0) + (len as f64).sqrt());
+                // The terms of a quotient's gradient reach 6, so that sums of many pass through numbers far above the result.
+                close(&what, &got[2], &db, 1e-6, largest(&db, 1.0) + 4.0 * (len as f64).sqrt());
             }
         }
     }
