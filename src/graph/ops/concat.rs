@@ -37,17 +37,21 @@ impl Operator for Concat {
         Ok(dims)
     }
 
-    /// In blocks where a part lies so and every part begins a block, else in NCHW. A part that lies otherwise is reordered first, by
-    /// vectors, where copying its elements here would take as long as ten of these.
+    /// In blocks where a part lies so, else in NCHW. A part that lies otherwise is reordered first, by vectors, where copying its
+    /// elements here would take as long as ten of these.
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let values = cx.inputs(group);
         let places = values.iter().map(|&v| cx.native(v)).collect::<Result<Vec<Place>>>()?;
         let dims: Vec<[usize; 4]> = values.iter().map(|&v| cx.extents(v)).collect();
-        let begin_blocks = dims[..dims.len() - 1].iter().all(|[_, c, ..]| c.is_multiple_of(BLOCK));
-        let blocked = begin_blocks && places.iter().any(|p| p.layout == Layout::Blocked);
+        let blocked = places.iter().any(|p| p.layout == Layout::Blocked);
         let layout = if blocked { Layout::Blocked } else { Layout::Nchw };
         let inputs = values.iter().map(|&v| cx.want(v, layout)).collect::<Result<_>>()?;
-        cx.step(group, layout, Box::new(ConcatChannels::new(&dims, layout)), inputs, 0)
+        let begin_blocks = dims[..dims.len() - 1].iter().all(|[_, c, ..]| c.is_multiple_of(BLOCK));
+        let step: Box<dyn Step> = match blocked && !begin_blocks {
+            true => Box::new(ConcatWithinBlocks::new(&dims)),
+            false => Box::new(ConcatPlanes::new(&dims, layout)),
+        };
+        cx.step(group, layout, step, inputs, 0)
     }
 
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
@@ -65,7 +69,7 @@ impl Operator for Concat {
 }
 
 /// Concatenation of planes: of one channel each in NCHW, of a block of them in blocks.
-struct ConcatChannels {
+struct ConcatPlanes {
     /// Floats of a plane.
     plane: usize,
     /// Planes of an image of each part, and the first of them in the output's.
@@ -74,7 +78,7 @@ struct ConcatChannels {
     count: usize,
 }
 
-impl ConcatChannels {
+impl ConcatPlanes {
     /// From the parts' extents; in blocks, all parts but the last fill theirs.
     fn new(parts: &[[usize; 4]], layout: Layout) -> Self {
         let channels = if layout == Layout::Blocked { BLOCK } else { 1 };
@@ -106,9 +110,67 @@ impl ConcatChannels {
     }
 }
 
-impl Step for ConcatChannels {
+impl Step for ConcatPlanes {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         par::for_each_piece(y, self.plane, 1, |planes, y| self.copy(planes, x, y));
+    }
+
+    fn describe(&self) -> String {
+        format!("Concat of {}", self.parts.len())
+    }
+}
+
+/// Concatenation in blocks of parts that begin within one: each block of the output is put together of runs of channels.
+struct ConcatWithinBlocks {
+    /// Pixels of a plane.
+    pixels: usize,
+    /// Channels of each part, and the first of them in the output.
+    parts: Vec<[usize; 2]>,
+    channels: usize,
+}
+
+impl ConcatWithinBlocks {
+    fn new(parts: &[[usize; 4]]) -> Self {
+        let [_, _, h, w] = parts[0];
+        let mut channels = 0;
+        let parts = parts
+            .iter()
+            .map(|&[_, c, ..]| {
+                channels += c;
+                [c, channels - c]
+            })
+            .collect();
+        Self { pixels: h * w, parts, channels }
+    }
+
+    /// Fills block `k` of an image, whose pixels are `y`.
+    fn block(&self, image: usize, k: usize, x: &Operands<'_>, y: &mut [f32]) {
+        let (mut at, end) = (k * BLOCK, ((k + 1) * BLOCK).min(self.channels));
+        if end - at < BLOCK {
+            y.fill(0.0);
+        }
+        while at < end {
+            let part = self.parts.partition_point(|&[_, first]| first <= at) - 1;
+            let [of_part, first] = self.parts[part];
+            // As many as lie in one block of the part, too.
+            let own = at - first;
+            let run = (end - at).min(of_part - own).min(BLOCK - own % BLOCK);
+            let from = (image * of_part.div_ceil(BLOCK) + own / BLOCK) * self.pixels * BLOCK + own % BLOCK;
+            let pixels = x.get(part)[from..].chunks(BLOCK).zip(y.chunks_exact_mut(BLOCK));
+            pixels.for_each(|(x, y)| y[at % BLOCK..][..run].copy_from_slice(&x[..run]));
+            at += run;
+        }
+    }
+}
+
+impl Step for ConcatWithinBlocks {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        let (plane, count) = (self.pixels * BLOCK, self.channels.div_ceil(BLOCK));
+        par::for_each_piece(y, plane, 1, |planes, y| {
+            for (plane, y) in planes.zip(y.chunks_exact_mut(plane)) {
+                self.block(plane / count, plane % count, x, y);
+            }
+        });
     }
 
     fn describe(&self) -> String {
@@ -132,7 +194,7 @@ mod tests {
             let whole = [1, parts.iter().sum(), 1, w];
             let inputs: Vec<Vec<f32>> = parts.iter().map(|&c| counting(layout, c, w)).collect();
             let operands: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-            let y = run(&ConcatChannels::new(&dims, layout), &operands, layout.len(whole));
+            let y = run(&ConcatPlanes::new(&dims, layout), &operands, layout.len(whole));
             let planes = parts.map(|c| counting(Layout::Nchw, c, w)).concat();
             let mut expected = vec![0.0; layout.len(whole)];
             swath_kernels::layout::reorder(Layout::Nchw, &planes, layout, &mut expected, whole);
@@ -141,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_lie_otherwise_or_begin_within_a_block_are_reordered() {
+    fn parts_may_lie_otherwise_or_begin_within_a_block() {
         // Convolutions put out blocks, and an input is NCHW.
         for (a, b) in [(16, 5), (5, 16), (3, 4), (32, 16), (17, 18)] {
             let conv = Conv2d::new(a, b, 1);
