@@ -19,7 +19,7 @@ use swath_kernels::finite::FiniteRange;
 use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
-use swath_kernels::layout::{Layout, Pitches, View};
+use swath_kernels::layout::{Layout, View};
 use swath_kernels::planar::Planar;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
@@ -55,32 +55,36 @@ impl Pass {
     }
 }
 
-/// What an algorithm is asked to plan. Shape and layouts are those of the convolution, whatever the pass.
+/// What an algorithm is asked to plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The geometry.
-    pub shape: &'a ConvShape,
-    /// The instruction-set level.
-    pub level: Level,
-    /// Layout of the input, and of the gradient there.
-    pub input: Layout,
-    /// Layout of the output, and of the gradient there.
-    pub output: Layout,
-    /// How input and output lie in memory, if not densely. Gradients take dense tensors.
-    pub pitches: [Option<Pitches>; 2],
-    /// How much rounding error is acceptable.
-    pub accuracy: Accuracy,
+    /// The geometry of the convolution, whatever the pass.
+    pub(crate) shape: &'a ConvShape,
+    pub(crate) level: Level,
+    /// How its input and its output lie, and the gradients there, which are dense.
+    pub(crate) views: [View; 2],
+    pub(crate) accuracy: Accuracy,
 }
 
-impl Request<'_> {
-    /// Input and output as kernels see them.
-    fn views(&self) -> Result<[View; 2], String> {
-        let [x, y] = self.pitches;
-        let of = |layout, dims, pitches: Option<Pitches>| match pitches {
-            Some(pitches) => View::pitched(layout, dims, pitches).map_err(|e| e.to_string()),
-            None => Ok(View::dense(layout, dims)),
-        };
-        Ok([of(self.input, self.shape.input(), x)?, of(self.output, self.shape.output(), y)?])
+impl<'a> Request<'a> {
+    /// For dense tensors. Shape, and layouts of input and output, are those of the convolution, whatever the pass.
+    ///
+    /// ```
+    /// use swath::algo::{self, Request};
+    /// use swath::{Accuracy, ConvShape, Layout};
+    /// let shape = ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).build()?;
+    /// let request = Request::dense(&shape, swath::cpu()?.level, [Layout::Nchw; 2], Accuracy::Exact);
+    /// assert!((algo::find("gemm").unwrap().plan)(&request).is_ok());
+    /// assert_eq!((algo::find("winograd4").unwrap().plan)(&request).unwrap_err(), "the accuracy asked for is `Exact`");
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn dense(shape: &'a ConvShape, level: Level, [input, output]: [Layout; 2], accuracy: Accuracy) -> Self {
+        let views = [View::dense(input, shape.input()), View::dense(output, shape.output())];
+        Self { shape, level, views, accuracy }
+    }
+
+    fn layouts(&self) -> [Layout; 2] {
+        self.views.map(|view| view.layout())
     }
 }
 
@@ -210,28 +214,30 @@ pub fn find(name: &str) -> Option<&'static Algo> {
 }
 
 fn depthwise(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel(Family::Depthwise(Box::new(Depthwise::of_views(r.shape, r.level, r.views()?)?))))
+    Ok(Kernel(Family::Depthwise(Box::new(Depthwise::of_views(r.shape, r.level, r.views)?))))
 }
 
 fn planar(r: &Request<'_>) -> Result<Kernel, String> {
-    if (r.input, r.output) != (Layout::Nchw, Layout::Nchw) {
-        return Err(format!("from nchw to nchw, not from {} to {}", r.input.name(), r.output.name()));
+    if r.layouts() != [Layout::Nchw; 2] {
+        let [input, output] = r.layouts().map(Layout::name);
+        return Err(format!("from nchw to nchw, not from {input} to {output}"));
     }
-    Ok(Kernel(Family::Planar(Box::new(Planar::of_views(r.shape, r.level, r.views()?)?))))
+    Ok(Kernel(Family::Planar(Box::new(Planar::of_views(r.shape, r.level, r.views)?))))
 }
 
 fn direct(r: &Request<'_>) -> Result<Kernel, String> {
-    if r.input == Layout::Nchw {
+    if r.layouts()[0] == Layout::Nchw {
         return Err("reads blocked or nhwc input, not nchw".into());
     }
-    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views()?)))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views)))))
 }
 
 fn stem(r: &Request<'_>) -> Result<Kernel, String> {
-    if r.input != Layout::Nchw {
-        return Err(format!("reads nchw input, not {}", r.input.name()));
+    let [input, _] = r.layouts();
+    if input != Layout::Nchw {
+        return Err(format!("reads nchw input, not {}", input.name()));
     }
-    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views()?)))))
+    Ok(Kernel(Family::Direct(Box::new(Direct::of_views(r.shape, r.level, r.views)))))
 }
 
 fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
@@ -241,24 +247,25 @@ fn winograd(r: &Request<'_>, variant: Variant) -> Result<Kernel, String> {
     if variant == Variant::F6 && r.accuracy != Accuracy::Fast {
         return Err("the accuracy asked for is not `Fast`".into());
     }
-    Ok(Kernel(Family::Winograd(Box::new(Winograd::of_views(r.shape, r.level, variant, r.views()?)?))))
+    Ok(Kernel(Family::Winograd(Box::new(Winograd::of_views(r.shape, r.level, variant, r.views)?))))
 }
 
 fn bf16x6(r: &Request<'_>) -> Result<Kernel, String> {
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
     }
-    if r.views()?.iter().any(|view| !view.is_dense()) {
+    if r.views.iter().any(|view| !view.is_dense()) {
         return Err("rows, channels or images lie apart".into());
     }
     if r.level != Level::Avx512 {
         return Err(format!("takes level avx512, not {}", r.level));
     }
-    Ok(Kernel(Family::Bf16x6(Box::new(Bf16x6::new(r.shape, r.level, MatrixUnit::Amx, r.input, r.output)?))))
+    let [input, output] = r.layouts();
+    Ok(Kernel(Family::Bf16x6(Box::new(Bf16x6::new(r.shape, r.level, MatrixUnit::Amx, input, output)?))))
 }
 
 fn gemm(r: &Request<'_>) -> Result<Kernel, String> {
-    Ok(Kernel(Family::Gemm(Box::new(Im2col::of_views(r.shape, r.level, r.views()?)))))
+    Ok(Kernel(Family::Gemm(Box::new(Im2col::of_views(r.shape, r.level, r.views)))))
 }
 
 /// A kernel that is planned for one pass of a convolution: what a plan holds.
@@ -274,6 +281,17 @@ pub(crate) trait Planned: Sized {
 
     /// Floats of packed weights.
     fn packed_len(&self) -> usize;
+
+    /// For which magnitudes results are finite, if that is stated.
+    fn stated_range(&self) -> Option<FiniteRange> {
+        None
+    }
+}
+
+/// A kernel that reads packed weights.
+pub(crate) trait Packs: Planned {
+    /// Packs the weights of this shape, in PyTorch's order.
+    fn pack_weights(&self, shape: &ConvShape, w: &[f32], packed: &mut [f32], executor: &dyn Executor);
 }
 
 impl Planned for Kernel {
@@ -289,6 +307,16 @@ impl Planned for Kernel {
 
     fn packed_len(&self) -> usize {
         Kernel::packed_len(self)
+    }
+
+    fn stated_range(&self) -> Option<FiniteRange> {
+        Some(self.finite_range())
+    }
+}
+
+impl Packs for Kernel {
+    fn pack_weights(&self, shape: &ConvShape, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
+        self.pack(&Weights::forward(shape, w), packed, executor);
     }
 }
 

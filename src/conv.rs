@@ -28,6 +28,7 @@ mod backward_weights;
 mod cache;
 mod choice;
 mod matmul;
+mod methods;
 mod packed;
 
 use core::cell::Cell;
@@ -38,7 +39,6 @@ use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, Pitches, View};
 use swath_kernels::shape::ConvShape;
-use swath_kernels::weights::Weights;
 
 use crate::algo::{Accuracy, Kernel};
 use crate::buffer::Buffer;
@@ -53,6 +53,7 @@ pub use cache::PlanCache;
 use choice::Choice;
 pub use choice::{Candidate, Explanation};
 pub use matmul::MatMul;
+use methods::{packing_methods, plan_methods};
 pub use packed::{PackedWeights, WeightsKey};
 pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;
@@ -203,11 +204,6 @@ fn level(options: &Options) -> Result<Level> {
     Ok(options.level.map_or(Ok(cpu), |level| cpu.lowered(level))?.level)
 }
 
-/// About how many milliseconds it takes one thread to pack so many floats: a nanosecond each.
-fn packing_ms(floats: usize) -> f64 {
-    floats as f64 / 1e6
-}
-
 /// Memory that runs of any plans may use and reuse; it grows to the largest plan's need and stays.
 ///
 /// One thread uses it at a time: whoever calls plans from several threads has one for each.
@@ -306,85 +302,10 @@ impl Scratch {
 #[derive(Clone, Debug)]
 pub struct ConvPlan(Choice<Kernel>);
 
+plan_methods!(ConvPlan);
+packing_methods!(ConvPlan);
+
 impl ConvPlan {
-    /// Plans. Never times anything.
-    ///
-    /// # Errors
-    /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
-    pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        Choice::new(shape, options).map(Self)
-    }
-
-    /// The same convolution of `n` images, by the same algorithm: what was packed for one of the two plans serves both.
-    ///
-    /// Another batch may be served faster by another algorithm, which [`ConvPlan::new`] chooses. This takes a fraction of the
-    /// time that choosing takes.
-    ///
-    /// # Errors
-    /// For no images, for more than a tensor may hold, and where the algorithm does not do so many.
-    ///
-    /// ```
-    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
-    /// let shape = ConvShape::builder([1, 3, 8, 8], [4, 3, 3, 3]).padding(1).build()?;
-    /// let one = ConvPlan::new(&shape, &Options::default())?;
-    /// let weights = one.pack(&[0.1; 4 * 3 * 9])?;
-    /// let many = one.with_batch(5)?;
-    /// let mut y = vec![0.0; 5 * 4 * 64];
-    /// many.forward(&[1.0; 5 * 3 * 64], &weights, Epilogue::none(), &mut y, &mut Scratch::new())?;
-    /// assert_eq!((many.algo(), many.shape().n), (one.algo(), 5));
-    /// # Ok::<(), swath::Error>(())
-    /// ```
-    pub fn with_batch(&self, n: usize) -> Result<Self> {
-        self.0.with_batch(n).map(Self)
-    }
-
-    /// What packed weights must have been packed for to serve this plan.
-    pub fn weights_key(&self) -> WeightsKey {
-        WeightsKey::new(&self.0)
-    }
-
-    /// The geometry.
-    pub fn shape(&self) -> &ConvShape {
-        &self.0.shape
-    }
-
-    /// The options that the plan was made with.
-    pub fn options(&self) -> &Options {
-        &self.0.options
-    }
-
-    /// The instruction-set level.
-    pub fn level(&self) -> Level {
-        self.0.level
-    }
-
-    /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).
-    pub fn algo(&self) -> &'static str {
-        self.0.algo
-    }
-
-    /// Name of the microkernel that does most of the work.
-    pub fn kernel(&self) -> &'static str {
-        self.0.kernel.name()
-    }
-
-    /// Every algorithm, with its prediction or why it does not support the shape.
-    pub fn candidates(&self) -> &[Candidate] {
-        &self.0.candidates
-    }
-
-    /// What was chosen, from which candidates, and why.
-    pub fn explain(&self) -> Explanation<'_> {
-        let kernel = &self.0.kernel;
-        Explanation::new(&self.0, kernel.name(), [kernel.packed_len(), kernel.scratch_len(1)])
-            .within(self.finite_range())
-    }
-
-    /// Floats of scratch that [`ConvPlan::forward`] takes from its [`Scratch`] when run on `threads` threads.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        self.0.kernel.scratch_len(threads)
-    }
-
     /// For which magnitudes of inputs and weights the result is finite wherever the sum that defines it is. With [`Accuracy::Exact`]
     /// that is all of them.
     ///
@@ -397,58 +318,6 @@ impl ConvPlan {
     /// ```
     pub fn finite_range(&self) -> FiniteRange {
         self.0.kernel.finite_range()
-    }
-
-    /// Packs weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
-    ///
-    /// # Errors
-    /// For a wrong length, and [`Error::Memory`].
-    pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::zeros(self.weights_key())?;
-        self.repack(w, &mut packed)?;
-        Ok(packed)
-    }
-
-    /// Packs other weights in place of what [`ConvPlan::pack`] made, without asking for memory: weights that are trained change
-    /// every step.
-    ///
-    /// # Errors
-    /// For a wrong length, and weights that were packed for something else.
-    pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
-        check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
-        packed.check(self.weights_key())?;
-        let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
-        self.0.kernel.pack(&Weights::forward(&self.0.shape, w), &mut packed.data, &*executor);
-        Ok(())
-    }
-
-    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`]: weights that are trained
-    /// change every step, and Winograd's take four times as much memory as they do.
-    ///
-    /// # Errors
-    /// As [`ConvPlan::pack`].
-    ///
-    /// ```
-    /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch};
-    /// let plan = ConvPlan::new(&ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?, &Options::default())?;
-    /// let (mut y, mut scratch) = ([0.0; 3 * 16], Scratch::new());
-    /// for step in 1..4 {
-    ///     let weights = plan.pack_once(&[step as f32; 6], &mut scratch)?;
-    ///     plan.forward(&[1.0; 2 * 16], &weights, Epilogue::none(), &mut y, &mut scratch)?;
-    ///     scratch.give_back(weights);
-    ///     assert_eq!(y[0], 2.0 * step as f32);
-    /// }
-    /// # Ok::<(), swath::Error>(())
-    /// ```
-    pub fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
-        self.repack(w, &mut packed)?;
-        Ok(packed)
-    }
-
-    /// Floats of packed weights.
-    pub(crate) fn packed_len(&self) -> usize {
-        self.0.kernel.packed_len()
     }
 
     /// Runs the convolution: `y = activation(conv(x, weights) + bias + residual)`.
@@ -467,7 +336,7 @@ impl ConvPlan {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let [_, to] = self.views()?;
+        let [_, to] = self.0.views;
         let y = held("the output", y.len(), to, self.0.options.output_pitches).map(|len| &mut y[..len])?;
         self.run(x, weights, epilogue, y.into(), scratch).map(|_| ())
     }
@@ -495,7 +364,7 @@ impl ConvPlan {
         y: &'y mut [MaybeUninit<f32>],
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
-        let [_, to] = self.views()?;
+        let [_, to] = self.0.views;
         if !to.is_dense() {
             let rule =
                 format!("memory that holds nothing takes a dense one of {}", to.layout().len(self.shape().output()));
@@ -509,10 +378,6 @@ impl ConvPlan {
         self.run(x, weights, epilogue, y.into(), scratch)
     }
 
-    fn views(&self) -> Result<[View; 2]> {
-        views(&self.0.shape, &self.0.options)
-    }
-
     fn run<'y>(
         &self,
         x: &[f32],
@@ -521,11 +386,10 @@ impl ConvPlan {
         y: Outputs<'y>,
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
-        let Choice { shape: s, options: o, kernel, .. } = &self.0;
-        let [from, to] = self.views()?;
-        let x = held("the input", x.len(), from, o.input_pitches).map(|len| &x[..len])?;
+        let Choice { shape: s, options: o, views: [from, to], kernel, .. } = &self.0;
+        let x = held("the input", x.len(), *from, o.input_pitches).map(|len| &x[..len])?;
         check_len("the bias", epilogue.bias.map_or(s.oc, <[f32]>::len), s.oc)?;
-        let residual = |r: &'_ [f32]| held("the residual", r.len(), to, o.output_pitches);
+        let residual = |r: &'_ [f32]| held("the residual", r.len(), *to, o.output_pitches);
         let residual = match epilogue.residual {
             Some(r) => Some(&r[..residual(r)?]),
             None => None,

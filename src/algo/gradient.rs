@@ -10,7 +10,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
 use swath_kernels::winograd::WinogradWeights;
 
-use super::{Accuracy, Algo, Kernel, Pass, Planned, Request, Work, copied, predict};
+use super::{Accuracy, Algo, Kernel, Packs, Pass, Planned, Request, Work, copied, predict};
 
 /// A planned data gradient. As a kernel it is a convolution's: a tensor in, packed weights, a tensor out.
 #[derive(Clone, Debug)]
@@ -21,9 +21,7 @@ pub struct DataKernel(Data);
 enum Data {
     /// A convolution of the gradient at the output with turned weights.
     Turned {
-        /// The convolution whose gradient this is.
-        shape: ConvShape,
-        /// That of its output's gradient.
+        /// The convolution of the gradient.
         turned: ConvShape,
         /// What does it.
         kernel: Kernel,
@@ -40,16 +38,22 @@ pub(super) fn turned(
     let Some(turned) = backward_data::turned(r.shape) else {
         return Err("the stride is not 1, or the padding reaches beyond the kernel".into());
     };
-    let kernel = plan(&Request { shape: &turned, input: r.output, output: r.input, pitches: [None; 2], ..*r })?;
-    Ok(DataKernel(Data::Turned { shape: *r.shape, turned, kernel }))
+    let [x, y] = r.views;
+    let kernel = plan(&Request { shape: &turned, views: [y, x], ..*r })?;
+    Ok(DataKernel(Data::Turned { turned, kernel }))
 }
 
 /// The data gradient by phases, from blocked or NHWC gradients.
 pub(super) fn phases(r: &Request<'_>) -> Result<DataKernel, String> {
-    if r.output == Layout::Nchw {
+    if r.layouts()[1] == Layout::Nchw {
         return Err("reads blocked or nhwc gradients, not nchw".into());
     }
-    let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
+    phases_of_any(r)
+}
+
+fn phases_of_any(r: &Request<'_>) -> Result<DataKernel, String> {
+    let [input, output] = r.layouts();
+    let plan = BackwardData::new(r.shape, r.level, output, input).map_err(|e| e.to_string())?;
     Ok(DataKernel(Data::Phases(Box::new(plan))))
 }
 
@@ -61,16 +65,17 @@ pub(super) fn depthwise(
     if backward_data::turned(r.shape).is_some() {
         return turned(r, plan);
     }
-    Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, r.output, r.input)?))))
+    let [input, output] = r.layouts();
+    Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, output, input)?))))
 }
 
 /// The same from NCHW.
 pub(super) fn phases_from_nchw(r: &Request<'_>) -> Result<DataKernel, String> {
-    if r.output != Layout::Nchw {
-        return Err(format!("reads nchw gradients, not {}", r.output.name()));
+    let [_, output] = r.layouts();
+    if output != Layout::Nchw {
+        return Err(format!("reads nchw gradients, not {}", output.name()));
     }
-    let plan = BackwardData::new(r.shape, r.level, r.output, r.input).map_err(|e| e.to_string())?;
-    Ok(DataKernel(Data::Phases(Box::new(plan))))
+    phases_of_any(r)
 }
 
 impl Planned for DataKernel {
@@ -97,6 +102,18 @@ impl Planned for DataKernel {
     }
 }
 
+impl Packs for DataKernel {
+    fn pack_weights(&self, shape: &ConvShape, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
+        match &self.0 {
+            Data::Turned { kernel, .. } => {
+                let all = [Taps::all(shape.kh), Taps::all(shape.kw)];
+                kernel.pack(&Weights::turned(shape, w, all), packed, executor);
+            }
+            Data::Phases(k) => k.pack_on(w, packed, executor),
+        }
+    }
+}
+
 impl DataKernel {
     /// Name of the microkernel that does most of the work.
     pub fn name(&self) -> &'static str {
@@ -119,16 +136,6 @@ impl DataKernel {
         match &self.0 {
             Data::Turned { kernel, .. } => kernel.scratch_len(threads),
             Data::Phases(k) => k.scratch_len().saturating_mul(threads),
-        }
-    }
-
-    pub(crate) fn pack(&self, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
-        match &self.0 {
-            Data::Turned { shape, kernel, .. } => {
-                let all = [Taps::all(shape.kh), Taps::all(shape.kw)];
-                kernel.pack(&Weights::turned(shape, w, all), packed, executor);
-            }
-            Data::Phases(k) => k.pack_on(w, packed, executor),
         }
     }
 
@@ -168,17 +175,20 @@ enum Sum {
 
 /// The weight gradient by sums over pixels: every geometry and layout.
 pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::new(r.shape, r.level, r.input, r.output)))))
+    let [input, output] = r.layouts();
+    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::new(r.shape, r.level, input, output)))))
 }
 
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, r.input, r.output)?))))
+    let [input, output] = r.layouts();
+    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, input, output)?))))
 }
 
 /// The same for few input channels.
 pub(super) fn stem_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
-    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::new(r.shape, r.level, r.input, r.output)?))))
+    let [input, output] = r.layouts();
+    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::new(r.shape, r.level, input, output)?))))
 }
 
 /// The weight gradient by Winograd's transforms.
@@ -186,7 +196,8 @@ pub(super) fn winograd_weights(r: &Request<'_>) -> Result<WeightKernel, String> 
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
     }
-    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, r.input, r.output)?))))
+    let [input, output] = r.layouts();
+    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, input, output)?))))
 }
 
 /// For algorithms without weight gradients.

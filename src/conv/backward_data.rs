@@ -3,7 +3,8 @@
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
-use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, WeightsKey, packing_ms};
+use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, WeightsKey};
+use super::{packing_methods, plan_methods};
 use crate::algo::DataKernel;
 use crate::error::{Result, check_len};
 use crate::par;
@@ -28,108 +29,10 @@ use crate::par;
 #[derive(Clone, Debug)]
 pub struct ConvBackwardData(Choice<DataKernel>);
 
+plan_methods!(ConvBackwardData);
+packing_methods!(ConvBackwardData);
+
 impl ConvBackwardData {
-    /// Plans. Never times anything.
-    ///
-    /// # Errors
-    /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
-    pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        Choice::new(shape, options).map(Self)
-    }
-
-    /// The same gradient of `n` images, by the same algorithm, as [`ConvPlan::with_batch`](crate::ConvPlan::with_batch).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn with_batch(&self, n: usize) -> Result<Self> {
-        self.0.with_batch(n).map(Self)
-    }
-
-    /// What packed weights must have been packed for to serve this plan.
-    pub fn weights_key(&self) -> WeightsKey {
-        WeightsKey::new(&self.0)
-    }
-
-    /// The geometry of the convolution.
-    pub fn shape(&self) -> &ConvShape {
-        &self.0.shape
-    }
-
-    /// The options that the plan was made with.
-    pub fn options(&self) -> &Options {
-        &self.0.options
-    }
-
-    /// The instruction-set level.
-    pub fn level(&self) -> Level {
-        self.0.level
-    }
-
-    /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).
-    pub fn algo(&self) -> &'static str {
-        self.0.algo
-    }
-
-    /// Name of the microkernel that does most of the work.
-    pub fn kernel(&self) -> &'static str {
-        self.0.kernel.name()
-    }
-
-    /// Every algorithm, with its prediction or why it does not support the shape.
-    pub fn candidates(&self) -> &[Candidate] {
-        &self.0.candidates
-    }
-
-    /// What was chosen, from which candidates, and why.
-    pub fn explain(&self) -> Explanation<'_> {
-        let kernel = &self.0.kernel;
-        Explanation::new(&self.0, kernel.name(), [kernel.packed_len(), kernel.scratch_len(1)])
-    }
-
-    /// Floats of scratch that [`ConvBackwardData::run`] takes from its [`Scratch`] when run on `threads` threads.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        self.0.kernel.scratch_len(threads)
-    }
-
-    /// Packs the convolution's weights `[oc, ic / groups, kh, kw]` (PyTorch's order) for this plan.
-    ///
-    /// # Errors
-    /// For a wrong length, and [`Error::Memory`](crate::Error::Memory).
-    pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::zeros(self.weights_key())?;
-        self.repack(w, &mut packed)?;
-        Ok(packed)
-    }
-
-    /// Packs other weights in place of what [`ConvBackwardData::pack`] made, without asking for memory: weights that
-    /// are trained change every step.
-    ///
-    /// # Errors
-    /// For a wrong length, and weights that were packed for something else.
-    pub fn repack(&self, w: &[f32], packed: &mut PackedWeights) -> Result<()> {
-        check_len("the weights", w.len(), self.0.shape.weights().iter().product())?;
-        packed.check(self.weights_key())?;
-        let executor = par::executor(self.0.options.threads, packing_ms(packed.data.len()));
-        self.0.kernel.pack(w, &mut packed.data, &*executor);
-        Ok(())
-    }
-
-    /// Packs weights for one run, in memory that the scratch lends until [`Scratch::give_back`], as
-    /// [`ConvPlan::pack_once`](crate::ConvPlan::pack_once).
-    ///
-    /// # Errors
-    /// As [`ConvBackwardData::pack`].
-    pub fn pack_once(&self, w: &[f32], scratch: &mut Scratch) -> Result<PackedWeights> {
-        let mut packed = PackedWeights::lent(self.weights_key(), scratch)?;
-        self.repack(w, &mut packed)?;
-        Ok(packed)
-    }
-
-    /// Floats of packed weights.
-    pub(crate) fn packed_len(&self) -> usize {
-        self.0.kernel.packed_len()
-    }
-
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output.
     ///
     /// Channels that pad a blocked `dx` become zero. The result is the same bits for any number of threads.

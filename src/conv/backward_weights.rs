@@ -3,7 +3,7 @@
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
-use super::{Candidate, Choice, Explanation, Options, Scratch};
+use super::{Candidate, Choice, Explanation, Options, Scratch, plan_methods};
 use crate::algo::WeightKernel;
 use crate::error::{Result, check_len};
 use crate::par;
@@ -27,63 +27,9 @@ use crate::par;
 #[derive(Clone, Debug)]
 pub struct ConvBackwardWeights(Choice<WeightKernel>);
 
+plan_methods!(ConvBackwardWeights);
+
 impl ConvBackwardWeights {
-    /// Plans. Never times anything.
-    ///
-    /// # Errors
-    /// For a level that this machine lacks, and an algorithm that is unknown or does not support the shape.
-    pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        Choice::new(shape, options).map(Self)
-    }
-
-    /// The same gradients of `n` images, by the same algorithm, as [`ConvPlan::with_batch`](crate::ConvPlan::with_batch).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn with_batch(&self, n: usize) -> Result<Self> {
-        self.0.with_batch(n).map(Self)
-    }
-
-    /// The geometry of the convolution.
-    pub fn shape(&self) -> &ConvShape {
-        &self.0.shape
-    }
-
-    /// The options that the plan was made with.
-    pub fn options(&self) -> &Options {
-        &self.0.options
-    }
-
-    /// The instruction-set level.
-    pub fn level(&self) -> Level {
-        self.0.level
-    }
-
-    /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).
-    pub fn algo(&self) -> &'static str {
-        self.0.algo
-    }
-
-    /// Name of the microkernel that does most of the work.
-    pub fn kernel(&self) -> &'static str {
-        self.0.kernel.name()
-    }
-
-    /// Every algorithm, with its prediction or why it does not support the shape.
-    pub fn candidates(&self) -> &[Candidate] {
-        &self.0.candidates
-    }
-
-    /// What was chosen, from which candidates, and why.
-    pub fn explain(&self) -> Explanation<'_> {
-        Explanation::new(&self.0, self.0.kernel.name(), [0, self.scratch_len(1)])
-    }
-
-    /// Floats of scratch that [`ConvBackwardWeights::run`] takes from its [`Scratch`] when run on `threads` threads.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        self.0.kernel.scratch_len(threads)
-    }
-
     /// Computes the gradient `dw` `[oc, ic / groups, kh, kw]` (PyTorch's order) at the weights and, if asked for, `db`
     /// `[oc]` at the bias, from the input `x` and the gradient `dy` at the output. What `dw` and `db` held does not
     /// matter.

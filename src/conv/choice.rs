@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Pitches;
+use swath_kernels::layout::{Pitches, View};
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
@@ -30,6 +30,8 @@ pub(super) struct Choice<K> {
     pub shape: ConvShape,
     pub options: Options,
     pub level: Level,
+    /// How input and output lie.
+    pub views: [View; 2],
     pub algo: &'static str,
     pub kernel: K,
     /// Milliseconds on one thread, by the cost model.
@@ -47,7 +49,7 @@ impl<K: Planned> Choice<K> {
             let what = "the pass of a plan whose tensors have gaps";
             return Err(Error::Setting { what, value: K::PASS.name().into(), rule: "gradients are dense".into() });
         }
-        let request = request(shape, options, level);
+        let request = Request { shape, level, views, accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
@@ -65,32 +67,23 @@ impl<K: Planned> Choice<K> {
             kept.keep(K::PASS, shape, options, algo);
         }
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
-        Ok(Self { shape: *shape, options: options.clone(), level, algo, kernel, predicted, candidates, reason })
+        let (shape, options) = (*shape, options.clone());
+        Ok(Self { shape, options, level, views, algo, kernel, predicted, candidates, reason })
     }
 
     /// The same of so many images, by the same algorithm.
     pub fn with_batch(&self, n: usize) -> Result<Self> {
-        let Self { shape: s, options, level, algo: name, .. } = self;
-        let shape = ConvShape::builder([n, s.ic, s.ih, s.iw], s.weights())
-            .stride([s.sh, s.sw])
-            .dilation([s.dh, s.dw])
-            .padding([s.pad.top, s.pad.left, s.pad.bottom, s.pad.right])
-            .groups(s.groups)
-            .build()?;
-        super::views(&shape, options)?;
+        let Self { shape, options, level, algo: name, .. } = self;
+        let shape = shape.with_batch(n)?;
+        let (level, views) = (*level, super::views(&shape, options)?);
         let algo = algo::find(name).expect("the plan has one of the table");
-        let kernel = K::plan(algo, &request(&shape, options, *level))
+        let kernel = K::plan(algo, &Request { shape: &shape, level, views, accuracy: options.accuracy })
             .map_err(|why| Error::Algo { name: (*name).into(), why })?;
-        let predicted = kernel.predict(name, *level, &shape);
+        let predicted = kernel.predict(name, level, &shape);
         let candidates = vec![Candidate { algo: name, predicted: Ok(predicted), measured: None }];
         let reason = "it is that of the plan for another batch".into();
-        Ok(Self { shape, options: options.clone(), level: *level, algo: name, kernel, predicted, candidates, reason })
+        Ok(Self { shape, options: options.clone(), level, views, algo: name, kernel, predicted, candidates, reason })
     }
-}
-
-fn request<'a>(shape: &'a ConvShape, options: &Options, level: Level) -> Request<'a> {
-    let Options { input, output, input_pitches, output_pitches, accuracy, .. } = *options;
-    Request { shape, level, input, output, pitches: [input_pitches, output_pitches], accuracy }
 }
 
 /// Index of the candidate to take, and why: the one asked for, else the tuned one, else the modelled one.
@@ -151,14 +144,11 @@ pub struct Explanation<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    pub(super) fn new<K: Planned>(choice: &'a Choice<K>, kernel: &'static str, memory: [usize; 2]) -> Self {
+    /// With the kernel's name, and its floats of scratch for one thread.
+    pub(super) fn new<K: Planned>(choice: &'a Choice<K>, kernel: &'static str, scratch: usize) -> Self {
         let Choice { shape, options, level, algo, candidates, reason, .. } = choice;
-        Self { pass: K::PASS, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite: None }
-    }
-
-    /// The same of a result that is finite for some magnitudes.
-    pub(super) fn within(self, range: FiniteRange) -> Self {
-        Self { finite: Some(range), ..self }
+        let (memory, finite) = ([choice.kernel.packed_len(), scratch], choice.kernel.stated_range());
+        Self { pass: K::PASS, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite }
     }
 }
 

@@ -85,8 +85,7 @@ fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
         let ms = ms.parse().ok().filter(|ms| TIMES.contains(ms));
         let ms = ms.ok_or_else(|| wrong(&format!("milliseconds must lie in {TIMES:?}")))?;
         let Options { input, output, .. } = Options::inside_model(&problem.shape);
-        let request =
-            algo::Request { shape: &problem.shape, level, input, output, pitches: [None; 2], accuracy: Accuracy::Fast };
+        let request = algo::Request::dense(&problem.shape, level, [input, output], Accuracy::Fast);
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
         let work = Work::new(&problem.shape, &kernel);
         measured.push(Measured { problem: problem.text, algo: row.name, work, ms });

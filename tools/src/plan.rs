@@ -92,14 +92,7 @@ pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> Outcome<R> + Se
 pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
     let pass = request.pass;
     let Options { input, output, .. } = Options::inside_model(shape);
-    let request = algo::Request {
-        shape,
-        level: request.level,
-        input,
-        output,
-        pitches: [None; 2],
-        accuracy: request.accuracy.into(),
-    };
+    let request = algo::Request::dense(shape, request.level, [input, output], request.accuracy.into());
     let supports = |a: &&Algo| match pass {
         Pass::Forward => (a.plan)(&request).is_ok(),
         Pass::BackwardData => (a.data)(&request).is_ok(),
