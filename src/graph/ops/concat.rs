@@ -68,14 +68,42 @@ impl Operator for Concat {
     }
 }
 
+/// The parts of an image of the output, counted in planes or in channels.
+struct Parts {
+    /// How many each has, and the number of its first in the whole.
+    each: Vec<[usize; 2]>,
+    /// How many all have.
+    count: usize,
+}
+
+impl Parts {
+    fn new(counts: impl Iterator<Item = usize>) -> Self {
+        let mut count = 0;
+        let each = counts.map(|of_part| {
+            count += of_part;
+            [of_part, count - of_part]
+        });
+        Self { each: each.collect(), count }
+    }
+
+    /// Of number `at` of the whole: its part, how many that one has, and its number there.
+    fn at(&self, at: usize) -> [usize; 3] {
+        let part = self.each.partition_point(|&[_, first]| first <= at) - 1;
+        let [of_part, first] = self.each[part];
+        [part, of_part, at - first]
+    }
+
+    fn describe(&self) -> String {
+        format!("Concat of {}", self.each.len())
+    }
+}
+
 /// Concatenation of planes: of one channel each in NCHW, of a block of them in blocks.
 struct ConcatPlanes {
     /// Floats of a plane.
     plane: usize,
-    /// Planes of an image of each part, and the first of them in the output's.
-    parts: Vec<[usize; 2]>,
-    /// Planes of an image of the output.
-    count: usize,
+    /// Planes.
+    parts: Parts,
 }
 
 impl ConcatPlanes {
@@ -83,27 +111,18 @@ impl ConcatPlanes {
     fn new(parts: &[[usize; 4]], layout: Layout) -> Self {
         let channels = if layout == Layout::Blocked { BLOCK } else { 1 };
         let [_, _, h, w] = parts[0];
-        let mut count = 0;
-        let parts = parts
-            .iter()
-            .map(|[_, c, ..]| {
-                let planes = c.div_ceil(channels);
-                count += planes;
-                [planes, count - planes]
-            })
-            .collect();
-        Self { plane: h * w * channels, parts, count }
+        let planes = parts.iter().map(|[_, c, ..]| c.div_ceil(channels));
+        Self { plane: h * w * channels, parts: Parts::new(planes) }
     }
 
     /// Copies the planes of the output that are numbered `planes`: those of a part and an image lie together.
     fn copy(&self, mut planes: Range<usize>, x: &Operands<'_>, mut y: &mut [f32]) {
         while !planes.is_empty() {
-            let (image, at) = (planes.start / self.count, planes.start % self.count);
-            let part = self.parts.partition_point(|&[_, first]| first <= at) - 1;
-            let [of_part, first] = self.parts[part];
-            let run = (of_part - (at - first)).min(planes.len());
+            let (image, at) = (planes.start / self.parts.count, planes.start % self.parts.count);
+            let [part, of_part, own] = self.parts.at(at);
+            let run = (of_part - own).min(planes.len());
             let (to, rest) = y.split_at_mut(run * self.plane);
-            let from = (image * of_part + at - first) * self.plane;
+            let from = (image * of_part + own) * self.plane;
             to.copy_from_slice(&x.get(part)[from..][..run * self.plane]);
             (y, planes.start) = (rest, planes.start + run);
         }
@@ -116,7 +135,7 @@ impl Step for ConcatPlanes {
     }
 
     fn describe(&self) -> String {
-        format!("Concat of {}", self.parts.len())
+        self.parts.describe()
     }
 }
 
@@ -124,36 +143,25 @@ impl Step for ConcatPlanes {
 struct ConcatWithinBlocks {
     /// Pixels of a plane.
     pixels: usize,
-    /// Channels of each part, and the first of them in the output.
-    parts: Vec<[usize; 2]>,
-    channels: usize,
+    /// Channels.
+    parts: Parts,
 }
 
 impl ConcatWithinBlocks {
     fn new(parts: &[[usize; 4]]) -> Self {
         let [_, _, h, w] = parts[0];
-        let mut channels = 0;
-        let parts = parts
-            .iter()
-            .map(|&[_, c, ..]| {
-                channels += c;
-                [c, channels - c]
-            })
-            .collect();
-        Self { pixels: h * w, parts, channels }
+        Self { pixels: h * w, parts: Parts::new(parts.iter().map(|&[_, c, ..]| c)) }
     }
 
     /// Fills block `k` of an image, whose pixels are `y`.
     fn block(&self, image: usize, k: usize, x: &Operands<'_>, y: &mut [f32]) {
-        let (mut at, end) = (k * BLOCK, ((k + 1) * BLOCK).min(self.channels));
+        let (mut at, end) = (k * BLOCK, ((k + 1) * BLOCK).min(self.parts.count));
         if end - at < BLOCK {
             y.fill(0.0);
         }
         while at < end {
-            let part = self.parts.partition_point(|&[_, first]| first <= at) - 1;
-            let [of_part, first] = self.parts[part];
+            let [part, of_part, own] = self.parts.at(at);
             // As many as lie in one block of the part, too.
-            let own = at - first;
             let run = (end - at).min(of_part - own).min(BLOCK - own % BLOCK);
             let from = (image * of_part.div_ceil(BLOCK) + own / BLOCK) * self.pixels * BLOCK + own % BLOCK;
             let pixels = x.get(part)[from..].chunks(BLOCK).zip(y.chunks_exact_mut(BLOCK));
@@ -165,7 +173,7 @@ impl ConcatWithinBlocks {
 
 impl Step for ConcatWithinBlocks {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let (plane, count) = (self.pixels * BLOCK, self.channels.div_ceil(BLOCK));
+        let (plane, count) = (self.pixels * BLOCK, self.parts.count.div_ceil(BLOCK));
         par::for_each_piece(y, plane, 1, |planes, y| {
             for (plane, y) in planes.zip(y.chunks_exact_mut(plane)) {
                 self.block(plane / count, plane % count, x, y);
@@ -174,7 +182,7 @@ impl Step for ConcatWithinBlocks {
     }
 
     fn describe(&self) -> String {
-        format!("Concat of {}", self.parts.len())
+        self.parts.describe()
     }
 }
 
