@@ -110,57 +110,41 @@ float! {
     bf16, f32, bf16::to_f32, bf16::from_f32, bf16::from_f64;
 }
 
-/// Runs the same code on numbers of any type: `numbers!(data, v => .., other => ..)`, where `other` is the type that has none.
-macro_rules! numbers {
-    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
+/// Runs the same code on these types' arrays, and other code on those of an `other` type.
+macro_rules! of_types {
+    ([$($type:ident)*] $data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
         let data = $data;
         match data {
-            $crate::ops::Data::F32($v) => $body,
-            $crate::ops::Data::F64($v) => $body,
-            $crate::ops::Data::F16($v) => $body,
-            $crate::ops::Data::Bf16($v) => $body,
-            _ => $crate::ops::number::integers!(data, $v => $body, $other => $no),
+            $($crate::ops::Data::$type($v) => $body,)*
+            _ => {
+                let $other = data.element();
+                $no
+            }
         }
     }};
+}
+pub(crate) use of_types;
+
+/// Runs the same code on numbers of any type: `numbers!(data, v => .., other => ..)`, where `other` is the type that has none.
+macro_rules! numbers {
+    ($($code:tt)*) => {
+        $crate::ops::number::of_types!([F32 F64 F16 Bf16 I8 I16 I32 I64 U8 U16 U32 U64] $($code)*)
+    };
 }
 pub(crate) use numbers;
 
 /// Runs the same code on integers of any type.
 macro_rules! integers {
-    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
-        let data = $data;
-        match data {
-            $crate::ops::Data::I8($v) => $body,
-            $crate::ops::Data::I16($v) => $body,
-            $crate::ops::Data::I32($v) => $body,
-            $crate::ops::Data::I64($v) => $body,
-            $crate::ops::Data::U8($v) => $body,
-            $crate::ops::Data::U16($v) => $body,
-            $crate::ops::Data::U32($v) => $body,
-            $crate::ops::Data::U64($v) => $body,
-            _ => {
-                let $other = data.element();
-                $no
-            }
-        }
-    }};
+    ($($code:tt)*) => {
+        $crate::ops::number::of_types!([I8 I16 I32 I64 U8 U16 U32 U64] $($code)*)
+    };
 }
 pub(crate) use integers;
 
 /// Runs the same code on floats of any type.
 macro_rules! floats {
-    ($data:expr, $v:ident => $body:expr, $other:ident => $no:expr) => {{
-        let data = $data;
-        match data {
-            $crate::ops::Data::F32($v) => $body,
-            $crate::ops::Data::F64($v) => $body,
-            $crate::ops::Data::F16($v) => $body,
-            $crate::ops::Data::Bf16($v) => $body,
-            _ => {
-                let $other = data.element();
-                $no
-            }
-        }
-    }};
+    ($($code:tt)*) => {
+        $crate::ops::number::of_types!([F32 F64 F16 Bf16] $($code)*)
+    };
 }
 pub(crate) use floats;
