@@ -14,7 +14,8 @@ pub use folder::ImageFolder;
 pub use masked::{MaskRule, Masked};
 pub use voc::Voc;
 
-use super::sample::Picture;
+use super::dataset::check_index;
+use super::sample::{Picture, Sample};
 use crate::error::{Error, Result};
 use decode::Decoded;
 
@@ -31,13 +32,21 @@ impl Files {
         Self { paths, channels: 3, kept: None }
     }
 
+    /// Reads pictures in grey, of one channel, or of three.
+    fn grey(&mut self, grey: bool) {
+        self.channels = if grey { 1 } else { 3 };
+    }
+
     /// Keeps all pictures that are read, as bytes.
     fn keep(&mut self, keep: bool) {
         self.kept = keep.then(|| self.paths.iter().map(|_| OnceLock::new()).collect());
     }
 
-    /// Reads picture `index`, which there is.
-    fn read(&self, index: usize, picture: &mut Picture) -> Result<()> {
+    /// Makes a sample of picture `index` alone.
+    fn read(&self, index: usize, sample: &mut Sample) -> Result<()> {
+        check_index(index, self.paths.len())?;
+        sample.clear();
+        let picture = &mut sample.picture;
         let read = || decode::picture(&self.paths[index], self.channels);
         let Some(kept) = self.kept.as_ref().map(|k| &k[index]) else {
             read()?.put_into(picture);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Files, entries, fault, is_picture};
-use crate::data::dataset::{Dataset, check_index};
+use crate::data::dataset::Dataset;
 use crate::data::sample::Sample;
 use crate::error::Result;
 use crate::random::Random;
@@ -50,7 +50,7 @@ impl ImageFolder {
 
     /// Whether pictures are grey, of one channel; `false` by default.
     pub fn grey(mut self, grey: bool) -> Self {
-        self.files.channels = if grey { 1 } else { 3 };
+        self.files.grey(grey);
         self
     }
 
@@ -71,9 +71,7 @@ impl Dataset for ImageFolder {
     }
 
     fn get(&self, index: usize, _: &mut Random, sample: &mut Sample) -> Result<()> {
-        check_index(index, self.len())?;
-        sample.clear();
-        self.files.read(index, &mut sample.picture)?;
+        self.files.read(index, sample)?;
         sample.labels.push((self.labels[index], 1.0));
         Ok(())
     }

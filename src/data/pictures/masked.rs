@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Files, decode, entries, fault, is_picture};
-use crate::data::dataset::{Dataset, check_index};
+use crate::data::dataset::Dataset;
 use crate::data::sample::{Sample, UNLABELLED};
 use crate::error::Result;
 use crate::random::Random;
@@ -64,7 +64,7 @@ impl Masked {
 
     /// Whether pictures are grey, of one channel; `false` by default.
     pub fn grey(mut self, grey: bool) -> Self {
-        self.files.channels = if grey { 1 } else { 3 };
+        self.files.grey(grey);
         self
     }
 
@@ -85,9 +85,7 @@ impl Dataset for Masked {
     }
 
     fn get(&self, index: usize, _: &mut Random, sample: &mut Sample) -> Result<()> {
-        check_index(index, self.len())?;
-        sample.clear();
-        self.files.read(index, &mut sample.picture)?;
+        self.files.read(index, sample)?;
         let (size, mask) = decode::mask(&self.masks[index])?;
         if size != sample.picture.size[1..] {
             let [[h, w], of] = [size, [sample.picture.size[1], sample.picture.size[2]]];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use roxmltree::{Document, Node};
 
 use super::{Files, entries, fault};
-use crate::data::dataset::{Dataset, check_index};
+use crate::data::dataset::Dataset;
 use crate::data::sample::{LabelledBox, Sample};
 use crate::error::Result;
 use crate::file;
@@ -135,9 +135,7 @@ impl Dataset for Voc {
     }
 
     fn get(&self, index: usize, _: &mut Random, sample: &mut Sample) -> Result<()> {
-        check_index(index, self.len())?;
-        sample.clear();
-        self.files.read(index, &mut sample.picture)?;
+        self.files.read(index, sample)?;
         let [_, h, w] = sample.picture.size;
         if let Some(b) = self.boxes[index].iter().find(|b| b.rect.right > w as f32 || b.rect.bottom > h as f32) {
             let problem = format!("is {w}x{h}, but a box goes to {}, {}", b.rect.right, b.rect.bottom);
