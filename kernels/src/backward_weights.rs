@@ -286,9 +286,8 @@ impl BackwardWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_lengths(s, [self.input, self.gradient], [x, dy, dw], db.as_deref());
-        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
-        assert!(self.level.is_available());
+        let of = (s, self.level, [self.input, self.gradient]);
+        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
         let x = blocked(x, self.input, s.input(), copy, executor);
@@ -306,10 +305,17 @@ impl BackwardWeights {
     }
 }
 
-/// Panics unless `x` and `dy`, in these layouts, and the gradients at weights and bias are as long as the shape says.
+/// Panics unless the machine has the level, `x` and `dy`, in these layouts, and the gradients at weights and bias are as long as the
+/// shape says, and the scratch is as long as one thread needs.
 #[track_caller]
-pub(crate) fn assert_lengths(s: &ConvShape, layouts: [Layout; 2], [x, dy, dw]: [&[f32]; 3], db: Option<&[f32]>) {
-    let [input, gradient] = layouts;
+pub(crate) fn assert_run(
+    (s, level, [input, gradient]): (&ConvShape, Level, [Layout; 2]),
+    [x, dy, dw]: [&[f32]; 3],
+    db: Option<&[f32]>,
+    [scratch, needed]: [usize; 2],
+) {
+    assert!(level.is_available());
+    assert!(scratch >= needed, "scratch holds {scratch}, not {needed}");
     assert_eq!(x.len(), input.len(s.input()), "input length");
     assert_eq!(dy.len(), gradient.len(s.output()), "gradient's length");
     assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");

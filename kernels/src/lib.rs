@@ -15,6 +15,7 @@
 //! | 0 | [`isa::matrix`] | matrix units, and floats as sums of three bf16 parts |
 //! | 0 | [`control_word`] | rounding and subnormal numbers: the same on every thread |
 //! | 0 | [`exec`] | how work reaches threads that this crate does not start |
+//! | 0 | `setters` | methods of builders that set an option |
 //! | 0 | `unrolled` | loops that are written out |
 //! | 1 | [`pass`] | where passes over slices run, how their outputs are cut, bodies in safe Rust for every level |
 //! | 1 | [`vecmath`] | exp, tanh, sigmoid, erf and friends with stated error bounds |
@@ -95,6 +96,7 @@ mod region;
 pub mod registry;
 pub mod reorder;
 pub mod resample;
+mod setters;
 pub mod shape;
 pub mod shuffle;
 mod slices;

@@ -212,44 +212,6 @@ pub fn row_len(layout: Layout, output: [usize; 4]) -> usize {
 }
 
 impl PoolArgs {
-    /// The geometry of a window; pointers are null and there are no rows yet.
-    pub fn window(s: &PoolShape, layout: Layout) -> Self {
-        let (units, ch) = units(layout, s.c);
-        Self {
-            x: core::ptr::null(),
-            y: core::ptr::null_mut(),
-            indices: core::ptr::null_mut(),
-            first: 0,
-            rows: 0,
-            ch,
-            c: s.c,
-            units,
-            input: [s.ih, s.iw],
-            output: [s.oh, s.ow],
-            kernel: [s.kh, s.kw],
-            stride: [s.sh, s.sw],
-            dilation: [s.dh, s.dw],
-            pad: s.pad,
-            divisor: Divisor::Inside,
-        }
-    }
-
-    /// Whether no size is zero and no product or sum of sizes that kernels form overflows. A checked shape's never do, but
-    /// its fields are public.
-    fn fits_memory(&self, [input, output]: [[usize; 4]; 2]) -> bool {
-        let tensor = |[n, c, h, w]: [usize; 4]| {
-            c.checked_next_multiple_of(BLOCK).is_some_and(|c| checked_elements("", &[n, c, h, w]).is_ok())
-        };
-        let pads = [[self.pad.top, self.pad.bottom], [self.pad.left, self.pad.right]];
-        let axis = |i: usize| {
-            let [size, o, k, s, d] = [self.input, self.output, self.kernel, self.stride, self.dilation].map(|v| v[i]);
-            let ok = |extents: &[usize]| checked_elements("", extents).is_ok();
-            let sums = [size, pads[i][0], pads[i][1]].iter().all(|&v| v <= MAX_ELEMENTS);
-            [size, o, k, s, d].iter().all(|&v| v > 0) && sums && ok(&[o, s]) && ok(&[k, d]) && ok(&[size, o])
-        };
-        tensor(input) && tensor(output) && axis(0) && axis(1)
-    }
-
     /// The geometry of an adaptive average; pointers are null and there are no rows yet.
     pub fn adaptive(s: &AdaptiveShape, layout: Layout) -> Self {
         let (units, ch) = units(layout, s.c);
@@ -270,6 +232,30 @@ impl PoolArgs {
             pad: Padding::default(),
             divisor: Divisor::Inside,
         }
+    }
+
+    /// The same of a window.
+    pub fn window(s: &PoolShape, layout: Layout) -> Self {
+        let &PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad } = s;
+        let extents = AdaptiveShape { n, c, ih, iw, oh, ow };
+        let (kernel, stride, dilation) = ([kh, kw], [sh, sw], [dh, dw]);
+        Self { kernel, stride, dilation, pad, ..Self::adaptive(&extents, layout) }
+    }
+
+    /// Whether no size is zero and no product or sum of sizes that kernels form overflows. A checked shape's never do, but
+    /// its fields are public.
+    fn fits_memory(&self, [input, output]: [[usize; 4]; 2]) -> bool {
+        let tensor = |[n, c, h, w]: [usize; 4]| {
+            c.checked_next_multiple_of(BLOCK).is_some_and(|c| checked_elements("", &[n, c, h, w]).is_ok())
+        };
+        let pads = [[self.pad.top, self.pad.bottom], [self.pad.left, self.pad.right]];
+        let axis = |i: usize| {
+            let [size, o, k, s, d] = [self.input, self.output, self.kernel, self.stride, self.dilation].map(|v| v[i]);
+            let ok = |extents: &[usize]| checked_elements("", extents).is_ok();
+            let sums = [size, pads[i][0], pads[i][1]].iter().all(|&v| v <= MAX_ELEMENTS);
+            [size, o, k, s, d].iter().all(|&v| v > 0) && sums && ok(&[o, s]) && ok(&[k, d]) && ok(&[size, o])
+        };
+        tensor(input) && tensor(output) && axis(0) && axis(1)
     }
 }
 
@@ -309,6 +295,12 @@ fn run(part: &Part, op: Op, dims: [[usize; 4]; 2], x: &[f32], y: &mut [f32], arg
     with_default(|| unsafe { (row.run)(&args) })
 }
 
+/// Panics unless each pixel of a plane has an index.
+#[track_caller]
+fn assert_indexable(pixels: usize) {
+    assert!(pixels < NO_INDEX as usize, "{pixels} pixels of a plane do not fit an index");
+}
+
 /// Max pooling of the output rows of `part` (see the [module](self)), with the indices of the maxima if wanted.
 ///
 /// `x` is the whole input, `y` (and `indices`, in the layout of `y`) the piece of the output that the part covers. An index
@@ -337,11 +329,7 @@ pub fn max(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], indices: Op
     let mut op = Op::Max;
     if let Some(indices) = indices {
         assert_eq!(indices.len(), y.len(), "as many indices as outputs");
-        assert!(
-            shape.ih * shape.iw < NO_INDEX as usize,
-            "{} pixels of a plane do not fit an index",
-            shape.ih * shape.iw
-        );
+        assert_indexable(shape.ih * shape.iw);
         (args.indices, op) = (indices.as_mut_ptr(), Op::MaxIndices);
     }
     run(part, op, [shape.input(), shape.output()], x, y, args);

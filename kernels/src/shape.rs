@@ -13,6 +13,7 @@ mod transposed;
 use thiserror::Error;
 
 use crate::layout::{BLOCK, blocks};
+use crate::setters;
 
 pub use transposed::{ConvTransposeShape, ConvTransposeShapeBuilder};
 
@@ -153,6 +154,10 @@ impl From<[usize; 4]> for Padding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pair(pub [usize; 2]);
 
+impl Pair {
+    const ONE: Self = Self([1; 2]);
+}
+
 impl From<usize> for Pair {
     fn from(v: usize) -> Self {
         Self([v, v])
@@ -196,6 +201,36 @@ struct Axis {
 }
 
 impl Axis {
+    /// Height and width, if no size is zero. The kernel's two come with their names.
+    fn both(
+        [ih, iw]: [usize; 2],
+        [v, h]: [(&'static str, usize); 2],
+        Pair([sh, sw]): Pair,
+        Pair([dh, dw]): Pair,
+        pad: Padding,
+    ) -> Result<[Self; 2], ShapeError> {
+        positive(&[
+            ("the input height", ih),
+            ("the input width", iw),
+            v,
+            h,
+            ("the vertical stride", sh),
+            ("the horizontal stride", sw),
+            ("the vertical dilation", dh),
+            ("the horizontal dilation", dw),
+        ])?;
+        let axis = |name, input, (_, kernel), stride, dilation, before, after| Self {
+            name,
+            input,
+            kernel,
+            stride,
+            dilation,
+            before,
+            after,
+        };
+        Ok([axis("height", ih, v, sh, dh, pad.top, pad.bottom), axis("width", iw, h, sw, dw, pad.left, pad.right)])
+    }
+
     /// Number of window positions, PyTorch's way: with `ceil` the division rounds up, less one where the last window would
     /// start in the trailing padding, so that a window larger than the padded input may still have one position.
     fn output(&self, ceil: bool) -> Result<usize, ShapeError> {
@@ -275,9 +310,9 @@ pub struct ConvShape {
 pub struct ConvShapeBuilder {
     input: [usize; 4],
     weights: [usize; 4],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    pad: Padding,
+    stride: Pair,
+    dilation: Pair,
+    padding: Padding,
     groups: usize,
 }
 
@@ -285,7 +320,8 @@ impl ConvShape {
     /// Starts from the input's `[n, ic, ih, iw]` and the weights' `[oc, ic / groups, kh, kw]`, with stride 1, no
     /// padding, dilation 1 and one group.
     pub fn builder(input: [usize; 4], weights: [usize; 4]) -> ConvShapeBuilder {
-        ConvShapeBuilder { input, weights, stride: [1; 2], dilation: [1; 2], pad: Padding::default(), groups: 1 }
+        let (stride, dilation, padding) = (Pair::ONE, Pair::ONE, Padding::default());
+        ConvShapeBuilder { input, weights, stride, dilation, padding, groups: 1 }
     }
 
     /// `[n, ic, ih, iw]`.
@@ -370,9 +406,9 @@ impl ConvShape {
         let rebuilt = Self::builder(self.input(), self.weights())
             .stride([self.sh, self.sw])
             .dilation([self.dh, self.dw])
+            .padding(self.pad)
             .groups(self.groups);
-        let rebuilt = ConvShapeBuilder { pad: self.pad, ..rebuilt }.build();
-        assert_eq!(rebuilt, Ok(*self), "the shape's fields were changed after it was built");
+        assert_eq!(rebuilt.build(), Ok(*self), "the shape's fields were changed after it was built");
     }
 
     fn check(self) -> Result<Self, ShapeError> {
@@ -385,31 +421,18 @@ impl ConvShape {
     }
 }
 
-impl ConvShapeBuilder {
+setters!(ConvShapeBuilder {
     /// Step between windows: one number, or `[vertical, horizontal]`. Default 1.
-    pub fn stride(mut self, s: impl Into<Pair>) -> Self {
-        self.stride = s.into().0;
-        self
-    }
-
+    stride: impl Into<Pair>,
     /// Step between taps: one number, or `[vertical, horizontal]`. Default 1, adjacent taps.
-    pub fn dilation(mut self, d: impl Into<Pair>) -> Self {
-        self.dilation = d.into().0;
-        self
-    }
-
+    dilation: impl Into<Pair>,
     /// Zero padding: one number, `[vertical, horizontal]`, or `[top, left, bottom, right]`. Default 0.
-    pub fn padding(mut self, p: impl Into<Padding>) -> Self {
-        self.pad = p.into();
-        self
-    }
-
+    padding: impl Into<Padding>,
     /// Number of groups; `ic` groups make it depthwise. Default 1.
-    pub fn groups(mut self, g: usize) -> Self {
-        self.groups = g;
-        self
-    }
+    groups: usize,
+});
 
+impl ConvShapeBuilder {
     /// Checks everything and computes the output's size.
     ///
     /// # Errors
@@ -417,21 +440,15 @@ impl ConvShapeBuilder {
     /// padded input, and sizes that overflow.
     pub fn build(self) -> Result<ConvShape, ShapeError> {
         let ([n, ic, ih, iw], [oc, icg, kh, kw]) = (self.input, self.weights);
-        let ([sh, sw], [dh, dw], pad, groups) = (self.stride, self.dilation, self.pad, self.groups);
+        let Self { stride, dilation, padding: pad, groups, .. } = self;
         positive(&[
             ("the number of input channels", ic),
-            ("the input height", ih),
-            ("the input width", iw),
             ("the number of output channels", oc),
             ("the weights' number of input channels", icg),
-            ("the kernel height", kh),
-            ("the kernel width", kw),
-            ("the vertical stride", sh),
-            ("the horizontal stride", sw),
-            ("the vertical dilation", dh),
-            ("the horizontal dilation", dw),
             ("the number of groups", groups),
         ])?;
+        let kernel = [("the kernel height", kh), ("the kernel width", kw)];
+        let [vertical, horizontal] = Axis::both([ih, iw], kernel, stride, dilation, pad)?;
         for (what, channels) in [("input", ic), ("output", oc)] {
             if channels % groups != 0 {
                 return Err(ShapeError::Groups { what, groups, channels });
@@ -441,18 +458,8 @@ impl ConvShapeBuilder {
         if expected != ic {
             return Err(ShapeError::Channels { input: ic, expected, per_group: icg, groups });
         }
-        let vertical = Axis {
-            name: "height",
-            input: ih,
-            kernel: kh,
-            stride: sh,
-            dilation: dh,
-            before: pad.top,
-            after: pad.bottom,
-        };
-        let horizontal =
-            Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
         let (oh, ow) = (vertical.output(false)?, horizontal.output(false)?);
+        let (Pair([sh, sw]), Pair([dh, dw])) = (stride, dilation);
         ConvShape { n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pad, groups }.check()
     }
 }
@@ -501,25 +508,19 @@ pub struct PoolShape {
 #[must_use]
 pub struct PoolShapeBuilder {
     input: [usize; 4],
-    kernel: [usize; 2],
-    stride: Option<[usize; 2]>,
-    dilation: [usize; 2],
-    pad: Padding,
-    ceil: bool,
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    padding: Padding,
+    ceil_mode: bool,
 }
 
 impl PoolShape {
     /// Starts from the input's `[n, c, ih, iw]` and the window, with the stride equal to the window (PyTorch's
     /// default), no padding, dilation 1 and floor mode.
     pub fn builder(input: [usize; 4], kernel: impl Into<Pair>) -> PoolShapeBuilder {
-        PoolShapeBuilder {
-            input,
-            kernel: kernel.into().0,
-            stride: None,
-            dilation: [1; 2],
-            pad: Padding::default(),
-            ceil: false,
-        }
+        let (kernel, dilation, padding) = (kernel.into(), Pair::ONE, Padding::default());
+        PoolShapeBuilder { input, kernel, stride: kernel, dilation, padding, ceil_mode: false }
     }
 
     /// `[n, c, ih, iw]`.
@@ -535,80 +536,47 @@ impl PoolShape {
     /// Panics if fields were changed so that they no longer describe one window; see [`ConvShape`].
     pub(crate) fn assert_consistent(&self) {
         let rebuilt = |ceil| {
-            let b =
-                Self::builder(self.input(), [self.kh, self.kw]).stride([self.sh, self.sw]).dilation([self.dh, self.dw]);
-            PoolShapeBuilder { pad: self.pad, ceil, ..b }.build()
+            let b = Self::builder(self.input(), [self.kh, self.kw]).stride([self.sh, self.sw]);
+            b.dilation([self.dh, self.dw]).padding(self.pad).ceil_mode(ceil).build()
         };
         assert!([false, true].map(rebuilt).contains(&Ok(*self)), "the shape's fields were changed after it was built");
     }
 }
 
-impl PoolShapeBuilder {
+setters!(PoolShapeBuilder {
     /// Step between windows. Default: the window's size.
-    pub fn stride(mut self, s: impl Into<Pair>) -> Self {
-        self.stride = Some(s.into().0);
-        self
-    }
-
+    stride: impl Into<Pair>,
     /// Step between taps. Default 1.
-    pub fn dilation(mut self, d: impl Into<Pair>) -> Self {
-        self.dilation = d.into().0;
-        self
-    }
-
+    dilation: impl Into<Pair>,
     /// Padding, at most half of the window on each side. Default 0.
-    pub fn padding(mut self, p: impl Into<Padding>) -> Self {
-        self.pad = p.into();
-        self
-    }
-
+    padding: impl Into<Padding>,
     /// Rounds the output's size up instead of down (PyTorch's `ceil_mode`): a last window may hang over the padded input by less
     /// than a stride, and be larger than all of it, but none starts beyond the input and its leading padding. Default false.
-    pub fn ceil_mode(mut self, ceil: bool) -> Self {
-        self.ceil = ceil;
-        self
-    }
+    ceil_mode: bool,
+});
 
+impl PoolShapeBuilder {
     /// Checks everything and computes the output's size.
     ///
     /// # Errors
     /// [`ShapeError`], for zero sizes, padding beyond half of the window, a window larger than the padded input (in ceil mode: by a
     /// stride or more), and sizes that overflow.
     pub fn build(self) -> Result<PoolShape, ShapeError> {
-        let ([n, c, ih, iw], [kh, kw], [dh, dw]) = (self.input, self.kernel, self.dilation);
-        let ([sh, sw], pad) = (self.stride.unwrap_or(self.kernel), self.pad);
-        positive(&[
-            ("the number of channels", c),
-            ("the input height", ih),
-            ("the input width", iw),
-            ("the window height", kh),
-            ("the window width", kw),
-            ("the vertical stride", sh),
-            ("the horizontal stride", sw),
-            ("the vertical dilation", dh),
-            ("the horizontal dilation", dw),
-        ])?;
+        let Self { input: [n, c, ih, iw], kernel: Pair([kh, kw]), stride, dilation, padding: pad, ceil_mode } = self;
+        positive(&[("the number of channels", c)])?;
+        let window = [("the window height", kh), ("the window width", kw)];
+        let [vertical, horizontal] = Axis::both([ih, iw], window, stride, dilation, pad)?;
         for (axis, padding, kernel) in [("height", pad.top.max(pad.bottom), kh), ("width", pad.left.max(pad.right), kw)]
         {
             if padding > kernel / 2 {
                 return Err(ShapeError::PoolPadding { axis, padding, kernel });
             }
         }
-        let vertical = Axis {
-            name: "height",
-            input: ih,
-            kernel: kh,
-            stride: sh,
-            dilation: dh,
-            before: pad.top,
-            after: pad.bottom,
-        };
-        let horizontal =
-            Axis { name: "width", input: iw, kernel: kw, stride: sw, dilation: dw, before: pad.left, after: pad.right };
-        let (oh, ow) = (vertical.output(self.ceil)?, horizontal.output(self.ceil)?);
+        let (oh, ow) = (vertical.output(ceil_mode)?, horizontal.output(ceil_mode)?);
         let block = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
         checked_elements("input", &[n, block, ih, iw])?;
         checked_elements("output", &[n, block, oh, ow])?;
+        let (Pair([sh, sw]), Pair([dh, dw])) = (stride, dilation);
         Ok(PoolShape { n, c, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pad })
     }
 }

@@ -238,6 +238,23 @@ pub struct Winograd {
     chunk: usize,
 }
 
+/// Why the transforms do not do a shape, if they do not.
+fn check(s: &ConvShape) -> Result<(), &'static str> {
+    if (s.kh, s.kw) != (3, 3) {
+        return Err("the kernel is not 3x3");
+    }
+    if (s.sh, s.sw) != (1, 1) {
+        return Err("the stride is not 1");
+    }
+    if (s.dh, s.dw) != (1, 1) {
+        return Err("the kernel is dilated");
+    }
+    if s.groups != 1 {
+        return Err("there are groups");
+    }
+    Ok(())
+}
+
 impl Winograd {
     /// Plans, or says why the shape is not for this algorithm.
     ///
@@ -284,18 +301,7 @@ impl Winograd {
     ) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
-        if (s.kh, s.kw) != (3, 3) {
-            return Err("the kernel is not 3x3");
-        }
-        if (s.sh, s.sw) != (1, 1) {
-            return Err("the stride is not 1");
-        }
-        if (s.dh, s.dw) != (1, 1) {
-            return Err("the kernel is dilated");
-        }
-        if s.groups != 1 {
-            return Err("there are groups");
-        }
+        check(&s)?;
         let transform = transforms(level).iter().find(|t| t.variant == variant).ok_or("no kernels at this level")?;
         let (mut products, mut max_mr) = ([[None; MAX_TILES + 1]; MAX_BLOCKS + 1], [0; MAX_BLOCKS + 1]);
         for row in rows(level) {

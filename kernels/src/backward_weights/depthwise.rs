@@ -16,7 +16,7 @@
 use core::ops::Range;
 
 use super::sum::{Part, Source, Taps, finish};
-use super::{LONGEST, PARTS, Segments, assert_lengths};
+use super::{LONGEST, PARTS, Segments, assert_run};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
@@ -145,9 +145,8 @@ impl DepthwiseWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_lengths(s, [self.input, self.gradient], [x, dy, dw], db.as_deref());
-        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
-        assert!(self.level.is_available());
+        let of = (s, self.level, [self.input, self.gradient]);
+        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
         let (of, len) = (blocks(s.oc), self.block_len());
         let copy_len = self.copies().iter().sum();

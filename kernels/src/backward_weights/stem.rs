@@ -14,7 +14,7 @@
 use core::ops::Range;
 
 use super::sum::{MOST_TAPS, Part, Source, TOO_MANY_TAPS, Taps, finish};
-use super::{PARTS, Segments, assert_lengths};
+use super::{PARTS, Segments, assert_run};
 use crate::control_word::with_default;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
@@ -144,9 +144,8 @@ impl StemWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
-        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
-        assert!(self.level.is_available());
+        let of = (s, self.level, [self.input, Layout::Blocked]);
+        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.slices * self.slice_len());
         let (len, copy_len) = (self.slice_len(), self.copy_len().unwrap_or(0));
         let (shared, biased) = (Shared::new(sums), db.is_some());

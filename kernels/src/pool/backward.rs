@@ -10,8 +10,10 @@
 //! Max pooling keeps for each output which tap won: a byte for windows of up to 255 taps, two for larger ones. In NCHW planes, where a
 //! pixel is one float, each output adds to the one input that it names instead.
 
+use core::ops::Range;
+
 use super::geometry::{Geometry, Span};
-use super::{AdaptiveShape, Divisor, NO_INDEX};
+use super::{AdaptiveShape, Divisor, assert_indexable};
 use crate::isa::Isa;
 use crate::layout::{BLOCK, Layout};
 use crate::pass::{Body, Chunks, Place};
@@ -256,6 +258,13 @@ fn check(layout: Layout, [input, output]: [[usize; 4]; 2], x: usize, y: &[usize]
     }
 }
 
+/// Panics unless the taps of a window can be told apart.
+#[track_caller]
+fn check_taps<T: Tap>(shape: &PoolShape) {
+    let taps = shape.kh * shape.kw;
+    assert!(taps <= T::most(), "{taps} taps of a window, {} can be told apart", T::most());
+}
+
 fn max<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, x: &[f32], y: &mut [f32], taps: &mut [T]) {
     let ([input, output], [_, row]) = (g.unit_lens(), g.row_lens());
     let rows = rows_of(row);
@@ -269,7 +278,7 @@ fn max<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, x: &[f32], y: &m
 }
 
 fn max_gradient<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mut [f32]) {
-    let ([input, output], [row, _]) = (g.unit_lens(), g.row_lens());
+    let [input, output] = g.unit_lens();
     let floats = dx.len() + 2 * dy.len();
     if absolute || g.ch == 1 {
         return place.each(floats, Chunks::of_units(dx, input, input), |unit, dx| {
@@ -277,23 +286,31 @@ fn max_gradient<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, taps: &
             scatter(g, absolute, &taps[range.clone()], &dy[range], dx);
         });
     }
-    let rows = rows_of(row);
-    let per_unit = g.v.input.div_ceil(rows);
-    place.each(floats, Chunks::of_units(dx, input, rows * row), |i, dx| {
-        let (unit, first) = (i / per_unit, i % per_unit * rows);
-        let range = unit * output..(unit + 1) * output;
+    by_rows(place, g, floats, dx, |range, first, dx| {
         place.at(MaxGradient { g, taps: &taps[range.clone()], dy: &dy[range], first, dx });
     });
 }
 
 fn average_gradient(place: &Place<'_>, g: &Geometry, dy: &[f32], dx: &mut [f32]) {
+    by_rows(place, g, dx.len() + dy.len(), dx, |range, first, dx| {
+        place.at(AverageGradient { g, dy: &dy[range], first, dx });
+    });
+}
+
+/// `f` of some rows of the input's gradient, with the elements of their unit in tensors of outputs, and the first row's number.
+fn by_rows(
+    place: &Place<'_>,
+    g: &Geometry,
+    floats: usize,
+    dx: &mut [f32],
+    f: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+) {
     let ([input, output], [row, _]) = (g.unit_lens(), g.row_lens());
     let rows = rows_of(row);
     let per_unit = g.v.input.div_ceil(rows);
-    place.each(dx.len() + dy.len(), Chunks::of_units(dx, input, rows * row), |i, dx| {
+    place.each(floats, Chunks::of_units(dx, input, rows * row), |i, dx| {
         let (unit, first) = (i / per_unit, i % per_unit * rows);
-        let dy = &dy[unit * output..(unit + 1) * output];
-        place.at(AverageGradient { g, dy, first, dx });
+        f(unit * output..(unit + 1) * output, first, dx);
     });
 }
 
@@ -324,12 +341,7 @@ pub fn max_taps<T: Tap>(
     y: &mut [f32],
     taps: &mut [T],
 ) {
-    assert!(
-        shape.kh * shape.kw <= T::most(),
-        "{} taps of a window, {} can be told apart",
-        shape.kh * shape.kw,
-        T::most()
-    );
+    check_taps::<T>(shape);
     check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), taps.len()]);
     max(place, &Geometry::window(shape, layout, Divisor::Inside), false, x, y, taps);
 }
@@ -347,12 +359,7 @@ pub fn max_backward<T: Tap>(
     dy: &[f32],
     dx: &mut [f32],
 ) {
-    assert!(
-        shape.kh * shape.kw <= T::most(),
-        "{} taps of a window, {} can be told apart",
-        shape.kh * shape.kw,
-        T::most()
-    );
+    check_taps::<T>(shape);
     check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len(), taps.len()]);
     max_gradient(place, &Geometry::window(shape, layout, Divisor::Inside), false, taps, dy, dx);
 }
@@ -371,7 +378,7 @@ pub fn max_indices(
     indices: &mut [u32],
 ) {
     shape.assert_consistent();
-    assert!(shape.ih * shape.iw < NO_INDEX as usize, "{} pixels of a plane do not fit an index", shape.ih * shape.iw);
+    assert_indexable(shape.ih * shape.iw);
     check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), indices.len()]);
     max(place, &Geometry::window(shape, layout, Divisor::Inside), true, x, y, indices);
 }
@@ -433,7 +440,7 @@ pub fn adaptive_max(
     y: &mut [f32],
     indices: &mut [u32],
 ) {
-    assert!(shape.ih * shape.iw < NO_INDEX as usize, "{} pixels of a plane do not fit an index", shape.ih * shape.iw);
+    assert_indexable(shape.ih * shape.iw);
     check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), indices.len()]);
     max(place, &Geometry::adaptive(shape, layout), true, x, y, indices);
 }

@@ -1,4 +1,5 @@
-use super::{ConvShape, MAX_ELEMENTS, Padding, Pair, ShapeError, positive};
+use super::{Axis, ConvShape, MAX_ELEMENTS, Padding, Pair, ShapeError, positive};
+use crate::setters;
 
 /// The geometry of a 2-d transposed convolution, checked, with PyTorch's meanings.
 ///
@@ -28,37 +29,26 @@ pub struct ConvTransposeShape(ConvShape);
 pub struct ConvTransposeShapeBuilder {
     input: [usize; 4],
     weights: [usize; 4],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    pad: Padding,
-    output_padding: [usize; 2],
+    stride: Pair,
+    dilation: Pair,
+    padding: Padding,
+    output_padding: Pair,
     groups: usize,
 }
 
-/// One axis.
-struct Axis {
-    name: &'static str,
-    input: usize,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    before: usize,
-    after: usize,
-    extra: usize,
-}
-
 impl Axis {
-    /// Extent of the output, and the padding after it with which the convolution back gives the input's extent.
-    fn output(&self) -> Result<(usize, usize), ShapeError> {
+    /// Extent of the output, of which `extra` were added, and the padding after it with which the convolution back gives the input's
+    /// extent.
+    fn transposed(&self, extra: usize) -> Result<(usize, usize), ShapeError> {
         let limit = self.stride.max(self.dilation);
-        if self.extra >= limit {
-            return Err(ShapeError::OutputPadding { axis: self.name, padding: self.extra, limit });
+        if extra >= limit {
+            return Err(ShapeError::OutputPadding { axis: self.name, padding: extra, limit });
         }
         let overflow = ShapeError::Overflow { what: "padded output", limit: MAX_ELEMENTS };
         let full = || {
             let steps = (self.input - 1).checked_mul(self.stride)?;
             let reach = self.dilation.checked_mul(self.kernel - 1)?;
-            steps.checked_add(reach)?.checked_add(self.extra)?.checked_add(1).filter(|&v| v <= MAX_ELEMENTS)
+            steps.checked_add(reach)?.checked_add(extra)?.checked_add(1).filter(|&v| v <= MAX_ELEMENTS)
         };
         let full = full().ok_or(overflow)?;
         let padding = self.before.checked_add(self.after).filter(|&v| v <= MAX_ELEMENTS).ok_or(overflow)?;
@@ -66,10 +56,10 @@ impl Axis {
             return Err(ShapeError::NoOutput { axis: self.name, padding, full });
         };
         // The convolution has as many outputs as long as less than a stride is left over behind its last window.
-        let after = if self.extra < self.stride { self.after } else { self.after.saturating_sub(self.extra) };
-        if self.extra - (self.after - after) >= self.stride {
+        let after = if extra < self.stride { self.after } else { self.after.saturating_sub(extra) };
+        if extra - (self.after - after) >= self.stride {
             let limit = self.stride + self.after;
-            return Err(ShapeError::OutputPadding { axis: self.name, padding: self.extra, limit });
+            return Err(ShapeError::OutputPadding { axis: self.name, padding: extra, limit });
         }
         Ok((output, after))
     }
@@ -79,15 +69,8 @@ impl ConvTransposeShape {
     /// Starts from the input's `[n, ic, ih, iw]` and the weights' `[ic, oc / groups, kh, kw]`, with stride 1, no
     /// padding, dilation 1 and one group.
     pub fn builder(input: [usize; 4], weights: [usize; 4]) -> ConvTransposeShapeBuilder {
-        ConvTransposeShapeBuilder {
-            input,
-            weights,
-            stride: [1; 2],
-            dilation: [1; 2],
-            pad: Padding::default(),
-            output_padding: [0; 2],
-            groups: 1,
-        }
+        let (stride, dilation, padding, output_padding) = (Pair::ONE, Pair::ONE, Padding::default(), Pair([0; 2]));
+        ConvTransposeShapeBuilder { input, weights, stride, dilation, padding, output_padding, groups: 1 }
     }
 
     /// `[n, ic, ih, iw]`.
@@ -111,37 +94,20 @@ impl ConvTransposeShape {
     }
 }
 
-impl ConvTransposeShapeBuilder {
+setters!(ConvTransposeShapeBuilder {
     /// Step between the windows that inputs write: one number, or `[vertical, horizontal]`. Default 1.
-    pub fn stride(mut self, s: impl Into<Pair>) -> Self {
-        self.stride = s.into().0;
-        self
-    }
-
+    stride: impl Into<Pair>,
     /// Step between taps: one number, or `[vertical, horizontal]`. Default 1, adjacent taps.
-    pub fn dilation(mut self, d: impl Into<Pair>) -> Self {
-        self.dilation = d.into().0;
-        self
-    }
-
+    dilation: impl Into<Pair>,
     /// What is cut off the output: one number, `[vertical, horizontal]`, or `[top, left, bottom, right]`. Default 0.
-    pub fn padding(mut self, p: impl Into<Padding>) -> Self {
-        self.pad = p.into();
-        self
-    }
-
+    padding: impl Into<Padding>,
     /// What is added to the output at the bottom and at the right: less than the stride or the dilation. Default 0.
-    pub fn output_padding(mut self, p: impl Into<Pair>) -> Self {
-        self.output_padding = p.into().0;
-        self
-    }
-
+    output_padding: impl Into<Pair>,
     /// Number of groups. Default 1.
-    pub fn groups(mut self, g: usize) -> Self {
-        self.groups = g;
-        self
-    }
+    groups: usize,
+});
 
+impl ConvTransposeShapeBuilder {
     /// Checks everything and computes the output's size.
     ///
     /// # Errors
@@ -149,46 +115,17 @@ impl ConvTransposeShapeBuilder {
     /// more, padding that leaves no output, and sizes that overflow.
     pub fn build(self) -> Result<ConvTransposeShape, ShapeError> {
         let ([n, ic, ih, iw], [wic, ocg, kh, kw]) = (self.input, self.weights);
-        let ([sh, sw], [dh, dw], pad, groups) = (self.stride, self.dilation, self.pad, self.groups);
-        positive(&[
-            ("the input height", ih),
-            ("the input width", iw),
-            ("the weights' number of output channels", ocg),
-            ("the kernel height", kh),
-            ("the kernel width", kw),
-            ("the vertical stride", sh),
-            ("the horizontal stride", sw),
-            ("the vertical dilation", dh),
-            ("the horizontal dilation", dw),
-            ("the number of groups", groups),
-        ])?;
+        let Self { stride, dilation, padding: pad, groups, output_padding: Pair([below, beside]), .. } = self;
+        positive(&[("the weights' number of output channels", ocg), ("the number of groups", groups)])?;
+        let kernel = [("the kernel height", kh), ("the kernel width", kw)];
+        let [vertical, horizontal] = Axis::both([ih, iw], kernel, stride, dilation, pad)?;
         if wic != ic {
             return Err(ShapeError::Channels { input: ic, expected: wic, per_group: wic / groups, groups });
         }
-        let vertical = Axis {
-            name: "height",
-            input: ih,
-            kernel: kh,
-            stride: sh,
-            dilation: dh,
-            before: pad.top,
-            after: pad.bottom,
-            extra: self.output_padding[0],
-        };
-        let horizontal = Axis {
-            name: "width",
-            input: iw,
-            kernel: kw,
-            stride: sw,
-            dilation: dw,
-            before: pad.left,
-            after: pad.right,
-            extra: self.output_padding[1],
-        };
-        let ((oh, bottom), (ow, right)) = (vertical.output()?, horizontal.output()?);
+        let ((oh, bottom), (ow, right)) = (vertical.transposed(below)?, horizontal.transposed(beside)?);
         let conv = ConvShape::builder([n, ocg.saturating_mul(groups), oh, ow], [ic, ocg, kh, kw])
-            .stride(self.stride)
-            .dilation(self.dilation)
+            .stride(stride)
+            .dilation(dilation)
             .padding(Padding { bottom, right, ..pad })
             .groups(groups)
             .build()?;

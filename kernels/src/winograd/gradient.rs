@@ -23,8 +23,8 @@ use core::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use core::ops::Range;
 
 use super::input::InputArgs;
-use super::{TransformRow, Variant, transforms};
-use crate::backward_weights::{PAIR_OF_NINE, assert_lengths, biases, store_pair};
+use super::{TransformRow, Variant, check, transforms};
+use crate::backward_weights::{PAIR_OF_NINE, assert_run, biases, store_pair};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -302,18 +302,7 @@ impl WinogradWeights {
     ) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
-        if (s.kh, s.kw) != (3, 3) {
-            return Err("the kernel is not 3x3");
-        }
-        if (s.sh, s.sw) != (1, 1) {
-            return Err("the stride is not 1");
-        }
-        if (s.dh, s.dw) != (1, 1) {
-            return Err("the kernel is dilated");
-        }
-        if s.groups != 1 {
-            return Err("there are groups");
-        }
+        check(&s)?;
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
@@ -404,9 +393,8 @@ impl WinogradWeights {
         executor: &dyn Executor,
     ) {
         let s = &self.shape;
-        assert_lengths(s, [self.input, Layout::Blocked], [x, dy, dw], db.as_deref());
-        assert!(scratch.len() >= self.scratch_len(1), "scratch holds {}, not {}", scratch.len(), self.scratch_len(1));
-        assert!(self.level.is_available());
+        let of = (s, self.level, [self.input, Layout::Blocked]);
+        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         if let Some(db) = db {
             biases(s, self.level, dy, db, executor);
         }
