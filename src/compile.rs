@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
+use swath_kernels::setters;
 
 use crate::algo::Accuracy;
 use crate::buffer::Buffer;
@@ -43,6 +44,7 @@ use runner::Runner;
 /// # Ok::<(), swath::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct SessionOptions {
     /// Layout of images that [`Session::run`] takes.
     pub input: Layout,
@@ -73,41 +75,23 @@ pub struct SessionOptions {
 
 impl SessionOptions {
     /// With images of these layouts, taken and given.
-    #[must_use]
     pub fn layouts(self, input: Layout, output: Layout) -> Self {
         Self { input, output, ..self }
     }
-
-    /// With kernels of this level, at most the machine's.
-    #[must_use]
-    pub fn level(self, level: Level) -> Self {
-        Self { level: Some(level), ..self }
-    }
-
-    /// With this much rounding error.
-    #[must_use]
-    pub fn accuracy(self, accuracy: Accuracy) -> Self {
-        Self { accuracy, ..self }
-    }
-
-    /// On so many threads of its own.
-    #[must_use]
-    pub fn threads(self, threads: usize) -> Self {
-        Self { threads: Some(threads), ..self }
-    }
-
-    /// With threads that stay awake for so long without work.
-    #[must_use]
-    pub fn spin(self, spin: Duration) -> Self {
-        Self { spin: Some(spin), ..self }
-    }
-
-    /// With these measurements to choose by.
-    #[must_use]
-    pub fn tuning(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
-    }
 }
+
+setters!(SessionOptions {
+    /// With kernels of this level, at most the machine's.
+    level: Level,
+    /// With this much rounding error.
+    accuracy: Accuracy,
+    /// On so many threads of its own.
+    threads: usize,
+    /// With threads that stay awake for so long without work.
+    spin: Duration,
+    /// With these measurements to choose by.
+    tuning: Tuning,
+});
 
 /// What a run takes: a [`Tensor`], whose shape and layout are checked, or plain floats, whose number is.
 pub trait Input {

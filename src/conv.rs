@@ -38,6 +38,7 @@ use core::mem::MaybeUninit;
 use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, Pitches, View};
+use swath_kernels::setters;
 use swath_kernels::shape::ConvShape;
 
 use crate::algo::{Accuracy, Kernel};
@@ -72,6 +73,7 @@ pub use swath_kernels::finite::FiniteRange;
 /// # Ok::<(), swath::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct Options {
     /// Layout of the input.
     pub input: Layout,
@@ -102,7 +104,6 @@ impl Options {
     }
 
     /// With these layouts of input and output.
-    #[must_use]
     pub fn layouts(self, input: Layout, output: Layout) -> Self {
         Self { input, output, ..self }
     }
@@ -123,39 +124,13 @@ impl Options {
     /// assert_eq!((y[127], y[128], y[191], y[192]), (0.0, 1.5, 1.5, 0.0));
     /// # Ok::<(), swath::Error>(())
     /// ```
-    #[must_use]
     pub fn pitches(self, input: Option<Pitches>, output: Option<Pitches>) -> Self {
         Self { input_pitches: input, output_pitches: output, ..self }
     }
 
-    /// With kernels of this level, at most the machine's.
-    #[must_use]
-    pub fn level(self, level: Level) -> Self {
-        Self { level: Some(level), ..self }
-    }
-
     /// With the algorithm of this name, from [`ALGOS`](crate::algo::ALGOS).
-    #[must_use]
     pub fn algo(self, name: impl Into<String>) -> Self {
         Self { algo: Some(name.into()), ..self }
-    }
-
-    /// With this much rounding error.
-    #[must_use]
-    pub fn accuracy(self, accuracy: Accuracy) -> Self {
-        Self { accuracy, ..self }
-    }
-
-    /// On at most so many threads.
-    #[must_use]
-    pub fn threads(self, threads: usize) -> Self {
-        Self { threads: Some(threads), ..self }
-    }
-
-    /// With these measurements to choose by.
-    #[must_use]
-    pub fn tuning(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
     }
 
     /// The layouts that a model uses for this shape: blocked, but NCHW input where it has fewer channels than a block.
@@ -164,6 +139,17 @@ impl Options {
         Self { input: if stem { Layout::Nchw } else { Layout::Blocked }, ..Self::blocked() }
     }
 }
+
+setters!(Options {
+    /// With kernels of this level, at most the machine's.
+    level: Level,
+    /// With this much rounding error.
+    accuracy: Accuracy,
+    /// On at most so many threads.
+    threads: usize,
+    /// With these measurements to choose by.
+    tuning: Tuning,
+});
 
 /// The one layout of a plan whose input and output have the same, and the level that its options say.
 pub(crate) fn one_layout(options: &Options) -> Result<(Layout, Level)> {

@@ -155,7 +155,8 @@ impl From<[usize; 4]> for Padding {
 pub struct Pair(pub [usize; 2]);
 
 impl Pair {
-    const ONE: Self = Self([1; 2]);
+    /// 1 for both.
+    pub const ONE: Self = Self([1; 2]);
 }
 
 impl From<usize> for Pair {

@@ -27,33 +27,25 @@ pub trait Dataset: Send + Sync {
     fn get(&self, index: usize, random: &mut Random, sample: &mut Sample) -> Result<()>;
 }
 
-impl<D: Dataset + ?Sized> Dataset for Arc<D> {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
+macro_rules! pointers {
+    ($($pointer:ident)*) => {$(
+        impl<D: Dataset + ?Sized> Dataset for $pointer<D> {
+            fn len(&self) -> usize {
+                (**self).len()
+            }
 
-    fn classes(&self) -> &[String] {
-        (**self).classes()
-    }
+            fn classes(&self) -> &[String] {
+                (**self).classes()
+            }
 
-    fn get(&self, index: usize, random: &mut Random, sample: &mut Sample) -> Result<()> {
-        (**self).get(index, random, sample)
-    }
+            fn get(&self, index: usize, random: &mut Random, sample: &mut Sample) -> Result<()> {
+                (**self).get(index, random, sample)
+            }
+        }
+    )*};
 }
 
-impl<D: Dataset + ?Sized> Dataset for Box<D> {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-
-    fn classes(&self) -> &[String] {
-        (**self).classes()
-    }
-
-    fn get(&self, index: usize, random: &mut Random, sample: &mut Sample) -> Result<()> {
-        (**self).get(index, random, sample)
-    }
-}
+pointers!(Arc Box);
 
 /// `Ok` if a data set has such a sample.
 pub(crate) fn check_index(index: usize, len: usize) -> Result<()> {

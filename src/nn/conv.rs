@@ -1,5 +1,6 @@
 //! 2-d convolution layer.
 
+use swath_kernels::setters;
 use swath_kernels::shape::{Padding, Pair, ShapeError};
 
 use super::{Module, PaddingMode};
@@ -44,10 +45,10 @@ pub struct Conv2d {
     id: LayerId,
     channels: [usize; 2],
     kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
+    stride: Pair,
+    dilation: Pair,
     padding: Conv2dPadding,
-    mode: PaddingMode,
+    padding_mode: PaddingMode,
     groups: usize,
     bias: bool,
     kaiming: bool,
@@ -60,50 +61,14 @@ impl Conv2d {
             id: LayerId::new(),
             channels: [inputs, outputs],
             kernel: kernel.into().0,
-            stride: [1, 1],
-            dilation: [1, 1],
+            stride: Pair::ONE,
+            dilation: Pair::ONE,
             padding: Conv2dPadding::Valid,
-            mode: PaddingMode::Zeros,
+            padding_mode: PaddingMode::Zeros,
             groups: 1,
             bias: true,
             kaiming: false,
         }
-    }
-
-    /// Step between windows. Default 1.
-    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
-        self.stride = stride.into().0;
-        self
-    }
-
-    /// One number, `[vertical, horizontal]`, `[top, left, bottom, right]`, or [`Conv2dPadding::Same`]. Default 0.
-    pub fn padding(mut self, padding: impl Into<Conv2dPadding>) -> Self {
-        self.padding = padding.into();
-        self
-    }
-
-    /// Step between taps. Default 1.
-    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Self {
-        self.dilation = dilation.into().0;
-        self
-    }
-
-    /// Number of groups; as many as input channels make it depthwise. Default 1.
-    pub fn groups(mut self, groups: usize) -> Self {
-        self.groups = groups;
-        self
-    }
-
-    /// What the padding shows. Default zeros.
-    pub fn padding_mode(mut self, mode: PaddingMode) -> Self {
-        self.mode = mode;
-        self
-    }
-
-    /// Whether a bias is added. Default true.
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
-        self
     }
 
     /// Initialises the weights uniformly in `+-sqrt(6 / fan_in)` instead, and the bias with 0: PyTorch's
@@ -117,25 +82,7 @@ impl Conv2d {
     /// `[oc, ic / groups, kh, kw]`, checked as far as it can be without an input.
     fn weights(&self) -> Result<[usize; 4]> {
         let ([ic, oc], [kh, kw], groups) = (self.channels, self.kernel, self.groups);
-        let positive = [
-            ("the number of input channels", ic),
-            ("the number of output channels", oc),
-            ("the kernel height", kh),
-            ("the kernel width", kw),
-            ("the vertical stride", self.stride[0]),
-            ("the horizontal stride", self.stride[1]),
-            ("the vertical dilation", self.dilation[0]),
-            ("the horizontal dilation", self.dilation[1]),
-            ("the number of groups", groups),
-        ];
-        if let Some(&(what, _)) = positive.iter().find(|(_, v)| *v == 0) {
-            return Err(ShapeError::Zero { what }.into());
-        }
-        for (what, channels) in [("input", ic), ("output", oc)] {
-            if channels % groups != 0 {
-                return Err(ShapeError::Groups { what, groups, channels }.into());
-            }
-        }
+        check(self.channels, self.kernel, [self.stride, self.dilation], groups)?;
         Ok([oc, ic / groups, kh, kw])
     }
 
@@ -144,16 +91,56 @@ impl Conv2d {
             Conv2dPadding::Pixels(p) => Ok(p),
             Conv2dPadding::Valid => Ok(Padding::default()),
             Conv2dPadding::Same => {
-                if let Some(s) = self.stride.iter().find(|s| **s != 1) {
+                if let Some(s) = self.stride.0.iter().find(|s| **s != 1) {
                     let rule = "padding `same` needs a stride of 1".into();
                     return Err(Error::Setting { what: "the stride", value: s.to_string(), rule });
                 }
-                let total = |axis: usize| self.dilation[axis].saturating_mul(self.kernel[axis] - 1);
+                let total = |axis: usize| self.dilation.0[axis].saturating_mul(self.kernel[axis] - 1);
                 let (v, h) = (total(0), total(1));
                 Ok(Padding { top: v / 2, left: h / 2, bottom: v - v / 2, right: h - h / 2 })
             }
         }
     }
+}
+
+setters!(Conv2d {
+    /// Step between windows. Default 1.
+    stride: impl Into<Pair>,
+    /// One number, `[vertical, horizontal]`, `[top, left, bottom, right]`, or [`Conv2dPadding::Same`]. Default 0.
+    padding: impl Into<Conv2dPadding>,
+    /// Step between taps. Default 1.
+    dilation: impl Into<Pair>,
+    /// Number of groups; as many as input channels make it depthwise. Default 1.
+    groups: usize,
+    /// What the padding shows. Default zeros.
+    padding_mode: PaddingMode,
+    /// Whether a bias is added. Default true.
+    bias: bool,
+});
+
+/// Checks the options of a layer, `[inputs, outputs]` of its channels and `[stride, dilation]`, as far as can be without an input.
+pub(super) fn check(channels: [usize; 2], kernel: [usize; 2], steps: [Pair; 2], groups: usize) -> Result<()> {
+    let ([inputs, outputs], [stride, dilation]) = (channels, steps.map(|pair| pair.0));
+    let positive = [
+        ("the number of input channels", inputs),
+        ("the number of output channels", outputs),
+        ("the kernel height", kernel[0]),
+        ("the kernel width", kernel[1]),
+        ("the vertical stride", stride[0]),
+        ("the horizontal stride", stride[1]),
+        ("the vertical dilation", dilation[0]),
+        ("the horizontal dilation", dilation[1]),
+        ("the number of groups", groups),
+    ];
+    if let Some(&(what, _)) = positive.iter().find(|(_, v)| *v == 0) {
+        return Err(ShapeError::Zero { what }.into());
+    }
+    for (what, channels) in [("input", inputs), ("output", outputs)] {
+        if channels % groups != 0 {
+            return Err(ShapeError::Groups { what, groups, channels }.into());
+        }
+    }
+    Ok(())
 }
 
 impl Module for Conv2d {
@@ -168,11 +155,11 @@ impl Module for Conv2d {
         let weight = x.parameter(&self.id, "weight", &weights, of_weight)?;
         let bias = if self.bias { Some(x.parameter(&self.id, "bias", &weights[..1], of_bias)?) } else { None };
         let mut x = x.clone();
-        if self.mode != PaddingMode::Zeros && pad != Padding::default() {
-            x = x.push(Pad { mode: self.mode.into(), pad }, &[&x]);
+        if self.padding_mode != PaddingMode::Zeros && pad != Padding::default() {
+            x = x.push(Pad { mode: self.padding_mode.into(), pad }, &[&x]);
             pad = Padding::default();
         }
-        let (stride, dilation, groups) = (self.stride, self.dilation, self.groups);
+        let (Pair(stride), Pair(dilation), groups) = (self.stride, self.dilation, self.groups);
         let mut inputs = vec![&x, &weight];
         inputs.extend(&bias);
         Ok(x.push(Conv { weights, stride, dilation, pad, groups }, &inputs))

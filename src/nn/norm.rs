@@ -1,5 +1,6 @@
 //! Batch, group, instance and layer normalisation as layers.
 
+use swath_kernels::setters;
 use swath_kernels::shape::ShapeError;
 
 use super::Module;
@@ -39,25 +40,16 @@ impl BatchNorm2d {
     pub fn new(channels: usize) -> Self {
         Self { id: LayerId::new(), channels, eps: 1e-5, momentum: Some(0.1), affine: true }
     }
-
-    /// Added to the variance, so that nothing is divided by zero. Default 1e-5.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
-    /// How far a step of training moves the running statistics towards the batch's; `None` leaves them as they are. Default 0.1.
-    pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> Self {
-        self.momentum = momentum.into();
-        self
-    }
-
-    /// Whether it has a weight and a bias. Default true.
-    pub fn affine(mut self, affine: bool) -> Self {
-        self.affine = affine;
-        self
-    }
 }
+
+setters!(BatchNorm2d {
+    /// Added to the variance, so that nothing is divided by zero. Default 1e-5.
+    eps: f64,
+    /// How far a step of training moves the running statistics towards the batch's; `None` leaves them as they are. Default 0.1.
+    momentum: impl Into<Option<f64>>,
+    /// Whether it has a weight and a bias. Default true.
+    affine: bool,
+});
 
 /// An error for what cannot be added to a variance.
 fn checked_eps(what: &'static str, eps: f64) -> Result<()> {
@@ -129,19 +121,14 @@ impl GroupNorm {
     pub fn new(groups: usize, channels: usize) -> Self {
         Self { id: LayerId::new(), groups, channels, eps: 1e-5, affine: true }
     }
-
-    /// Added to the variance. Default 1e-5.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
-    /// Whether it has a weight and a bias. Default true.
-    pub fn affine(mut self, affine: bool) -> Self {
-        self.affine = affine;
-        self
-    }
 }
+
+setters!(GroupNorm {
+    /// Added to the variance. Default 1e-5.
+    eps: f64,
+    /// Whether it has a weight and a bias. Default true.
+    affine: bool,
+});
 
 impl Module for GroupNorm {
     fn call(&self, x: &Value) -> Result<Value> {
@@ -179,19 +166,14 @@ impl InstanceNorm2d {
     pub fn new(channels: usize) -> Self {
         Self { id: LayerId::new(), channels, eps: 1e-5, affine: false }
     }
-
-    /// Added to the variance. Default 1e-5.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
-    /// Whether it has a weight and a bias. Default false.
-    pub fn affine(mut self, affine: bool) -> Self {
-        self.affine = affine;
-        self
-    }
 }
+
+setters!(InstanceNorm2d {
+    /// Added to the variance. Default 1e-5.
+    eps: f64,
+    /// Whether it has a weight and a bias. Default false.
+    affine: bool,
+});
 
 impl Module for InstanceNorm2d {
     fn call(&self, x: &Value) -> Result<Value> {
@@ -232,24 +214,19 @@ impl LayerNorm {
         Self { id: LayerId::new(), shape: shape.as_ref().to_vec(), eps: 1e-5, affine: true, bias: true }
     }
 
-    /// Added to the variance. Default 1e-5.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
     /// Whether it has a weight, and a bias unless [`LayerNorm::bias`] says otherwise. Default true.
     pub fn elementwise_affine(mut self, affine: bool) -> Self {
         self.affine = affine;
         self
     }
-
-    /// Whether it has a bias beside its weight. Default true.
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
-        self
-    }
 }
+
+setters!(LayerNorm {
+    /// Added to the variance. Default 1e-5.
+    eps: f64,
+    /// Whether it has a bias beside its weight. Default true.
+    bias: bool,
+});
 
 impl Module for LayerNorm {
     fn call(&self, x: &Value) -> Result<Value> {

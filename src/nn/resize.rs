@@ -1,6 +1,7 @@
 //! The operators that change an image's size without weights, as layers.
 
 use swath_kernels::resample::{Filter, Size};
+use swath_kernels::setters;
 use swath_kernels::shape::Pair;
 
 use super::{CenterCrop, Crop, Module};
@@ -57,20 +58,15 @@ impl Upsample {
     pub fn size(size: impl Into<Pair>) -> Self {
         Self { size: Size::To(size.into().0), mode: UpsampleMode::Nearest, align_corners: false }
     }
+}
 
+setters!(Upsample {
     /// How values between pixels are found. Default [`UpsampleMode::Nearest`].
-    pub fn mode(mut self, mode: UpsampleMode) -> Self {
-        self.mode = mode;
-        self
-    }
-
+    mode: UpsampleMode,
     /// Whether the centres of the corners' pixels are the same in both images, else their outer edges; of bilinear and bicubic only.
     /// Default false.
-    pub fn align_corners(mut self, align: bool) -> Self {
-        self.align_corners = align;
-        self
-    }
-}
+    align_corners: bool,
+});
 
 impl Module for Upsample {
     fn call(&self, x: &Value) -> Result<Value> {

@@ -1,5 +1,7 @@
 //! Squares that are left out (DeVries and Taylor 2017).
 
+use swath_kernels::setters;
+
 use super::{Error, Random, Result, Sample, Transform, check_pixels};
 
 /// Fills a square around a random pixel, cut at the picture's edges. Boxes and masks stay: what is hidden is still there.
@@ -15,19 +17,14 @@ impl Cutout {
     pub fn new(size: usize) -> Self {
         Self { size, probability: 1.0, fill: 0.0 }
     }
-
-    /// How probable one is, 1 by default.
-    pub fn probability(mut self, probability: f32) -> Self {
-        self.probability = probability;
-        self
-    }
-
-    /// The value in it, 0 by default.
-    pub fn fill(mut self, fill: f32) -> Self {
-        self.fill = fill;
-        self
-    }
 }
+
+setters!(Cutout {
+    /// How probable one is, 1 by default.
+    probability: f32,
+    /// The value in it, 0 by default.
+    fill: f32,
+});
 
 impl Transform for Cutout {
     fn apply(&self, sample: &mut Sample, random: &mut Random) -> Result<()> {

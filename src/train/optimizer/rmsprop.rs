@@ -1,5 +1,7 @@
 //! RMSprop (Hinton's lecture 6e), with its centred form (Graves 2013).
 
+use swath_kernels::setters;
+
 use super::{Now, Optimizer, Piece, Rates, check_not_negative, check_range, lerp};
 use crate::error::Result;
 
@@ -27,37 +29,20 @@ impl RmsProp {
     pub fn new(lr: f64) -> Self {
         Self { lr, alpha: 0.99, eps: 1e-8, weight_decay: 0.0, momentum: 0.0, centered: false }
     }
-
-    /// How much of the average of squares stays, 0.99 by default.
-    pub fn alpha(mut self, alpha: f64) -> Self {
-        self.alpha = alpha;
-        self
-    }
-
-    /// What is added to the root, 1e-8 by default.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
-    /// What is added to the gradient for each unit of the parameter, 0 by default.
-    pub fn weight_decay(mut self, weight_decay: f64) -> Self {
-        self.weight_decay = weight_decay;
-        self
-    }
-
-    /// How much of the former direction stays, 0 by default.
-    pub fn momentum(mut self, momentum: f64) -> Self {
-        self.momentum = momentum;
-        self
-    }
-
-    /// Whether to divide by an estimate of the deviation instead of the size, `false` by default.
-    pub fn centered(mut self, centered: bool) -> Self {
-        self.centered = centered;
-        self
-    }
 }
+
+setters!(RmsProp {
+    /// How much of the average of squares stays, 0.99 by default.
+    alpha: f64,
+    /// What is added to the root, 1e-8 by default.
+    eps: f64,
+    /// What is added to the gradient for each unit of the parameter, 0 by default.
+    weight_decay: f64,
+    /// How much of the former direction stays, 0 by default.
+    momentum: f64,
+    /// Whether to divide by an estimate of the deviation instead of the size, `false` by default.
+    centered: bool,
+});
 
 impl Default for RmsProp {
     /// PyTorch's: a learning rate of 0.01.

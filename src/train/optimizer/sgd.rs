@@ -1,5 +1,7 @@
 //! Stochastic gradient descent with momentum.
 
+use swath_kernels::setters;
+
 use super::{Now, Optimizer, Piece, Rates, check_not_negative};
 use crate::error::{Error, Result};
 
@@ -26,31 +28,18 @@ impl Sgd {
     pub fn new(lr: f64) -> Self {
         Self { lr, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
     }
-
-    /// How much of the former direction stays, 0 by default.
-    pub fn momentum(mut self, momentum: f64) -> Self {
-        self.momentum = momentum;
-        self
-    }
-
-    /// How much of a new gradient is left out of the direction, 0 by default; not at the first update.
-    pub fn dampening(mut self, dampening: f64) -> Self {
-        self.dampening = dampening;
-        self
-    }
-
-    /// What is added to the gradient for each unit of the parameter, 0 by default.
-    pub fn weight_decay(mut self, weight_decay: f64) -> Self {
-        self.weight_decay = weight_decay;
-        self
-    }
-
-    /// Whether to look ahead along the direction, `false` by default; wants momentum, and no dampening.
-    pub fn nesterov(mut self, nesterov: bool) -> Self {
-        self.nesterov = nesterov;
-        self
-    }
 }
+
+setters!(Sgd {
+    /// How much of the former direction stays, 0 by default.
+    momentum: f64,
+    /// How much of a new gradient is left out of the direction, 0 by default; not at the first update.
+    dampening: f64,
+    /// What is added to the gradient for each unit of the parameter, 0 by default.
+    weight_decay: f64,
+    /// Whether to look ahead along the direction, `false` by default; wants momentum, and no dampening.
+    nesterov: bool,
+});
 
 impl Default for Sgd {
     /// PyTorch's: a learning rate of 0.001, no momentum.

@@ -1,5 +1,7 @@
 //! Rates that fall along half a cosine (Loshchilov and Hutter 2017).
 
+use swath_kernels::setters;
+
 use core::f64::consts::PI;
 
 use super::{Rates, Schedule, check_least, check_length, with_lr};
@@ -59,19 +61,14 @@ impl CosineAnnealingWarmRestarts {
     pub fn new(t_0: u64) -> Self {
         Self { t_0, t_mult: 1, eta_min: 0.0 }
     }
-
-    /// How many times longer each period is than the one before, 1 by default.
-    pub fn t_mult(mut self, t_mult: u64) -> Self {
-        self.t_mult = t_mult;
-        self
-    }
-
-    /// The least rate, 0 by default.
-    pub fn eta_min(mut self, eta_min: f64) -> Self {
-        self.eta_min = eta_min;
-        self
-    }
 }
+
+setters!(CosineAnnealingWarmRestarts {
+    /// How many times longer each period is than the one before, 1 by default.
+    t_mult: u64,
+    /// The least rate, 0 by default.
+    eta_min: f64,
+});
 
 impl Schedule for CosineAnnealingWarmRestarts {
     fn name(&self) -> &'static str {

@@ -1,5 +1,7 @@
 //! One rise and one long fall (Smith and Topin 2017).
 
+use swath_kernels::setters;
+
 use core::f64::consts::PI;
 
 use super::{Rates, Schedule, check_least, check_length};
@@ -55,36 +57,6 @@ impl OneCycleLr {
         }
     }
 
-    /// The share of the steps that rise, 0.3 by default.
-    pub fn pct_start(mut self, pct_start: f64) -> Self {
-        self.pct_start = pct_start;
-        self
-    }
-
-    /// The form of rise and fall, a cosine by default.
-    pub fn anneal(mut self, anneal: Anneal) -> Self {
-        self.anneal = anneal;
-        self
-    }
-
-    /// How many times smaller the first rate is than the largest, 25 by default.
-    pub fn div_factor(mut self, div_factor: f64) -> Self {
-        self.div_factor = div_factor;
-        self
-    }
-
-    /// How many times smaller the last rate is than the first, 10,000 by default.
-    pub fn final_div_factor(mut self, final_div_factor: f64) -> Self {
-        self.final_div_factor = final_div_factor;
-        self
-    }
-
-    /// Whether the fall stops at the first rate for as long as the rise took, and then goes on; `false` by default.
-    pub fn three_phase(mut self, three_phase: bool) -> Self {
-        self.three_phase = three_phase;
-        self
-    }
-
     /// Whether momentum moves at all, `true` by default.
     pub fn cycle_momentum(mut self, cycle_momentum: bool) -> Self {
         self.momentum = cycle_momentum.then_some((0.85, 0.95));
@@ -97,6 +69,19 @@ impl OneCycleLr {
         self
     }
 }
+
+setters!(OneCycleLr {
+    /// The share of the steps that rise, 0.3 by default.
+    pct_start: f64,
+    /// The form of rise and fall, a cosine by default.
+    anneal: Anneal,
+    /// How many times smaller the first rate is than the largest, 25 by default.
+    div_factor: f64,
+    /// How many times smaller the last rate is than the first, 10,000 by default.
+    final_div_factor: f64,
+    /// Whether the fall stops at the first rate for as long as the rise took, and then goes on; `false` by default.
+    three_phase: bool,
+});
 
 impl Schedule for OneCycleLr {
     fn name(&self) -> &'static str {

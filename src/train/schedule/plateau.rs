@@ -1,5 +1,7 @@
 //! Rates that fall when validation stops getting better.
 
+use swath_kernels::setters;
+
 use super::{Rates, Schedule, check_least, with_lr};
 use crate::error::{Error, Result, check_len};
 
@@ -75,42 +77,6 @@ impl ReduceLrOnPlateau {
         self
     }
 
-    /// The factor, below 1; 0.1 by default.
-    pub fn factor(mut self, factor: f64) -> Self {
-        self.factor = factor;
-        self
-    }
-
-    /// Observations in a row that may be no better, 10 by default.
-    pub fn patience(mut self, patience: u64) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// By how much a metric must be better to count, 1e-4 of the best by default.
-    pub fn threshold(mut self, threshold: Threshold) -> Self {
-        self.threshold = threshold;
-        self
-    }
-
-    /// Observations after a reduction that do not count, 0 by default.
-    pub fn cooldown(mut self, cooldown: u64) -> Self {
-        self.cooldown = cooldown;
-        self
-    }
-
-    /// The least rate, 0 by default.
-    pub fn min_lr(mut self, min_lr: f64) -> Self {
-        self.min_lr = min_lr;
-        self
-    }
-
-    /// Reductions by no more than this are left out, 1e-8 by default.
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
     fn is_better(&self, metric: f64) -> bool {
         match (self.mode, self.threshold) {
             (Mode::Min, Threshold::Relative(t)) => metric < self.best * (1.0 - t),
@@ -120,6 +86,21 @@ impl ReduceLrOnPlateau {
         }
     }
 }
+
+setters!(ReduceLrOnPlateau {
+    /// The factor, below 1; 0.1 by default.
+    factor: f64,
+    /// Observations in a row that may be no better, 10 by default.
+    patience: u64,
+    /// By how much a metric must be better to count, 1e-4 of the best by default.
+    threshold: Threshold,
+    /// Observations after a reduction that do not count, 0 by default.
+    cooldown: u64,
+    /// The least rate, 0 by default.
+    min_lr: f64,
+    /// Reductions by no more than this are left out, 1e-8 by default.
+    eps: f64,
+});
 
 impl Default for ReduceLrOnPlateau {
     fn default() -> Self {

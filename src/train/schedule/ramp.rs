@@ -1,5 +1,7 @@
 //! Rates along a line (warm-up) and along a power.
 
+use swath_kernels::setters;
+
 use super::{Rates, Schedule, check_least, check_length, with_lr};
 use crate::error::Result;
 
@@ -16,19 +18,14 @@ impl LinearLr {
     pub fn new(total_iters: u64) -> Self {
         Self { total_iters, start_factor: 1.0 / 3.0, end_factor: 1.0 }
     }
-
-    /// The factor at the start, above 0 and at most 1; a third by default.
-    pub fn start_factor(mut self, start_factor: f64) -> Self {
-        self.start_factor = start_factor;
-        self
-    }
-
-    /// The factor at the end and ever after, 1 by default.
-    pub fn end_factor(mut self, end_factor: f64) -> Self {
-        self.end_factor = end_factor;
-        self
-    }
 }
+
+setters!(LinearLr {
+    /// The factor at the start, above 0 and at most 1; a third by default.
+    start_factor: f64,
+    /// The factor at the end and ever after, 1 by default.
+    end_factor: f64,
+});
 
 impl Schedule for LinearLr {
     fn name(&self) -> &'static str {
