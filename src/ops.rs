@@ -52,6 +52,7 @@ pub(crate) use {
     call::{checked_count, limited, room},
     conv::transposed_axes,
     infer::zeros,
+    recurrent::{Named, activations},
     resize::resize_sums,
     unary::erf,
     view::View,

@@ -14,6 +14,8 @@ use super::ops::batch_norm::Affine;
 use super::packed::{self, NameContents, Ready, ReadyKey, ReadyWeights};
 use super::step::{Reorder, Step};
 use super::{ElementType, Fact, Graph, NodeId, Parameters, Source, ValueId};
+#[cfg(feature = "onnx")]
+use crate::conv::ConvPlan;
 use crate::conv::{Options, WeightsKey};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -199,6 +201,23 @@ impl<'a> Lower<'a> {
             Some(name) => packed::Source::Contents(self.contents(group, name)),
         };
         self.ready.get(&ReadyKey { source, image, weights }, pack)
+    }
+
+    /// As [`Lower::ready`], for the packed form of `matrix`, which is one of several of a group's operator.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn ready_part(
+        &self,
+        group: &Group,
+        number: usize,
+        matrix: &[f32],
+        plan: &ConvPlan,
+    ) -> Result<Arc<Ready>> {
+        let source = match self.ready.by_contents {
+            None => packed::Source::Part(group.node, number),
+            Some(name) => packed::Source::Contents(name(&mut std::iter::once(bytemuck::cast_slice(matrix)))),
+        };
+        let key = ReadyKey { source, image: None, weights: plan.weights_key() };
+        self.ready.get(&key, || Ok(Ready { weights: plan.pack(matrix)?, bias: None }))
     }
 
     /// A name of what a group's packed weights follow from: its operator's kind and constants, and the normalisation that it absorbs.

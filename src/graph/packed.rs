@@ -24,6 +24,8 @@ pub(crate) struct Ready {
 pub(crate) enum Source {
     /// Those of an operator of the one graph, with the normalisation that went into them.
     Node(NodeId, Option<NodeId>),
+    /// One of several matrices of an operator of the one graph.
+    Part(NodeId, usize),
     /// Those of these contents, in whatever graph.
     Contents(u128),
 }

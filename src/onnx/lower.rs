@@ -81,7 +81,11 @@ impl Lowering {
                 return Ok(());
             }
         }
-        if floats && let Ok(Some(results)) = self.several(node) {
+        // Lengths of sequences are whole numbers.
+        let recurrent = matches!(node.operator.name, "LSTM" | "GRU" | "RNN");
+        if (floats || recurrent)
+            && let Ok(Some(results)) = self.several(node)
+        {
             self.values.extend(node.outputs.iter().copied().zip(results));
             return Ok(());
         }
@@ -91,7 +95,7 @@ impl Lowering {
     /// The results of an operator of several that has a kernel.
     fn several(&mut self, node: &Node) -> Result<Option<Vec<ValueId>>> {
         match node.operator.name {
-            "LSTM" | "GRU" => self.recurrent(node),
+            "LSTM" | "GRU" | "RNN" => self.recurrent(node),
             "Split" => self.split(node),
             _ => Ok(None),
         }
@@ -536,8 +540,15 @@ impl Lowering {
         match order[..] {
             [0, 2, 3, 1] => self.push(ToNhwc, &[x]).map(Some),
             [0, 3, 1, 2] => self.push(ToNchw, &[x]).map(Some),
-            _ => self.strided("Transpose", node, x, View::of(&dims).permute(&order)).map(Some),
+            _ => self.permuted(x, &order).map(Some),
         }
+    }
+
+    fn permuted(&mut self, x: ValueId, order: &[usize]) -> Result<ValueId> {
+        let input = self.builder.fact(x).expect("facts are known at import").clone();
+        let view = View::of(&input.dims).permute(order);
+        let output = Fact { dims: view.dims.clone(), ..input };
+        self.push(Strided { name: "Transpose", input, view, output }, &[x])
     }
 
     fn strided(&mut self, name: &'static str, node: &Node, x: ValueId, view: View) -> Result<ValueId> {

@@ -10,7 +10,7 @@ mod view;
 pub(crate) use interpreted::{Interpreted, Slot, read_words, to_words};
 pub(crate) use map::Map;
 pub(crate) use matmul::MatMul;
-pub(crate) use recurrent::{Cell, Recurrent};
+pub(crate) use recurrent::{Cell, Lengths, Recurrent, Way};
 pub(crate) use resample::{Rate, Resample};
 pub(crate) use view::{Strided, ToNchw, ToNhwc};
 

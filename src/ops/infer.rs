@@ -269,6 +269,7 @@ impl Inference<'_> {
             "QuantizeLinear" if self.inputs.len() > 2 => {
                 Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: self.input(2)?.element() }])
             }
+            "LSTM" | "GRU" | "RNN" => self.recurrent(),
             _ if MOVES.contains(&name) => self.moved(),
             _ => self.run(),
         }
@@ -363,6 +364,21 @@ impl Inference<'_> {
             refuse!("a matrix product of {:?} and {:?}: {k} and {k_too} do not agree", a.dims(), b.dims());
         }
         Ok(vec![Fact { dims: vec![*m, *n], element: a.element() }])
+    }
+
+    /// Runs no steps of it, as many as they are.
+    fn recurrent(&self) -> OpResult<Vec<Fact>> {
+        let at = usize::from(self.call(&[]).flag("layout", false)?);
+        let (mut x, mut inputs) = (self.input(0)?.fact(), self.inputs.to_vec());
+        let Some(steps) = x.dims.get_mut(at).map(core::mem::take) else { refuse!("an input {:?}", x.dims) };
+        inputs[0] = Some(Known::Fact(&x));
+        // Lengths would be longer.
+        if let Some(lengths) = inputs.get_mut(4) {
+            *lengths = None;
+        }
+        let mut facts = Inference { inputs: &inputs, ..*self }.run()?;
+        facts[0].dims[at] = steps;
+        Ok(facts)
     }
 
     /// Runs it on bytes in place of the elements that are unknown.

@@ -7,9 +7,9 @@ use super::{Array, Call, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("LSTM", |call| run(call, 4, &["Sigmoid", "Tanh", "Tanh"])),
-    Operator::new("GRU", |call| run(call, 3, &["Sigmoid", "Tanh"])),
-    Operator::new("RNN", |call| run(call, 1, &["Tanh"])),
+    Operator::new("LSTM", |call| run(call, 4)),
+    Operator::new("GRU", |call| run(call, 3)),
+    Operator::new("RNN", |call| run(call, 1)),
 ];
 
 /// Of a number and two parameters.
@@ -24,8 +24,8 @@ struct Activation {
 }
 
 impl Activation {
-    fn new(name: &str, alpha: Option<f32>, beta: Option<f32>) -> OpResult<Self> {
-        let known: (Formula, f64, f64) = match name.to_ascii_lowercase().as_str() {
+    fn new(named: &Named) -> OpResult<Self> {
+        let known: (Formula, f64, f64) = match named.name.as_str() {
             "sigmoid" => (|x, _, _| super::unary::sigmoid(x), 0.0, 0.0),
             "tanh" => (|x, _, _| x.tanh(), 0.0, 0.0),
             "relu" => (|x, _, _| x.max(0.0), 0.0, 0.0),
@@ -36,11 +36,11 @@ impl Activation {
             "hardsigmoid" => (|x, a, b| (a * x + b).clamp(0.0, 1.0), 0.2, 0.5),
             "elu" => (|x, a, _| if x < 0.0 { a * x.exp_m1() } else { x }, 1.0, 0.0),
             "softsign" => (|x, _, _| x / (1.0 + x.abs()), 0.0, 0.0),
-            "softplus" => (|x, _, _| x.exp().ln_1p(), 0.0, 0.0),
-            _ => refuse!("activation {name:?}"),
+            "softplus" => (|x, _, _| super::unary::softplus(x), 0.0, 0.0),
+            name => refuse!("activation {name:?}"),
         };
         let (f, a, b) = known;
-        Ok(Self { f, alpha: alpha.map_or(a, Into::into), beta: beta.map_or(b, Into::into) })
+        Ok(Self { f, alpha: named.alpha.map_or(a, Into::into), beta: named.beta.map_or(b, Into::into) })
     }
 
     fn of(&self, x: f64) -> f64 {
@@ -122,21 +122,39 @@ impl Direction<'_> {
     }
 }
 
-fn activations(call: &Call<'_>, directions: usize, defaults: &[&str]) -> OpResult<Vec<Vec<Activation>>> {
-    let all = directions * defaults.len();
+/// An activation as a file has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    /// In small letters.
+    pub(crate) name: String,
+    /// The first parameter.
+    pub(crate) alpha: Option<f32>,
+    /// The second one.
+    pub(crate) beta: Option<f32>,
+}
+
+/// The activations of each direction of a layer with so many gates.
+pub(crate) fn activations(call: &Call<'_>, directions: usize, gates: usize) -> OpResult<Vec<Vec<Named>>> {
+    let usual: &[&str] = match gates {
+        4 => &["sigmoid", "tanh", "tanh"],
+        3 => &["sigmoid", "tanh"],
+        _ => &["tanh"],
+    };
+    let all = directions * usual.len();
     let names: Vec<String> = match call.texts("activations")? {
-        Some(names) if names.len() == all => names.to_vec(),
+        Some(names) if names.len() == all => names.iter().map(|name| name.to_ascii_lowercase()).collect(),
         Some(names) => refuse!("{} activations, but {all} are needed", names.len()),
-        None => defaults.iter().cycle().take(all).map(|s| (*s).to_string()).collect(),
+        None => usual.iter().cycle().take(all).map(|s| (*s).to_string()).collect(),
     };
     let (alphas, betas) = (call.floats("activation_alpha")?, call.floats("activation_beta")?);
     // Parameters are only listed for the activations that have some, but files list them for all or for the first.
     let at = |list: Option<&[f32]>, i: usize| list.and_then(|list| list.get(i).copied());
-    let all = names.iter().enumerate().map(|(i, n)| Activation::new(n, at(alphas, i), at(betas, i)));
-    Ok(all.collect::<OpResult<Vec<_>>>()?.chunks(defaults.len()).map(<[_]>::to_vec).collect())
+    let named = |(i, name)| Named { name, alpha: at(alphas, i), beta: at(betas, i) };
+    let all: Vec<Named> = names.into_iter().enumerate().map(named).collect();
+    Ok(all.chunks(usual.len()).map(<[_]>::to_vec).collect())
 }
 
-fn run(call: &Call<'_>, gates: usize, defaults: &[&str]) -> OpResult<Vec<Array>> {
+fn run(call: &Call<'_>, gates: usize) -> OpResult<Vec<Array>> {
     let (x, w, r) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let batch_first = call.flag("layout", false)?;
     let order: &[usize] = if batch_first { &[1, 0, 2] } else { &[0, 1, 2] };
@@ -181,7 +199,7 @@ fn run(call: &Call<'_>, gates: usize, defaults: &[&str]) -> OpResult<Vec<Array>>
     let (mut h_all, mut c_all) =
         (state(5)?, if gates == 4 { state(6)? } else { vec![0.0; directions * batch * hidden] });
     let clip = call.float("clip", f32::INFINITY)?;
-    let activations = activations(call, directions, defaults)?;
+    let activations = activations(call, directions, gates)?;
     let mut y = filled(0.0, super::call::checked_count(&[steps, directions, batch, hidden])?)?;
     for (d, activations) in activations.into_iter().enumerate() {
         let direction = Direction {
@@ -193,7 +211,7 @@ fn run(call: &Call<'_>, gates: usize, defaults: &[&str]) -> OpResult<Vec<Array>>
             bias: &bias[d * 2 * rows..][..rows],
             recurrent_bias: &bias[(d * 2 + 1) * rows..][..rows],
             peepholes: peepholes.as_ref().map(|p| &p[d * 3 * hidden..][..3 * hidden]),
-            activations,
+            activations: activations.iter().map(Activation::new).collect::<OpResult<_>>()?,
             clip: if clip > 0.0 { clip.into() } else { f64::INFINITY },
             linear_before_reset: call.flag("linear_before_reset", false)?,
             input_forget: call.flag("input_forget", false)?,

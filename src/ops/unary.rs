@@ -271,7 +271,7 @@ pub(super) fn sigmoid(x: f64) -> f64 {
 }
 
 /// `ln(1 + exp(x))` without overflow.
-fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
