@@ -53,7 +53,7 @@ pub(crate) use {
     conv::transposed_axes,
     infer::zeros,
     recurrent::{Named, activations},
-    resize::resize_sums,
+    resize::{Sampler, resize_sums},
     unary::erf,
     view::View,
     window::{Axis, pool_axes, window_axes},

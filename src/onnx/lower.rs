@@ -20,6 +20,8 @@ use crate::ops::{Array, Attribute, Call, ElementType, Fact, View, window_axes};
 use crate::tensor::Tensor;
 
 mod images;
+#[cfg(test)]
+mod models;
 mod recurrent;
 
 /// The graph of a folded model, whose outputs that are values are the graph's outputs. Weights are copied, and the model's are freed node
@@ -235,6 +237,7 @@ impl Lowering {
             "Slice" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" | "Gather" | "Split" => self.moved(node, x),
             "Softmax" | "LogSoftmax" => self.softmax(node, x),
             "Resize" | "Upsample" => self.resize(node, x),
+            "GridSample" => self.grid_sample(node, x),
             _ => Ok(None),
         }
     }

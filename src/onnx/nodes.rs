@@ -1,5 +1,6 @@
 //! Graph operators that only imported models need.
 
+mod grid_sample;
 mod interpreted;
 mod map;
 mod matmul;
@@ -7,6 +8,7 @@ mod recurrent;
 mod resample;
 mod view;
 
+pub(crate) use grid_sample::GridSample;
 pub(crate) use interpreted::{Interpreted, Slot, read_words, to_words};
 pub(crate) use map::Map;
 pub(crate) use matmul::MatMul;

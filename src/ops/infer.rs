@@ -5,6 +5,7 @@ use std::fmt;
 use super::array::count;
 use super::call::{OpResult, dims as checked_dims, refuse};
 use super::conv::groups;
+use super::resize::Sampler;
 use super::view::broadcast_dims;
 use super::window::{spatial_of, windows};
 use super::{Array, Attributes, Call, Data, ElementType, Operator};
@@ -270,6 +271,11 @@ impl Inference<'_> {
                 Ok(vec![Fact { dims: self.input(0)?.dims().to_vec(), element: self.input(2)?.element() }])
             }
             "LSTM" | "GRU" | "RNN" => self.recurrent(),
+            "GridSample" => {
+                Sampler::new(&self.call(&[]))?;
+                let (x, grid) = (self.input(0)?, self.input(1)?);
+                Ok(vec![Fact { dims: Sampler::dims(x.dims(), grid.dims())?, element: x.element() }])
+            }
             _ if MOVES.contains(&name) => self.moved(),
             _ => self.run(),
         }

@@ -377,71 +377,116 @@ impl Outside {
     }
 }
 
+/// How [`grid_sample`] reads its input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sampler {
+    /// Elements along each axis that an output is computed from, at most: 1, 2 or 4.
+    pub(crate) reach: usize,
+    outside: Outside,
+    align: bool,
+}
+
+/// Indices along an axis with their weights.
+#[derive(Debug, Default)]
+pub(crate) struct Taps {
+    all: [(usize, f64); 4],
+    len: usize,
+}
+
+impl core::ops::Deref for Taps {
+    type Target = [(usize, f64)];
+
+    fn deref(&self) -> &Self::Target {
+        &self.all[..self.len]
+    }
+}
+
+impl Sampler {
+    pub(crate) fn new(call: &Call<'_>) -> OpResult<Self> {
+        let outside = match call.text("padding_mode", "zeros")? {
+            "zeros" => Outside::Zeros,
+            "border" => Outside::Border,
+            "reflection" => Outside::Reflection,
+            other => refuse!("padding_mode is {other:?}"),
+        };
+        let reach = match call.text("mode", "linear")? {
+            "nearest" => 1,
+            "linear" | "bilinear" => 2,
+            "cubic" | "bicubic" => 4,
+            mode => refuse!("mode is {mode:?}, but it can be linear, nearest or cubic"),
+        };
+        Ok(Self { reach, outside, align: call.flag("align_corners", false)? })
+    }
+
+    /// Dimensions of the output.
+    pub(crate) fn dims(x: &[usize], grid: &[usize]) -> OpResult<Vec<usize>> {
+        let ([n, c, input @ ..], [n_too, output @ .., rank]) = (x, grid) else {
+            refuse!("an input {x:?} and a grid {grid:?}");
+        };
+        if n != n_too || *rank != input.len() || output.len() != input.len() || input.contains(&0) {
+            refuse!("an input {x:?} and a grid {grid:?}");
+        }
+        Ok([&[*n, *c][..], output].concat())
+    }
+
+    /// What a coordinate of -1 to 1 is computed from, along an axis of `len` elements.
+    pub(crate) fn taps(&self, at: f64, len: usize) -> Taps {
+        let &Self { reach, outside, align } = self;
+        let x = if align { (at + 1.0) / 2.0 * (len as f64 - 1.0) } else { ((at + 1.0) * len as f64 - 1.0) / 2.0 };
+        let mut taps = Taps::default();
+        let mut keep = |i: f64, weight: f64| {
+            if (0.0..len as f64).contains(&i) {
+                taps.all[taps.len] = (i as usize, weight);
+                taps.len += 1;
+            }
+        };
+        match reach {
+            1 => keep(outside.moved(x, len, align).round_ties_even(), 1.0),
+            2 => {
+                let x = outside.moved(x, len, align);
+                let left = x.floor();
+                keep(left, 1.0 - (x - left));
+                keep(left + 1.0, x - left);
+            }
+            _ => {
+                let left = x.floor();
+                for i in -1..=2 {
+                    let i = left + f64::from(i);
+                    keep(outside.moved(i, len, align), cubic((x - i).abs(), -0.75));
+                }
+            }
+        }
+        taps
+    }
+}
+
 fn grid_sample(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (x, grid) = (call.input(0)?, call.input(1)?);
-    let align = call.flag("align_corners", false)?;
-    let outside = match call.text("padding_mode", "zeros")? {
-        "zeros" => Outside::Zeros,
-        "border" => Outside::Border,
-        "reflection" => Outside::Reflection,
-        other => refuse!("padding_mode is {other:?}"),
-    };
-    let mode = call.text("mode", "linear")?;
-    if !matches!(mode, "linear" | "bilinear" | "nearest" | "cubic" | "bicubic") {
-        refuse!("mode is {mode:?}, but it can be linear, nearest or cubic");
-    }
-    let ([n, c, input @ ..], [n_too, output @ .., rank]) = (x.dims(), grid.dims()) else {
-        refuse!("an input {:?} and a grid {:?}", x.dims(), grid.dims());
-    };
-    if n != n_too || *rank != input.len() || output.len() != input.len() || input.contains(&0) {
-        refuse!("an input {:?} and a grid {:?}", x.dims(), grid.dims());
-    }
-    let dims = [&[*n, *c][..], output].concat();
+    let (x, grid, sampler) = (call.input(0)?, call.input(1)?, Sampler::new(call)?);
+    let dims = Sampler::dims(x.dims(), grid.dims())?;
+    let (n, c, input, output) = (dims[0], dims[1], &x.dims()[2..], &dims[2..]);
+    let rank = input.len();
     let mut y = filled(0.0, checked_count(&dims)?)?;
     let (v, g) = (doubles(x)?, doubles(grid)?);
     let (size, points) = (input.iter().product::<usize>(), output.iter().product::<usize>());
-    for image in 0..*n {
+    for image in 0..n {
         for p in 0..points {
             // The grid has the last dimension first.
-            let at = &g[(image * points + p) * rank..][..*rank];
+            let at = &g[(image * points + p) * rank..][..rank];
             let mut sum = vec![(0usize, 1.0f64)];
             for (i, &len) in input.iter().enumerate() {
-                let taps = taps(at[rank - 1 - i], len, mode, outside, align);
+                let taps = sampler.taps(at[rank - 1 - i], len);
                 let both = |&(base, weight): &(usize, f64)| {
                     taps.iter().map(move |&(i, w)| (base * len + i, weight * w)).collect::<Vec<_>>()
                 };
                 sum = sum.iter().flat_map(both).collect();
             }
-            for channel in 0..*c {
+            for channel in 0..c {
                 let plane = &v[(image * c + channel) * size..][..size];
                 y[(image * c + channel) * points + p] = sum.iter().map(|&(i, weight)| plane[i] * weight).sum();
             }
         }
     }
     Ok(vec![rounded(dims, y, x.element())?])
-}
-
-/// Indices along an axis with their weights, for a coordinate of -1 to 1.
-fn taps(at: f64, len: usize, mode: &str, outside: Outside, align: bool) -> Vec<(usize, f64)> {
-    let x = if align { (at + 1.0) / 2.0 * (len as f64 - 1.0) } else { ((at + 1.0) * len as f64 - 1.0) / 2.0 };
-    let is_inside = |i: f64| (0.0..len as f64).contains(&i);
-    let kept =
-        |taps: Vec<(f64, f64)>| taps.into_iter().filter(|&(i, _)| is_inside(i)).map(|(i, w)| (i as usize, w)).collect();
-    match mode {
-        "nearest" => kept(vec![(outside.moved(x, len, align).round_ties_even(), 1.0)]),
-        "cubic" | "bicubic" => {
-            let left = x.floor();
-            let tap = |i: i32| {
-                let i = left + f64::from(i);
-                (outside.moved(i, len, align), cubic((x - i).abs(), -0.75))
-            };
-            kept((-1..=2).map(tap).collect())
-        }
-        _ => {
-            let x = outside.moved(x, len, align);
-            kept(vec![(x.floor(), 1.0 - (x - x.floor())), (x.floor() + 1.0, x - x.floor())])
-        }
-    }
 }
 
 fn affine_grid(call: &Call<'_>) -> OpResult<Vec<Array>> {

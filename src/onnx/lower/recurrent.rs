@@ -135,60 +135,8 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::SessionOptions;
-    use crate::onnx::encode::Message;
-    use crate::onnx::{External, Interpreter, ModelProto, Network, Shapes};
-    use crate::ops::Array;
-
-    fn message(fill: impl FnOnce(&mut Message)) -> Message {
-        let mut m = Message::default();
-        fill(&mut m);
-        m
-    }
-
-    fn floats(dims: &[usize], seed: usize) -> Array {
-        let value = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0;
-        Array::vector((0..dims.iter().product()).map(value).collect()).with_dims(dims).unwrap()
-    }
-
-    fn tensor(name: &str, array: &Array) -> Message {
-        message(|m| {
-            m.ints(1, array.dims().iter().map(|&d| d as i64));
-            m.int(2, 1);
-            m.text(8, name);
-            m.bytes(9, bytemuck::cast_slice(array.elements::<f32>().unwrap()));
-        })
-    }
-
-    fn input(name: &str, dims: &[usize], element: i64) -> Message {
-        let dim = |d: usize| message(|m| if d > 0 { m.int(1, d as i64) } else { m.text(2, "any") });
-        let shape = message(|m| dims.iter().for_each(|&d| m.message(1, &dim(d))));
-        let tensor = message(|m| {
-            m.int(1, element);
-            m.message(2, &shape);
-        });
-        message(|m| {
-            m.text(1, name);
-            m.message(2, &message(|m| m.message(1, &tensor)));
-        })
-    }
-
-    fn ints(name: &str, dims: &[usize], values: &[i32]) -> Message {
-        message(|m| {
-            m.ints(1, dims.iter().map(|&d| d as i64));
-            m.int(2, 6);
-            m.text(8, name);
-            m.bytes(9, bytemuck::cast_slice(values));
-        })
-    }
-
-    /// An attribute of ONNX's type number `kind`.
-    fn attribute(name: &str, kind: i64, fill: impl FnOnce(&mut Message)) -> Message {
-        message(|m| {
-            m.text(1, name);
-            fill(m);
-            m.int(20, kind);
-        })
-    }
+    use crate::onnx::lower::models::*;
+    use crate::onnx::{Network, Shapes};
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Ends {
@@ -260,51 +208,34 @@ mod tests {
             if self.ends == Ends::Constant {
                 constants.push(ints("l", &[batch], &self.lengths()));
             }
-            let node = message(|m| {
-                let some = |yes: bool, name: &'static str| if yes { name } else { "" };
-                let lstm = self.op == "LSTM";
-                let ends = some(self.ends != Ends::None, "l");
-                ["x", "w", "r", some(self.bias, "b"), ends, some(self.state, "h")]
-                    .iter()
-                    .for_each(|name| m.text(1, name));
-                if lstm {
-                    m.text(1, some(self.state, "c"));
-                    m.text(1, some(self.peepholes, "p"));
-                }
-                ["y", "last", "cell"][..outputs].iter().for_each(|name| m.text(2, name));
-                m.text(4, self.op);
-                let names = ["sigmoid", "Tanh", "Relu", "LeakyRelu", "Elu", "Softplus"];
-                if let Some(first) = self.activations {
-                    let names = (0..few * directions).map(|i| names[(first + i) % names.len()]);
-                    m.message(5, &attribute("activations", 8, |m| names.for_each(|name| m.text(9, name))));
-                }
-                m.message(5, &attribute("direction", 3, |m| m.text(4, self.direction)));
-                m.message(5, &attribute("hidden_size", 2, |m| m.int(3, hidden as i64)));
-                m.message(5, &attribute("layout", 2, |m| m.int(3, self.batch_first.into())));
+            let some = |yes: bool, name: &'static str| if yes { name } else { "" };
+            let lstm = self.op == "LSTM";
+            let mut inputs = vec!["x", "w", "r", some(self.bias, "b"), some(self.ends != Ends::None, "l")];
+            inputs.push(some(self.state, "h"));
+            if lstm {
+                inputs.extend([some(self.state, "c"), some(self.peepholes, "p")]);
+            }
+            let mut attributes = vec![
+                attribute("direction", 3, |m| m.text(4, self.direction)),
+                attribute("hidden_size", 2, |m| m.int(3, hidden as i64)),
+                attribute("layout", 2, |m| m.int(3, self.batch_first.into())),
+            ];
+            let names = ["sigmoid", "Tanh", "Relu", "LeakyRelu", "Elu", "Softplus"];
+            if let Some(first) = self.activations {
+                let mut names = (0..few * directions).map(|i| names[(first + i) % names.len()]);
+                attributes.push(attribute("activations", 8, |m| names.by_ref().for_each(|name| m.text(9, name))));
+            }
+            if self.op != "RNN" {
                 let name = if lstm { "input_forget" } else { "linear_before_reset" };
-                if self.op != "RNN" {
-                    m.message(5, &attribute(name, 2, |m| m.int(3, self.flag.into())));
-                }
-                if let Some(clip) = self.clip {
-                    m.message(5, &attribute("clip", 1, |m| m.float(2, clip)));
-                }
-            });
-            let graph = message(|m| {
-                m.message(1, &node);
-                m.text(2, "g");
-                constants.iter().for_each(|constant| m.message(5, constant));
-                for (name, array) in self.inputs() {
-                    m.message(11, &input(name, array.dims(), if name == "l" { 6 } else { 1 }));
-                }
-                ["y", "last", "cell"][..outputs].iter().for_each(|name| m.message(12, &message(|m| m.text(1, name))));
-            });
-            let opset = message(|m| m.int(2, 14));
-            let model = message(|m| {
-                m.int(1, 7);
-                m.message(7, &graph);
-                m.message(8, &opset);
-            });
-            model.into_bytes()
+                attributes.push(attribute(name, 2, |m| m.int(3, self.flag.into())));
+            }
+            if let Some(clip) = self.clip {
+                attributes.push(attribute("clip", 1, |m| m.float(2, clip)));
+            }
+            let outputs = &["y", "last", "cell"][..outputs];
+            let element = |name: &str| if name == "l" { 6 } else { 1 };
+            let given: Vec<_> = self.inputs().iter().map(|(name, x)| input(name, x.dims(), element(name))).collect();
+            model(14, &[node(self.op, &inputs, outputs, &attributes)], &constants, &given, outputs)
         }
     }
 
@@ -323,32 +254,11 @@ mod tests {
         })
     }
 
-    fn close(outputs: &[Array], expected: &[(&str, Array)]) -> Result<(), TestCaseError> {
-        for (a, (_, e)) in outputs.iter().zip(expected) {
-            prop_assert_eq!(a.dims(), e.dims());
-            let (a, e) = (a.elements::<f32>().unwrap(), e.elements::<f32>().unwrap());
-            let most = e.iter().fold(1.0f32, |most, e| most.max(e.abs()));
-            for (a, e) in a.iter().zip(e) {
-                prop_assert!((a - e).abs() < 2e-5 * most, "{a}, not {e}");
-            }
-        }
-        Ok(())
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(192))]
         #[test]
         fn compiled_layers_compute_what_interpreted_ones_do(layer in layers()) {
-            let (bytes, named) = (layer.model(), layer.inputs());
-            let given: Vec<Array> = named.iter().map(|(_, array)| array.clone()).collect();
-            let expected = Interpreter::new(ModelProto::read(&bytes).unwrap(), External::Refused).unwrap().run(named).unwrap();
-            let network = Network::from_bytes(bytes.clone()).unwrap();
-            let mut session = network.compile(&[], &SessionOptions::default().threads(2)).unwrap();
-            let steps = session.session().unwrap().explain();
-            prop_assert!(!steps.contains("interpreted"), "{steps}");
-            for _ in 0..2 {
-                close(&session.run(&given).unwrap(), &expected)?;
-            }
+            compiles_to_the_same(&layer.model(), layer.inputs())?;
         }
     }
 
@@ -372,9 +282,8 @@ mod tests {
         let mut one = None;
         for batch in [3, 5, 4] {
             let x = layer(batch).inputs().remove(0).1;
-            let model = layer(batch).model();
-            let expected = Interpreter::new(ModelProto::read(&model).unwrap(), External::Refused).unwrap();
-            close(shapes.run(&[x.clone()]).unwrap(), &expected.run(vec![("x", x)]).unwrap()).unwrap();
+            let expected = interpreted(&layer(batch).model(), vec![("x", x.clone())]);
+            close(shapes.run(&[x]).unwrap(), &expected).unwrap();
             let bytes = shapes.memory()[1];
             let one = *one.get_or_insert(bytes);
             assert!(bytes < 2 * one, "shapes have {bytes} bytes, one {one}");
