@@ -36,7 +36,11 @@ impl Operator for GridSample {
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let (x, grid) = (cx.input(group, 0), cx.input(group, 1));
-        let layout = cx.native(x)?.layout;
+        // Vectors of channels are worth a reorder of both images.
+        let layout = match cx.native(x)?.layout {
+            Layout::Nchw if cx.extents(x)[1] >= BLOCK / 2 => Layout::Blocked,
+            native => native,
+        };
         let planes = Planes::new(layout, cx.extents(x));
         let step = GridStep { sampler: self.sampler, layout, planes, output: cx.extents(group.value) };
         let inputs = vec![cx.want(x, layout)?, cx.want(grid, Layout::Nchw)?];
