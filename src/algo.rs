@@ -439,12 +439,12 @@ impl Kernel {
         executor: &dyn Executor,
     ) -> &'y mut [f32] {
         match &self.0 {
-            Family::Direct(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
-            Family::Depthwise(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
-            Family::Planar(k) => k.forward_to(x, packed, epilogue, y, executor),
-            Family::Winograd(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
-            Family::Bf16x6(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
-            Family::Gemm(k) => k.forward_to(x, packed, epilogue, y, scratch, executor),
+            Family::Direct(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Depthwise(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Planar(k) => k.forward(x, packed, epilogue, y, executor),
+            Family::Winograd(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Bf16x6(k) => k.forward(x, packed, epilogue, y, scratch, executor),
+            Family::Gemm(k) => k.forward(x, packed, epilogue, y, scratch, executor),
         }
     }
 }

@@ -349,25 +349,12 @@ impl Depthwise {
     /// Runs the convolution on the executor's threads. `scratch` holds [`Depthwise::scratch_len`] floats for each thread
     /// that is to take part, at least for one.
     ///
-    /// # Panics
-    /// If a slice's length is not what the shape, the layouts and [`Depthwise::packed_len`] say.
-    pub fn forward(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: &Epilogue<'_>,
-        y: &mut [f32],
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) {
-        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
-    }
-
-    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
     ///
     /// # Panics
-    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
-    pub fn forward_to<'y>(
+    /// If a slice's length is not what the shape, the layouts and [`Depthwise::packed_len`] say. Where outputs with
+    /// gaps between them lie in memory that holds nothing.
+    pub fn forward<'y>(
         &self,
         x: &[f32],
         packed: &[f32],

@@ -45,7 +45,7 @@ const MAX_ICG: usize = 8;
 /// let plan = Planar::new(&shape, Level::Scalar)?;
 /// let (mut packed, mut y) = ([0.0; 4], [f32::NAN; 4]);
 /// plan.pack(&[1.0, 10.0, 1.0, -1.0], &mut packed);
-/// plan.forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], &packed, &Epilogue::none(), &mut y, &Inline);
+/// plan.forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], &packed, &Epilogue::none(), y.as_mut_slice().into(), &Inline);
 /// assert_eq!(y, [21.0, 32.0, -1.0, -2.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -155,17 +155,12 @@ impl Planar {
 
     /// Runs the convolution on the executor's threads.
     ///
-    /// # Panics
-    /// If a slice's length is not what the shape and [`Planar::packed_len`] say.
-    pub fn forward(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &mut [f32], executor: &dyn Executor) {
-        self.forward_to(x, packed, epilogue, y.into(), executor);
-    }
-
-    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
     ///
     /// # Panics
-    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
-    pub fn forward_to<'y>(
+    /// If a slice's length is not what the shape and [`Planar::packed_len`] say. Where outputs with gaps between them
+    /// lie in memory that holds nothing.
+    pub fn forward<'y>(
         &self,
         x: &[f32],
         packed: &[f32],

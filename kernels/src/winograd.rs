@@ -216,7 +216,7 @@ const MAX_SCRATCH: usize = 1 << 20;
 /// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
 /// conv.pack(&[1.0; 9], &mut packed);
 /// let mut y = [f32::NAN; 25];
-/// conv.forward(&[1.0; 25], &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+/// conv.forward(&[1.0; 25], &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
 /// assert!((y[0] - 4.0).abs() < 1e-5 && (y[12] - 9.0).abs() < 1e-5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -478,26 +478,12 @@ impl Winograd {
 
     /// Runs the convolution on the executor's threads, of which at most `scratch.len() / scratch_len()` take part.
     ///
-    /// # Panics
-    /// If a slice's length is not what the shape, the layouts and [`Winograd::packed_len`] say, or the scratch is
-    /// shorter than [`Winograd::scratch_len`].
-    pub fn forward(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: &Epilogue<'_>,
-        y: &mut [f32],
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) {
-        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
-    }
-
-    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
     ///
     /// # Panics
-    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
-    pub fn forward_to<'y>(
+    /// If a slice's length is not what the shape, the layouts and [`Winograd::packed_len`] say, or the scratch is
+    /// shorter than [`Winograd::scratch_len`]. Where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward<'y>(
         &self,
         x: &[f32],
         packed: &[f32],

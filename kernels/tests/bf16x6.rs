@@ -28,7 +28,7 @@ fn run(shape: &ConvShape, unit: MatrixUnit, x: &[f32], w: &[f32]) -> Vec<f32> {
     let mut blocked = vec![f32::NAN; Layout::Blocked.len(shape.input())];
     reorder(Layout::Nchw, x, Layout::Blocked, &mut blocked, shape.input());
     let mut y = vec![f32::NAN; shape.output().iter().product()];
-    conv.forward(&blocked, &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+    conv.forward(&blocked, &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
     y
 }
 
@@ -38,7 +38,7 @@ fn run_direct(shape: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let (mut packed, mut scratch) = (vec![f32::NAN; conv.packed_len()], vec![f32::NAN; conv.scratch_len()]);
     conv.pack(w, &mut packed);
     let mut y = vec![f32::NAN; shape.output().iter().product()];
-    conv.forward(x, &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+    conv.forward(x, &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
     y
 }
 

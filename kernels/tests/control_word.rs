@@ -98,7 +98,7 @@ macro_rules! convolution {
             reorder(Layout::Nchw, &x, $input, &mut input, s.input());
             let mut y = vec![f32::NAN; $output.len(s.output())];
             let mut scratch = vec![f32::NAN; conv.scratch_len() * 2];
-            conv.forward(&input, &packed, &Epilogue::none(), &mut y, &mut scratch, executor);
+            conv.forward(&input, &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, executor);
             y
         });
     };
@@ -139,7 +139,7 @@ fn matrix_units() {
                 let x = small(y.len(), 1, 2f32.powi(-100));
                 let residual = small(y.len(), 3, 1e-40);
                 let e = Epilogue { residual: Some(&residual), ..Epilogue::none() };
-                conv.forward(&x, &packed, &e, &mut y, &mut scratch, executor);
+                conv.forward(&x, &packed, &e, y.as_mut_slice().into(), &mut scratch, executor);
                 // Sums drown the residual, except where they are zero.
                 y
             });

@@ -98,7 +98,7 @@ impl Problem {
         let mut y = Guarded::nan(output.len(s.output()));
         let mut scratch = Guarded::nan(conv.scratch_len() * slots);
         let epilogue = Epilogue::bias(&self.bias).residual(&residual).relu();
-        conv.forward(&x, &packed, &epilogue, y.slice(), scratch.slice(), executor);
+        conv.forward(&x, &packed, &epilogue, y.slice().into(), scratch.slice(), executor);
         scratch.check();
         let mut y = y.check();
         if output == Layout::Blocked {

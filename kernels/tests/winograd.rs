@@ -20,7 +20,7 @@ fn errors(shape: &ConvShape, level: Level, variant: Variant, x: &[f32], w: &[f32
     let mut blocked = vec![f32::NAN; Layout::Blocked.len(shape.input())];
     reorder(Layout::Nchw, x, Layout::Blocked, &mut blocked, shape.input());
     let mut y = vec![f32::NAN; shape.output().iter().product()];
-    conv.forward(&blocked, &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+    conv.forward(&blocked, &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
     threads::errors(shape, &y, x, w, |max_x, sum_w| variant.bound(shape.ic, max_x, sum_w))
 }
 

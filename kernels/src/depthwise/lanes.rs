@@ -306,13 +306,19 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
         let whole = if keeps && a.rows == KW && a.out.px == BLOCK { a.whole_lines() } else { a.end_line..a.end_line };
         for plane in 0..a.planes {
             let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
-            let to = a.out.strand(plane);
+            let mut padded = [0.0; BLOCK];
+            // SAFETY: the output's contract covers the bias of every plane.
+            let (to, open) = unsafe { a.out.strand_of_lines(plane, &mut padded) };
             // Only then are there weights of `KW` rows.
             let together = keeps && !whole.is_empty() && to.is_simple();
             if together {
                 let lines = WholeArgs { lanes: a, x: x.wrapping_add(a.x_vector[0]), w, to, lines: whole.clone() };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { s.call::<WholeLines<MR, KW, S, L, R>>(&lines) };
+                if open.are_open() {
+                    // SAFETY: these lines have been stored.
+                    whole.clone().for_each(|line| unsafe { open.finish(s, line * a.y_line, a.width) });
+                }
             }
             let mut line = a.first_line;
             loop {
@@ -333,7 +339,12 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
                     head: 0,
                 };
                 // SAFETY: the contract covers every plane and line.
-                unsafe { Self::line(s, a, from, &to, line * a.y_line) };
+                unsafe {
+                    Self::line(s, a, from, &to, line * a.y_line);
+                    if open.are_open() {
+                        open.finish(s, line * a.y_line, a.width);
+                    }
+                }
                 line += 1;
             }
         }

@@ -56,7 +56,7 @@ const KC_SCATTERED: usize = 2048;
 /// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
 /// conv.pack(&[1.0; 36], &mut packed);
 /// let mut y = [f32::NAN; 36];
-/// conv.forward(&[1.0; 18], &packed, &Epilogue::none(), &mut y, &mut scratch, &Inline);
+/// conv.forward(&[1.0; 18], &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
 /// assert_eq!((y[0], y[4], y[16]), (4.0, 6.0, 9.0));
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
@@ -192,25 +192,12 @@ impl Im2col {
     /// Runs the convolution on the executor's threads. `scratch` holds [`Im2col::scratch_len`] floats for each
     /// thread that is to take part, at least for one.
     ///
-    /// # Panics
-    /// If a slice's length is not what the shape, the layouts and [`Im2col::packed_len`] say, or scratch is too short.
-    pub fn forward(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: &Epilogue<'_>,
-        y: &mut [f32],
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) {
-        self.forward_to(x, packed, epilogue, y.into(), scratch, executor);
-    }
-
-    /// The same into memory that may hold nothing yet, which is returned as what it then holds.
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
     ///
     /// # Panics
-    /// As the above, and where outputs with gaps between them lie in memory that holds nothing.
-    pub fn forward_to<'y>(
+    /// If a slice's length is not what the shape, the layouts and [`Im2col::packed_len`] say, or scratch is too short.
+    /// Where outputs with gaps between them lie in memory that holds nothing.
+    pub fn forward<'y>(
         &self,
         x: &[f32],
         packed: &[f32],

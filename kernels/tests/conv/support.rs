@@ -73,7 +73,7 @@ macro_rules! convolutions {
                 scratch: &mut [f32],
                 executor: &dyn Executor,
             ) {
-                self.forward(x, packed, epilogue, y, scratch, executor);
+                self.forward(x, packed, epilogue, y.into(), scratch, executor);
             }
         }
     )*};
@@ -100,11 +100,12 @@ impl Convolution for Planar {
         _: &mut [f32],
         executor: &dyn Executor,
     ) {
-        self.forward(x, packed, epilogue, y, executor);
+        self.forward(x, packed, epilogue, y.into(), executor);
     }
 }
 
 /// What an algorithm promises.
+#[derive(Clone)]
 struct Promise {
     /// How far a finite result may be off.
     bound: f64,
@@ -179,14 +180,14 @@ impl Problem {
         x
     }
 
-    /// Bias, residual and ReLU6 together, so that all of an epilogue is seen.
-    fn finished(&self) -> Vec<f64> {
+    /// Bias, residual and activation together, so that all of an epilogue is seen.
+    fn finished(&self, activation: impl Fn(f64) -> f64) -> Vec<f64> {
         let plane = self.shape.oh * self.shape.ow;
         self.want
             .iter()
             .enumerate()
             .map(|(i, v)| v + f64::from(self.bias[i / plane % self.shape.oc]) + f64::from(self.residual[i]))
-            .map(|v| v.clamp(0.0, 6.0))
+            .map(activation)
             .collect()
     }
 
@@ -318,7 +319,13 @@ impl Problem {
             self.check(&forward(&Epilogue::none(), &Inline), output, &self.want, promise, what);
             let e = Epilogue::bias(&bias).residual(&residual).activation(Activation::Clip { lo: 0.0, hi: 6.0 });
             let whole = forward(&e, &Inline);
-            self.check(&whole, output, &self.finished(), promise, what);
+            self.check(&whole, output, &self.finished(|v| v.clamp(0.0, 6.0)), promise, what);
+            // Those of which zeros are no fixed point, so that channels that pad show them; a clamp, and one that is not.
+            let y = forward(&e.activation(Activation::Clip { lo: 0.5, hi: 2.0 }), &Inline);
+            self.check(&y, output, &self.finished(|v| v.clamp(0.5, 2.0)), promise, what);
+            let y = forward(&e.activation(Activation::HardSigmoid), &Inline);
+            let rounded = Promise { bound: promise.bound + 1e-6, ..promise.clone() };
+            self.check(&y, output, &self.finished(|v| (v / 6.0 + 0.5).clamp(0.0, 1.0)), &rounded, what);
             for threads in if side == Side::End { &[2, 3, 8][..] } else { &[] } {
                 let y = forward(&e, &Threads(*threads));
                 assert!(bits(&y) == bits(&whole), "{what}: {threads} threads");
