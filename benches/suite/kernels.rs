@@ -157,8 +157,9 @@ fn lane_row(row: &'static depthwise::Row) -> Row {
     let (mut y, mut scratch) = (vec![0.0; Layout::Blocked.len(shape.output())], vec![0.0; plan.scratch_len()]);
     debug_assert_eq!(plan.kernel(), row.name, "the shape is meant for this row");
     let flop = 2 * shape.macs_inside();
-    let run =
-        move || plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    let run = move || {
+        plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    };
     Row { name: row.name.into(), throughput: Throughput::Elements(flop), run: Box::new(run) }
 }
 
@@ -200,8 +201,9 @@ fn transform_row(row: &'static TransformRow) -> Row {
     let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
     let mut scratch = vec![0.0; plan.scratch_len()];
     let bytes = size_of_val(&x[..]) as u64;
-    let run =
-        move || plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    let run = move || {
+        plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    };
     Row { name: row.name.into(), throughput: Throughput::Bytes(bytes), run: Box::new(run) }
 }
 
@@ -217,8 +219,9 @@ fn matrix_row(level: Level, unit: MatrixUnit) -> Row {
     plan.pack(&w, &mut packed);
     let mut y = vec![0.0; Layout::Blocked.len(shape.output())];
     let throughput = Throughput::Elements(2 * shape.macs());
-    let run =
-        move || plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    let run = move || {
+        plan.forward(black_box(&x), &packed, &Epilogue::none(), y.as_mut_slice().into(), &mut scratch, &Inline);
+    };
     Row { name: unit.kernel().into(), throughput, run: Box::new(run) }
 }
 

@@ -313,10 +313,46 @@ impl<'a> Lower<'a> {
         inputs: Vec<BufferId>,
         scratch: usize,
     ) -> Result<()> {
+        let dims = self.fact(group.value).dims.clone();
+        let buffer = self.work_ahead(group, &dims, layout, step, inputs, scratch)?;
+        self.alias(group.value, buffer, layout);
+        Ok(())
+    }
+
+    /// Appends the step that does the work of a group, whose result has other extents than its value.
+    ///
+    /// # Errors
+    /// If sizes overflow.
+    pub(crate) fn work_ahead(
+        &mut self,
+        group: &Group,
+        dims: &[usize],
+        layout: Layout,
+        step: Box<dyn Step>,
+        inputs: Vec<BufferId>,
+        scratch: usize,
+    ) -> Result<BufferId> {
         let layer = self.graph.nodes[group.node].layer.clone();
-        let fact = self.fact(group.value).clone();
+        let fact = Fact { dims: dims.to_vec(), ..self.fact(group.value).clone() };
         let buffer = self.anonymous(&layer, &fact, layout, step, inputs, scratch)?;
         self.steps.last_mut().expect("the step that was just appended").flop = self.flop(group);
+        Ok(buffer)
+    }
+
+    /// Appends the step that makes a group's value of the result of the [work](Lower::work_ahead).
+    ///
+    /// # Errors
+    /// If sizes overflow.
+    pub(crate) fn rest(
+        &mut self,
+        group: &Group,
+        layout: Layout,
+        step: Box<dyn Step>,
+        inputs: Vec<BufferId>,
+    ) -> Result<()> {
+        let layer = self.graph.nodes[group.node].layer.clone();
+        let fact = self.fact(group.value).clone();
+        let buffer = self.anonymous(&layer, &fact, layout, step, inputs, 0)?;
         self.alias(group.value, buffer, layout);
         Ok(())
     }

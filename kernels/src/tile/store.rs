@@ -410,6 +410,54 @@ impl<I: Isa> Kernel<I> for Fill {
 /// What [`Output::drain`] calls, with run-time extents, so that all tiles of a level share its code.
 struct Drain;
 
+impl Drain {
+    /// The same of a tile whose channels all exist and are adjacent, as those are that end in an activation. Where a block's pixels
+    /// are adjacent too, they go to the output first and are activated there.
+    ///
+    /// # Safety
+    /// As for [`Output::drain`], of such a tile with a `finish`.
+    #[inline(always)]
+    unsafe fn whole<I: Isa>(s: I, out: &Output, f: &Finish, d: &BufferArgs) {
+        let in_place = out.px == BLOCK && (d.nv * I::LANES).is_multiple_of(BLOCK);
+        let tile = out.vectors(d.at);
+        let buffer = Vectors::in_buffer(d.buffer, d.nv * I::LANES);
+        let to = if in_place { tile } else { buffer };
+        let residual = Vectors { start: f.residual.wrapping_add(d.at).cast_mut(), ..tile };
+        let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
+        // SAFETY: the buffer holds the tile; output, bias and residual are valid for all its pixels and channels; the activation is of
+        // an available level.
+        unsafe {
+            for v in 0..d.nv {
+                let bias = if f.bias.is_null() { None } else { Some(s.load(f.bias.add(v * I::LANES))) };
+                let mut at = [buffer, residual, to].map(|place| place.vector::<I>(v));
+                for _ in 0..d.mr {
+                    let mut sum = s.load(at[0]);
+                    if let Some(bias) = bias {
+                        sum = s.add(sum, bias);
+                    }
+                    if !f.residual.is_null() {
+                        sum = s.add(sum, s.load(at[1]));
+                    }
+                    s.store(at[2], s.min(hi, s.max(lo, sum)));
+                    at = [at[0].wrapping_add(buffer.px), at[1].wrapping_add(tile.px), at[2].wrapping_add(to.px)];
+                }
+            }
+            if let Some(act) = f.act {
+                let blocks = if in_place { d.nv * I::LANES / BLOCK } else { 1 };
+                for b in 0..blocks {
+                    let y = to.start.wrapping_add(b * to.block);
+                    act(&ActArgs { src: y, dst: y, len: d.mr * d.nv * I::LANES / blocks, p: f.act_params });
+                }
+            }
+            if !in_place {
+                buffer.each(s, 0..d.mr, d.nv, |i, v, p| {
+                    s.store(tile.vector::<I>(v).wrapping_add(i * tile.px), s.load(p));
+                });
+            }
+        }
+    }
+}
+
 impl<I: Isa> Kernel<I> for Drain {
     type Args = BufferArgs;
 
@@ -422,6 +470,10 @@ impl<I: Isa> Kernel<I> for Drain {
         let slot = |i: usize, v: usize| d.buffer.wrapping_add((i * d.nv + v) * I::LANES);
         let tile = (0..d.mr).flat_map(|i| (0..d.nv).map(move |v| (i, v)));
         if let Some(f) = &out.finish {
+            if out.channel == 1 && out.cols >= d.nv * I::LANES {
+                // SAFETY: the same contract, of such a tile.
+                return unsafe { Self::whole(s, out, f, d) };
+            }
             let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
             for (i, v) in tile.clone() {
                 let n = out.valid::<I>(v);

@@ -1,6 +1,7 @@
 //! Where the sums of one block of channels go, vector by vector: set up once for many runs, so that runs of few multiply-adds do not
 //! each work it out.
 
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use super::store::{BUFFER, Output};
@@ -181,17 +182,18 @@ impl Strand {
     pub(crate) unsafe fn store<I: Isa, const MR: usize>(&self, s: I, v: usize, y: usize, acc: [I::V; MR]) {
         const { assert!(MR * I::LANES <= BUFFER) };
         if !self.simple {
-            let mut buffer = [0.0f32; BUFFER];
+            let mut buffer = MaybeUninit::<[f32; BUFFER]>::uninit();
+            let buffer = buffer.as_mut_ptr().cast::<f32>();
             for i in 0..MR {
                 // SAFETY: the buffer holds MR vectors.
-                unsafe { s.store(buffer.as_mut_ptr().add(i * I::LANES), acc[i]) };
+                unsafe { s.store(buffer.add(i * I::LANES), acc[i]) };
             }
             let v = v * I::LANES;
             let (out, channel) = (self.out, self.channel + v);
             // SAFETY: the output is alive.
             let y = self.at + y + v * unsafe { (*out).channel };
             // SAFETY: the same contract; the buffer outlives the call.
-            return unsafe { s.call::<Rest>(&RestArgs { out, channel, y, buffer: buffer.as_mut_ptr(), mr: MR }) };
+            return unsafe { s.call::<Rest>(&RestArgs { out, channel, y, buffer, mr: MR }) };
         }
         // SAFETY: the same contract.
         unsafe { self.store_simple(s, v, y, self.px, acc) }

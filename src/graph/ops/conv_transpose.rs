@@ -8,8 +8,8 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
-use super::conv::{ConvWeightGradient, ready};
-use super::{Conv, Reduce, four};
+use super::conv::{ConvStep, ConvWeightGradient, ready};
+use super::{Conv, PixelShuffle, Reduce, four};
 use crate::conv::{ConvBackwardData, Epilogue, Options, Scratch};
 use crate::error::Result;
 use crate::graph::packed::Ready;
@@ -44,6 +44,44 @@ impl ConvTranspose {
             .groups(self.groups)
             .build()?)
     }
+
+    /// The 1x1 convolution that this is before its outputs are shuffled to pixels, where windows are squares that do not overlap: its
+    /// outputs are those of one tap after the other.
+    fn pointwise(&self, input: [usize; 4]) -> Option<ConvShape> {
+        let [ic, oc, kh, kw] = self.weights;
+        let apart = [kh, kw] == self.stride && kh == kw && self.groups == 1;
+        let plain =
+            self.pad == Padding::default() && self.output_padding == [0; 2] && (kh == 1 || self.dilation == [1; 2]);
+        let outputs = oc.checked_mul(kh.checked_mul(kw)?)?;
+        if apart && plain { ConvShape::builder(input, [outputs, ic, 1, 1]).build().ok() } else { None }
+    }
+
+    /// Lowers to that convolution, in NCHW, and the shuffle. A transposed convolution computes a block of outputs for every tap and
+    /// stores it: sixteen times what one channel needs.
+    fn lower_pointwise(&self, group: &Group, cx: &mut Lower<'_>, shape: &ConvShape) -> Result<()> {
+        let (operands, fused) = (cx.inputs(group), cx.fused(group));
+        let native = cx.native(operands[0])?.layout;
+        let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
+        let options = Options { input, output: Layout::Nchw, ..cx.conv.clone() };
+        let taps = self.weights[2] * self.weights[3];
+        let (weight, bias) = (cx.constant(operands[1]), operands.get(2).and_then(|&b| cx.constant(b)));
+        let step = ConvStep::fixed(shape, &options, &fused, |plan| {
+            cx.ready(group, None, plan.weights_key(), || {
+                let (weight, bias) = (weight.map_or(&[][..], |w| w.as_slice()), bias.map(|b| b.as_slice()));
+                let turned = |w: &[f32]| -> Vec<f32> {
+                    (0..shape.oc).flat_map(|o| w.iter().skip(o).step_by(shape.oc).copied()).collect()
+                };
+                let ready = ready(weight, bias, fused.affine.as_ref(), taps, |w| plan.pack(&turned(w)))?;
+                let each = |bias: Vec<f32>| bias.into_iter().flat_map(|b| std::iter::repeat_n(b, taps)).collect();
+                Ok(Ready { bias: ready.bias.map(each), ..ready })
+            })
+        })?;
+        let (inputs, scratch) = (vec![cx.want(operands[0], input)?], step.scratch_len());
+        let buffer = cx.work_ahead(group, &shape.output(), Layout::Nchw, Box::new(step), inputs, scratch)?;
+        let shuffle = PixelShuffle { factor: self.stride[0], inverse: false };
+        let step = shuffle.step(Layout::Nchw, shape.output(), cx.level())?;
+        cx.rest(group, Layout::Nchw, Box::new(step), vec![buffer])
+    }
 }
 
 impl Operator for ConvTranspose {
@@ -68,6 +106,12 @@ impl Operator for ConvTranspose {
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let operands = cx.inputs(group);
+        if self.weights[1] < BLOCK
+            && operands[1..].iter().all(|&v| cx.constant(v).is_some())
+            && let Some(shape) = self.pointwise(four(self.name(), &cx.fact(operands[0]).dims)?)
+        {
+            return self.lower_pointwise(group, cx, &shape);
+        }
         let shape = *self.shape(&cx.fact(operands[0]).dims)?.convolution();
         let native = cx.native(operands[0])?.layout;
         let from = if shape.oc < BLOCK { native } else { Layout::Blocked };
@@ -127,12 +171,18 @@ impl Operator for ConvTranspose {
         let Ok(shape) = self.shape(&inputs[0].dims) else { return Work::default() };
         let s = shape.convolution();
         let [n, _, h, w] = shape.input();
+        let pointwise = self.pointwise(shape.input());
         let product = [n, h, w].into_iter().chain(self.weights).map(|v| v as u64);
         let macs = product.fold(1, u64::saturating_mul);
         let apart = [s.kh, s.kw] == [s.sh, s.sw] && s.groups == 1 && s.pad == Padding::default();
         let outputs = blocks(self.weights[1]) * BLOCK * s.kh * s.kw;
-        let pointwise = || ConvShape::builder(shape.input(), [outputs, self.weights[0], 1, 1]).build().ok();
-        Work { macs, convolution: if apart { pointwise() } else { None } }
+        let phases = || ConvShape::builder(shape.input(), [outputs, self.weights[0], 1, 1]).build().ok();
+        let convolution = match pointwise {
+            Some(shape) if self.weights[1] < BLOCK => Some(shape),
+            _ if apart => phases(),
+            _ => None,
+        };
+        Work { macs, convolution }
     }
 }
 

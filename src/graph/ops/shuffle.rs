@@ -1,6 +1,7 @@
 //! Pixel shuffle and unshuffle: channels to pixels and back.
 
 use swath_kernels::isa::Level;
+use swath_kernels::layout::Layout;
 use swath_kernels::shape::{ShapeError, checked_elements};
 use swath_kernels::shuffle::Shuffle;
 
@@ -42,6 +43,11 @@ impl PixelShuffle {
         whole("the number of channels", c, square)?;
         Ok([n, c, h, w])
     }
+
+    /// The step for a tensor with many channels of extents `deep`.
+    pub(super) fn step(&self, layout: Layout, deep: [usize; 4], level: Level) -> Result<ShuffleStep> {
+        Ok(ShuffleStep { op: *self, shuffle: Shuffle::new(layout, deep, self.factor)?, level })
+    }
 }
 
 impl Operator for PixelShuffle {
@@ -50,15 +56,14 @@ impl Operator for PixelShuffle {
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let shuffle = Shuffle::new(swath_kernels::layout::Layout::Blocked, self.deep(inputs[0])?, self.factor)?;
+        let shuffle = Shuffle::new(Layout::Blocked, self.deep(inputs[0])?, self.factor)?;
         Ok(if self.inverse { shuffle.deep() } else { shuffle.wide() }.to_vec())
     }
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let x = cx.input(group, 0);
         let Place { buffer, layout } = cx.native(x)?;
-        let shuffle = Shuffle::new(layout, self.deep(&cx.fact(x).dims)?, self.factor)?;
-        let step = ShuffleStep { op: *self, shuffle, level: cx.level() };
+        let step = self.step(layout, self.deep(&cx.fact(x).dims)?, cx.level())?;
         cx.step(group, layout, Box::new(step), vec![buffer], 0)
     }
 
@@ -68,7 +73,7 @@ impl Operator for PixelShuffle {
     }
 }
 
-struct ShuffleStep {
+pub(super) struct ShuffleStep {
     op: PixelShuffle,
     shuffle: Shuffle,
     level: Level,
