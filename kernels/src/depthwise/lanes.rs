@@ -308,16 +308,16 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
             let (x, w) = (a.x.wrapping_add(plane * a.x_plane), a.w.wrapping_add(plane * a.w_plane));
             let mut padded = [0.0; BLOCK];
             // SAFETY: the output's contract covers the bias of every plane.
-            let (to, open) = unsafe { a.out.strand_of_lines(plane, &mut padded) };
+            let to = unsafe { a.out.strand_of_lines(plane, &mut padded) };
             // Only then are there weights of `KW` rows.
             let together = keeps && !whole.is_empty() && to.is_simple();
             if together {
                 let lines = WholeArgs { lanes: a, x: x.wrapping_add(a.x_vector[0]), w, to, lines: whole.clone() };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { s.call::<WholeLines<MR, KW, S, L, R>>(&lines) };
-                if open.are_open() {
+                if a.out.is_open(plane) {
                     // SAFETY: these lines have been stored.
-                    whole.clone().for_each(|line| unsafe { open.finish(s, line * a.y_line, a.width) });
+                    whole.clone().for_each(|line| unsafe { a.out.finish(s, plane, line * a.y_line, a.width) });
                 }
             }
             let mut line = a.first_line;
@@ -341,8 +341,8 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
                 // SAFETY: the contract covers every plane and line.
                 unsafe {
                     Self::line(s, a, from, &to, line * a.y_line);
-                    if open.are_open() {
-                        open.finish(s, line * a.y_line, a.width);
+                    if a.out.is_open(plane) {
+                        a.out.finish(s, plane, line * a.y_line, a.width);
                     }
                 }
                 line += 1;

@@ -6,7 +6,7 @@ use core::ptr;
 
 use super::store::{BUFFER, Output};
 use crate::act::ActArgs;
-use crate::isa::{Entry, Isa, Kernel};
+use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
 
 /// One block of channels of an [`Output`], at all its pixels.
@@ -66,86 +66,76 @@ static EXIST: [f32; 2 * BLOCK] = {
     lanes
 };
 
-/// What is left to do for a line of pixels whose sums were stored as if all channels existed and there were no activation beyond
-/// a clamp. Done for many pixels at once: to send every run through a buffer took up to three times as long as its sums.
-#[derive(Clone, Copy)]
-pub(crate) struct Lines {
-    y: *mut f32,
-    px: usize,
-    /// Channels of the block that exist.
-    cols: usize,
-    act: Option<Entry<ActArgs>>,
-    act_params: [f32; 2],
+/// One block of channels of an output whose lines are finished after their sums were stored as if all channels existed and there were no
+/// activation beyond a clamp. Done for many pixels at once: to send every run through a buffer took up to three times as long as its
+/// sums. What it takes is looked up for each line, so that nothing of it is kept in registers beside the sums.
+struct LineArgs {
+    out: *const Output,
+    block: usize,
+    y: usize,
+    width: usize,
 }
 
 impl Output {
-    /// Block `b`, whose lines are [finished](Lines::finish) after their sums were stored. `padded` is where its bias lies if channels
-    /// are missing.
+    /// Block `b`, whose lines are [finished](Output::finish) if they are [open](Output::is_open). `padded` is where its bias lies if
+    /// channels are missing.
     ///
     /// # Safety
     /// `finish.bias`, if not null, is readable for the channels that exist; `padded` outlives the strand.
     #[inline(always)]
-    pub(crate) unsafe fn strand_of_lines(&self, b: usize, padded: &mut [f32; BLOCK]) -> (Strand, Lines) {
+    pub(crate) unsafe fn strand_of_lines(&self, b: usize, padded: &mut [f32; BLOCK]) -> Strand {
         let mut strand = self.strand(b);
-        let finish = self.finish.as_ref();
-        let cols = self.cols.saturating_sub(strand.channel).min(BLOCK);
-        let mut lines = Lines { y: strand.y, px: self.px, cols: BLOCK, act: None, act_params: [0.0; 2] };
         if self.pad_cols {
             strand.simple = true;
-            lines.cols = cols;
-            (lines.act, lines.act_params) = finish.map_or((None, [0.0; 2]), |f| (f.act, f.act_params));
+            let cols = self.cols_of(b);
             if cols < BLOCK && !strand.bias.is_null() {
                 // SAFETY: the caller vouches for these channels.
                 unsafe { ptr::copy_nonoverlapping(strand.bias, padded.as_mut_ptr(), cols) };
                 strand.bias = padded.as_ptr();
             }
         }
-        (strand, lines)
+        strand
     }
-}
 
-impl Lines {
-    /// Whether anything is left to do.
+    /// Channels of block `b` that exist.
     #[inline(always)]
-    pub(crate) fn are_open(&self) -> bool {
-        self.cols < BLOCK || self.act.is_some()
+    fn cols_of(&self, b: usize) -> usize {
+        self.cols.saturating_sub(b * BLOCK).min(BLOCK)
     }
 
-    /// Finishes `width` pixels, the first of which is stored `y` floats from the first output on.
+    /// Whether lines of block `b` must be finished.
+    #[inline(always)]
+    pub(crate) fn is_open(&self, b: usize) -> bool {
+        self.pad_cols && (self.cols_of(b) < BLOCK || self.finish.as_ref().is_some_and(|f| f.act.is_some()))
+    }
+
+    /// Finishes `width` pixels of block `b`, the first of which is stored `y` floats from the first output on.
     ///
     /// # Safety
     /// Vectors with channels that exist have been stored there, blocks are whole, and the activation is of an available level.
     #[inline(always)]
-    pub(crate) unsafe fn finish<I: Isa>(&self, s: I, y: usize, width: usize) {
-        // SAFETY: the same contract.
-        unsafe { s.call::<FinishLine>(&LineArgs { y: self.y.wrapping_add(y), width, lines: *self }) }
+    pub(crate) unsafe fn finish<I: Isa>(&self, s: I, block: usize, y: usize, width: usize) {
+        // SAFETY: the same contract; the reference outlives the call.
+        unsafe { s.call::<FinishLine>(&LineArgs { out: self, block, y, width }) }
     }
 }
 
-/// What [`FinishLine`] works on.
-struct LineArgs {
-    y: *mut f32,
-    width: usize,
-    lines: Lines,
-}
-
-/// [`Lines::finish`], not inlined.
+/// [`Output::finish`], not inlined.
 struct FinishLine;
 
 impl FinishLine {
-    /// Stores zeros to channels that do not exist.
+    /// Stores zeros to channels behind the first `cols` of pixels that lie `px` floats apart.
     ///
     /// # Safety
-    /// As for [`Lines::finish`].
+    /// As for [`Output::finish`].
     #[inline(always)]
-    unsafe fn pad<I: Isa>(s: I, a: &LineArgs) {
-        for v in a.lines.cols / I::LANES..BLOCK / I::LANES {
-            let (first, y) = (v * I::LANES, a.y.wrapping_add(v * I::LANES));
+    unsafe fn pad<I: Isa>(s: I, y: *mut f32, px: usize, width: usize, cols: usize) {
+        for first in (cols / I::LANES * I::LANES..BLOCK).step_by(I::LANES) {
             // SAFETY: the table has two blocks; of a vector without a channel nothing is read.
             unsafe {
-                let exist = s.load(EXIST.as_ptr().add(BLOCK - a.lines.cols + first));
-                for y in (0..a.width).map(|i| y.wrapping_add(i * a.lines.px)) {
-                    let sum = if first < a.lines.cols { s.and(s.load(y), exist) } else { s.zero() };
+                let exist = s.load(EXIST.as_ptr().add(BLOCK - cols + first));
+                for y in (0..width).map(|i| y.wrapping_add(first + i * px)) {
+                    let sum = if first < cols { s.and(s.load(y), exist) } else { s.zero() };
                     s.store(y, sum);
                 }
             }
@@ -157,18 +147,20 @@ impl<I: Isa> Kernel<I> for FinishLine {
     type Args = LineArgs;
 
     /// # Safety
-    /// As for [`Lines::finish`].
+    /// As for [`Output::finish`].
     #[inline(always)]
     unsafe fn run(s: I, a: &LineArgs) {
         // SAFETY: the same contract; after `pad` every float of the pixels holds something.
         unsafe {
-            Self::pad(s, a);
-            let Some(act) = a.lines.act else { return };
-            let (calls, len) = if a.lines.px == BLOCK { (1, a.width * BLOCK) } else { (a.width, BLOCK) };
-            for y in (0..calls).map(|i| a.y.wrapping_add(i * a.lines.px)) {
-                act(&ActArgs { src: y, dst: y, len, p: a.lines.act_params });
+            let out = &*a.out;
+            let (y, px, cols) = (out.y.wrapping_add(a.block * out.block + a.y), out.px, out.cols_of(a.block));
+            Self::pad(s, y, px, a.width, cols);
+            let Some((act, p)) = out.finish.as_ref().and_then(|f| f.act.map(|act| (act, f.act_params))) else { return };
+            let (calls, len) = if px == BLOCK { (1, a.width * BLOCK) } else { (a.width, BLOCK) };
+            for y in (0..calls).map(|i| y.wrapping_add(i * px)) {
+                act(&ActArgs { src: y, dst: y, len, p });
             }
-            Self::pad(s, a);
+            Self::pad(s, y, px, a.width, cols);
         }
     }
 }
