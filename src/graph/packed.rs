@@ -25,6 +25,7 @@ pub(crate) enum Source {
     /// Those of an operator of the one graph, with the normalisation that went into them.
     Node(NodeId, Option<NodeId>),
     /// One of several matrices of an operator of the one graph.
+    #[cfg(feature = "onnx")]
     Part(NodeId, usize),
     /// Those of these contents, in whatever graph.
     Contents(u128),
