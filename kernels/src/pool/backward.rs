@@ -365,7 +365,7 @@ pub fn max_backward<T: Tap>(
 }
 
 /// Max pooling that keeps the index of each maximum, `iy * iw + ix` within the plane, as PyTorch's, in the layout of `y`; ties and NaN as
-/// in [`max_taps`], and [`NO_INDEX`] where a window has no tap inside the input.
+/// in [`max_taps`], and [`NO_INDEX`](super::NO_INDEX) where a window has no tap inside the input.
 ///
 /// # Panics
 /// If a plane has 2^32 - 1 pixels or more, or a length is not what shape and layout say.
