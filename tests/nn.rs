@@ -237,6 +237,42 @@ fn upsampling_and_transposed_convolution_are_those_of_pytorch() {
     }
 }
 
+/// Outputs that fill no block, of windows that do not overlap, with what such a layer takes along: by the defining sum in double precision.
+#[test]
+fn transposed_convolution_of_windows_that_do_not_overlap() {
+    let values = |len: usize, seed: usize| -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 50.0 - 1.0).collect()
+    };
+    for [inputs, outputs, size] in [[5, 1, 3], [20, 7, 2], [3, 15, 4], [4, 3, 1], [6, 16, 2]] {
+        let up = ConvTranspose2d::new(inputs, outputs, size).stride(size).named("up");
+        let layers = Sequential::new((up, BatchNorm2d::new(outputs).named("norm"), Sigmoid));
+        let mut model = layers.build(3).unwrap();
+        let mean = values(outputs, 1);
+        model.set_parameter("norm.running_mean", &Tensor::new([outputs], &mean).unwrap()).unwrap();
+        let [n, h, w] = [2, 3, 5];
+        let x = Tensor::new([n, inputs, h, w], &values(n * inputs * h * w, 2)).unwrap();
+        let y = model.compile(x.dims()).unwrap().run(&x).unwrap();
+        assert_eq!(y.dims(), [n, outputs, h * size, w * size]);
+        let (weight, bias) = (model.parameter("up.weight").unwrap(), model.parameter("up.bias").unwrap());
+        let at = |i: usize, c: usize, row: usize, column: usize| -> f64 {
+            let of = |k: usize| {
+                let x = x.as_slice()[((i * inputs + k) * h + row / size) * w + column / size];
+                let w = weight.as_slice()[((k * outputs + c) * size + row % size) * size + column % size];
+                f64::from(x) * f64::from(w)
+            };
+            let sum = (0..inputs).map(of).sum::<f64>() + f64::from(bias.as_slice()[c]) - f64::from(mean[c]);
+            1.0 / (1.0 + (-sum / (1.0 + 1e-5f64).sqrt()).exp())
+        };
+        for (e, &got) in y.as_slice().iter().enumerate() {
+            let (column, row) = (e % (w * size), e / (w * size) % (h * size));
+            let plane = e / (w * size) / (h * size);
+            let right = at(plane / outputs, plane % outputs, row, column);
+            let case = format!("{inputs} to {outputs} channels, {size}x{size}: element {e}");
+            assert!((f64::from(got) - right).abs() < 2e-6, "{case} is {got}, not {right}");
+        }
+    }
+}
+
 /// A convolution that is the identity, and a module behind it.
 fn identity_before(channels: usize, module: impl Module + 'static) -> Model {
     let conv = Conv2d::new(channels, channels, 1).bias(false).named("conv");

@@ -17,7 +17,7 @@ macro_rules! plan_methods {
                 Choice::new(shape, options).map(Self)
             }
 
-            /// The same of `n` images, by the same algorithm: weights that were packed for one of the two plans serve both.
+            /// The same of `n` images, by the same algorithm.
             ///
             /// Another batch may be served faster by another algorithm, which a new plan chooses. This takes a fraction of the time
             /// that choosing takes.
@@ -84,7 +84,7 @@ macro_rules! plan_methods {
 macro_rules! packing_methods {
     ($plan:ident) => {
         impl $plan {
-            /// What packed weights must have been packed for to serve this plan.
+            /// What packed weights must have been packed for to serve this plan. It is the same for any number of images.
             pub fn weights_key(&self) -> WeightsKey {
                 WeightsKey::new(&self.0)
             }

@@ -83,22 +83,18 @@ impl Lowering {
                 return Ok(());
             }
         }
-        // Lengths of sequences are whole numbers.
-        let recurrent = matches!(node.operator.name, "LSTM" | "GRU" | "RNN");
-        if (floats || recurrent)
-            && let Ok(Some(results)) = self.several(node)
-        {
+        if let Ok(Some(results)) = self.several(node, floats) {
             self.values.extend(node.outputs.iter().copied().zip(results));
             return Ok(());
         }
         self.interpreted(node)
     }
 
-    /// The results of an operator of several that has a kernel.
-    fn several(&mut self, node: &Node) -> Result<Option<Vec<ValueId>>> {
+    /// The results of an operator of several that has a kernel; whether all its operands are `floats`, as lengths of sequences are not.
+    fn several(&mut self, node: &Node, floats: bool) -> Result<Option<Vec<ValueId>>> {
         match node.operator.name {
             "LSTM" | "GRU" | "RNN" => self.recurrent(node),
-            "Split" => self.split(node),
+            "Split" if floats => self.split(node),
             _ => Ok(None),
         }
     }
@@ -234,7 +230,7 @@ impl Lowering {
                 self.reshape(x, dims).map(Some)
             }
             "Transpose" => self.transpose(node, x),
-            "Slice" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" | "Gather" | "Split" => self.moved(node, x),
+            "Slice" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" | "Gather" => self.moved(node, x),
             "Softmax" | "LogSoftmax" => self.softmax(node, x),
             "Resize" | "Upsample" => self.resize(node, x),
             "GridSample" => self.grid_sample(node, x),

@@ -129,8 +129,7 @@ impl Run<'_> {
         let s = &d.shape;
         let first = self.ocb * BLOCK;
         // Blocked output has vectors beyond the last channel, which become zeros when a line is finished.
-        let channels = if self.planes > 1 { BLOCK } else { BLOCK.min(s.oc - first) };
-        let vectors = channels.div_ceil(d.level.lanes());
+        let vectors = BLOCK.min(s.oc - first).div_ceil(d.level.lanes());
         let (mut x_vector, mut head) = ([0; MAX_VECTORS], [0; MAX_VECTORS]);
         for (v, (x, head)) in x_vector.iter_mut().zip(&mut head).enumerate().take(vectors) {
             let source = self.source(v);

@@ -76,7 +76,7 @@ pub struct Output {
 }
 
 /// Lanes with all bits set.
-static ALL: [f32; BLOCK] = [f32::from_bits(!0); BLOCK];
+pub(super) static ALL: [f32; BLOCK] = [f32::from_bits(!0); BLOCK];
 
 /// Longest tile that goes through a buffer, in floats: 14 x 32; 9 x 48 and 6 x 64 are shorter.
 pub(super) const BUFFER: usize = 448;
@@ -145,7 +145,7 @@ impl Output {
 
     /// Channels of vector `v` that exist.
     #[inline(always)]
-    fn valid<I: Isa>(&self, v: usize) -> usize {
+    pub(super) fn valid<I: Isa>(&self, v: usize) -> usize {
         self.cols.saturating_sub(v * I::LANES).min(I::LANES)
     }
 

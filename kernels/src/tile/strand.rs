@@ -4,7 +4,7 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use super::store::{BUFFER, Output};
+use super::store::{ALL, BUFFER, Output};
 use crate::act::ActArgs;
 use crate::isa::{Isa, Kernel};
 use crate::layout::BLOCK;
@@ -55,20 +55,6 @@ impl Output {
     }
 }
 
-/// Lanes that exist, and lanes that do not.
-static EXIST: [f32; 2 * BLOCK] = {
-    let mut lanes = [0.0; 2 * BLOCK];
-    let mut lane = 0;
-    while lane < BLOCK {
-        lanes[lane] = f32::from_bits(!0);
-        lane += 1;
-    }
-    lanes
-};
-
-/// One block of channels of an output whose lines are finished after their sums were stored as if all channels existed and there were no
-/// activation beyond a clamp. Done for many pixels at once: to send every run through a buffer took up to three times as long as its
-/// sums. What it takes is looked up for each line, so that nothing of it is kept in registers beside the sums.
 struct LineArgs {
     out: *const Output,
     block: usize,
@@ -121,21 +107,32 @@ impl Output {
 }
 
 /// [`Output::finish`], not inlined.
+///
+/// Sums of the block were stored as if all channels existed and there were no activation beyond a clamp: to send every run of pixels
+/// through a buffer took up to three times as long as its sums. What finishing takes is looked up for each line, so that nothing of it is
+/// kept in registers beside the sums.
 struct FinishLine;
 
 impl FinishLine {
-    /// Stores zeros to channels behind the first `cols` of pixels that lie `px` floats apart.
+    /// Stores zeros to the channels of the block that do not exist.
     ///
     /// # Safety
     /// As for [`Output::finish`].
     #[inline(always)]
-    unsafe fn pad<I: Isa>(s: I, y: *mut f32, px: usize, width: usize, cols: usize) {
-        for first in (cols / I::LANES * I::LANES..BLOCK).step_by(I::LANES) {
-            // SAFETY: the table has two blocks; of a vector without a channel nothing is read.
-            unsafe {
-                let exist = s.load(EXIST.as_ptr().add(BLOCK - cols + first));
-                for y in (0..width).map(|i| y.wrapping_add(first + i * px)) {
-                    let sum = if first < cols { s.and(s.load(y), exist) } else { s.zero() };
+    unsafe fn pad<I: Isa>(s: I, a: &LineArgs, y: *mut f32) {
+        // SAFETY: the output outlives the call, and these vectors were stored; the table is as long as a block.
+        unsafe {
+            let out = &*a.out;
+            let first = a.block * (BLOCK / I::LANES);
+            for v in 0..BLOCK / I::LANES {
+                let valid = out.valid::<I>(first + v);
+                if valid == I::LANES {
+                    continue;
+                }
+                let exist = s.load_partial(ALL.as_ptr(), valid);
+                for y in (0..a.width).map(|i| y.wrapping_add(v * I::LANES + i * out.px)) {
+                    // What was not stored may hold anything, of which nothing is read.
+                    let sum = if valid > 0 { s.and(s.load(y), exist) } else { s.zero() };
                     s.store(y, sum);
                 }
             }
@@ -153,14 +150,14 @@ impl<I: Isa> Kernel<I> for FinishLine {
         // SAFETY: the same contract; after `pad` every float of the pixels holds something.
         unsafe {
             let out = &*a.out;
-            let (y, px, cols) = (out.y.wrapping_add(a.block * out.block + a.y), out.px, out.cols_of(a.block));
-            Self::pad(s, y, px, a.width, cols);
+            let (y, px) = (out.y.wrapping_add(a.block * out.block + a.y), out.px);
+            Self::pad(s, a, y);
             let Some((act, p)) = out.finish.as_ref().and_then(|f| f.act.map(|act| (act, f.act_params))) else { return };
             let (calls, len) = if px == BLOCK { (1, a.width * BLOCK) } else { (a.width, BLOCK) };
-            for y in (0..calls).map(|i| y.wrapping_add(i * px)) {
-                act(&ActArgs { src: y, dst: y, len, p });
+            for dst in (0..calls).map(|i| y.wrapping_add(i * px)) {
+                act(&ActArgs { src: dst, dst, len, p });
             }
-            Self::pad(s, y, px, a.width, cols);
+            Self::pad(s, a, y);
         }
     }
 }

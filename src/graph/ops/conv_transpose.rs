@@ -8,7 +8,7 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding};
 
-use super::conv::{ConvStep, ConvWeightGradient, ready};
+use super::conv::{ConvWeightGradient, ready};
 use super::{Conv, PixelShuffle, Reduce, four};
 use crate::conv::{ConvBackwardData, Epilogue, Options, Scratch};
 use crate::error::Result;
@@ -45,42 +45,24 @@ impl ConvTranspose {
             .build()?)
     }
 
-    /// The 1x1 convolution that this is before its outputs are shuffled to pixels, where windows are squares that do not overlap: its
-    /// outputs are those of one tap after the other.
-    fn pointwise(&self, input: [usize; 4]) -> Option<ConvShape> {
+    /// Where windows are squares that do not overlap, and outputs fill no block: the transposed convolution of one pixel each that this
+    /// is before its outputs are shuffled to pixels. Its outputs are those of one tap after the other, so that a product computes no more
+    /// than what there is; a transposed convolution computes a block of outputs for every tap.
+    fn before_shuffle(&self) -> Option<Self> {
         let [ic, oc, kh, kw] = self.weights;
-        let apart = [kh, kw] == self.stride && kh == kw && self.groups == 1;
-        let plain =
-            self.pad == Padding::default() && self.output_padding == [0; 2] && (kh == 1 || self.dilation == [1; 2]);
+        let apart = Self {
+            stride: [kh, kh],
+            dilation: [1; 2],
+            pad: Padding::default(),
+            output_padding: [0; 2],
+            groups: 1,
+            ..*self
+        };
+        if *self != apart || kh != kw || kw == 1 || oc >= BLOCK {
+            return None;
+        }
         let outputs = oc.checked_mul(kh.checked_mul(kw)?)?;
-        if apart && plain { ConvShape::builder(input, [outputs, ic, 1, 1]).build().ok() } else { None }
-    }
-
-    /// Lowers to that convolution, in NCHW, and the shuffle. A transposed convolution computes a block of outputs for every tap and
-    /// stores it: sixteen times what one channel needs.
-    fn lower_pointwise(&self, group: &Group, cx: &mut Lower<'_>, shape: &ConvShape) -> Result<()> {
-        let (operands, fused) = (cx.inputs(group), cx.fused(group));
-        let native = cx.native(operands[0])?.layout;
-        let input = if shape.ic < BLOCK { native } else { Layout::Blocked };
-        let options = Options { input, output: Layout::Nchw, ..cx.conv.clone() };
-        let taps = self.weights[2] * self.weights[3];
-        let (weight, bias) = (cx.constant(operands[1]), operands.get(2).and_then(|&b| cx.constant(b)));
-        let step = ConvStep::fixed(shape, &options, &fused, |plan| {
-            cx.ready(group, None, plan.weights_key(), || {
-                let (weight, bias) = (weight.map_or(&[][..], |w| w.as_slice()), bias.map(|b| b.as_slice()));
-                let turned = |w: &[f32]| -> Vec<f32> {
-                    (0..shape.oc).flat_map(|o| w.iter().skip(o).step_by(shape.oc).copied()).collect()
-                };
-                let ready = ready(weight, bias, fused.affine.as_ref(), taps, |w| plan.pack(&turned(w)))?;
-                let each = |bias: Vec<f32>| bias.into_iter().flat_map(|b| std::iter::repeat_n(b, taps)).collect();
-                Ok(Ready { bias: ready.bias.map(each), ..ready })
-            })
-        })?;
-        let (inputs, scratch) = (vec![cx.want(operands[0], input)?], step.scratch_len());
-        let buffer = cx.work_ahead(group, &shape.output(), Layout::Nchw, Box::new(step), inputs, scratch)?;
-        let shuffle = PixelShuffle { factor: self.stride[0], inverse: false };
-        let step = shuffle.step(Layout::Nchw, shape.output(), cx.level())?;
-        cx.rest(group, Layout::Nchw, Box::new(step), vec![buffer])
+        Some(Self { weights: [ic, outputs, 1, 1], stride: [1; 2], ..*self })
     }
 }
 
@@ -106,26 +88,28 @@ impl Operator for ConvTranspose {
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let operands = cx.inputs(group);
-        if self.weights[1] < BLOCK
-            && operands[1..].iter().all(|&v| cx.constant(v).is_some())
-            && let Some(shape) = self.pointwise(four(self.name(), &cx.fact(operands[0]).dims)?)
-        {
-            return self.lower_pointwise(group, cx, &shape);
-        }
-        let shape = *self.shape(&cx.fact(operands[0]).dims)?.convolution();
+        let constant = operands[1..].iter().all(|&v| cx.constant(v).is_some());
+        let shuffled = if constant { self.before_shuffle() } else { None };
+        let (op, to) = shuffled.map_or((*self, Layout::Blocked), |op| (op, Layout::Nchw));
+        let transposed = op.shape(&cx.fact(operands[0]).dims)?;
+        let shape = transposed.convolution();
         let native = cx.native(operands[0])?.layout;
         let from = if shape.oc < BLOCK { native } else { Layout::Blocked };
         // The plan is of the convolution, whose input is the output here.
-        let options = Options { input: Layout::Blocked, output: from, ..cx.conv.clone() };
-        let plan = ConvBackwardData::new(&shape, &options)?;
+        let options = Options { input: to, output: from, ..cx.conv.clone() };
+        let plan = ConvBackwardData::new(shape, &options)?;
         let mut inputs = vec![cx.want(operands[0], from)?];
         let (fused, weight) = (cx.fused(group), cx.constant(operands[1]));
         let bias = operands.get(2).map(|b| cx.constant(*b));
         let weights = if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
             let (weight, bias) = (weight.as_slice(), bias.flatten().map(|b| b.as_slice()));
             let taps = self.weights[2] * self.weights[3];
+            let outputs_of_one = op.weights[1] / self.weights[1];
             Weights::Fixed(cx.ready(group, None, plan.weights_key(), || {
-                ready(weight, bias, fused.affine.as_ref(), taps, |w| plan.pack(w))
+                let ready = ready(weight, bias, fused.affine.as_ref(), taps, |w| plan.pack(w))?;
+                let each =
+                    |bias: Vec<f32>| bias.into_iter().flat_map(|b| std::iter::repeat_n(b, outputs_of_one)).collect();
+                Ok(Ready { bias: ready.bias.map(each), ..ready })
             })?)
         } else {
             for operand in &operands[1..] {
@@ -134,8 +118,15 @@ impl Operator for ConvTranspose {
             Weights::Dynamic(operands.len() > 2)
         };
         let scratch = plan.scratch_len(par::width(None));
-        let step = TransposeStep { plan, weights, activation: fused.activation };
-        cx.step(group, Layout::Blocked, Box::new(step), inputs, scratch)
+        let step = Box::new(TransposeStep { plan, weights, activation: fused.activation });
+        if shuffled.is_none() {
+            return cx.step(group, to, step, inputs, scratch);
+        }
+        let dims = transposed.output();
+        let buffer = cx.work_ahead(group, &dims, to, step, inputs, scratch)?;
+        let shuffle = PixelShuffle { factor: self.stride[0], inverse: false };
+        let step = shuffle.step(to, dims, cx.level())?;
+        cx.rest(group, to, Box::new(step), vec![buffer])
     }
 
     fn gradient(&self, g: &mut Gradient<'_>) -> Result<()> {
@@ -166,23 +157,18 @@ impl Operator for ConvTranspose {
         Absorbs { affine: self.groups == 1, residual: false, activation: true }
     }
 
-    /// As the 1x1 convolution that it is where windows do not overlap, else as the convolution that it is the gradient of.
+    /// As the product that it is where windows do not overlap, else as the convolution that it is the gradient of.
     fn work(&self, inputs: &[&Fact]) -> Work {
         let Ok(shape) = self.shape(&inputs[0].dims) else { return Work::default() };
         let s = shape.convolution();
         let [n, _, h, w] = shape.input();
-        let pointwise = self.pointwise(shape.input());
         let product = [n, h, w].into_iter().chain(self.weights).map(|v| v as u64);
         let macs = product.fold(1, u64::saturating_mul);
         let apart = [s.kh, s.kw] == [s.sh, s.sw] && s.groups == 1 && s.pad == Padding::default();
-        let outputs = blocks(self.weights[1]) * BLOCK * s.kh * s.kw;
-        let phases = || ConvShape::builder(shape.input(), [outputs, self.weights[0], 1, 1]).build().ok();
-        let convolution = match pointwise {
-            Some(shape) if self.weights[1] < BLOCK => Some(shape),
-            _ if apart => phases(),
-            _ => None,
-        };
-        Work { macs, convolution }
+        let in_blocks = blocks(self.weights[1]) * BLOCK * s.kh * s.kw;
+        let outputs = self.before_shuffle().map_or(in_blocks, |op| op.weights[1]);
+        let convolution = ConvShape::builder(shape.input(), [outputs, self.weights[0], 1, 1]).build().ok();
+        Work { macs, convolution: convolution.filter(|_| apart) }
     }
 }
 
