@@ -45,6 +45,7 @@ pub use array::{Array, Data, Element, ElementType};
 pub use call::{Attribute, Attributes, Call, OpError, OpResult};
 pub use infer::{Fact, Inference, Known};
 pub use unary::cast;
+use view::Move;
 /// What lowering ONNX models asks for.
 #[cfg(feature = "onnx")]
 pub(crate) use {
@@ -64,12 +65,33 @@ pub(crate) use {
 pub struct Operator {
     /// ONNX's name.
     pub name: &'static str,
-    run: fn(&Call<'_>) -> OpResult<Vec<Array>>,
+    how: How,
+}
+
+/// How an operator makes its outputs.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// By computing.
+    Compute(fn(&Call<'_>) -> OpResult<Vec<Array>>),
+    /// By moving elements of input 0, which has these dimensions. Nothing is asked of its elements.
+    Move(fn(&Call<'_>, &[usize]) -> OpResult<Vec<Move>>),
 }
 
 impl Operator {
     const fn new(name: &'static str, run: fn(&Call<'_>) -> OpResult<Vec<Array>>) -> Self {
-        Self { name, run }
+        Self { name, how: How::Compute(run) }
+    }
+
+    const fn moving(name: &'static str, moves: fn(&Call<'_>, &[usize]) -> OpResult<Vec<Move>>) -> Self {
+        Self { name, how: How::Move(moves) }
+    }
+
+    /// Where the outputs' elements lie in input 0 of these dimensions, if they only move.
+    pub(crate) fn moves(&self, call: &Call<'_>, x: &[usize]) -> Option<OpResult<Vec<Move>>> {
+        match self.how {
+            How::Compute(_) => None,
+            How::Move(moves) => Some(moves(call, x)),
+        }
     }
 
     /// The outputs, at least as many as the call wants.
@@ -78,7 +100,13 @@ impl Operator {
     ///
     /// [`OpError`] if inputs or attributes are missing, of a wrong type, or do not go together.
     pub fn run(&self, call: &Call<'_>) -> OpResult<Vec<Array>> {
-        let outputs = (self.run)(call)?;
+        let outputs = match self.how {
+            How::Compute(run) => run(call)?,
+            How::Move(moves) => {
+                let x = call.input(0)?;
+                moves(call, x.dims())?.iter().map(|m| m.array(x)).collect::<OpResult<_>>()?
+            }
+        };
         if outputs.len() < call.outputs {
             return Err(OpError::new(format!("{} outputs, but {} are wanted", outputs.len(), call.outputs)));
         }

@@ -251,7 +251,8 @@ fn transposed_convolution_of_windows_that_do_not_overlap() {
         model.set_parameter("norm.running_mean", &Tensor::new([outputs], &mean).unwrap()).unwrap();
         let [n, h, w] = [2, 3, 5];
         let x = Tensor::new([n, inputs, h, w], &values(n * inputs * h * w, 2)).unwrap();
-        let y = model.compile(x.dims()).unwrap().run(&x).unwrap();
+        let mut session = model.compile(x.dims()).unwrap();
+        let y = session.run(&x).unwrap();
         assert_eq!(y.dims(), [n, outputs, h * size, w * size]);
         let (weight, bias) = (model.parameter("up.weight").unwrap(), model.parameter("up.bias").unwrap());
         let at = |i: usize, c: usize, row: usize, column: usize| -> f64 {

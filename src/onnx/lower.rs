@@ -230,7 +230,8 @@ impl Lowering {
                 self.reshape(x, dims).map(Some)
             }
             "Transpose" => self.transpose(node, x),
-            "Slice" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" | "Gather" => self.moved(node, x),
+            "Slice" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" => self.moved(node, x),
+            "Gather" => self.gather(node, x),
             "Softmax" | "LogSoftmax" => self.softmax(node, x),
             "Resize" | "Upsample" => self.resize(node, x),
             "GridSample" => self.grid_sample(node, x),
@@ -556,14 +557,28 @@ impl Lowering {
         self.push(Strided { name, input, view, output }, &[x])
     }
 
-    /// Operators that move elements: where each comes from, they tell by moving the elements' numbers.
+    /// Operators that only move elements.
     fn moved(&mut self, node: &Node, x: ValueId) -> Lowered {
+        let Some(mut inputs) = constants_behind(node) else { return Ok(None) };
+        inputs.insert(0, None);
+        let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
+        match node.operator.moves(&call, &self.dims(x)) {
+            Some(Ok(mut moves)) if !moves.is_empty() => {
+                self.strided(node.operator.name, node, x, moves.swap_remove(0).view).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Where each element comes from, it tells by gathering the elements' numbers.
+    fn gather(&mut self, node: &Node, x: ValueId) -> Lowered {
         let dims = self.dims(x);
         let len: usize = dims.iter().product();
         let (Ok(end), Ok(mut numbers)) = (i32::try_from(len), crate::ops::room(len)) else { return Ok(None) };
         numbers.extend(0..end);
         let numbers = Array::of(dims, numbers);
-        let Some(inputs) = with_constants(&numbers, node) else { return Ok(None) };
+        let Some(mut inputs) = constants_behind(node) else { return Ok(None) };
+        inputs.insert(0, Some(&numbers));
         let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
         let Ok(moved) = node.operator.run(&call) else { return Ok(None) };
         let Some(places) = moved[0].elements::<i32>() else { return Ok(None) };
@@ -591,10 +606,10 @@ impl Lowering {
 
     fn resize(&mut self, node: &Node, x: ValueId) -> Lowered {
         let (input, output) = (self.dims(x), self.facts[node.outputs[0]].clone());
-        let Ok(form) = crate::ops::zeros(&input, ElementType::U8) else { return Ok(None) };
-        let Some(inputs) = with_constants(&form, node) else { return Ok(None) };
+        let Some(mut inputs) = constants_behind(node) else { return Ok(None) };
+        inputs.insert(0, None);
         let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
-        let Ok(Some(sums)) = crate::ops::resize_sums(node.operator.name, &call) else { return Ok(None) };
+        let Ok(Some(sums)) = crate::ops::resize_sums(node.operator.name, &call, &input) else { return Ok(None) };
         let [planes @ .., h, w] = &input[..] else { return Ok(None) };
         if sums.iter().any(|(at, _)| *at < planes.len()) {
             return Ok(None);
@@ -671,14 +686,16 @@ fn axis(node: &Node, rank: usize, default: i64) -> Option<usize> {
     usize::try_from(if at < 0 { at + rank as i64 } else { at }).ok().filter(|&at| at < rank)
 }
 
-/// A node's inputs if all but the first are constants, with this one in the first's place.
-fn with_constants<'n>(first: &'n Array, node: &'n Node) -> Option<Vec<Option<&'n Array>>> {
-    let other = |operand: &'n Operand| match operand {
-        Operand::Absent => Some(None),
-        Operand::Constant(array) => Some(Some(&**array)),
-        Operand::Value(_) => None,
-    };
-    [Some(Some(first))].into_iter().chain(node.inputs[1..].iter().map(other)).collect()
+/// The inputs behind the first, if all of them are constants.
+fn constants_behind(node: &Node) -> Option<Vec<Option<&Array>>> {
+    fn constant(operand: &Operand) -> Option<Option<&Array>> {
+        match operand {
+            Operand::Absent => Some(None),
+            Operand::Constant(array) => Some(Some(array)),
+            Operand::Value(_) => None,
+        }
+    }
+    node.inputs[1..].iter().map(constant).collect()
 }
 
 fn padding(v: &crate::ops::Axis, h: &crate::ops::Axis) -> Padding {

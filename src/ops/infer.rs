@@ -5,7 +5,9 @@ use std::fmt;
 use super::array::count;
 use super::call::{OpResult, dims as checked_dims, refuse};
 use super::conv::groups;
-use super::resize::Sampler;
+use super::reduce::reduced_dims;
+use super::resize::{Sampler, resized_dims};
+use super::shape::{concat_dims, padded_dims};
 use super::view::broadcast_dims;
 use super::window::{spatial_of, windows};
 use super::{Array, Attributes, Call, Data, ElementType, Operator};
@@ -177,26 +179,8 @@ const BROADCAST: &[&str] = &[
 /// Operators whose inputs broadcast to truth values.
 const COMPARISONS: &[&str] = &["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"];
 
-/// Operators that only move elements: run on bytes, they show their form.
-const MOVES: &[&str] = &[
-    "Reshape",
-    "Flatten",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Expand",
-    "Tile",
-    "Concat",
-    "Split",
-    "Slice",
-    "Pad",
-    "CenterCropPad",
-    "DepthToSpace",
-    "SpaceToDepth",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-];
+/// Operators that take elements by index: run on bytes, they show their form.
+const GATHERS: &[&str] = &["Gather", "GatherElements", "GatherND"];
 
 /// Inputs that decide the form of the result, so that it is unknown as long as they are.
 fn shaping(name: &str) -> &'static [usize] {
@@ -247,6 +231,10 @@ impl Inference<'_> {
         if COMPARISONS.contains(&name) {
             return Ok(vec![Fact { dims: self.broadcast(0)?, element: ElementType::Bool }]);
         }
+        if let Some(moves) = self.operator.moves(&self.call(&self.constants()), self.input(0)?.dims()) {
+            let element = self.input(0)?.element();
+            return Ok(moves?.into_iter().map(|m| Fact { dims: m.dims, element }).collect());
+        }
         match name {
             "Where" => Ok(vec![Fact { dims: self.broadcast(0)?, element: self.input(1)?.element() }]),
             "Cast" => match ElementType::from_code(self.call(&[]).int("to", 0)?) {
@@ -276,7 +264,11 @@ impl Inference<'_> {
                 let (x, grid) = (self.input(0)?, self.input(1)?);
                 Ok(vec![Fact { dims: Sampler::dims(x.dims(), grid.dims())?, element: x.element() }])
             }
-            _ if MOVES.contains(&name) => self.moved(),
+            "Resize" | "Upsample" => self.same_type(|call, x| resized_dims(name, call, x)),
+            "Pad" | "CenterCropPad" => self.same_type(|call, x| padded_dims(name, call, x)),
+            _ if name.starts_with("Reduce") => self.same_type(reduced_dims),
+            "Concat" => self.concat(),
+            _ if GATHERS.contains(&name) => self.gathered(),
             _ => self.run(),
         }
     }
@@ -387,21 +379,38 @@ impl Inference<'_> {
         Ok(facts)
     }
 
-    /// Runs it on bytes in place of the elements that are unknown.
-    fn moved(&self) -> OpResult<Vec<Fact>> {
+    /// The inputs that are constants.
+    fn constants(&self) -> Vec<Option<&Array>> {
+        let constants = self.inputs.iter().map(|input| match *input {
+            Some(Known::Constant(array)) => Some(array),
+            _ => None,
+        });
+        constants.collect()
+    }
+
+    /// Elements of the type of input 0, in the dimensions that a rule makes of its.
+    fn same_type(&self, rule: impl Fn(&Call<'_>, &[usize]) -> OpResult<Vec<usize>>) -> OpResult<Vec<Fact>> {
+        let x = self.input(0)?;
+        Ok(vec![Fact { dims: rule(&self.call(&self.constants()), x.dims())?, element: x.element() }])
+    }
+
+    fn concat(&self) -> OpResult<Vec<Fact>> {
+        let all = (0..self.inputs.len()).map(|i| self.input(i)).collect::<OpResult<Vec<_>>>()?;
         let element = self.input(0)?.element();
-        let concat = self.operator.name == "Concat";
+        if let Some(other) = all.iter().find(|x| x.element() != element) {
+            refuse!("elements of the types {element} and {}", other.element());
+        }
+        let dims: Vec<&[usize]> = all.iter().map(|x| x.dims()).collect();
+        Ok(vec![Fact { dims: concat_dims(&self.call(&[]), &dims)?.1, element }])
+    }
+
+    /// Runs it on bytes in place of the elements.
+    fn gathered(&self) -> OpResult<Vec<Fact>> {
+        let element = self.input(0)?.element();
         let mut arrays = Vec::with_capacity(self.inputs.len());
         for (i, input) in self.inputs.iter().enumerate() {
             arrays.push(match input {
-                // Padding's constant has the type of the elements.
-                Some(_) if i == 2 && self.operator.name == "Pad" => None,
-                Some(known) if i == 0 || concat => {
-                    if known.element() != element {
-                        refuse!("elements of the types {element} and {}", known.element());
-                    }
-                    Some(zeros(known.dims(), ElementType::U8)?)
-                }
+                Some(known) if i == 0 => Some(zeros(known.dims(), ElementType::U8)?),
                 Some(Known::Constant(array)) => Some((*array).clone()),
                 Some(Known::Fact(fact)) => Some(zeros(&fact.dims, fact.element)?),
                 None => None,

@@ -50,24 +50,29 @@ struct Rows {
 }
 
 /// All axes are reduced where none are named.
-fn rows(call: &Call<'_>, x: &Array) -> OpResult<Option<Rows>> {
+fn rows(call: &Call<'_>, x: &[usize]) -> OpResult<Option<Rows>> {
     let named = call.input_or_ints(1, "axes")?.unwrap_or_default();
     if named.is_empty() && call.flag("noop_with_empty_axes", false)? {
         return Ok(None);
     }
-    let all: Vec<usize> = if named.is_empty() { (0..x.rank()).collect() } else { axes(&named, x.rank())? };
-    let stay: Vec<usize> = (0..x.rank()).filter(|i| !all.contains(i)).collect();
+    let all: Vec<usize> = if named.is_empty() { (0..x.len()).collect() } else { axes(&named, x.len())? };
+    let stay: Vec<usize> = (0..x.len()).filter(|i| !all.contains(i)).collect();
     let keep = call.flag("keepdims", true)?;
-    let dims = x.dims().iter().enumerate();
+    let dims = x.iter().enumerate();
     let kept = dims.filter_map(|(i, &d)| if all.contains(&i) { keep.then_some(1) } else { Some(d) }).collect();
-    let len = all.iter().map(|&i| x.dims()[i]).product();
-    let view = View::of(x.dims()).permute(&[stay, all].concat());
+    let len = all.iter().map(|&i| x[i]).product();
+    let view = View::of(x).permute(&[stay, all].concat());
     Ok(Some(Rows { view, kept, len }))
+}
+
+/// Dimensions of what a reduction makes.
+pub(super) fn reduced_dims(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
+    Ok(rows(call, x)?.map_or_else(|| x.to_vec(), |rows| rows.kept))
 }
 
 fn reduce(call: &Call<'_>, kind: Kind) -> OpResult<Vec<Array>> {
     let x = call.input(0)?;
-    let Some(rows) = rows(call, x)? else { return Ok(vec![each_alone(x, kind)?]) };
+    let Some(rows) = rows(call, x.dims())? else { return Ok(vec![each_alone(x, kind)?]) };
     let count: usize = rows.kept.iter().product();
     if let Data::Bool(v) = x.data() {
         let v = rows.view.copy(v)?;

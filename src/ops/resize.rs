@@ -193,8 +193,14 @@ fn method(call: &Call<'_>) -> OpResult<Method> {
 }
 
 /// Extents and scales of the named axes, from scales or from sizes.
-fn extents(call: &Call<'_>, x: &Array, named: &[usize], scales: &[f64], sizes: &[i64]) -> OpResult<Vec<(usize, f64)>> {
-    let input: Vec<f64> = named.iter().map(|&i| x.dims()[i] as f64).collect();
+fn extents(
+    call: &Call<'_>,
+    x: &[usize],
+    named: &[usize],
+    scales: &[f64],
+    sizes: &[i64],
+) -> OpResult<Vec<(usize, f64)>> {
+    let input: Vec<f64> = named.iter().map(|&i| x[i] as f64).collect();
     if !scales.is_empty() {
         if scales.len() != named.len() || scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
             refuse!("scales {scales:?} for {} axes", named.len());
@@ -220,20 +226,41 @@ fn extents(call: &Call<'_>, x: &Array, named: &[usize], scales: &[f64], sizes: &
 type Plan = (Method, Vec<(usize, Along)>);
 
 fn resize(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (method, all) = resize_plan(call)?;
-    Ok(vec![resized(call.input(0)?, &method, &all)?])
+    let x = call.input(0)?;
+    let (method, all) = resize_plan(call, x.dims())?;
+    Ok(vec![resized(x, &method, &all)?])
 }
 
 fn upsample(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (method, all) = upsample_plan(call)?;
-    Ok(vec![resized(call.input(0)?, &method, &all)?])
+    let x = call.input(0)?;
+    let (method, all) = upsample_plan(call, x.dims())?;
+    Ok(vec![resized(x, &method, &all)?])
 }
 
-/// For each axis that changes: the sum that each of its elements is. `None` where elements lie outside of the input. Of input 0,
-/// only the dimensions matter.
+/// How `Upsample`, or else `Resize`, resizes an input of the dimensions `x`.
+fn plan(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
+    if name == "Upsample" { upsample_plan(call, x) } else { resize_plan(call, x) }
+}
+
+/// Dimensions of what `Upsample`, or else `Resize`, makes.
+pub(super) fn resized_dims(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
+    dims_of(x, &plan(name, call, x)?.1)
+}
+
+fn dims_of(x: &[usize], all: &[(usize, Along)]) -> OpResult<Vec<usize>> {
+    let mut dims = x.to_vec();
+    all.iter().for_each(|(at, along)| dims[*at] = along.output);
+    checked_count(&dims)?;
+    if x.contains(&0) && !dims.contains(&0) {
+        refuse!("{x:?} has no elements to make {dims:?} from");
+    }
+    Ok(dims)
+}
+
+/// For each axis that changes: the sum that each of its elements is. `None` where elements lie outside of the input.
 #[cfg(feature = "onnx")]
-pub(crate) fn resize_sums(name: &str, call: &Call<'_>) -> OpResult<Option<Vec<AxisSums>>> {
-    let (method, all) = if name == "Upsample" { upsample_plan(call)? } else { resize_plan(call)? };
+pub(crate) fn resize_sums(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Option<Vec<AxisSums>>> {
+    let (method, all) = plan(name, call, x)?;
     let changes = all.iter().filter(|(_, along)| method.changes(along));
     let sums = |(at, along): &(usize, Along)| {
         let sums: Option<Vec<_>> = (0..along.output).map(|o| method.sum(along, o)).collect();
@@ -246,16 +273,15 @@ pub(crate) fn resize_sums(name: &str, call: &Call<'_>) -> OpResult<Option<Vec<Ax
 #[cfg(feature = "onnx")]
 pub(crate) type AxisSums = (usize, Vec<Vec<(usize, f64)>>);
 
-fn resize_plan(call: &Call<'_>) -> OpResult<Plan> {
-    let x = call.input(0)?;
+fn resize_plan(call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
     let method = method(call)?;
     let list = |index: usize| call.optional(index).map(doubles).transpose().map(Option::unwrap_or_default);
     // Opset 10 has scales as the second input, later ones have the crop there.
     let (crop, scales) = if call.opset < 11 { (Vec::new(), list(1)?) } else { (list(1)?, list(2)?) };
     let sizes = if call.opset < 11 { Vec::new() } else { call.integers(3)?.unwrap_or_default() };
     let named = match call.ints("axes")? {
-        Some(axes) => axes.iter().map(|&a| axis(a, x.rank())).collect::<OpResult<Vec<_>>>()?,
-        None => (0..x.rank()).collect(),
+        Some(axes) => axes.iter().map(|&a| axis(a, x.len())).collect::<OpResult<Vec<_>>>()?,
+        None => (0..x.len()).collect(),
     };
     if method.coordinates == Coordinates::CropAndResize && crop.len() != 2 * named.len() {
         refuse!("a crop of {} numbers for {} axes", crop.len(), named.len());
@@ -264,17 +290,16 @@ fn resize_plan(call: &Call<'_>) -> OpResult<Plan> {
     let mut all = Vec::new();
     for (i, (&at, (output, scale))) in named.iter().zip(extents).enumerate() {
         let crop = [crop.get(i), crop.get(named.len() + i)].map(|c| c.copied().unwrap_or(0.0));
-        all.push((at, Along { input: x.dims()[at], output, scale, crop }));
+        all.push((at, Along { input: x[at], output, scale, crop }));
     }
-    if x.is_empty() && all.iter().any(|(_, along)| along.input == 0 && along.output > 0) {
-        refuse!("{:?} has no elements to resize", x.dims());
+    if x.contains(&0) && all.iter().any(|(_, along)| along.input == 0 && along.output > 0) {
+        refuse!("{x:?} has no elements to resize");
     }
     Ok((method, all))
 }
 
 /// Scales were an attribute before opset 9.
-fn upsample_plan(call: &Call<'_>) -> OpResult<Plan> {
-    let x = call.input(0)?;
+fn upsample_plan(call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
     let scales = match (call.optional(1), call.floats("scales")?) {
         (Some(scales), _) => doubles(scales)?,
         (None, Some(scales)) => scales.iter().map(|&s| s.into()).collect(),
@@ -283,21 +308,15 @@ fn upsample_plan(call: &Call<'_>) -> OpResult<Plan> {
     };
     let mode = Attributes::new().with("mode", Attribute::Text(call.text("mode", "nearest")?.into()));
     let method = method(&Call { opset: 10, attributes: &mode, ..*call })?;
-    let named: Vec<usize> = (0..x.rank()).collect();
+    let named: Vec<usize> = (0..x.len()).collect();
     let extents = extents(call, x, &named, &scales, &[])?;
-    let along = |(at, (output, scale)): (usize, (usize, f64))| {
-        (at, Along { input: x.dims()[at], output, scale, crop: [0.0, 1.0] })
-    };
+    let along =
+        |(at, (output, scale)): (usize, (usize, f64))| (at, Along { input: x[at], output, scale, crop: [0.0, 1.0] });
     Ok((method, named.into_iter().zip(extents).map(along).collect()))
 }
 
 fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array> {
-    let mut dims = x.dims().to_vec();
-    all.iter().for_each(|(at, along)| dims[*at] = along.output);
-    checked_count(&dims)?;
-    if x.is_empty() && !dims.contains(&0) {
-        refuse!("{:?} has no elements to make {dims:?} from", x.dims());
-    }
+    let dims = dims_of(x.dims(), all)?;
     let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| method.changes(along)).collect();
     let is_nearest = matches!(method.filter, Filter::Nearest(_)) && method.coordinates != Coordinates::CropAndResize;
     if is_nearest {

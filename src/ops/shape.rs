@@ -3,7 +3,7 @@
 use super::array::{count, each};
 use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, filled, refuse, room};
 use super::number::{Number, numbers};
-use super::view::{View, around, expand};
+use super::view::{Move, View, around, broadcast_dims};
 use super::{Array, Call, Data, Element, ElementType, Operator};
 
 /// The operators of this file.
@@ -11,24 +11,20 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("Identity", |call| Ok(vec![call.input(0)?.clone()])),
     Operator::new("Shape", shape),
     Operator::new("Size", |call| Ok(vec![Array::scalar(call.input(0)?.len() as i64)])),
-    Operator::new("Reshape", reshape),
-    Operator::new("Flatten", flatten),
-    Operator::new("Squeeze", squeeze),
-    Operator::new("Unsqueeze", unsqueeze),
-    Operator::new("Transpose", transpose),
-    Operator::new("Expand", |call| {
-        let (x, shape) = (call.input(0)?, call.integers(1)?.unwrap_or_default());
-        let dims = super::view::broadcast_dims(x.dims(), &dims(&shape)?)?;
-        Ok(vec![expand(x, &dims)?])
-    }),
-    Operator::new("Tile", tile),
+    Operator::moving("Reshape", reshape),
+    Operator::moving("Flatten", flatten),
+    Operator::moving("Squeeze", squeeze),
+    Operator::moving("Unsqueeze", unsqueeze),
+    Operator::moving("Transpose", transpose),
+    Operator::moving("Expand", expand),
+    Operator::moving("Tile", tile),
+    Operator::moving("Split", split),
+    Operator::moving("Slice", slice),
+    Operator::moving("DepthToSpace", depth_to_space),
+    Operator::moving("SpaceToDepth", space_to_depth),
     Operator::new("Concat", concat),
-    Operator::new("Split", split),
-    Operator::new("Slice", slice),
     Operator::new("Pad", pad),
     Operator::new("CenterCropPad", center_crop_pad),
-    Operator::new("DepthToSpace", depth_to_space),
-    Operator::new("SpaceToDepth", space_to_depth),
     Operator::new("Constant", constant),
     Operator::new("ConstantOfShape", constant_of_shape),
     Operator::new("Range", range),
@@ -48,11 +44,9 @@ fn shape(call: &Call<'_>) -> OpResult<Vec<Array>> {
 }
 
 /// Before opset 5, the shape was an attribute.
-fn reshape(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn reshape(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let Some(shape) = call.input_or_ints(1, "shape")? else { refuse!("no shape is given") };
-    let dims = reshaped(x.dims(), &shape, call.flag("allowzero", false)?)?;
-    Ok(vec![x.clone().with_dims(dims).expect("as many elements as before")])
+    Ok(vec![Move::none(x, reshaped(x, &shape, call.flag("allowzero", false)?)?)])
 }
 
 /// The dimensions that a shape with `0` ("as before") and `-1` ("what is left") stands for.
@@ -88,98 +82,102 @@ pub(crate) fn reshaped(from: &[usize], shape: &[i64], allow_zero: bool) -> OpRes
     Ok(to)
 }
 
-fn flatten(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn flatten(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let at = call.int("axis", 1)?;
-    let at = if at == x.rank() as i64 { x.rank() } else { axis(at, x.rank())? };
-    let dims = [x.dims()[..at].iter().product(), x.dims()[at..].iter().product::<usize>()];
-    Ok(vec![x.clone().with_dims(dims).expect("as many elements as before")])
+    let (outer, inner) = x.split_at(if at == x.len() as i64 { x.len() } else { axis(at, x.len())? });
+    Ok(vec![Move::none(x, [outer.iter().product(), inner.iter().product()])])
 }
 
-fn squeeze(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn squeeze(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let gone = match call.input_or_ints(1, "axes")? {
-        Some(named) => axes(&named, x.rank())?,
-        None => (0..x.rank()).filter(|&i| x.dims()[i] == 1).collect(),
+        Some(named) => axes(&named, x.len())?,
+        None => (0..x.len()).filter(|&i| x[i] == 1).collect(),
     };
-    if let Some(&i) = gone.iter().find(|&&i| x.dims()[i] != 1) {
-        refuse!("axis {i} of {:?} has {} elements, but only 1 can be left out", x.dims(), x.dims()[i]);
+    if let Some(&i) = gone.iter().find(|&&i| x[i] != 1) {
+        refuse!("axis {i} of {x:?} has {} elements, but only 1 can be left out", x[i]);
     }
-    let dims: Vec<usize> = (0..x.rank()).filter(|i| !gone.contains(i)).map(|i| x.dims()[i]).collect();
-    Ok(vec![x.clone().with_dims(dims).expect("dimensions of 1 change no number")])
+    let dims: Vec<usize> = (0..x.len()).filter(|i| !gone.contains(i)).map(|i| x[i]).collect();
+    Ok(vec![Move::none(x, dims)])
 }
 
-fn unsqueeze(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn unsqueeze(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let Some(named) = call.input_or_ints(1, "axes")? else { refuse!("no axes are given") };
-    let rank = x.rank() + named.len();
+    let rank = x.len() + named.len();
     let new = axes(&named, rank)?;
-    let mut old = x.dims().iter();
+    let mut old = x.iter();
     let dims: Vec<usize> =
         (0..rank).map(|i| if new.contains(&i) { 1 } else { *old.next().expect("the ranks add up") }).collect();
-    Ok(vec![x.clone().with_dims(dims).expect("dimensions of 1 change no number")])
+    Ok(vec![Move::none(x, dims)])
 }
 
-fn transpose(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn transpose(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let order: Vec<usize> = match call.ints("perm")? {
         Some(perm) => {
-            let order = perm.iter().map(|&i| axis(i, x.rank())).collect::<OpResult<Vec<_>>>()?;
-            if axes(perm, x.rank())?.len() != x.rank() {
-                refuse!("perm {perm:?} names {} of {} dimensions", perm.len(), x.rank());
+            let order = perm.iter().map(|&i| axis(i, x.len())).collect::<OpResult<Vec<_>>>()?;
+            if axes(perm, x.len())?.len() != x.len() {
+                refuse!("perm {perm:?} names {} of {} dimensions", perm.len(), x.len());
             }
             order
         }
-        None => (0..x.rank()).rev().collect(),
+        None => (0..x.len()).rev().collect(),
     };
-    Ok(vec![View::of(x.dims()).permute(&order).array(x)?])
+    Ok(vec![View::of(x).permute(&order).into()])
+}
+
+fn expand(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
+    let dims = broadcast_dims(x, &dims(&call.integers(1)?.unwrap_or_default())?)?;
+    Ok(vec![View::of(x).broadcast(&dims)?.into()])
 }
 
 /// Before opset 6, one axis was tiled.
-fn tile(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn tile(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let repeats = call.integers(1)?.unwrap_or_default();
     let repeats = match call.integers(2)? {
         Some(at) if call.opset < 6 => {
-            let at = axis(at.first().copied().unwrap_or(0), x.rank())?;
-            (0..x.rank()).map(|i| if i == at { repeats.first().copied().unwrap_or(1) } else { 1 }).collect()
+            let at = axis(at.first().copied().unwrap_or(0), x.len())?;
+            (0..x.len()).map(|i| if i == at { repeats.first().copied().unwrap_or(1) } else { 1 }).collect()
         }
         _ => repeats,
     };
-    if repeats.len() != x.rank() {
-        refuse!("{} repeats, but there are {} dimensions", repeats.len(), x.rank());
+    if repeats.len() != x.len() {
+        refuse!("{} repeats, but there are {} dimensions", repeats.len(), x.len());
     }
     let repeats = dims(&repeats)?;
     let [mut apart, mut repeated, mut joined] = [vec![], vec![], vec![]];
-    for (&dim, &times) in x.dims().iter().zip(&repeats) {
+    for (&dim, &times) in x.iter().zip(&repeats) {
         apart.extend([1, dim]);
         repeated.extend([times, dim]);
         joined.push(dim.saturating_mul(times));
     }
-    let tiled = View::of(&apart).broadcast(&repeated)?.array(x)?;
-    Ok(vec![tiled.with_dims(joined).expect("as many elements as before")])
+    checked_count(&joined)?;
+    Ok(vec![Move { view: View::of(&apart).broadcast(&repeated)?, dims: joined }])
 }
 
-/// Before opset 4, the axis was 1 by default.
 fn concat(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let all = (0..call.inputs.len()).map(|i| call.input(i)).collect::<OpResult<Vec<_>>>()?;
+    let dims: Vec<&[usize]> = all.iter().map(|x| x.dims()).collect();
+    let (at, dims) = concat_dims(call, &dims)?;
+    Ok(vec![joined(&all, at, dims)?])
+}
+
+/// The axis and the dimensions of inputs one after the other. Before opset 4, the axis was 1 by default.
+pub(super) fn concat_dims(call: &Call<'_>, all: &[&[usize]]) -> OpResult<(usize, Vec<usize>)> {
     let Some(first) = all.first() else { refuse!("input 0 is missing") };
-    let at = axis(call.int("axis", 1)?, first.rank())?;
-    Ok(vec![joined(&all, at)?])
+    let at = axis(call.int("axis", 1)?, first.len())?;
+    let mut dims = first.to_vec();
+    dims[at] = 0;
+    for next in all {
+        let agree = next.len() == dims.len() && (0..dims.len()).all(|i| i == at || next[i] == dims[i]);
+        if !agree {
+            refuse!("{first:?} and {next:?} do not agree beside axis {at}");
+        }
+        dims[at] = dims[at].saturating_add(next[at]);
+    }
+    Ok((at, dims))
 }
 
 /// Arrays one after the other along an axis.
-pub(crate) fn joined(all: &[&Array], at: usize) -> OpResult<Array> {
-    let first = all[0];
-    let mut dims = first.dims().to_vec();
-    dims[at] = 0;
-    for next in all {
-        let agree = next.rank() == dims.len() && (0..dims.len()).all(|i| i == at || next.dims()[i] == dims[i]);
-        if !agree {
-            refuse!("{:?} and {:?} do not agree beside axis {at}", first.dims(), next.dims());
-        }
-        dims[at] += next.dims()[at];
-    }
+fn joined(all: &[&Array], at: usize, dims: Vec<usize>) -> OpResult<Array> {
     let [outer, _, _] = around(&dims, at);
     fn of<T: Element>(_: &[T], all: &[&Array], outer: usize, dims: Vec<usize>) -> OpResult<Array> {
         let mut parts = Vec::new();
@@ -198,13 +196,12 @@ pub(crate) fn joined(all: &[&Array], at: usize) -> OpResult<Array> {
         }
         Ok(Array::of(dims, to))
     }
-    each!(first.data(), v => of(v, all, outer, dims))
+    each!(all[0].data(), v => of(v, all, outer, dims))
 }
 
-fn split(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
-    let at = axis(call.int("axis", 0)?, x.rank())?;
-    let len = x.dims()[at];
+fn split(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
+    let at = axis(call.int("axis", 0)?, x.len())?;
+    let len = x[at];
     let sizes: Vec<usize> = match call.input_or_ints(1, "split")? {
         Some(sizes) => dims(&sizes)?,
         None => {
@@ -223,17 +220,16 @@ fn split(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let mut start = 0;
     let mut parts = Vec::with_capacity(sizes.len());
     for size in sizes {
-        let mut view = View::of(x.dims());
+        let mut view = View::of(x);
         view.slice(at, start, 1, size);
-        parts.push(view.array(x)?);
+        parts.push(view.into());
         start += size;
     }
     Ok(parts)
 }
 
 /// Before opset 10, starts and ends were attributes.
-fn slice(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+fn slice(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
     let (Some(starts), Some(ends)) = (call.input_or_ints(1, "starts")?, call.input_or_ints(2, "ends")?) else {
         refuse!("no starts or ends are given");
     };
@@ -243,14 +239,14 @@ fn slice(call: &Call<'_>) -> OpResult<Vec<Array>> {
         let lens = [starts.len(), ends.len(), named.len(), steps.len()];
         refuse!("starts, ends, axes and steps have {lens:?} elements, but should have the same number");
     }
-    axes(&named, x.rank())?;
-    let mut view = View::of(x.dims());
+    axes(&named, x.len())?;
+    let mut view = View::of(x);
     for i in 0..starts.len() {
-        let at = axis(named[i], x.rank())?;
-        let (start, count) = span(x.dims()[at], starts[i], ends[i], steps[i])?;
+        let at = axis(named[i], x.len())?;
+        let (start, count) = span(x[at], starts[i], ends[i], steps[i])?;
         view.slice(at, start, steps[i] as isize, count);
     }
-    Ok(vec![view.array(x)?])
+    Ok(vec![view.into()])
 }
 
 /// The first element and the number of elements of `start..end` with a step, by Python's rule.
@@ -348,20 +344,54 @@ fn padded(x: &Array, pads: &[(i64, i64)], mode: &str, fill: Option<&Array>) -> O
     each!(x.data(), v => of(v, x.dims(), pads, mode, fill))
 }
 
-/// Before opset 11, pads and value were attributes; before opset 2, `paddings`.
-fn pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
+/// How much each axis grows at its start and its end, and with what. Before opset 11, pads and value were attributes; before opset 2,
+/// `paddings`.
+fn pads<'c>(call: &Call<'c>, x: &[usize]) -> OpResult<(Vec<(i64, i64)>, &'c str)> {
     let old = if call.opset < 2 { "paddings" } else { "pads" };
     let Some(pads) = call.input_or_ints(1, old)? else { refuse!("no pads are given") };
-    let named = call.integers(3)?.unwrap_or_else(|| (0..x.rank() as i64).collect());
+    let named = call.integers(3)?.unwrap_or_else(|| (0..x.len() as i64).collect());
     if pads.len() != 2 * named.len() {
         refuse!("{} pads, but {} axes need {}", pads.len(), named.len(), 2 * named.len());
     }
-    axes(&named, x.rank())?;
-    let mut all = vec![(0, 0); x.rank()];
+    axes(&named, x.len())?;
+    let mut all = vec![(0, 0); x.len()];
     for (i, &at) in named.iter().enumerate() {
-        all[axis(at, x.rank())?] = (pads[i], pads[named.len() + i]);
+        all[axis(at, x.len())?] = (pads[i], pads[named.len() + i]);
     }
+    Ok((all, call.text("mode", "constant")?))
+}
+
+/// The same of a crop or a padding at the centre.
+fn center_pads<'c>(call: &Call<'c>, x: &[usize]) -> OpResult<(Vec<(i64, i64)>, &'c str)> {
+    let shape = dims(&call.integers(1)?.unwrap_or_default())?;
+    let named = call.ints("axes")?.map_or_else(|| (0..x.len() as i64).collect(), <[i64]>::to_vec);
+    if shape.len() != named.len() {
+        refuse!("{} dimensions, but {} axes", shape.len(), named.len());
+    }
+    let mut pads = vec![(0, 0); x.len()];
+    for (&at, &to) in named.iter().zip(&shape) {
+        let at = axis(at, x.len())?;
+        let more = to as i64 - x[at] as i64;
+        // The odd pixel is padded, or cut, behind.
+        let before = if more < 0 { -(-more / 2) } else { more / 2 };
+        pads[at] = (before, more - before);
+    }
+    Ok((pads, "constant"))
+}
+
+/// Dimensions of what `Pad`, or else `CenterCropPad`, makes.
+pub(super) fn padded_dims(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
+    let (pads, mode) = if name == "Pad" { pads(call, x)? } else { center_pads(call, x)? };
+    let axis = |(&len, &(before, after)): (&usize, &(i64, i64))| match (before, after) {
+        (0, 0) => Ok(len),
+        _ => Ok(pad_axis(len, before, after, mode)?.len()),
+    };
+    x.iter().zip(&pads).map(axis).collect()
+}
+
+fn pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
+    let x = call.input(0)?;
+    let (pads, mode) = pads(call, x.dims())?;
     let attribute;
     let fill = match call.optional(2) {
         Some(fill) => Some(fill),
@@ -371,31 +401,19 @@ fn pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
         }
         None => None,
     };
-    Ok(vec![padded(x, &all, call.text("mode", "constant")?, fill)?])
+    Ok(vec![padded(x, &pads, mode, fill)?])
 }
 
 fn center_crop_pad(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let x = call.input(0)?;
-    let shape = dims(&call.integers(1)?.unwrap_or_default())?;
-    let named = call.ints("axes")?.map_or_else(|| (0..x.rank() as i64).collect(), <[i64]>::to_vec);
-    if shape.len() != named.len() {
-        refuse!("{} dimensions, but {} axes", shape.len(), named.len());
-    }
-    let mut pads = vec![(0, 0); x.rank()];
-    for (&at, &to) in named.iter().zip(&shape) {
-        let at = axis(at, x.rank())?;
-        let more = to as i64 - x.dims()[at] as i64;
-        // The odd pixel is padded, or cut, behind.
-        let before = if more < 0 { -(-more / 2) } else { more / 2 };
-        pads[at] = (before, more - before);
-    }
-    Ok(vec![padded(x, &pads, "constant", None)?])
+    let (pads, mode) = center_pads(call, x.dims())?;
+    Ok(vec![padded(x, &pads, mode, None)?])
 }
 
-fn four(x: &Array) -> OpResult<[usize; 4]> {
-    match x.dims().try_into() {
+fn four(x: &[usize]) -> OpResult<[usize; 4]> {
+    match x.try_into() {
         Ok(dims) => Ok(dims),
-        Err(_) => refuse!("dimensions {:?}, but [n, c, h, w] is needed", x.dims()),
+        Err(_) => refuse!("dimensions {x:?}, but [n, c, h, w] is needed"),
     }
 }
 
@@ -406,8 +424,8 @@ fn block(call: &Call<'_>) -> OpResult<usize> {
     }
 }
 
-fn depth_to_space(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (x, b) = (call.input(0)?, block(call)?);
+fn depth_to_space(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
+    let b = block(call)?;
     let [n, c, h, w] = four(x)?;
     if !c.is_multiple_of(b * b) {
         refuse!("{c} channels, no multiple of {}", b * b);
@@ -418,17 +436,17 @@ fn depth_to_space(call: &Call<'_>) -> OpResult<Vec<Array>> {
         "CRD" => View::of(&[n, to, b, b, h, w]).permute(&[0, 1, 4, 2, 5, 3]),
         other => refuse!("mode is {other:?}, but it can be DCR or CRD"),
     };
-    Ok(vec![view.array(x)?.with_dims([n, to, h * b, w * b]).expect("as many elements as before")])
+    Ok(vec![Move { view, dims: vec![n, to, h * b, w * b] }])
 }
 
-fn space_to_depth(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let (x, b) = (call.input(0)?, block(call)?);
+fn space_to_depth(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
+    let b = block(call)?;
     let [n, c, h, w] = four(x)?;
     if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
         refuse!("{h}x{w} pixels, no multiple of {b}x{b}");
     }
     let view = View::of(&[n, c, h / b, b, w / b, b]).permute(&[0, 3, 5, 1, 2, 4]);
-    Ok(vec![view.array(x)?.with_dims([n, c * b * b, h / b, w / b]).expect("as many elements as before")])
+    Ok(vec![Move { view, dims: vec![n, c * b * b, h / b, w / b] }])
 }
 
 fn constant(call: &Call<'_>) -> OpResult<Vec<Array>> {

@@ -1,5 +1,7 @@
 //! Functions of one array, element by element.
 
+use half::slice::HalfFloatSliceExt;
+
 use super::call::{OpResult, refuse};
 use super::number::{Number, floats, integers, numbers};
 use super::{Array, Call, Data, ElementType, Operator};
@@ -247,6 +249,8 @@ pub fn cast(x: &Array, to: ElementType) -> OpResult<Array> {
     }
     let data = x.data();
     let data = match to {
+        // Weights of half size, millions of them: many at a time.
+        ElementType::F32 if let Data::F16(v) = data => Data::F32(v.to_f32_vec()),
         ElementType::F32 => floats::<f32>(data)?,
         ElementType::F64 => floats::<f64>(data)?,
         ElementType::F16 => floats::<half::f16>(data)?,

@@ -107,6 +107,34 @@ impl View {
     }
 }
 
+/// A result of an operator that only moves elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// Where each element lies in the input.
+    pub view: View,
+    /// Dimensions of the result, which has as many elements as the view.
+    pub dims: Vec<usize>,
+}
+
+impl Move {
+    /// Elements that stay in their order, under other dimensions.
+    pub fn none(from: &[usize], dims: impl Into<Vec<usize>>) -> Self {
+        Self { view: View::of(from), dims: dims.into() }
+    }
+
+    /// The result.
+    pub fn array(&self, x: &Array) -> OpResult<Array> {
+        let moved = if self.view == View::of(x.dims()) { x.clone() } else { self.view.array(x)? };
+        Ok(moved.with_dims(self.dims.clone()).expect("as many elements as the view has"))
+    }
+}
+
+impl From<View> for Move {
+    fn from(view: View) -> Self {
+        Self { dims: view.dims.clone(), view }
+    }
+}
+
 /// The dimensions that two shapes broadcast to.
 pub(crate) fn broadcast_dims(a: &[usize], b: &[usize]) -> OpResult<Vec<usize>> {
     let rank = a.len().max(b.len());
