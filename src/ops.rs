@@ -39,6 +39,7 @@ mod resize;
 mod shape;
 mod unary;
 mod view;
+mod wide;
 mod window;
 
 pub use array::{Array, Data, Element, ElementType};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use half::slice::HalfFloatSliceExt as _;
+use half::vec::HalfBitsVecExt as _;
 use half::{bf16, f16};
 
 use super::call::{OpResult, filled, room};
@@ -73,6 +75,11 @@ macro_rules! element_types {
                 match element { $(ElementType::$name => Self::$name(Vec::new()),)* }
             }
 
+            /// No elements, but room for so many.
+            pub(crate) fn with_room(element: ElementType, len: usize) -> OpResult<Self> {
+                Ok(match element { $(ElementType::$name => Self::$name(room(len)?),)* })
+            }
+
             /// Zeros, `false`, or empty strings.
             ///
             /// # Errors
@@ -89,7 +96,6 @@ macro_rules! element_types {
                 match $data { $($crate::ops::Data::$name($v) => $body,)* }
             };
         }
-        pub(crate) use each;
     };
 }
 
@@ -160,12 +166,10 @@ impl Data {
 
     /// The elements as little-endian bytes; text gives nothing.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        fn all<T: Stored>(v: &[T]) -> Vec<u8> {
-            let mut bytes = vec![0; v.len() * T::BYTES];
-            put_all(v, &mut bytes);
-            bytes
-        }
-        each!(self, v => all(v))
+        let mut bytes =
+            vec![0; if self.element() == ElementType::Str { 0 } else { self.len() * self.element().bytes() }];
+        self.put_le_bytes(&mut bytes);
+        bytes
     }
 
     /// Elements from little-endian bytes, at any alignment. What is left over is left out; text has no such form and gives
@@ -175,22 +179,54 @@ impl Data {
     ///
     /// If there is no memory for them.
     pub fn from_le_bytes(element: ElementType, bytes: &[u8]) -> OpResult<Self> {
-        fn all<T: Stored>(v: &mut Vec<T>, bytes: &[u8]) -> OpResult<()> {
-            if let Some(len) = bytes.len().checked_div(T::BYTES) {
-                *v = room(len)?;
-                v.extend(bytes.chunks_exact(T::BYTES).map(T::get));
-            }
-            Ok(())
+        fn all<const N: usize, T>(bytes: &[u8], get: fn([u8; N]) -> T) -> OpResult<Vec<T>> {
+            let (whole, _) = bytes.as_chunks::<N>();
+            let mut all = room(whole.len())?;
+            all.extend(whole.iter().map(|&bytes| get(bytes)));
+            Ok(all)
         }
-        let mut data = Self::new(element);
-        each!(&mut data, v => all(v, bytes)?);
-        Ok(data)
+        Ok(match (element, element.bytes()) {
+            (ElementType::Str, _) => Self::new(element),
+            (_, 1) => u8::data(all(bytes, u8::from_le_bytes)?, element),
+            (_, 2) => u16::data(all(bytes, u16::from_le_bytes)?, element),
+            (_, 4) => u32::data(all(bytes, u32::from_le_bytes)?, element),
+            _ => u64::data(all(bytes, u64::from_le_bytes)?, element),
+        })
     }
 
     /// Overwrites the first of the bytes by the elements, as [`Data::to_le_bytes`] has them.
-    #[cfg(feature = "onnx")]
     pub(crate) fn put_le_bytes(&self, bytes: &mut [u8]) {
-        each!(self, v => put_all(v, bytes));
+        fn all<const N: usize, T: Copy>(v: &[T], bytes: &mut [u8], put: fn(T) -> [u8; N]) {
+            let (whole, _) = bytes.as_chunks_mut::<N>();
+            whole.iter_mut().zip(v).for_each(|(to, &v)| *to = put(v));
+        }
+        match self.bits() {
+            Bits::B8(v) => all(v, bytes, u8::to_le_bytes),
+            Bits::B16(v) => all(v, bytes, u16::to_le_bytes),
+            Bits::B32(v) => all(v, bytes, u32::to_le_bytes),
+            Bits::B64(v) => all(v, bytes, u64::to_le_bytes),
+            Bits::Text(_) => {}
+        }
+    }
+
+    /// The elements as bits of their width.
+    pub(crate) fn bits(&self) -> Bits<'_> {
+        match self {
+            Self::U8(v) => Bits::B8(v),
+            Self::I8(v) => Bits::B8(bytemuck::cast_slice(v)),
+            Self::Bool(v) => Bits::B8(bytemuck::cast_slice(v)),
+            Self::U16(v) => Bits::B16(v),
+            Self::I16(v) => Bits::B16(bytemuck::cast_slice(v)),
+            Self::F16(v) => Bits::B16(v.reinterpret_cast()),
+            Self::Bf16(v) => Bits::B16(v.reinterpret_cast()),
+            Self::U32(v) => Bits::B32(v),
+            Self::I32(v) => Bits::B32(bytemuck::cast_slice(v)),
+            Self::F32(v) => Bits::B32(bytemuck::cast_slice(v)),
+            Self::U64(v) => Bits::B64(v),
+            Self::I64(v) => Bits::B64(bytemuck::cast_slice(v)),
+            Self::F64(v) => Bits::B64(bytemuck::cast_slice(v)),
+            Self::Str(v) => Bits::Text(v),
+        }
     }
 
     /// Overwrites the elements by those that the first of the bytes hold.
@@ -205,29 +241,84 @@ impl Data {
     }
 }
 
-fn put_all<T: Stored>(v: &[T], bytes: &mut [u8]) {
-    if T::BYTES > 0 {
-        v.iter().zip(bytes.chunks_exact_mut(T::BYTES)).for_each(|(v, to)| v.put(to));
-    }
+/// Elements of any type as bits: what only moves elements is compiled for each width, not for each type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bits<'a> {
+    B8(&'a [u8]),
+    B16(&'a [u16]),
+    B32(&'a [u32]),
+    B64(&'a [u64]),
+    Text(&'a [String]),
+}
+
+/// A type of [`Bits`].
+pub(crate) trait Moved: Element {
+    /// The bits, if they are of this width.
+    fn of(bits: Bits<'_>) -> Option<&[Self]>;
+    /// Bits as elements of a type of this width.
+    fn data(bits: Vec<Self>, element: ElementType) -> Data;
+}
+
+/// `$code` makes elements of another type from the bits `$v`.
+macro_rules! moved {
+    ($($t:ty, $bits:ident, $own:ident, $v:ident, $($name:ident => $code:expr),*;)*) => {
+        $(impl Moved for $t {
+            fn of(bits: Bits<'_>) -> Option<&[Self]> {
+                match bits { Bits::$bits(v) => Some(v), _ => None }
+            }
+
+            fn data($v: Vec<Self>, element: ElementType) -> Data {
+                match element {
+                    $(ElementType::$name => Data::$name($code),)*
+                    _ => Data::$own($v),
+                }
+            }
+        })*
+    };
+}
+
+moved! {
+    u8, B8, U8, v, I8 => bytemuck::cast_vec(v), Bool => v.into_iter().map(|v| v != 0).collect();
+    u16, B16, U16, v, I16 => bytemuck::cast_vec(v), F16 => v.reinterpret_into(), Bf16 => v.reinterpret_into();
+    u32, B32, U32, v, I32 => bytemuck::cast_vec(v), F32 => bytemuck::cast_vec(v);
+    u64, B64, U64, v, I64 => bytemuck::cast_vec(v), F64 => bytemuck::cast_vec(v);
+    String, Text, Str, v, ;
+}
+
+/// An array of elements of the same type as those of `$data`, moved as bits: `moves!(data, v => (dims, elements))`.
+macro_rules! moves {
+    ($data:expr, $v:ident => $body:expr) => {{
+        let data = $data;
+        let element = data.element();
+        let (dims, data) = match data.bits() {
+            $crate::ops::array::Bits::B8($v) => $crate::ops::array::of_bits($body, element),
+            $crate::ops::array::Bits::B16($v) => $crate::ops::array::of_bits($body, element),
+            $crate::ops::array::Bits::B32($v) => $crate::ops::array::of_bits($body, element),
+            $crate::ops::array::Bits::B64($v) => $crate::ops::array::of_bits($body, element),
+            $crate::ops::array::Bits::Text($v) => $crate::ops::array::of_bits($body, element),
+        };
+        $crate::ops::Array::new(dims, data).expect("as many elements as the dimensions make")
+    }};
+}
+pub(crate) use moves;
+
+pub(crate) fn of_bits<T: Moved>((dims, bits): (Vec<usize>, Vec<T>), element: ElementType) -> (Vec<usize>, Data) {
+    (dims, T::data(bits, element))
 }
 
 /// An element as little-endian bytes.
+#[cfg(feature = "onnx")]
 trait Stored: Sized {
     /// How many; 0 for text, which has no such form.
     const BYTES: usize = size_of::<Self>();
-    /// Writes so many.
-    fn put(&self, to: &mut [u8]);
     /// Reads so many.
     fn get(from: &[u8]) -> Self;
 }
 
+#[cfg(feature = "onnx")]
 macro_rules! stored {
     ($($number:ty)*) => {
         $(impl Stored for $number {
-            fn put(&self, to: &mut [u8]) {
-                to.copy_from_slice(&self.to_le_bytes());
-            }
-
             fn get(from: &[u8]) -> Self {
                 Self::from_le_bytes(from.try_into().expect("as many bytes as an element has"))
             }
@@ -235,22 +326,19 @@ macro_rules! stored {
     };
 }
 
+#[cfg(feature = "onnx")]
 stored! { f16 bf16 f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 }
 
+#[cfg(feature = "onnx")]
 impl Stored for bool {
-    fn put(&self, to: &mut [u8]) {
-        to[0] = (*self).into();
-    }
-
     fn get(from: &[u8]) -> Self {
         from[0] != 0
     }
 }
 
+#[cfg(feature = "onnx")]
 impl Stored for String {
     const BYTES: usize = 0;
-
-    fn put(&self, _: &mut [u8]) {}
 
     fn get(_: &[u8]) -> Self {
         Self::new()

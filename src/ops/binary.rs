@@ -1,107 +1,61 @@
 //! Functions of two or more arrays, element by element, with NumPy's broadcasting.
 
-use super::array::each;
+use super::array::{Bits, Moved, moves};
 use super::call::{OpResult, refuse};
-use super::doubles::doubles;
-use super::number::{Number, integers, numbers};
-use super::view::{View, broadcast_all, expand, zip};
-use super::{Array, Call, Data, Element, Operator};
+use super::number::Arithmetic;
+use super::view::{View, broadcast_all, expand};
+use super::wide::{Binary, Domain, Wide, binary, zip};
+use super::{Array, Call, Data, ElementType, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("Add", |call| arithmetic(call, Add)),
-    Operator::new("Sub", |call| arithmetic(call, Sub)),
-    Operator::new("Mul", |call| arithmetic(call, Mul)),
+    Operator::new("Add", |call| arithmetic(call, &ADD)),
+    Operator::new("Sub", |call| arithmetic(call, &SUB)),
+    Operator::new("Mul", |call| arithmetic(call, &MUL)),
     Operator::new("Div", div),
     Operator::new("Mod", modulo),
     Operator::new("Pow", pow),
     Operator::new("PRelu", prelu),
-    Operator::new("Max", |call| variadic(call, Max)),
-    Operator::new("Min", |call| variadic(call, Min)),
-    Operator::new("Sum", |call| variadic(call, Add)),
+    Operator::new("Max", |call| variadic(call, &MAX)),
+    Operator::new("Min", |call| variadic(call, &MIN)),
+    Operator::new("Sum", |call| variadic(call, &ADD)),
     Operator::new("Mean", mean),
     Operator::new("Equal", equal),
-    Operator::new("Less", |call| compare(call, Less)),
-    Operator::new("LessOrEqual", |call| compare(call, LessOrEqual)),
-    Operator::new("Greater", |call| compare(call, Greater)),
-    Operator::new("GreaterOrEqual", |call| compare(call, GreaterOrEqual)),
-    Operator::new("And", |call| logic(call, |a, b| a & b)),
-    Operator::new("Or", |call| logic(call, |a, b| a | b)),
-    Operator::new("Xor", |call| logic(call, |a, b| a ^ b)),
-    Operator::new("BitwiseAnd", |call| bits(call, |a, b| a & b)),
-    Operator::new("BitwiseOr", |call| bits(call, |a, b| a | b)),
-    Operator::new("BitwiseXor", |call| bits(call, |a, b| a ^ b)),
+    Operator::new("Less", |call| compare(call, &LESS)),
+    Operator::new("LessOrEqual", |call| compare(call, &LESS_OR_EQUAL)),
+    Operator::new("Greater", |call| compare(call, &GREATER)),
+    Operator::new("GreaterOrEqual", |call| compare(call, &GREATER_OR_EQUAL)),
+    Operator::new("And", |call| logic(call, &|a, b| a & b)),
+    Operator::new("Or", |call| logic(call, &|a, b| a | b)),
+    Operator::new("Xor", |call| logic(call, &|a, b| a ^ b)),
+    Operator::new("BitwiseAnd", |call| bits(call, &|a, b| a & b)),
+    Operator::new("BitwiseOr", |call| bits(call, &|a, b| a | b)),
+    Operator::new("BitwiseXor", |call| bits(call, &|a, b| a ^ b)),
     Operator::new("BitShift", bit_shift),
     Operator::new("Where", select),
 ];
 
-/// A function that every type of numbers has.
-trait Function {
-    fn of<T: Number>(a: T, b: T) -> T;
-}
-
-/// A comparison that every type of numbers has.
-trait Comparison {
-    fn of<T: Number>(a: T, b: T) -> bool;
-}
-
-struct Add;
-struct Sub;
-struct Mul;
-struct Div;
-struct Modulo;
-struct Remainder;
-struct Max;
-struct Min;
-struct Less;
-struct LessOrEqual;
-struct Greater;
-struct GreaterOrEqual;
-
-macro_rules! function {
-    ($($name:ident, $method:ident;)*) => {
-        $(impl Function for $name {
-            fn of<T: Number>(a: T, b: T) -> T { a.$method(b) }
-        })*
-    };
-}
-
-macro_rules! comparison {
-    ($($name:ident, $method:ident;)*) => {
-        $(impl Comparison for $name {
-            fn of<T: Number>(a: T, b: T) -> bool { a.$method(&b) }
-        })*
-    };
-}
-
-function! {
-    Add, add;
-    Sub, sub;
-    Mul, mul;
-    Div, div;
-    Modulo, modulo;
-    Remainder, remainder;
-    Max, larger;
-    Min, smaller;
-}
-
-comparison! {
-    Less, lt;
-    LessOrEqual, le;
-    Greater, gt;
-    GreaterOrEqual, ge;
-}
-
-fn no_numbers(other: super::ElementType) -> super::OpError {
-    super::OpError::new(format!("elements of type {other}, but numbers are needed"))
-}
+const ADD: Binary = binary!(|a, b| a.add(b));
+const SUB: Binary = binary!(|a, b| a.sub(b));
+const MUL: Binary = binary!(|a, b| a.mul(b));
+const DIV: Binary = binary!(|a, b| a.div(b));
+const MODULO: Binary = binary!(|a, b| a.modulo(b));
+const REMAINDER: Binary = binary!(|a, b| a.remainder(b));
+const MAX: Binary = binary!(|a, b| a.larger(b));
+const MIN: Binary = binary!(|a, b| a.smaller(b));
+const EQUAL: Binary = binary!(|a, b| Arithmetic::truth(a == b));
+const LESS: Binary = binary!(|a, b| Arithmetic::truth(a < b));
+const LESS_OR_EQUAL: Binary = binary!(|a, b| Arithmetic::truth(a <= b));
+const GREATER: Binary = binary!(|a, b| Arithmetic::truth(a > b));
+const GREATER_OR_EQUAL: Binary = binary!(|a, b| Arithmetic::truth(a >= b));
+const PRELU: Binary = binary!(|x, slope| if x < Arithmetic::ZERO { x.mul(slope) } else { x });
 
 /// Elements of the same type as those of the first array.
-fn same<T: Element>(b: &Array) -> OpResult<&[T]> {
-    match b.elements() {
-        Some(elements) => Ok(elements),
-        None => refuse!("elements of the types {} and {}, but they should be the same", T::TYPE, b.element()),
+fn same(element: ElementType, b: &Array) -> OpResult<()> {
+    if b.element() != element {
+        refuse!("elements of the types {element} and {}, but they should be the same", b.element());
     }
+    Ok(())
 }
 
 /// The two inputs. Before opset 7, the second one was aligned by the attributes `broadcast` and `axis`.
@@ -121,65 +75,84 @@ fn operands<'a>(call: &Call<'a>) -> OpResult<(&'a Array, std::borrow::Cow<'a, Ar
     Ok((a, aligned))
 }
 
-fn both<F: Function>(a: &Array, b: &Array, _: F) -> OpResult<Array> {
-    numbers!(a.data(), v => {
-        let (dims, elements) = zip((v, a.dims()), (same(b)?, b.dims()), F::of)?;
-        Ok(Array::of(dims, elements))
-    }, other => Err(no_numbers(other)))
+/// A function of numbers of one type, as elements of that type or another one.
+fn both(a: &Array, b: &Array, to: Option<ElementType>, f: &Binary) -> OpResult<Array> {
+    let domain = Domain::of(a.element())?;
+    same(a.element(), b)?;
+    zip(a, b, domain, to.unwrap_or(a.element()), &|a, b| f.run(a, b))
 }
 
-fn arithmetic<F: Function>(call: &Call<'_>, f: F) -> OpResult<Vec<Array>> {
+fn arithmetic(call: &Call<'_>, f: &Binary) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
-    Ok(vec![both(a, &b, f)?])
+    Ok(vec![both(a, &b, None, f)?])
 }
 
 fn div(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
     refuse_zero(&b)?;
-    Ok(vec![both(a, &b, Div)?])
+    Ok(vec![both(a, &b, None, &DIV)?])
 }
 
 fn refuse_zero(b: &Array) -> OpResult<()> {
-    integers!(b.data(), v => {
-        if v.contains(&Number::ZERO) {
-            refuse!("an integer is divided by zero");
-        }
-        Ok(())
-    }, _other => Ok(()))
+    if b.element().is_integer() && super::call::integers(b)?.contains(&0) {
+        refuse!("an integer is divided by zero");
+    }
+    Ok(())
 }
 
 fn modulo(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
     refuse_zero(&b)?;
-    Ok(vec![if call.flag("fmod", false)? { both(a, &b, Remainder)? } else { both(a, &b, Modulo)? }])
+    let f = if call.flag("fmod", false)? { &REMAINDER } else { &MODULO };
+    Ok(vec![both(a, &b, None, f)?])
 }
 
 /// The exponent may be of another type than the base, whose type the result has.
 fn pow(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
-    fn whole<T: Number>(x: T, exponent: i64) -> T {
-        if exponent < 0 {
-            return T::from_f64(x.f64().powf(exponent as f64));
-        }
-        let (mut result, mut base, mut exponent) = (T::from_i64(1), x, exponent);
-        while exponent > 0 {
-            if exponent & 1 == 1 {
-                result = result.mul(base);
+    Domain::of(a.element())?;
+    if !a.element().is_integer() || !b.element().is_integer() {
+        Domain::of(b.element())?;
+        let powers = |x: &mut Wide, y: &Wide| {
+            if let Wide::F64(y) = y {
+                x.doubles().iter_mut().zip(y).for_each(|(x, &y)| *x = x.powf(y));
             }
-            base = base.mul(base);
-            exponent >>= 1;
-        }
-        result
-    }
-    fn of<T: Number>(x: &[T], a: &Array, b: &Array) -> OpResult<Vec<Array>> {
-        let (dims, elements) = if T::INTEGER && b.element().is_integer() {
-            zip((x, a.dims()), (&super::call::integers(b)?, b.dims()), whole)?
-        } else {
-            zip((x, a.dims()), (&doubles(b)?, b.dims()), |x, y| T::from_f64(x.f64().powf(y)))?
         };
-        Ok(vec![Array::of(dims, elements)])
+        return Ok(vec![zip(a, &b, Domain::F64, a.element(), &powers)?]);
     }
-    numbers!(a.data(), x => of(x, a, &b), other => Err(no_numbers(other)))
+    let inverse = inverse_power(a.element());
+    let powers = |x: &mut Wide, y: &Wide| {
+        if let Wide::I64(y) = y {
+            x.integers().iter_mut().zip(y).for_each(|(x, &y)| *x = if y < 0 { inverse(*x, y) } else { power(*x, y) });
+        }
+    };
+    Ok(vec![zip(a, &b, Domain::I64, a.element(), &powers)?])
+}
+
+/// A power of an integer, which wraps.
+fn power(x: i64, exponent: i64) -> i64 {
+    let (mut result, mut base, mut exponent) = (1i64, x, exponent);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result = result.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        exponent >>= 1;
+    }
+    result
+}
+
+/// The power of an integer of this type to a negative exponent. That of zero is the largest integer.
+fn inverse_power(element: ElementType) -> fn(i64, i64) -> i64 {
+    macro_rules! of {
+        ($($name:ident $t:ty),*) => {
+            match element {
+                $(ElementType::$name => |x, exponent| (x as $t as f64).powf(exponent as f64) as $t as i64,)*
+                _ => |x, _| x,
+            }
+        };
+    }
+    of!(I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64)
 }
 
 /// The slope repeats over the input, but not the input over the slope.
@@ -194,68 +167,75 @@ fn prelu(call: &Call<'_>) -> OpResult<Vec<Array>> {
         _ => slope.clone(),
     };
     let slope = expand(&slope, x.dims())?;
-    numbers!(x.data(), v => {
-        let f = |x, slope| if x < Number::ZERO { Number::mul(x, slope) } else { x };
-        let (dims, elements) = zip((v, x.dims()), (same(&slope)?, slope.dims()), f)?;
-        Ok(vec![Array::of(dims, elements)])
-    }, other => Err(no_numbers(other)))
+    Ok(vec![both(x, &slope, None, &PRELU)?])
 }
 
 fn given<'a>(call: &Call<'a>) -> OpResult<Vec<&'a Array>> {
     (0..call.inputs.len()).map(|i| call.input(i)).collect()
 }
 
-fn variadic<F: Function>(call: &Call<'_>, _: F) -> OpResult<Vec<Array>> {
+fn variadic(call: &Call<'_>, f: &Binary) -> OpResult<Vec<Array>> {
     let all = given(call)?;
     let Some((first, rest)) = all.split_first() else { refuse!("input 0 is missing") };
     let mut result = (*first).clone();
     for next in rest {
-        result = numbers!(result.data(), v => {
-            let (dims, elements) = zip((v, result.dims()), (same(next)?, next.dims()), F::of)?;
-            Array::of(dims, elements)
-        }, other => return Err(no_numbers(other)));
+        result = both(&result, next, None, f)?;
     }
     Ok(vec![result])
 }
 
 fn mean(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    let sum = variadic(call, Add)?.remove(0);
+    let sum = variadic(call, &ADD)?.remove(0);
     let n = call.inputs.len() as f64;
     Ok(vec![super::unary::map(&sum, |v| v / n)?])
 }
 
-fn compare<C: Comparison>(call: &Call<'_>, _: C) -> OpResult<Vec<Array>> {
+fn compare(call: &Call<'_>, f: &Binary) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
-    numbers!(a.data(), v => {
-        let (dims, elements) = zip((v, a.dims()), (same(&b)?, b.dims()), C::of)?;
-        Ok(vec![Array::of(dims, elements)])
-    }, other => Err(no_numbers(other)))
+    Ok(vec![both(a, &b, Some(ElementType::Bool), f)?])
 }
 
 fn equal(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
-    fn of<T: Element>(v: &[T], a: &Array, b: &Array) -> OpResult<Vec<Array>> {
-        let (dims, elements) = zip((v, a.dims()), (same::<T>(b)?, b.dims()), |a, b| a == b)?;
-        Ok(vec![Array::of(dims, elements)])
+    match (a.data(), a.element()) {
+        (Data::Str(v), element) => {
+            same(element, &b)?;
+            let dims = broadcast_all([a, &*b])?;
+            let b = expand(&b, &dims)?;
+            let (v, other) =
+                (View::of(a.dims()).broadcast(&dims)?.copy(v)?, b.elements::<String>().unwrap_or_default());
+            Ok(vec![Array::of(dims, v.iter().zip(other).map(|(a, b)| a == b).collect())])
+        }
+        (Data::Bool(_), element) => {
+            same(element, &b)?;
+            Ok(vec![zip(a, &b, Domain::I64, element, &|a, b| EQUAL.run(a, b))?])
+        }
+        _ => compare(call, &EQUAL),
     }
-    each!(a.data(), v => of(v, a, &b))
 }
 
-fn logic(call: &Call<'_>, f: impl Fn(bool, bool) -> bool) -> OpResult<Vec<Array>> {
+fn logic(call: &Call<'_>, f: &dyn Fn(i64, i64) -> i64) -> OpResult<Vec<Array>> {
     let (a, b) = operands(call)?;
-    let (dims, elements) = zip((call.elements(0)?, a.dims()), (same(&b)?, b.dims()), f)?;
-    Ok(vec![Array::of(dims, elements)])
+    call.elements::<bool>(0)?;
+    Ok(vec![of_bits(a, &b, f)?])
 }
 
 /// Bits of any integer, as those of a 64-bit one.
-fn bits(call: &Call<'_>, f: impl Fn(i64, i64) -> i64) -> OpResult<Vec<Array>> {
+fn bits(call: &Call<'_>, f: &dyn Fn(i64, i64) -> i64) -> OpResult<Vec<Array>> {
     let (a, b) = (call.input(0)?, call.input(1)?);
-    fn of<T: Number>(v: &[T], a: &Array, b: &Array, f: impl Fn(i64, i64) -> i64) -> OpResult<Vec<Array>> {
-        let f = |a: T, b: T| T::from_i64(f(a.i64(), b.i64()));
-        let (dims, elements) = zip((v, a.dims()), (same(b)?, b.dims()), f)?;
-        Ok(vec![Array::of(dims, elements)])
+    if !a.element().is_integer() {
+        refuse!("elements of type {}, but integers are needed", a.element());
     }
-    integers!(a.data(), v => of(v, a, b, f), other => refuse!("elements of type {other}, but integers are needed"))
+    Ok(vec![of_bits(a, b, f)?])
+}
+
+fn of_bits(a: &Array, b: &Array, f: &dyn Fn(i64, i64) -> i64) -> OpResult<Array> {
+    same(a.element(), b)?;
+    zip(a, b, Domain::I64, a.element(), &|a, b| {
+        if let Wide::I64(b) = b {
+            a.integers().iter_mut().zip(b).for_each(|(a, &b)| *a = f(*a, b));
+        }
+    })
 }
 
 fn bit_shift(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -272,7 +252,7 @@ fn bit_shift(call: &Call<'_>) -> OpResult<Vec<Array>> {
     if !matches!(call.input(0)?.data(), Data::U8(_) | Data::U16(_) | Data::U32(_) | Data::U64(_)) {
         refuse!("elements of type {}, but unsigned integers are needed", call.input(0)?.element());
     }
-    bits(call, shift)
+    bits(call, &shift)
 }
 
 /// `condition ? x : y`
@@ -281,10 +261,10 @@ fn select(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let dims = broadcast_all([condition, x, y])?;
     let chosen = View::of(condition.dims()).broadcast(&dims)?.copy(call.elements::<bool>(0)?)?;
     let (x, y) = (expand(x, &dims)?, expand(y, &dims)?);
-    fn of<T: Element>(v: &[T], y: &Array, chosen: &[bool]) -> OpResult<Vec<Array>> {
-        let pairs = v.iter().zip(same::<T>(y)?);
-        let elements = chosen.iter().zip(pairs).map(|(&c, (x, y))| if c { x.clone() } else { y.clone() }).collect();
-        Ok(vec![Array::of(y.dims(), elements)])
+    same(x.element(), &y)?;
+    fn of<T: Moved>(x: &[T], y: Bits<'_>, chosen: &[bool]) -> Vec<T> {
+        let pairs = x.iter().zip(T::of(y).unwrap_or_default());
+        chosen.iter().zip(pairs).map(|(&c, (x, y))| if c { x.clone() } else { y.clone() }).collect()
     }
-    each!(x.data(), v => of(v, &y, &chosen))
+    Ok(vec![moves!(x.data(), v => (dims, of(v, y.data().bits(), &chosen)))])
 }

@@ -8,7 +8,7 @@ use super::{Array, Call, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("Conv", |call| conv_and(call, |v| v)),
+    Operator::new("Conv", |call| conv_and(call, &|v| v)),
     Operator::new("com.microsoft.FusedConv", fused),
     Operator::new("ConvTranspose", transposed),
     Operator::new("DeformConv", deformed),
@@ -108,7 +108,7 @@ fn covered(axis: &Axis, k: usize) -> Option<(usize, usize)> {
     (first < end).then(|| (first, end - first))
 }
 
-fn conv_and(call: &Call<'_>, activation: impl Fn(f64) -> f64) -> OpResult<Vec<Array>> {
+fn conv_and(call: &Call<'_>, activation: &dyn Fn(f64) -> f64) -> OpResult<Vec<Array>> {
     let (x, w) = (call.input(0)?, call.input(1)?);
     let axes = windows(call, spatial(x)?, &kernel(call, w)?, false)?;
     let problem = Problem::new(call, x, w, &axes)?;
@@ -142,13 +142,13 @@ fn fused(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let values = call.floats("activation_params")?.unwrap_or_default();
     let value = |i: usize, default: f64| values.get(i).map_or(default, |&v| v.into());
     match call.text("activation", "")? {
-        "" => conv_and(call, |v| v),
-        "Relu" => conv_and(call, |v| v.max(0.0)),
-        "Tanh" => conv_and(call, f64::tanh),
-        "Sigmoid" => conv_and(call, super::unary::sigmoid),
-        "LeakyRelu" => conv_and(call, |v| if v < 0.0 { v * value(0, 0.01) } else { v }),
-        "Clip" => conv_and(call, |v| v.max(value(0, f64::NEG_INFINITY)).min(value(1, f64::INFINITY))),
-        "HardSigmoid" => conv_and(call, |v| (value(0, 0.2) * v + value(1, 0.5)).clamp(0.0, 1.0)),
+        "" => conv_and(call, &|v| v),
+        "Relu" => conv_and(call, &|v| v.max(0.0)),
+        "Tanh" => conv_and(call, &f64::tanh),
+        "Sigmoid" => conv_and(call, &super::unary::sigmoid),
+        "LeakyRelu" => conv_and(call, &|v| if v < 0.0 { v * value(0, 0.01) } else { v }),
+        "Clip" => conv_and(call, &|v| v.max(value(0, f64::NEG_INFINITY)).min(value(1, f64::INFINITY))),
+        "HardSigmoid" => conv_and(call, &|v| (value(0, 0.2) * v + value(1, 0.5)).clamp(0.0, 1.0)),
         other => refuse!("activation is {other:?}"),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::cmp::Ordering;
 
-use super::array::each;
+use super::array::{Bits, Moved, moves};
 use super::call::{OpResult, axis, checked_count, dims, filled, integers, refuse, room};
-use super::number::{Number, numbers};
+use super::number::{Arithmetic, Number, numbers};
 use super::view::{View, around, contiguous, take};
-use super::{Array, Call, Data, Element, Operator};
+use super::wide::{Domain, Wide, wide};
+use super::{Array, Call, Data, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
@@ -40,7 +41,7 @@ fn gather(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let indices = integers(i)?.into_iter().map(|i| index(i, len)).collect::<OpResult<Vec<_>>>()?;
     let dims = [&x.dims()[..at], i.dims(), &x.dims()[at + 1..]].concat();
     checked_count(&dims)?;
-    Ok(vec![each!(x.data(), v => Array::of(dims, take(v, around(x.dims(), at), &indices)?))])
+    Ok(vec![moves!(x.data(), v => (dims, take(v, around(x.dims(), at), &indices)?))])
 }
 
 /// For each element of `indices`: its place there with the index along the axis, as a place in `dims`.
@@ -63,7 +64,7 @@ fn places(dims: &[usize], indices: &Array, at: usize) -> OpResult<Vec<usize>> {
 fn gather_elements(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (x, i) = (call.input(0)?, call.input(1)?);
     let places = places(x.dims(), i, axis(call.int("axis", 0)?, x.rank())?)?;
-    Ok(vec![each!(x.data(), v => Array::of(i.dims(), places.iter().map(|&p| v[p].clone()).collect()))])
+    Ok(vec![moves!(x.data(), v => (i.dims().to_vec(), take(v, [1, v.len(), 1], &places)?))])
 }
 
 /// For each index tuple of `indices` behind `batch` dimensions: where its elements start, and their number.
@@ -96,51 +97,48 @@ fn gather_nd(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let k = i.dims()[i.rank() - 1];
     let dims = [&i.dims()[..i.rank() - 1], &x.dims()[batch + k..]].concat();
     checked_count(&dims)?;
-    Ok(vec![each!(x.data(), v => {
-        Array::of(dims, starts.iter().flat_map(|&start| v[start..start + size].iter().cloned()).collect())
-    })])
+    // Starts are multiples of the size.
+    let indices: Vec<usize> = starts.iter().map(|start| start.checked_div(size).unwrap_or(0)).collect();
+    Ok(vec![moves!(x.data(), v => (dims, take(v, [1, v.len().checked_div(size).unwrap_or(1), size], &indices)?))])
 }
 
 /// How an update goes into an element.
-fn reduction<T: Number>(name: &str) -> OpResult<fn(T, T) -> T> {
+fn reduction<W: Arithmetic>(name: &str) -> OpResult<fn(W, W) -> W> {
     Ok(match name {
         "none" => |_, update| update,
-        "add" => T::add,
-        "mul" => T::mul,
-        "max" => T::larger,
-        "min" => T::smaller,
+        "add" => W::add,
+        "mul" => W::mul,
+        "max" => W::larger,
+        "min" => W::smaller,
         other => refuse!("reduction is {other:?}, but it can be none, add, mul, max or min"),
     })
 }
 
 /// Writes updates into a copy: `places` has one place for each.
-fn scattered(x: &Array, updates: &Array, places: impl Iterator<Item = usize>, how: &str) -> OpResult<Array> {
-    fn same<T: Element>(updates: &Array) -> OpResult<&[T]> {
-        match updates.elements::<T>() {
-            Some(updates) => Ok(updates),
-            None => refuse!("updates of type {}, but elements of type {}", updates.element(), T::TYPE),
-        }
-    }
-    fn replaced<T: Element>(v: &[T], updates: &Array, places: impl Iterator<Item = usize>) -> OpResult<Vec<T>> {
+fn scattered(x: &Array, updates: &Array, places: &[usize], how: &str) -> OpResult<Array> {
+    fn replaced<T: Moved>(v: &[T], updates: Bits<'_>, places: &[usize]) -> Vec<T> {
         let mut to = v.to_vec();
-        places.zip(same::<T>(updates)?).for_each(|(p, u)| to[p] = u.clone());
-        Ok(to)
+        places.iter().zip(T::of(updates).unwrap_or_default()).for_each(|(&p, u)| to[p] = u.clone());
+        to
     }
-    fn reduced<T: Number>(
-        v: &[T],
-        updates: &Array,
-        places: impl Iterator<Item = usize>,
-        how: &str,
-    ) -> OpResult<Vec<T>> {
-        let (mut to, f) = (v.to_vec(), reduction::<T>(how)?);
-        places.zip(same::<T>(updates)?).for_each(|(p, &u)| to[p] = f(to[p], u));
-        Ok(to)
+    fn reduced<T: Number>(v: &[T], updates: &Array, places: &[usize], f: fn(T::Wide, T::Wide) -> T::Wide) -> Vec<T> {
+        let mut to = v.to_vec();
+        let updates = updates.elements::<T>().unwrap_or_default();
+        places.iter().zip(updates).for_each(|(&p, u)| to[p] = T::narrow(f(to[p].wide(), u.wide())));
+        to
     }
+    let same = updates.element() == x.element();
+    let different =
+        || super::OpError::new(format!("updates of type {}, but elements of type {}", updates.element(), x.element()));
     if how == "none" {
-        return Ok(each!(x.data(), v => Array::of(x.dims(), replaced(v, updates, places)?)));
+        same.then_some(()).ok_or_else(different)?;
+        return Ok(moves!(x.data(), v => (x.dims().to_vec(), replaced(v, updates.data().bits(), places))));
     }
-    Ok(numbers!(x.data(), v => Array::of(x.dims(), reduced(v, updates, places, how)?),
-        other => refuse!("elements of type {other}, but numbers are needed")))
+    Ok(numbers!(x.data(), v => {
+        let f = reduction(how)?;
+        same.then_some(()).ok_or_else(different)?;
+        Array::of(x.dims(), reduced(v, updates, places, f))
+    }, other => refuse!("elements of type {other}, but numbers are needed")))
 }
 
 fn scatter_elements(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -149,7 +147,7 @@ fn scatter_elements(call: &Call<'_>) -> OpResult<Vec<Array>> {
         refuse!("updates of {:?}, but indices of {:?}", updates.dims(), i.dims());
     }
     let places = places(x.dims(), i, axis(call.int("axis", 0)?, x.rank())?)?;
-    Ok(vec![scattered(x, updates, places.into_iter(), call.text("reduction", "none")?)?])
+    Ok(vec![scattered(x, updates, &places, call.text("reduction", "none")?)?])
 }
 
 fn scatter_nd(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -158,8 +156,8 @@ fn scatter_nd(call: &Call<'_>) -> OpResult<Vec<Array>> {
     if updates.len() != starts.len() * size {
         refuse!("{} updates, but {} are needed", updates.len(), starts.len() * size);
     }
-    let places = starts.iter().flat_map(|&start| start..start + size);
-    Ok(vec![scattered(x, updates, places, call.text("reduction", "none")?)?])
+    let places: Vec<usize> = starts.iter().flat_map(|&start| start..start + size).collect();
+    Ok(vec![scattered(x, updates, &places, call.text("reduction", "none")?)?])
 }
 
 fn one_hot(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -181,10 +179,8 @@ fn one_hot(call: &Call<'_>) -> OpResult<Vec<Array>> {
         let i = indices[outer * inner + inside];
         (if i < 0 { i + depth as i64 } else { i }) == d as i64
     };
-    Ok(vec![each!(values.data(), v => {
-        let len = checked_count(&to)?;
-        Array::of(to, (0..len).map(|p| v[usize::from(on(p))].clone()).collect())
-    })])
+    let which: Vec<usize> = (0..checked_count(&to)?).map(|p| usize::from(on(p))).collect();
+    Ok(vec![moves!(values.data(), v => (to, take(v, [1, 2, 1], &which)?))])
 }
 
 fn non_zero(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -210,7 +206,7 @@ fn compress(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let indices: Vec<usize> = (0..dims[at].min(keep.len())).filter(|&i| keep[i]).collect();
     let mut to = dims.clone();
     to[at] = indices.len();
-    Ok(vec![each!(x.data(), v => Array::of(to, take(v, around(&dims, at), &indices)?))])
+    Ok(vec![moves!(x.data(), v => (to, take(v, around(&dims, at), &indices)?))])
 }
 
 fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -228,13 +224,16 @@ fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
     };
     let largest = call.flag("largest", true)?;
     // The order of a column's elements; NaN counts as the largest, and equal ones stay in order.
+    let numbers = if outer * inner == 0 { Wide::F32(Vec::new()) } else { Wide::of(x, Domain::of(x.element())?)? };
+    let compare = |a: usize, b: usize| {
+        let order = wide!(&numbers, v => {
+            v[a].partial_cmp(&v[b]).unwrap_or(Arithmetic::is_nan(v[a]).cmp(&Arithmetic::is_nan(v[b])))
+        });
+        if largest { order.reverse() } else { order }
+    };
     let order = |o: usize, i: usize| {
-        let at = move |j: usize| (o * len + j) * inner + i;
-        numbers!(x.data(), v => order_by(len, &|a, b| {
-            let (a, b) = (v[at(a)], v[at(b)]);
-            let order = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
-            if largest { order.reverse() } else { order }
-        }), other => refuse!("elements of type {other}, but numbers are needed"))
+        let at = |j: usize| (o * len + j) * inner + i;
+        order_by(len, &|a, b| compare(at(a), at(b)))
     };
     let mut indices = filled(0, outer * k * inner)?;
     let mut places = filled(0, outer * k * inner)?;
@@ -246,7 +245,7 @@ fn top_k(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
     let mut to = x.dims().to_vec();
     to[at] = k;
-    let values = each!(x.data(), v => Array::of(to.clone(), take(v, [1, x.len(), 1], &places)?));
+    let values = moves!(x.data(), v => (to.clone(), take(v, [1, x.len(), 1], &places)?));
     Ok(vec![values, Array::of(to, indices)])
 }
 
@@ -268,12 +267,13 @@ fn unique(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let from = around(&dims, at);
     let sorted = call.flag("sorted", true)?;
     let len = from[1];
-    fn compare<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], a: usize, b: usize) -> Ordering {
-        let slice = |i: usize| (0..outer).flat_map(move |o| v[(o * len + i) * inner..][..inner].iter());
-        slice(a).partial_cmp(slice(b)).unwrap_or(Ordering::Equal)
-    }
-    let order = |a: usize, b: usize| numbers!(x.data(), v => compare(v, from, a, b), _other => Ordering::Equal);
-    numbers!(x.data(), _v => (), other => refuse!("elements of type {other}, but numbers are needed"));
+    let numbers = Wide::of(x, Domain::of(x.element())?)?;
+    let order = |a: usize, b: usize| {
+        let [outer, len, inner] = from;
+        let slice = |i: usize| (0..outer * inner).map(move |p| (p / inner * len + i) * inner + p % inner);
+        let mut orders = slice(a).zip(slice(b)).map(|(a, b)| wide!(&numbers, v => v[a].partial_cmp(&v[b])));
+        orders.find(|order| *order != Some(Ordering::Equal)).flatten().unwrap_or(Ordering::Equal)
+    };
     let mut runs: Vec<Vec<usize>> = Vec::new();
     for i in order_by(len, &order)? {
         match runs.last_mut() {
@@ -292,7 +292,7 @@ fn unique(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let counts: Vec<i64> = runs.iter().map(|run| run.len() as i64).collect();
     let mut to = dims;
     to[at] = first.len();
-    let values = each!(x.data(), v => Array::of(to, take(v, from, &first)?));
+    let values = moves!(x.data(), v => (to, take(v, from, &first)?));
     let first = Array::vector(first.iter().map(|&i| i as i64).collect());
     Ok(vec![values, first, Array::vector(inverse), Array::vector(counts)])
 }
@@ -314,10 +314,11 @@ fn tensor_scatter(call: &Call<'_>) -> OpResult<Vec<Array>> {
     }
     let [outer, _, inner] = around(x.dims(), at);
     let per_batch = outer / dims[0].max(1);
-    let places = (0..outer * new * inner).map(|p| {
+    let place = |p: usize| {
         let (o, t, i) = (p / (new * inner), p / inner % new, p % inner);
         let to = (starts[o / per_batch] + t) % len;
         (o * len + to) * inner + i
-    });
-    Ok(vec![scattered(x, update, places, "none")?])
+    };
+    let places: Vec<usize> = (0..outer * new * inner).map(place).collect();
+    Ok(vec![scattered(x, update, &places, "none")?])
 }

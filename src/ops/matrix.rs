@@ -2,8 +2,8 @@
 
 use super::call::{OpResult, checked_count, filled, refuse};
 use super::doubles::{doubles, rounded};
-use super::number::{Number, integers};
 use super::view::{View, broadcast_dims, expand};
+use super::wide::Wide;
 use super::{Array, Call, Operator};
 
 /// The operators of this file.
@@ -79,16 +79,13 @@ pub(super) fn matmul(a: &Array, b: &Array) -> OpResult<Array> {
     if wide_a.element() != wide_b.element() {
         refuse!("elements of the types {} and {}, but they should be the same", a.element(), b.element());
     }
-    integers!(wide_a.data(), v => {
-        fn of<T: Number>(_: &[T], dims: Vec<usize>, c: Vec<i64>) -> Array {
-            Array::of(dims, c.into_iter().map(T::from_i64).collect())
-        }
+    if wide_a.element().is_integer() {
         let (a, b) = (super::call::integers(&wide_a)?, super::call::integers(&wide_b)?);
-        Ok(of(v, dims, products(&a, &b, count, len, [m, k, n])?))
-    }, _other => {
-        let c = products(&doubles(&wide_a)?, &doubles(&wide_b)?, count, len, [m, k, n])?;
-        rounded(dims, c, a.element())
-    })
+        let c = products(&a, &b, count, len, [m, k, n])?;
+        return Wide::I64(c).array(dims, wide_a.element());
+    }
+    let c = products(&doubles(&wide_a)?, &doubles(&wide_b)?, count, len, [m, k, n])?;
+    rounded(dims, c, a.element())
 }
 
 fn gemm(call: &Call<'_>) -> OpResult<Vec<Array>> {

@@ -1,4 +1,7 @@
 //! Arithmetic of the element types.
+//!
+//! Twelve types of numbers are computed in four: code for each of the twelve only reads and writes elements, so that there is a
+//! third of it to compile.
 
 use half::{bf16, f16};
 
@@ -6,9 +9,22 @@ use super::array::Element;
 
 /// A type of numbers.
 pub(crate) trait Number: Element + Copy + PartialOrd {
-    /// Whether it is a type of integers.
-    const INTEGER: bool;
+    /// What its arithmetic is done in, rounded after each operation. Integers wrap there and here, so what wraps twice wraps right.
+    type Wide: Arithmetic;
+    fn wide(self) -> Self::Wide;
+    fn narrow(value: Self::Wide) -> Self;
+    /// As a double; integers beyond 2^53 round.
+    fn f64(self) -> f64;
+    /// From a double: floats round, integers are cut and saturate, NaN is zero.
+    fn from_f64(value: f64) -> Self;
+    /// From an integer: integers wrap, floats round.
+    fn from_i64(value: i64) -> Self;
+}
+
+/// A type of numbers that is computed in.
+pub(crate) trait Arithmetic: Number<Wide = Self> {
     const ZERO: Self;
+    const ONE: Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -20,14 +36,6 @@ pub(crate) trait Number: Element + Copy + PartialOrd {
     fn remainder(self, other: Self) -> Self;
     fn neg(self) -> Self;
     fn abs(self) -> Self;
-    /// As a double; integers beyond 2^53 round.
-    fn f64(self) -> f64;
-    /// From a double: floats round, integers are cut and saturate, NaN is zero.
-    fn from_f64(value: f64) -> Self;
-    /// As an integer: floats are cut and saturate.
-    fn i64(self) -> i64;
-    /// From an integer: integers wrap, floats round.
-    fn from_i64(value: i64) -> Self;
     fn is_nan(self) -> bool;
     /// The larger one; NaN if either is.
     fn larger(self, other: Self) -> Self {
@@ -37,13 +45,41 @@ pub(crate) trait Number: Element + Copy + PartialOrd {
     fn smaller(self, other: Self) -> Self {
         if self.is_nan() || self < other { self } else { other }
     }
+    /// 1 and 0.
+    fn truth(value: bool) -> Self {
+        if value { Self::ONE } else { Self::ZERO }
+    }
 }
 
 macro_rules! integer {
-    ($($t:ty, $neg:expr, $abs:expr;)*) => {
+    ($($t:ty, $wide:ty;)*) => {
         $(impl Number for $t {
-            const INTEGER: bool = true;
+            type Wide = $wide;
+            fn wide(self) -> $wide { self as $wide }
+            fn narrow(value: $wide) -> Self { value as Self }
+            fn f64(self) -> f64 { self as f64 }
+            fn from_f64(value: f64) -> Self { value as Self }
+            fn from_i64(value: i64) -> Self { value as Self }
+        })*
+    };
+}
+
+integer! {
+    i8, i64;
+    i16, i64;
+    i32, i64;
+    i64, i64;
+    u8, i64;
+    u16, i64;
+    u32, i64;
+    u64, u64;
+}
+
+macro_rules! integer_arithmetic {
+    ($($t:ty, $neg:expr, $abs:expr;)*) => {
+        $(impl Arithmetic for $t {
             const ZERO: Self = 0;
+            const ONE: Self = 1;
             fn add(self, other: Self) -> Self { self.wrapping_add(other) }
             fn sub(self, other: Self) -> Self { self.wrapping_sub(other) }
             fn mul(self, other: Self) -> Self { self.wrapping_mul(other) }
@@ -56,49 +92,25 @@ macro_rules! integer {
             fn remainder(self, other: Self) -> Self { if other == 0 { 0 } else { self.wrapping_rem(other) } }
             fn neg(self) -> Self { $neg(self) }
             fn abs(self) -> Self { $abs(self) }
-            fn f64(self) -> f64 { self as f64 }
-            fn from_f64(value: f64) -> Self { value as Self }
-            fn i64(self) -> i64 { self as i64 }
-            fn from_i64(value: i64) -> Self { value as Self }
             fn is_nan(self) -> bool { false }
         })*
     };
 }
 
-integer! {
-    i8, i8::wrapping_neg, i8::wrapping_abs;
-    i16, i16::wrapping_neg, i16::wrapping_abs;
-    i32, i32::wrapping_neg, i32::wrapping_abs;
+integer_arithmetic! {
     i64, i64::wrapping_neg, i64::wrapping_abs;
-    u8, u8::wrapping_neg, std::convert::identity;
-    u16, u16::wrapping_neg, std::convert::identity;
-    u32, u32::wrapping_neg, std::convert::identity;
     u64, u64::wrapping_neg, std::convert::identity;
 }
 
-/// `$wide` is the type that is computed in.
 macro_rules! float {
     ($($t:ty, $wide:ty, $to:expr, $from:expr, $from_f64:expr;)*) => {
         $(impl Number for $t {
-            const INTEGER: bool = false;
-            const ZERO: Self = <$t>::from_bits(0);
-            fn add(self, other: Self) -> Self { $from($to(self) + $to(other)) }
-            fn sub(self, other: Self) -> Self { $from($to(self) - $to(other)) }
-            fn mul(self, other: Self) -> Self { $from($to(self) * $to(other)) }
-            fn div(self, other: Self) -> Self { $from($to(self) / $to(other)) }
-            fn modulo(self, other: Self) -> Self {
-                let (x, y) = ($to(self), $to(other));
-                let rest = x % y;
-                $from(if rest != 0.0 && ((rest < 0.0) != (y < 0.0)) { rest + y } else { rest })
-            }
-            fn remainder(self, other: Self) -> Self { $from($to(self) % $to(other)) }
-            fn neg(self) -> Self { -self }
-            fn abs(self) -> Self { $from($to(self).abs()) }
+            type Wide = $wide;
+            fn wide(self) -> $wide { $to(self) }
+            fn narrow(value: $wide) -> Self { $from(value) }
             fn f64(self) -> f64 { f64::from(self) }
             fn from_f64(value: f64) -> Self { $from_f64(value) }
-            fn i64(self) -> i64 { $to(self) as i64 }
             fn from_i64(value: i64) -> Self { $from_f64(value as f64) }
-            fn is_nan(self) -> bool { <$t>::is_nan(self) }
         })*
     };
 }
@@ -109,6 +121,29 @@ float! {
     f16, f32, f16::to_f32, f16::from_f32, f16::from_f64;
     bf16, f32, bf16::to_f32, bf16::from_f32, bf16::from_f64;
 }
+
+macro_rules! float_arithmetic {
+    ($($t:ident)*) => {
+        $(impl Arithmetic for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            fn add(self, other: Self) -> Self { self + other }
+            fn sub(self, other: Self) -> Self { self - other }
+            fn mul(self, other: Self) -> Self { self * other }
+            fn div(self, other: Self) -> Self { self / other }
+            fn modulo(self, other: Self) -> Self {
+                let rest = self % other;
+                if rest != 0.0 && ((rest < 0.0) != (other < 0.0)) { rest + other } else { rest }
+            }
+            fn remainder(self, other: Self) -> Self { self % other }
+            fn neg(self) -> Self { -self }
+            fn abs(self) -> Self { $t::abs(self) }
+            fn is_nan(self) -> bool { $t::is_nan(self) }
+        })*
+    };
+}
+
+float_arithmetic! { f32 f64 }
 
 /// Runs the same code on these types' arrays, and other code on those of an `other` type.
 macro_rules! of_types {
@@ -132,14 +167,6 @@ macro_rules! numbers {
     };
 }
 pub(crate) use numbers;
-
-/// Runs the same code on integers of any type.
-macro_rules! integers {
-    ($($code:tt)*) => {
-        $crate::ops::number::of_types!([I8 I16 I32 I64 U8 U16 U32 U64] $($code)*)
-    };
-}
-pub(crate) use integers;
 
 /// Runs the same code on floats of any type.
 macro_rules! floats {

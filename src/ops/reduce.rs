@@ -2,8 +2,9 @@
 
 use super::call::{OpResult, axes, axis, refuse};
 use super::doubles::{doubles, rounded};
-use super::number::{Number, numbers};
+use super::number::{Arithmetic, Number, floats};
 use super::view::{View, around};
+use super::wide::{Domain, Wide, wide};
 use super::{Array, Call, Data, Operator};
 
 /// The operators of this file.
@@ -86,56 +87,70 @@ fn reduce(call: &Call<'_>, kind: Kind) -> OpResult<Vec<Array>> {
             _ => refuse!("truth values have no sum"),
         };
     }
-    fn of<T: Number>(v: &[T], rows: &Rows, count: usize, kind: Kind) -> OpResult<Array> {
-        let v = rows.view.copy(v)?;
-        let results = (0..count).map(|i| one(&v[i * rows.len..][..rows.len], kind)).collect::<OpResult<Vec<_>>>()?;
-        Ok(Array::of(rows.kept.clone(), results))
-    }
-    Ok(vec![numbers!(x.data(), v => of(v, &rows, count, kind)?,
-        other => refuse!("elements of type {other}, but numbers are needed"))])
+    Domain::of(x.element())?;
+    Ok(vec![reduced(&rows.view.array(x)?, rows.len, rows.kept, kind)?])
 }
 
 /// No axes at all: each element is a result.
 fn each_alone(x: &Array, kind: Kind) -> OpResult<Array> {
-    fn of<T: Number>(v: &[T], dims: &[usize], kind: Kind) -> OpResult<Array> {
-        Ok(Array::of(dims, v.iter().map(|v| one(std::slice::from_ref(v), kind)).collect::<OpResult<Vec<_>>>()?))
+    if Domain::of(x.element()).is_err() {
+        return Ok(x.clone());
     }
-    numbers!(x.data(), v => of(v, x.dims(), kind), _other => Ok(x.clone()))
+    reduced(x, 1, x.dims().to_vec(), kind)
 }
 
-fn one<T: Number>(v: &[T], kind: Kind) -> OpResult<T> {
-    let n = v.len() as f64;
-    let sum = |f: fn(f64) -> f64| v.iter().map(|&v| f(v.f64())).sum::<f64>();
-    if T::INTEGER {
-        match kind {
-            Kind::Sum => return Ok(v.iter().fold(T::ZERO, |a, &b| a.add(b))),
-            Kind::Prod => return Ok(v.iter().fold(T::from_i64(1), |a, &b| a.mul(b))),
-            Kind::L1 => return Ok(v.iter().fold(T::ZERO, |a, &b| a.add(b.abs()))),
-            Kind::SumSquare => return Ok(v.iter().fold(T::ZERO, |a, &b| a.add(b.mul(b)))),
-            _ => {}
-        }
+/// Rows of so many elements to one each: integers exactly where the result is a sum, a product or one of them, else in double
+/// precision.
+fn reduced(x: &Array, len: usize, dims: Vec<usize>, kind: Kind) -> OpResult<Array> {
+    fn each<W: Copy>(v: &[W], len: usize, dims: &[usize], of: impl Fn(&[W]) -> W) -> Vec<W> {
+        (0..dims.iter().product()).map(|i| of(&v[i * len..][..len])).collect()
     }
-    Ok(T::from_f64(match kind {
-        Kind::Max | Kind::Min => {
-            let better = if kind == Kind::Max { T::larger } else { T::smaller };
-            return Ok(match v.split_first() {
-                Some((&first, rest)) => rest.iter().fold(first, |a, &b| better(a, b)),
-                // Of nothing: the value that every other one replaces; for integers, what infinity saturates to.
-                None => T::from_f64(if kind == Kind::Max { f64::NEG_INFINITY } else { f64::INFINITY }),
-            });
-        }
+    let exact = match kind {
+        Kind::Sum | Kind::Prod | Kind::L1 | Kind::SumSquare => true,
+        // Of nothing, the largest or smallest value is what infinity saturates to.
+        Kind::Max | Kind::Min => len > 0,
+        _ => false,
+    };
+    let domain = if x.element().is_integer() && exact { Domain::of(x.element())? } else { Domain::F64 };
+    let results = match Wide::of(x, domain)? {
+        Wide::I64(v) => Wide::I64(each(&v, len, &dims, |row| whole(row, kind))),
+        Wide::U64(v) => Wide::U64(each(&v, len, &dims, |row| whole(row, kind))),
+        Wide::F64(v) => Wide::F64(each(&v, len, &dims, |row| one(row, kind))),
+        Wide::F32(_) => unreachable!("floats are reduced in double precision"),
+    };
+    results.array(dims, x.element())
+}
+
+/// Integers to one, exactly.
+fn whole<W: Arithmetic>(v: &[W], kind: Kind) -> W {
+    match kind {
+        Kind::Prod => v.iter().fold(W::ONE, |a, &b| a.mul(b)),
+        Kind::L1 => v.iter().fold(W::ZERO, |a, &b| a.add(b.abs())),
+        Kind::SumSquare => v.iter().fold(W::ZERO, |a, &b| a.add(b.mul(b))),
+        Kind::Max => v.iter().copied().reduce(W::larger).unwrap_or(W::ZERO),
+        Kind::Min => v.iter().copied().reduce(W::smaller).unwrap_or(W::ZERO),
+        _ => v.iter().fold(W::ZERO, |a, &b| a.add(b)),
+    }
+}
+
+/// Doubles to one. Of nothing, the largest or smallest is the value that every other one replaces.
+fn one(v: &[f64], kind: Kind) -> f64 {
+    let sum = |f: fn(f64) -> f64| v.iter().map(|&v| f(v)).sum::<f64>();
+    match kind {
+        Kind::Max => v.iter().copied().reduce(Arithmetic::larger).unwrap_or(f64::NEG_INFINITY),
+        Kind::Min => v.iter().copied().reduce(Arithmetic::smaller).unwrap_or(f64::INFINITY),
         Kind::Sum => sum(|v| v),
-        Kind::Mean => sum(|v| v) / n,
-        Kind::Prod => v.iter().map(|&v| v.f64()).product(),
+        Kind::Mean => sum(|v| v) / v.len() as f64,
+        Kind::Prod => v.iter().product(),
         Kind::L1 => sum(f64::abs),
         Kind::L2 => sum(|v| v * v).sqrt(),
         Kind::SumSquare => sum(|v| v * v),
         Kind::LogSum => sum(|v| v).ln(),
         Kind::LogSumExp => {
-            let most = v.iter().map(|&v| v.f64()).fold(f64::NEG_INFINITY, f64::max);
-            if most.is_infinite() { most } else { most + v.iter().map(|&v| (v.f64() - most).exp()).sum::<f64>().ln() }
+            let most = v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if most.is_infinite() { most } else { most + v.iter().map(|&v| (v - most).exp()).sum::<f64>().ln() }
         }
-    }))
+    }
 }
 
 fn arg(call: &Call<'_>, largest: bool) -> OpResult<Vec<Array>> {
@@ -146,8 +161,8 @@ fn arg(call: &Call<'_>, largest: bool) -> OpResult<Vec<Array>> {
     if len == 0 {
         refuse!("axis {at} of {:?} has no elements", x.dims());
     }
-    fn of<T: Number>(v: impl Iterator<Item = T>, largest: bool, last: bool) -> i64 {
-        let mut best: Option<(usize, T)> = None;
+    fn of<W: Arithmetic>(v: impl Iterator<Item = W>, largest: bool, last: bool) -> i64 {
+        let mut best: Option<(usize, W)> = None;
         for (i, v) in v.enumerate() {
             let better = match best {
                 None => true,
@@ -167,10 +182,13 @@ fn arg(call: &Call<'_>, largest: bool) -> OpResult<Vec<Array>> {
     } else {
         dims.remove(at);
     }
-    let found = numbers!(x.data(), v => (0..outer * inner).map(|p| {
+    let numbers = Wide::of(x, Domain::of(x.element())?)?;
+    let found = |p: usize| {
         let (o, i) = (p / inner, p % inner);
-        of((0..len).map(|j| v[(o * len + j) * inner + i]), largest, last)
-    }).collect(), other => refuse!("elements of type {other}, but numbers are needed"));
+        let places = (0..len).map(|j| (o * len + j) * inner + i);
+        wide!(&numbers, v => of(places.map(|place| v[place]), largest, last))
+    };
+    let found = (0..outer * inner).map(found).collect();
     Ok(vec![Array::of(dims, found)])
 }
 
@@ -185,22 +203,28 @@ fn cumulate(call: &Call<'_>, how: Cumulate) -> OpResult<Vec<Array>> {
     };
     let from = around(x.dims(), axis(at, x.rank())?);
     let (exclusive, reverse) = (call.flag("exclusive", false)?, call.flag("reverse", false)?);
+    // Floats round after each step, in their own type.
     fn of<T: Number>(v: &[T], [outer, len, inner]: [usize; 3], sum: bool, exclusive: bool, reverse: bool) -> Vec<T> {
-        let mut to = vec![T::ZERO; v.len()];
+        let mut to = v.to_vec();
         for p in 0..outer * inner {
             let (o, i) = (p / inner, p % inner);
-            let mut total = if sum { T::ZERO } else { T::from_i64(1) };
+            let mut total = if sum { T::Wide::ZERO } else { T::Wide::ONE };
             for j in 0..len {
                 let j = if reverse { len - 1 - j } else { j };
                 let place = (o * len + j) * inner + i;
-                let next = if sum { total.add(v[place]) } else { total.mul(v[place]) };
-                to[place] = if exclusive { total } else { next };
-                total = next;
+                let element = v[place].wide();
+                let next = T::narrow(if sum { total.add(element) } else { total.mul(element) });
+                to[place] = if exclusive { T::narrow(total) } else { next };
+                total = next.wide();
             }
         }
         to
     }
-    Ok(vec![numbers!(x.data(), v => Array::of(x.dims(), of(v, from, how.sum, exclusive, reverse)),
+    if x.element().is_integer() {
+        let Wide::I64(v) = Wide::of(x, Domain::I64)? else { unreachable!("integers are asked for") };
+        return Ok(vec![Wide::I64(of(&v, from, how.sum, exclusive, reverse)).array(x.dims(), x.element())?]);
+    }
+    Ok(vec![floats!(x.data(), v => Array::of(x.dims(), of(v, from, how.sum, exclusive, reverse)),
         other => refuse!("elements of type {other}, but numbers are needed"))])
 }
 

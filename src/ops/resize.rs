@@ -1,6 +1,6 @@
 //! Resizing and sampling: every element is a weighted sum of elements along each axis.
 
-use super::array::each;
+use super::array::moves;
 use super::call::{OpResult, axis, checked_count, dims as checked_dims, filled, refuse, room};
 use super::doubles::{doubles, rounded};
 use super::view::{around, take};
@@ -317,6 +317,10 @@ fn upsample_plan(call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
 
 fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array> {
     let dims = dims_of(x.dims(), all)?;
+    if dims.contains(&0) {
+        // The other extents may be of any size, as nothing is computed for them.
+        return super::infer::zeros(&dims, x.element());
+    }
     let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| method.changes(along)).collect();
     let is_nearest = matches!(method.filter, Filter::Nearest(_)) && method.coordinates != Coordinates::CropAndResize;
     if is_nearest {
@@ -328,7 +332,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
             let mut dims = y.dims().to_vec();
             dims[*at] = along.output;
             checked_count(&dims)?;
-            y = each!(y.data(), v => Array::of(dims, take(v, around(y.dims(), *at), &indices)?));
+            y = moves!(y.data(), v => (dims, take(v, around(y.dims(), *at), &indices)?));
         }
         return Ok(y);
     }

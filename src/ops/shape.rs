@@ -1,10 +1,12 @@
 //! Operators that move elements, and those that make shapes and constants.
 
-use super::array::{count, each};
+use super::array::{Bits, Moved, count, moves};
 use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, filled, refuse, room};
-use super::number::{Number, numbers};
-use super::view::{Move, View, around, broadcast_dims};
-use super::{Array, Call, Data, Element, ElementType, Operator};
+use super::doubles::doubles;
+use super::number::{Arithmetic, Number, floats};
+use super::view::{Move, View, around, broadcast_dims, take};
+use super::wide::{Domain, Wide};
+use super::{Array, Call, Data, ElementType, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
@@ -178,25 +180,25 @@ pub(super) fn concat_dims(call: &Call<'_>, all: &[&[usize]]) -> OpResult<(usize,
 
 /// Arrays one after the other along an axis.
 fn joined(all: &[&Array], at: usize, dims: Vec<usize>) -> OpResult<Array> {
+    let first = all[0];
     let [outer, _, _] = around(&dims, at);
-    fn of<T: Element>(_: &[T], all: &[&Array], outer: usize, dims: Vec<usize>) -> OpResult<Array> {
-        let mut parts = Vec::new();
-        for next in all {
-            match next.elements::<T>() {
-                Some(part) => parts.push(part),
-                None => refuse!("elements of the types {} and {}", T::TYPE, next.element()),
-            }
+    for next in all {
+        if next.element() != first.element() {
+            refuse!("elements of the types {} and {}", first.element(), next.element());
         }
-        let mut to = room(checked_count(&dims)?)?;
+    }
+    let parts: Vec<Bits<'_>> = all.iter().map(|next| next.data().bits()).collect();
+    fn of<T: Moved>(_: &[T], parts: &[Bits<'_>], outer: usize, dims: &[usize]) -> OpResult<Vec<T>> {
+        let mut to = room(checked_count(dims)?)?;
         for o in 0..outer {
-            for part in &parts {
+            for part in parts.iter().filter_map(|&part| T::of(part)) {
                 let row = part.len() / outer;
                 to.extend_from_slice(&part[o * row..][..row]);
             }
         }
-        Ok(Array::of(dims, to))
+        Ok(to)
     }
-    each!(all[0].data(), v => of(v, all, outer, dims))
+    Ok(moves!(first.data(), v => (dims.clone(), of(v, &parts, outer, &dims)?)))
 }
 
 fn split(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
@@ -316,32 +318,34 @@ fn take_or<T: Clone>(
 }
 
 fn padded(x: &Array, pads: &[(i64, i64)], mode: &str, fill: Option<&Array>) -> OpResult<Array> {
-    fn of<T: Element>(
-        v: &[T],
-        dims: &[usize],
-        pads: &[(i64, i64)],
-        mode: &str,
-        fill: Option<&Array>,
-    ) -> OpResult<Array> {
-        let fill = match fill.map(|fill| fill.elements::<T>().and_then(<[T]>::first)) {
-            None => T::default(),
-            Some(Some(fill)) => fill.clone(),
-            Some(None) => refuse!("the padding is not one element of type {}", T::TYPE),
-        };
-        let (mut elements, mut dims) = (v.to_vec(), dims.to_vec());
-        for (at, &(before, after)) in pads.iter().enumerate() {
-            if (before, after) == (0, 0) {
-                continue;
-            }
-            let indices = pad_axis(dims[at], before, after, mode)?;
-            let from = around(&dims, at);
-            dims[at] = indices.len();
-            checked_count(&dims)?;
-            elements = take_or(&elements, from, &indices, &fill)?;
-        }
-        Ok(Array::of(dims, elements))
+    if let Some(fill) = fill
+        && (fill.element() != x.element() || fill.is_empty())
+    {
+        refuse!("the padding is not one element of type {}", x.element());
     }
-    each!(x.data(), v => of(v, x.dims(), pads, mode, fill))
+    let mut changes = Vec::new();
+    let mut dims = x.dims().to_vec();
+    for (at, &(before, after)) in pads.iter().enumerate() {
+        if (before, after) == (0, 0) {
+            continue;
+        }
+        let indices = pad_axis(dims[at], before, after, mode)?;
+        let from = around(&dims, at);
+        dims[at] = indices.len();
+        checked_count(&dims)?;
+        changes.push((from, indices));
+    }
+    type Change = ([usize; 3], Vec<Option<usize>>);
+    fn of<T: Moved>(v: &[T], changes: &[Change], fill: Option<Bits<'_>>) -> OpResult<Vec<T>> {
+        let fill = fill.and_then(T::of).and_then(<[T]>::first).cloned().unwrap_or_default();
+        let mut elements = v.to_vec();
+        for (from, indices) in changes {
+            elements = take_or(&elements, *from, indices, &fill)?;
+        }
+        Ok(elements)
+    }
+    let fill = fill.map(|fill| fill.data().bits());
+    Ok(moves!(x.data(), v => (dims, of(v, &changes, fill)?)))
 }
 
 /// How much each axis grows at its start and its end, and with what. Before opset 11, pads and value were attributes; before opset 2,
@@ -473,30 +477,49 @@ fn constant_of_shape(call: &Call<'_>) -> OpResult<Vec<Array>> {
         Some(Attribute::Array(value)) if value.len() == 1 => value,
         Some(_) => refuse!("the value is not one element"),
     };
-    Ok(vec![each!(value.data(), v => Array::of(dims.clone(), filled(v[0].clone(), checked_count(&dims)?)?))])
+    let len = checked_count(&dims)?;
+    Ok(vec![moves!(value.data(), v => (dims, filled(v[0].clone(), len)?))])
 }
 
 fn range(call: &Call<'_>) -> OpResult<Vec<Array>> {
-    fn of<T: Number>(call: &Call<'_>, start: &[T]) -> OpResult<Vec<Array>> {
-        let (limit, delta) = (call.elements::<T>(1)?, call.elements::<T>(2)?);
-        let ([start], [limit], [delta]) = (start, limit, delta) else {
-            refuse!("start, limit and delta should be one element each");
-        };
-        if *delta == T::ZERO {
-            refuse!("a step of 0");
-        }
-        let len = if T::INTEGER {
-            let (from, to, step) = (start.i64() as i128, limit.i64() as i128, delta.i64() as i128);
-            let (distance, step) = if step < 0 { (from - to, -step) } else { (to - from, step) };
-            (distance.max(0) + step - 1) / step
-        } else {
-            ((limit.f64() - start.f64()) / delta.f64()).ceil().max(0.0) as i128
-        };
-        let len = checked_count(&[usize::try_from(len).unwrap_or(usize::MAX)])?;
-        Ok(vec![Array::vector((0..len as i64).map(|i| start.add(delta.mul(T::from_i64(i)))).collect())])
-    }
     let start = call.input(0)?;
-    numbers!(start.data(), v => of(call, v), other => refuse!("elements of type {other}, but numbers are needed"))
+    let element = start.element();
+    Domain::of(element)?;
+    let operand = |i: usize| match call.input(i)? {
+        x if x.element() == element => Ok(x),
+        x => refuse!("input {i} has elements of type {}, but {element} are needed", x.element()),
+    };
+    let (limit, delta) = (operand(1)?, operand(2)?);
+    if [start, limit, delta].iter().any(|x| x.len() != 1) {
+        refuse!("start, limit and delta should be one element each");
+    }
+    let [from, to, step] = [start, limit, delta].map(|x| doubles(x).map(|v| v[0]));
+    let (from, to, step) = (from?, to?, step?);
+    if step == 0.0 {
+        refuse!("a step of 0");
+    }
+    let count_of = |len: i128| checked_count(&[usize::try_from(len).unwrap_or(usize::MAX)]);
+    if element.is_integer() {
+        let [from, to, step] = [start, limit, delta].map(|x| super::call::integers(x).map(|v| v[0]));
+        let (start, to, step) = (from?, to?, step?);
+        let (from, to, each) = (start as i128, to as i128, step as i128);
+        let (distance, each) = if each < 0 { (from - to, -each) } else { (to - from, each) };
+        let len = count_of((distance.max(0) + each - 1) / each)?;
+        let all = (0..len as i64).map(|i| start.wrapping_add(step.wrapping_mul(i))).collect();
+        return Ok(vec![Wide::I64(all).array([len], element)?]);
+    }
+    let len = count_of(((to - from) / step).ceil().max(0.0) as i128)? as i64;
+    fn of<T: Number>(start: T, delta: &Array, len: i64) -> Array {
+        let delta = delta.elements::<T>().map_or(start, |delta| delta[0]);
+        let at = |i: i64| {
+            let far = T::narrow(delta.wide().mul(T::from_i64(i).wide()));
+            T::narrow(start.wide().add(far.wide()))
+        };
+        Array::vector((0..len).map(at).collect())
+    }
+    Ok(vec![
+        floats!(start.data(), v => of(v[0], delta, len), other => refuse!("elements of type {other}, but numbers are needed")),
+    ])
 }
 
 fn eye_like(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -528,9 +551,9 @@ fn trilu(call: &Call<'_>) -> OpResult<Vec<Array>> {
         let diagonal = row.saturating_add(k);
         if upper { col >= diagonal } else { col <= diagonal }
     };
-    Ok(vec![each!(x.data(), v => {
-        let kept = v.iter().enumerate().map(|(i, v)| if keeps(i) { v.clone() } else { Default::default() });
-        Array::of(x.dims(), kept.collect())
+    let indices: Vec<Option<usize>> = (0..x.len()).map(|i| keeps(i).then_some(i)).collect();
+    Ok(vec![moves!(x.data(), v => {
+        (x.dims().to_vec(), take_or(v, [1, v.len(), 1], &indices, &Default::default())?)
     })])
 }
 
@@ -552,15 +575,8 @@ fn reverse_sequence(call: &Call<'_>) -> OpResult<Vec<Array>> {
         let t = if t < lens[b] { lens[b] - 1 - t } else { t };
         if batch == 0 { b * d1 + t } else { t * d1 + b }
     };
-    Ok(vec![each!(x.data(), v => {
-        let mut to = Vec::with_capacity(v.len());
-        for i in 0..d0 {
-            for j in 0..d1 {
-                to.extend_from_slice(&v[source(i, j) * inner..][..inner]);
-            }
-        }
-        Array::of(x.dims(), to)
-    })])
+    let sources: Vec<usize> = (0..d0 * d1).map(|p| source(p / d1, p % d1)).collect();
+    Ok(vec![moves!(x.data(), v => (x.dims().to_vec(), take(v, [1, d0 * d1, inner], &sources)?))])
 }
 
 /// What inference makes of it: nothing.

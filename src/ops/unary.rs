@@ -3,15 +3,16 @@
 use half::slice::HalfFloatSliceExt;
 
 use super::call::{OpResult, refuse};
-use super::number::{Number, floats, integers, numbers};
+use super::number::Arithmetic;
+use super::wide::{self, Binary, Domain, Wide, binary, wide};
 use super::{Array, Call, Data, ElementType, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("Abs", |call| one(call, Abs)),
-    Operator::new("Neg", |call| one(call, Neg)),
-    Operator::new("Sign", |call| one(call, Sign)),
-    Operator::new("Relu", |call| one(call, Relu)),
+    Operator::new("Abs", |call| number(call, &|row| wide!(row, v => each(v, Arithmetic::abs)))),
+    Operator::new("Neg", |call| number(call, &|row| wide!(row, v => each(v, Arithmetic::neg)))),
+    Operator::new("Sign", |call| number(call, &|row| wide!(row, v => each(v, sign)))),
+    Operator::new("Relu", |call| number(call, &|row| wide!(row, v => each(v, relu)))),
     Operator::new("Floor", |call| float(call, f64::floor)),
     Operator::new("Ceil", |call| float(call, f64::ceil)),
     Operator::new("Round", |call| float(call, f64::round_ties_even)),
@@ -85,9 +86,10 @@ pub(super) const OPERATORS: &[Operator] = &[
     }),
     Operator::new("BitwiseNot", |call| {
         let x = call.input(0)?;
-        let dims = x.dims();
-        Ok(vec![integers!(x.data(), v => Array::of(dims, v.iter().map(|&v| !v).collect()),
-            other => refuse!("elements of type {other}, but integers are needed"))])
+        if !x.element().is_integer() {
+            refuse!("elements of type {}, but integers are needed", x.element());
+        }
+        Ok(vec![wide::map(x, Domain::I64, x.element(), &|row| row.integers().iter_mut().for_each(|v| *v = !*v))?])
     }),
     Operator::new("Cast", |call| match ElementType::from_code(call.int("to", 0)?) {
         Some(to) => Ok(vec![cast(call.input(0)?, to)?]),
@@ -97,48 +99,26 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("CastLike", |call| Ok(vec![cast(call.input(0)?, call.input(1)?.element())?])),
 ];
 
+fn each<W: Copy>(row: &mut [W], f: impl Fn(W) -> W) {
+    row.iter_mut().for_each(|v| *v = f(*v));
+}
+
+fn sign<W: Arithmetic>(x: W) -> W {
+    match x {
+        _ if x > W::ZERO => W::ONE,
+        _ if x < W::ZERO => W::ONE.neg(),
+        _ => x,
+    }
+}
+
+fn relu<W: Arithmetic>(x: W) -> W {
+    x.larger(W::ZERO)
+}
+
 /// A function that every type of numbers has.
-trait Function {
-    fn of<T: Number>(x: T) -> T;
-}
-
-struct Abs;
-struct Neg;
-struct Sign;
-struct Relu;
-
-impl Function for Abs {
-    fn of<T: Number>(x: T) -> T {
-        x.abs()
-    }
-}
-
-impl Function for Neg {
-    fn of<T: Number>(x: T) -> T {
-        x.neg()
-    }
-}
-
-impl Function for Sign {
-    fn of<T: Number>(x: T) -> T {
-        match x {
-            _ if x > T::ZERO => T::from_i64(1),
-            _ if x < T::ZERO => T::from_i64(-1),
-            _ => x,
-        }
-    }
-}
-
-impl Function for Relu {
-    fn of<T: Number>(x: T) -> T {
-        x.larger(T::ZERO)
-    }
-}
-
-fn one<F: Function>(call: &Call<'_>, _: F) -> OpResult<Vec<Array>> {
+fn number(call: &Call<'_>, f: &dyn Fn(&mut Wide)) -> OpResult<Vec<Array>> {
     let x = call.input(0)?;
-    Ok(vec![numbers!(x.data(), v => Array::of(x.dims(), v.iter().map(|&v| F::of(v)).collect()),
-        other => refuse!("elements of type {other}, but numbers are needed"))])
+    Ok(vec![wide::map(x, Domain::of(x.element())?, x.element(), f)?])
 }
 
 /// A function of floats, computed in double precision.
@@ -146,20 +126,22 @@ fn float(call: &Call<'_>, f: impl Fn(f64) -> f64) -> OpResult<Vec<Array>> {
     Ok(vec![map(call.input(0)?, f)?])
 }
 
-fn mapped<T: Number>(dims: &[usize], v: &[T], f: &impl Fn(f64) -> f64) -> Array {
-    Array::of(dims, v.iter().map(|&v| T::from_f64(f(v.f64()))).collect())
-}
-
 /// `f` of every element, computed in double precision.
 pub(super) fn map(x: &Array, f: impl Fn(f64) -> f64) -> OpResult<Array> {
-    Ok(floats!(x.data(), v => mapped(x.dims(), v, &f),
-        other => refuse!("elements of type {other}, but floats are needed")))
+    floats(x, x.element(), &|row| each(row.doubles(), &f))
+}
+
+/// `f` of rows of floats, computed in double precision.
+fn floats(x: &Array, to: ElementType, f: &dyn Fn(&mut Wide)) -> OpResult<Array> {
+    if !x.element().is_float() {
+        refuse!("elements of type {}, but floats are needed", x.element());
+    }
+    wide::map(x, Domain::F64, to, f)
 }
 
 fn test(call: &Call<'_>, f: impl Fn(f64) -> bool) -> OpResult<Vec<Array>> {
-    let x = call.input(0)?;
-    Ok(vec![floats!(x.data(), v => Array::of(x.dims(), v.iter().map(|&v| f(v.f64())).collect()),
-        other => refuse!("elements of type {other}, but floats are needed"))])
+    let of = |row: &mut Wide| each(row.doubles(), |v| f64::from(f(v)));
+    Ok(vec![floats(call.input(0)?, ElementType::Bool, &of)?])
 }
 
 fn gelu(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -181,33 +163,40 @@ fn shrink(call: &Call<'_>) -> OpResult<Vec<Array>> {
         _ => 0.0,
     };
     let x = call.input(0)?;
-    Ok(vec![numbers!(x.data(), v => mapped(x.dims(), v, &f),
-        other => refuse!("elements of type {other}, but numbers are needed"))])
+    Domain::of(x.element())?;
+    Ok(vec![wide::map(x, Domain::F64, x.element(), &|row| each(row.doubles(), f))?])
 }
+
+const AT_LEAST: Binary = binary!(|v, low| if v < low { low } else { v });
+const AT_MOST: Binary = binary!(|v, high| if v > high { high } else { v });
 
 /// Bounds are inputs since opset 11, and attributes before.
 fn clip(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let x = call.input(0)?;
-    fn bounded<T: Number>(call: &Call<'_>, v: &[T]) -> OpResult<Vec<T>> {
-        let bound = |index: usize, name: &str| -> OpResult<Option<T>> {
-            if call.optional(index).is_some() {
-                return match call.elements::<T>(index)? {
-                    [bound] => Ok(Some(*bound)),
-                    more => refuse!("a bound of {} elements, but one is needed", more.len()),
-                };
+    let (element, domain) = (x.element(), Domain::of(x.element())?);
+    let bound = |index: usize, name: &str| -> OpResult<Option<Array>> {
+        if let Some(bound) = call.optional(index) {
+            if bound.element() != element {
+                refuse!("input {index} has elements of type {}, but {element} are needed", bound.element());
             }
-            match call.attributes.get(name) {
-                Some(_) => Ok(Some(T::from_f64(call.float(name, 0.0)?.into()))),
-                None => Ok(None),
-            }
-        };
-        let (low, high) = (bound(1, "min")?, bound(2, "max")?);
-        let above = |v: T| low.map_or(v, |low| if v < low { low } else { v });
-        let below = |v: T| high.map_or(v, |high| if v > high { high } else { v });
-        Ok(v.iter().map(|&v| below(above(v))).collect())
+            return match bound.clone().with_dims([]) {
+                Some(bound) => Ok(Some(bound)),
+                None => refuse!("a bound of {} elements, but one is needed", bound.len()),
+            };
+        }
+        match call.attributes.get(name) {
+            Some(_) => Ok(Some(cast(&Array::scalar(f64::from(call.float(name, 0.0)?)), element)?)),
+            None => Ok(None),
+        }
+    };
+    let (low, high) = (bound(1, "min")?, bound(2, "max")?);
+    let mut y = x.clone();
+    for (bound, by) in [(low, AT_LEAST), (high, AT_MOST)] {
+        if let Some(bound) = bound {
+            y = wide::zip(&y, &bound, domain, element, &|v, bound| by.run(v, bound))?;
+        }
     }
-    Ok(vec![numbers!(x.data(), v => Array::of(x.dims(), bounded(call, v)?),
-        other => refuse!("elements of type {other}, but numbers are needed"))])
+    Ok(vec![y])
 }
 
 /// The same bits as elements of another type of the same width.
@@ -227,47 +216,22 @@ pub fn cast(x: &Array, to: ElementType) -> OpResult<Array> {
     if x.element() == to {
         return Ok(x.clone());
     }
-    fn floats<T: Number>(x: &Data) -> OpResult<Data> {
-        Ok(T::wrap(match x {
-            Data::Bool(v) => v.iter().map(|&v| T::from_i64(v.into())).collect(),
-            Data::Str(v) => {
-                let parse = |v: &String| match v.trim().parse::<f64>() {
-                    Ok(v) => Ok(T::from_f64(v)),
-                    Err(_) => refuse!("{v:?} is no number"),
-                };
-                v.iter().map(parse).collect::<OpResult<_>>()?
-            }
-            _ => numbers!(x, v => v.iter().map(|&v| T::from_f64(v.f64())).collect(),
-                other => refuse!("elements of type {other} do not become numbers")),
-        }))
-    }
-    fn integers<T: Number>(x: &Data) -> OpResult<Data> {
-        integers!(x, v => Ok(T::wrap(v.iter().map(|&v| T::from_i64(v.i64())).collect())), _other => floats::<T>(x))
-    }
-    fn truths<T: Number>(v: &[T]) -> Vec<bool> {
-        v.iter().map(|v| *v != T::ZERO).collect()
-    }
-    let data = x.data();
-    let data = match to {
+    let (from, none) = (x.element(), |_: &mut Wide| {});
+    match (x.data(), to) {
+        (_, ElementType::Str) => refuse!("numbers are not written as text"),
+        (Data::Str(_), ElementType::Bool) => refuse!("elements of type {from} do not become truth values"),
+        (Data::Str(v), _) => {
+            let parse = |v: &String| match v.trim().parse::<f64>() {
+                Ok(v) => Ok(v),
+                Err(_) => refuse!("{v:?} is no number"),
+            };
+            super::doubles::rounded(x.dims(), v.iter().map(parse).collect::<OpResult<_>>()?, to)
+        }
         // Weights of half size, millions of them: many at a time.
-        ElementType::F32 if let Data::F16(v) = data => Data::F32(v.to_f32_vec()),
-        ElementType::F32 => floats::<f32>(data)?,
-        ElementType::F64 => floats::<f64>(data)?,
-        ElementType::F16 => floats::<half::f16>(data)?,
-        ElementType::Bf16 => floats::<half::bf16>(data)?,
-        ElementType::I8 => integers::<i8>(data)?,
-        ElementType::I16 => integers::<i16>(data)?,
-        ElementType::I32 => integers::<i32>(data)?,
-        ElementType::I64 => integers::<i64>(data)?,
-        ElementType::U8 => integers::<u8>(data)?,
-        ElementType::U16 => integers::<u16>(data)?,
-        ElementType::U32 => integers::<u32>(data)?,
-        ElementType::U64 => integers::<u64>(data)?,
-        ElementType::Bool => numbers!(data, v => Data::Bool(truths(v)),
-            other => refuse!("elements of type {other} do not become truth values")),
-        ElementType::Str => refuse!("numbers are not written as text"),
-    };
-    Ok(Array::new(x.dims(), data).expect("as many elements as before"))
+        (Data::F16(v), ElementType::F32) => Ok(Array::of(x.dims(), v.to_f32_vec())),
+        _ if from.is_integer() && to.is_integer() => wide::map(x, Domain::I64, to, &none),
+        _ => wide::map(x, Domain::F64, to, &none),
+    }
 }
 
 pub(super) fn sigmoid(x: f64) -> f64 {

@@ -2,7 +2,7 @@
 //!
 //! Transpose, slice, expand, reverse and depth-to-space are all one copy through a view.
 
-use super::array::{Array, Element, each};
+use super::array::{Array, Element, moves};
 use super::call::{OpResult, checked_count, refuse, room};
 
 /// Where the elements of a result lie in the source: `offset + sum(index[i] * strides[i])`.
@@ -103,7 +103,7 @@ impl View {
 
     /// The view as an array.
     pub fn array(&self, source: &Array) -> OpResult<Array> {
-        Ok(each!(source.data(), v => Array::of(self.dims.clone(), self.copy(v)?)))
+        Ok(moves!(source.data(), v => (self.dims.clone(), self.copy(v)?)))
     }
 }
 
@@ -157,26 +157,11 @@ pub(crate) fn broadcast_all<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> 
     arrays.into_iter().try_fold(Vec::new(), |dims, array| broadcast_dims(&dims, array.dims()))
 }
 
-/// `f` of two broadcast arrays, element by element.
-pub(crate) fn zip<A: Clone, B: Clone, R>(
-    (a, a_dims): (&[A], &[usize]),
-    (b, b_dims): (&[B], &[usize]),
-    f: impl Fn(A, B) -> R,
-) -> OpResult<(Vec<usize>, Vec<R>)> {
-    let (dims, rows) = rows_of_two(a_dims, b_dims)?;
-    let mut to = room(checked_count(&dims)?)?;
-    for ([a_start, b_start], [a_stride, b_stride], len) in rows {
-        let at = |start: isize, stride: isize, i: usize| (start + i as isize * stride) as usize;
-        to.extend((0..len).map(|i| f(a[at(a_start, a_stride, i)].clone(), b[at(b_start, b_stride, i)].clone())));
-    }
-    Ok((dims, to))
-}
-
 /// Starts, strides and length of a row of two arrays.
-type RowOfTwo = ([isize; 2], [isize; 2], usize);
+pub(super) type RowOfTwo = ([isize; 2], [isize; 2], usize);
 
-/// What two arrays broadcast to, and its rows. The same for all types of elements.
-fn rows_of_two(a_dims: &[usize], b_dims: &[usize]) -> OpResult<(Vec<usize>, Vec<RowOfTwo>)> {
+/// What two arrays broadcast to, and its rows.
+pub(super) fn rows_of_two(a_dims: &[usize], b_dims: &[usize]) -> OpResult<(Vec<usize>, Vec<RowOfTwo>)> {
     let dims = broadcast_dims(a_dims, b_dims)?;
     if a_dims == b_dims {
         let row = ([0, 0], [1, 1], checked_count(&dims)?);
@@ -209,6 +194,10 @@ pub(crate) fn around(dims: &[usize], axis: usize) -> [usize; 3] {
 /// An array of elements that is read by index along its axis: `[outer, axis, inner]`.
 pub(crate) fn take<T: Element>(from: &[T], [outer, len, inner]: [usize; 3], indices: &[usize]) -> OpResult<Vec<T>> {
     let mut to = room(outer * indices.len() * inner)?;
+    if outer == 1 && inner == 1 {
+        to.extend(indices.iter().map(|&i| from[i].clone()));
+        return Ok(to);
+    }
     for o in 0..outer {
         for &i in indices {
             debug_assert!(i < len);
