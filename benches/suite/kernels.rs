@@ -107,6 +107,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             px,
             ahead: 0,
             w_block,
+            w_step: 0,
             accumulate: false,
             fetch_output: tile::fetches_output(row.level, STEPS * BLOCK, 0),
             edge: Edge::NONE,

@@ -79,8 +79,10 @@ pub struct TileArgs {
     pub px: usize,
     /// Distance from a tap's inputs to those that it prefetches into L1; 0: none. Stems do not use it.
     pub ahead: usize,
-    /// From one output-channel block's weights to the next one's; step of the reduction's elements in `w`, for [`Access::PixelSum`].
+    /// From one output-channel block's weights to the next one's; of [`Access::PixelSum`], from block to block of `w`.
     pub w_block: usize,
+    /// Step of the reduction's elements in `w`, for [`Access::PixelSum`].
+    pub w_step: usize,
     /// Whether the sum continues what the output holds.
     pub accumulate: bool,
     /// Whether the output's lines are asked for before a new sum, as [`fetches_output`] says.
@@ -263,12 +265,13 @@ pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usi
 struct Strides {
     px: usize,
     w_block: usize,
+    w_step: usize,
 }
 
 impl Strides {
     #[inline(always)]
     fn of(a: &TileArgs) -> Self {
-        Self { px: a.px, w_block: a.w_block }
+        Self { px: a.px, w_block: a.w_block, w_step: a.w_step }
     }
 }
 
@@ -408,7 +411,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
     /// The same in the weights.
     #[inline(always)]
     fn ws(a: Strides) -> usize {
-        if KS == 0 { a.w_block } else { BLOCK }
+        if KS == 0 { a.w_step } else { BLOCK }
     }
 
     /// The sums that the tile with its outputs at `y` begins with, and a request for the outputs that are needed next: its own, or
@@ -923,8 +926,8 @@ by_level! {
                 packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
             32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] s2 [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
                 stem [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6]
-                packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [];
-            48: [1 2 3 4 5 6 7 8 9] s2 [] stem [] strided [1 2 3 4 5 6] packed [] narrow [] sums [];
+                packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [8];
+            48: [1 2 3 4 5 6 7 8 9] s2 [] stem [] strided [1 2 3 4 5 6] packed [] narrow [] sums [8];
             64: [1 2 3 4 5 6] s2 [] stem [] strided [1 2 3 4] packed [] narrow [] sums [];
         }
         avx512_half 8 {

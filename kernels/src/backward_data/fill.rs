@@ -62,6 +62,7 @@ impl Fill<'_> {
                 px: 0,
                 ahead: 0,
                 w_block: 0,
+                w_step: 0,
                 accumulate: false,
                 fetch_output: false,
                 edge: Edge::NONE,

@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::ptr;
 
-use super::{BackwardWeights, Unit};
+use super::{BackwardWeights, Unit, WIDEST};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::interleave::interleave;
 use crate::isa::Level;
@@ -39,6 +39,8 @@ struct Sums {
     row: usize,
     /// From block to block of output channels.
     block: usize,
+    /// From block to block of input channels.
+    across: usize,
     /// Input channels that exist, if not all are stored.
     cols: usize,
     /// Whether to add to what is there.
@@ -54,19 +56,22 @@ impl Run<'_> {
         if of == 0 {
             return;
         }
-        // Threads share out the longer side, so that each reads a part of that tensor alone.
-        let parts = if executor.threads() == 1 { 1 } else { parts_wanted(executor.threads()).min(of.max(icbs)) };
+        // Threads share out the longer side, of which inputs go several blocks at a time, so that each reads a part of that tensor alone.
+        let widths = icbs.div_ceil(d.wide);
+        let parts = if executor.threads() == 1 { 1 } else { parts_wanted(executor.threads()).min(of.max(widths)) };
         for_each_part_with(executor, parts, &mut [], 0, |part, _| {
-            let (ocbs, ics) = if of > icbs { (cut(of, parts, part), 0..icbs) } else { (0..of, cut(icbs, parts, part)) };
+            let (ocbs, ics) =
+                if of > widths { (cut(of, parts, part), 0..icbs) } else { (0..of, cut(icbs, parts, part)) };
             for segment in 0..d.segments.len() {
                 let add = segment > 0;
-                for icb in ics.clone() {
-                    let y = self.dw.at(ocbs.start * BLOCK * s.ic + icb * BLOCK);
-                    let sums = Sums { y, row: s.ic, block: BLOCK * s.ic, cols: s.ic - icb * BLOCK, add };
-                    self.tap(&Unit { icb, ocbs: ocbs.clone() }, [0, 0], &self.pixels(segment, [0, 0]), sums);
+                for icbs in d.widths(ics.clone()) {
+                    let first = icbs.start * BLOCK;
+                    let y = self.dw.at(ocbs.start * BLOCK * s.ic + first);
+                    let sums = Sums { y, row: s.ic, block: BLOCK * s.ic, across: BLOCK, cols: s.ic - first, add };
+                    self.tap(&Unit { icbs, ocbs: ocbs.clone() }, [0, 0], &self.pixels(segment, [0, 0]), sums);
                 }
                 if let Some(db) = self.db.filter(|_| ics.start == 0) {
-                    let sums = Sums { y: db.at(ocbs.start * BLOCK), row: 0, block: BLOCK, cols: BLOCK, add };
+                    let sums = Sums { y: db.at(ocbs.start * BLOCK), row: 0, block: BLOCK, across: 0, cols: BLOCK, add };
                     self.bias(&ocbs, segment, sums);
                 }
             }
@@ -117,23 +122,36 @@ impl Run<'_> {
                 // SAFETY: as above.
                 let more = unsafe { core::slice::from_raw_parts(unit_sums(slice, i), len) };
                 // Sums of blocks that the unit lacks were never written.
-                let there = unit.ocbs.len() * d.pair_len();
-                sums[..there].iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+                for pair in self.pairs(&unit) {
+                    sums[pair.2.clone()].iter_mut().zip(&more[pair.2]).for_each(|(sum, more)| *sum += more);
+                }
             }
             self.store(&unit, sums);
         });
+    }
+
+    /// The pairs of a unit: block of output channels, of input channels, and where their sums lie among the unit's.
+    fn pairs(&self, unit: &Unit) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
+        let (wide, len, icbs) = (self.d.wide, self.d.pair_len(), unit.icbs.clone());
+        unit.ocbs.clone().enumerate().flat_map(move |(i, ocb)| {
+            let pair = move |(j, icb): (usize, usize)| (ocb, icb, (i * wide + j) * len..(i * wide + j + 1) * len);
+            icbs.clone().enumerate().map(pair)
+        })
     }
 
     /// The sums of a unit over a segment; added to what is there, or in place of it.
     fn sum(&self, unit: &Unit, segment: usize, add: bool, sums: &Shared<'_>) {
         let d = self.d;
         let s = &d.shape;
-        let to = |at: usize, row: usize| Sums { y: sums.at(at), row, block: d.pair_len(), cols: BLOCK, add };
+        let to = |at: usize, row: usize| {
+            let [block, across] = [d.wide * d.pair_len(), d.pair_len()];
+            Sums { y: sums.at(at), row, block, across, cols: WIDEST * BLOCK, add }
+        };
         for tap in 0..d.taps() {
             let tap_at = [tap / s.kw, tap % s.kw];
             self.tap(unit, tap_at, &self.pixels(segment, tap_at), to(tap * BLOCK * BLOCK, BLOCK));
         }
-        if self.db.is_some() && d.inputs(unit.ocbs.start).start == unit.icb {
+        if self.db.is_some() && d.inputs(unit.ocbs.start).start == unit.icbs.start {
             self.bias(&unit.ocbs, segment, to(d.taps() * BLOCK * BLOCK, 0));
         }
     }
@@ -155,21 +173,22 @@ impl Run<'_> {
         // The first pixel that the tap reads, if there is one.
         let iy = (pixels.rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
         let ix = (pixels.columns.start * s.sw + kx * s.dw).wrapping_sub(s.pad.left);
-        let x_at = (pixels.images.start * xs.n + unit.icb * xs.block)
+        let x_at = (pixels.images.start * xs.n + unit.icbs.start * xs.block)
             .wrapping_add(iy.wrapping_mul(xs.row))
             .wrapping_add(ix.wrapping_mul(xs.px));
         let x = (self.x.as_ptr().wrapping_add(x_at), [xs.n, s.sh * xs.row, s.sw * xs.px]);
-        for (o, mr) in pieces(BLOCK, d.most()) {
+        let wide = unit.icbs.len();
+        for (o, mr) in pieces(BLOCK, d.most(wide)) {
             let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
-            let args = args(s.ow, pixels, dy, x, (unit.ocbs.len(), ds.block), sums);
+            let args = args(s.ow, pixels, dy, x, (wide, xs.block), (unit.ocbs.len(), ds.block), sums);
             // SAFETY:
             // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
             // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below
             //   the tensors', and have all of their channels;
             // * the sums hold the tile's rows of each block of the unit: in scratch by their position in a pair's, in
             //   the weights because all of these output channels exist, and `cols` says which input channels do.
-            unsafe { (d.tile(mr).run)(&args) };
+            unsafe { (d.tile(wide, mr).run)(&args) };
         }
     }
 
@@ -183,9 +202,9 @@ impl Run<'_> {
             let at = self.dy_at(&ds, &(ocb..ocb + 1), &pixels);
             let dy = (self.dy.as_ptr().wrapping_add(at), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(i * sums.block), ..sums };
-            let args = args(s.ow, &pixels, (&ONE, [0; 3]), dy, (1, 0), sums);
+            let args = args(s.ow, &pixels, (&ONE, [0; 3]), dy, (1, 0), (1, 0), sums);
             // SAFETY: as in `tap`; all steps of the one are zero.
-            unsafe { (self.d.tile(1).run)(&args) };
+            unsafe { (self.d.tile(1, 1).run)(&args) };
         }
     }
 
@@ -204,10 +223,11 @@ impl Run<'_> {
     /// Stores a unit's sums.
     fn store(&self, unit: &Unit, sums: &[f32]) {
         let d = self.d;
-        for (ocb, sums) in unit.ocbs.clone().zip(sums.chunks_exact(d.pair_len())) {
-            let (of_taps, of_bias) = sums.split_at(d.taps() * BLOCK * BLOCK);
-            store_pair(&d.shape, &self.dw, ocb, unit.icb, of_taps);
-            if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icb) {
+        for (i, ocb) in unit.ocbs.clone().enumerate() {
+            let sums = &sums[i * d.wide * d.pair_len()..];
+            store_pairs(&d.shape, &self.dw, ocb, unit.icbs.clone(), |i| &sums[i * d.pair_len()..]);
+            if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icbs.start) {
+                let of_bias = &sums[d.taps() * BLOCK * BLOCK..];
                 let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.shape.oc);
                 // SAFETY: the channels exist, and only the first unit of their block stores them.
                 let to = unsafe { core::slice::from_raw_parts_mut(db.at(channels.start), channels.len()) };
@@ -217,13 +237,14 @@ impl Run<'_> {
     }
 }
 
-/// The arguments of tiles, for outputs `ow` pixels wide, for `blocks` blocks, `block` floats apart, of what gives the
-/// rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
+/// The arguments of tiles, for outputs `ow` pixels wide, of `wide` blocks, `across` floats apart, of what gives the lanes, for `blocks`
+/// blocks, `block` floats apart, of what gives the rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
 fn args(
     ow: usize,
     pixels: &Pixels,
     (rows, row_steps): (*const f32, [usize; 3]),
     (lanes, lane_steps): (*const f32, [usize; 3]),
+    (wide, across): (usize, usize),
     (blocks, block): (usize, usize),
     sums: Sums,
 ) -> TileArgs {
@@ -257,16 +278,17 @@ fn args(
         tail: depth,
         px: row_steps[2],
         ahead: 0,
-        w_block: lane_steps[2],
+        w_block: across,
+        w_step: lane_steps[2],
         accumulate: false,
         fetch_output: true,
         edge: Edge::NONE,
         out: Output {
             y: sums.y,
             px: sums.row,
-            block: 0,
+            block: sums.across,
             channel: 1,
-            cols: sums.cols.min(BLOCK),
+            cols: sums.cols.min(wide * BLOCK),
             pad_cols: false,
             finish: sums.add.then_some(added),
         },
@@ -288,36 +310,46 @@ pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], ex
     for_each_part_with(executor, blocks(s.oc), &mut [], 0, |ocb, _| {
         for segment in 0..d.segments.len() {
             let (y, cols) = (db.at(ocb * BLOCK), s.oc - ocb * BLOCK);
-            run.bias(&(ocb..ocb + 1), segment, Sums { y, row: 0, block: 0, cols, add: segment > 0 });
+            run.bias(&(ocb..ocb + 1), segment, Sums { y, row: 0, block: 0, across: 0, cols, add: segment > 0 });
         }
     });
 }
 
-/// Stores a pair's sums `[tap][16 oc][16 ic]` to weights `[oc, ic / groups, kh, kw]`: of those channels that exist and
-/// lie in one group. Whoever calls it is the only one to store this pair.
-pub(crate) fn store_pair(s: &ConvShape, dw: &Shared<'_>, ocb: usize, icb: usize, sums: &[f32]) {
+/// Stores the sums `[tap][16 oc][16 ic]` of a block of output channels and some of inputs, by their number among these, to weights
+/// `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one group. Whoever calls it is the only one to store these
+/// pairs.
+pub(crate) fn store_pairs<'a>(
+    s: &ConvShape,
+    dw: &Shared<'_>,
+    ocb: usize,
+    icbs: Range<usize>,
+    sums: impl Fn(usize) -> &'a [f32],
+) {
     let (taps, icg, ocg) = (s.kh * s.kw, s.icg(), s.ocg());
+    // An output channel's weights follow each other, those of the next one lie in another page.
     for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {
         let first = o / ocg * icg;
-        let ics = first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK);
-        if ics.is_empty() {
-            continue;
+        for (i, icb) in icbs.clone().enumerate() {
+            let ics = first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK);
+            if ics.is_empty() {
+                continue;
+            }
+            let (at, lanes) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK..(ics.end - 1) % BLOCK + 1);
+            assert!(at + lanes.len() * taps <= dw.len(), "length of the weights' gradient");
+            // SAFETY: these weights lie in `dw`, by the assertion, and no other pair has them.
+            let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), lanes.len() * taps) };
+            interleave(taps, |tap| &sums(i)[tap * BLOCK * BLOCK + o % BLOCK * BLOCK..][lanes.clone()], to);
         }
-        let (at, lanes) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK..(ics.end - 1) % BLOCK + 1);
-        assert!(at + lanes.len() * taps <= dw.len(), "length of the weights' gradient");
-        // SAFETY: these weights lie in `dw`, by the assertion, and no other pair has them.
-        let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), lanes.len() * taps) };
-        interleave(taps, |tap| &sums[tap * BLOCK * BLOCK + o % BLOCK * BLOCK..][lanes.clone()], to);
     }
 }
 
 impl BackwardWeights {
-    /// Output channels of the largest tile.
-    fn most(&self) -> usize {
-        self.tiles.iter().rposition(Option::is_some).expect("every level has these tiles")
+    /// Output channels of the largest tile of so many blocks of input.
+    fn most(&self, wide: usize) -> usize {
+        self.tiles[wide - 1].iter().rposition(Option::is_some).expect("units are as wide as there are tiles")
     }
 
-    fn tile(&self, mr: usize) -> &'static Row {
-        self.tiles[mr].expect("the pieces of a block have tiles")
+    fn tile(&self, wide: usize, mr: usize) -> &'static Row {
+        self.tiles[wide - 1][mr].expect("the pieces of a block have tiles")
     }
 }

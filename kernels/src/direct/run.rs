@@ -318,6 +318,7 @@ impl Run<'_> {
             px: if down { d.y.stride * d.xs.row } else { d.x.stride * d.xs.px },
             ahead,
             w_block: d.span * step,
+            w_step: 0,
             accumulate: g.steps.start > 0,
             fetch_output: self.fetch_output,
             edge: Edge::NONE,

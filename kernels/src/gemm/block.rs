@@ -126,6 +126,7 @@ impl Block<'_> {
                     px: row,
                     ahead: 0,
                     w_block: w.block,
+                    w_step: 0,
                     accumulate: self.accumulate,
                     fetch_output: self.tiles.fetch_output,
                     edge: Edge::NONE,

@@ -24,7 +24,7 @@ use core::ops::Range;
 
 use super::input::InputArgs;
 use super::{TransformRow, Variant, check, transforms};
-use crate::backward_weights::{PAIR_OF_NINE, assert_run, biases, store_pair};
+use crate::backward_weights::{PAIR_OF_NINE, assert_run, biases, store_pairs};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -498,7 +498,8 @@ impl Run<'_> {
         // SAFETY: the level is available; products and sums have those lengths.
         unsafe { (d.row.gather)(&GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 }) };
         if chunk + 1 == d.chunks {
-            store_pair(s, &self.dw, ocb, icb, sums);
+            let sums = &*sums;
+            store_pairs(s, &self.dw, ocb, icb..icb + 1, |_| sums);
         }
     }
 }
