@@ -30,6 +30,7 @@ mod choice;
 mod matmul;
 mod methods;
 mod packed;
+mod separable;
 
 use core::cell::Cell;
 
@@ -56,6 +57,7 @@ pub use choice::{Candidate, Explanation};
 pub use matmul::MatMul;
 use methods::{packing_methods, plan_methods};
 pub use packed::{PackedWeights, WeightsKey};
+pub(crate) use separable::SeparablePlan;
 pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;
 

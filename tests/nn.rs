@@ -473,3 +473,36 @@ fn values_of_two_models_do_not_mix() {
     assert_eq!(e.to_string(), "Add combines values of two different models");
     assert!((|_: &Value| Ok(foreign.clone())).build(0).is_err());
 }
+
+#[test]
+fn depthwise_and_pointwise_convolutions_that_run_by_strips_give_the_same_bits_as_alone() {
+    let [c, oc, h, w] = [24, 40, 65, 96];
+    let depthwise = || Conv2d::new(c, c, 3).padding(1).groups(c).named("depthwise");
+    let pointwise = || Conv2d::new(c, oc, 1).named("pointwise");
+    let tail = || Conv2d::new(c, oc, 1).stride(1).named("beside");
+    let pair = |x: &Value| -> Result<Value> {
+        let between = Sequential::new((depthwise(), ReLU6)).call(x)?;
+        Ok((pointwise().call(&between)? + tail().call(x)?).relu())
+    };
+    let model = pair.build(3).unwrap();
+    let values: Vec<f32> = (0..2 * c * h * w).map(|i| (i * 37 % 101) as f32 / 40.0 - 1.0).collect();
+    let x = Tensor::new([2, c, h, w], &values).unwrap();
+    for threads in [1, 2, 3] {
+        let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+        let mut session = model.compile_with(x.dims(), &options).unwrap();
+        let text = session.explain();
+        assert!(text.contains("by strips"), "{text}");
+        let y = session.run(&x).unwrap().clone();
+        // One after the other.
+        let part = |mut layers: Model, x: &Tensor| -> Tensor {
+            let names: Vec<String> = layers.parameters().map(|(name, _)| name.to_string()).collect();
+            names.iter().for_each(|name| layers.set_parameter(name, model.parameter(name).unwrap()).unwrap());
+            layers.compile_with(x.dims(), &options).unwrap().run(x).unwrap().clone()
+        };
+        let between = part(Sequential::new((depthwise(), ReLU6)).build(0).unwrap(), &x);
+        let beside = part(tail().build(0).unwrap(), &x);
+        let behind = part(pointwise().build(0).unwrap(), &between);
+        let want = behind.as_slice().iter().zip(beside.as_slice()).map(|(a, b)| (a + b).max(0.0));
+        assert!(y.as_slice().iter().copied().eq(want), "{threads} threads");
+    }
+}

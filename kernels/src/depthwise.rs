@@ -399,6 +399,43 @@ impl Depthwise {
         Job { d: self, x, w: packed, finish, y, y_first, strips, together }
     }
 
+    /// Computes some rows of all planes of image `n`, in blocks, into a strip that begins with these rows, and whose planes are as far apart
+    /// as the output's strides say.
+    ///
+    /// # Panics
+    /// If a tensor is shorter than that, the packed weights have another length, something is to be added, or the plan is of other layouts.
+    pub(crate) fn rows(
+        &self,
+        x: &[f32],
+        packed: &[f32],
+        finish: &SyncFinish,
+        n: usize,
+        rows: Range<usize>,
+        strip: &mut [f32],
+    ) {
+        let s = &self.shape;
+        let (planes, finish) = (blocks(s.oc), &finish.0);
+        assert!((self.input, self.output) == (Layout::Blocked, Layout::Blocked) && self.level.is_available());
+        assert!(n < s.n && self.from.reach(self.input, s.input()) <= x.len(), "input length");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
+        assert!(rows.end <= s.oh && rows.len() * self.ys.row <= self.ys.block, "a strip's planes lie apart");
+        assert!(planes * self.ys.block <= strip.len(), "the strip holds these rows");
+        assert!(finish.residual.is_null(), "nothing is added");
+        // Where row 0 would lie.
+        let y = strip.as_mut_ptr().wrapping_sub(rows.start * self.ys.row);
+        let together = if self.alike() { planes } else { 1 };
+        for ocb in (0..planes).step_by(together) {
+            let (x, finish) = (self.block_input(x, &mut [], n, ocb, &rows), finish.at(ocb * BLOCK, 0));
+            let y = y.wrapping_add(ocb * self.ys.block);
+            Run { d: self, x, w: packed, y, finish, ocb, planes: together }.strip(rows.clone());
+        }
+    }
+
+    /// The instruction-set level whose kernels run.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
     /// How many parts a run on so many threads has.
     pub(crate) fn parts(&self, threads: usize) -> usize {
         let (strips, together) = self.cuts(threads);

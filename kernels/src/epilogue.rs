@@ -170,6 +170,12 @@ impl Lengths {
     pub fn assert(&self, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, y: &Outputs<'_>) {
         assert_eq!(x.len(), self.x, "input length");
         assert_eq!(packed.len(), self.packed, "packed weights' length");
+        self.assert_outputs(epilogue, y);
+    }
+
+    /// The same of the outputs, and what is added to them.
+    #[track_caller]
+    pub fn assert_outputs(&self, epilogue: &Epilogue<'_>, y: &Outputs<'_>) {
         assert_eq!(y.len(), self.y, "output length");
         assert!(!self.gaps || matches!(y, Outputs::Floats(_)), "gaps between outputs stay unwritten");
         assert!(epilogue.bias.is_none_or(|b| b.len() == self.channels), "bias length");

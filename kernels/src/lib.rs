@@ -43,6 +43,7 @@
 //! | 4 | [`bf16x6`](mod@bf16x6) | convolution on matrix units |
 //! | 4 | [`backward_data`] | the gradient at a convolution's input, and transposed convolution |
 //! | 4 | [`backward_weights`] | the gradients at a convolution's weights and bias |
+//! | 4 | [`separable`] | a depthwise convolution and the 1x1 convolution behind it, by strips of rows |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
@@ -96,6 +97,7 @@ mod region;
 pub mod registry;
 pub mod reorder;
 pub mod resample;
+pub mod separable;
 mod setters;
 pub mod shape;
 pub mod shuffle;

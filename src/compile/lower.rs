@@ -1,5 +1,7 @@
 //! The driver of lowering: groups in order, then the outputs.
 
+use std::collections::HashMap;
+
 use swath_kernels::layout::Layout;
 
 use super::SessionOptions;
@@ -7,6 +9,7 @@ use super::fuse::{fuse, without_identities};
 use crate::conv::Options;
 use crate::error::{Error, Result};
 use crate::graph::lower::{BufferId, Lower, Origin, Planned};
+use crate::graph::ops::SeparableStep;
 use crate::graph::packed::ReadyWeights;
 use crate::graph::step::level;
 use crate::graph::{Fact, Graph, Parameters, ValueId};
@@ -75,5 +78,36 @@ pub(crate) fn lower(
         let buffer = l.output(*v, layout, &taken)?;
         outputs.push(Output { name: name.clone(), buffer, fact, layout });
     }
-    Ok(Lowered { steps: l.steps, buffers: l.buffers, inputs: inputs.to_vec(), outputs })
+    let steps = join(l.steps, &outputs);
+    Ok(Lowered { steps, buffers: l.buffers, inputs: inputs.to_vec(), outputs })
+}
+
+/// Depthwise convolutions run together with the 1x1 convolutions that alone read what they compute, where that is faster.
+fn join(steps: Vec<Planned>, outputs: &[Output]) -> Vec<Planned> {
+    // By buffer: how often it is used, and the step that writes it.
+    let (mut uses, mut writer) = (HashMap::new(), HashMap::new());
+    let read = steps.iter().flat_map(|step| &step.inputs).chain(outputs.iter().map(|o| &o.buffer));
+    read.for_each(|&b| *uses.entry(b).or_insert(0usize) += 1);
+    let mut steps: Vec<Option<Planned>> = steps.into_iter().map(Some).collect();
+    for i in 0..steps.len() {
+        let Some(second) = &steps[i] else { continue };
+        let between = second.inputs.first().copied().filter(|b| uses[b] == 1);
+        let at = between.and_then(|b| writer.get(&b).copied());
+        let joined = at.and_then(|at: usize| {
+            let first = steps[at].as_ref()?;
+            let step = SeparableStep::new([&*first.step, &*second.step])?;
+            Some((at, step))
+        });
+        if let Some((at, step)) = joined
+            && let (Some(first), Some(second)) = (steps[at].take(), &mut steps[i])
+        {
+            second.inputs[0] = first.inputs[0];
+            second.scratch = step.scratch_len();
+            second.flop += first.flop;
+            second.layer = [first.layer, core::mem::take(&mut second.layer)].join(", ");
+            second.step = Box::new(step);
+        }
+        writer.extend(steps[i].iter().flat_map(|step| &step.outputs).map(|&b| (b, i)));
+    }
+    steps.into_iter().flatten().collect()
 }

@@ -33,6 +33,7 @@ pub use batch_norm::{Affine, BatchNorm};
 pub use binary::Binary;
 pub use concat::Concat;
 pub use conv::Conv;
+pub(crate) use conv::SeparableStep;
 pub use conv_transpose::ConvTranspose;
 pub use crop::Cut;
 pub use cross_entropy::{CrossEntropy, Reduction};

@@ -1,5 +1,7 @@
 //! What an operator becomes when shapes, layouts and weights are fixed: something that can only run.
 
+use core::any::Any;
+
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
 use swath_kernels::pass::Place;
@@ -30,7 +32,7 @@ impl<'a> Operands<'a> {
 /// One step of a compiled graph. Slices have the lengths that it was made for, so it cannot fail.
 ///
 /// A step with one result implements [`Step::run`], one with several [`Step::run_all`].
-pub trait Step: Send + Sync {
+pub trait Step: Any + Send + Sync {
     /// Computes the whole of `y`, the zeros that pad the last channel block included. If it runs in place, operand
     /// 0 is in `y`.
     fn run(&self, _x: &Operands<'_>, _y: &mut [f32], _in_place: bool, _scratch: &mut Scratch) {

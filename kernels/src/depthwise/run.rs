@@ -214,8 +214,8 @@ impl Run<'_> {
         args.out.y = self.y.wrapping_add(y);
         args.out.finish = Some(self.finish.at(0, y));
         // SAFETY:
-        // * the level is available and the tensors reach as far as their strides say (asserted in `job`), or the scratch holds the
-        //   strip's rows of a plane (asserted in `strip_in_scratch`);
+        // * the level is available and the tensors reach as far as their strides say (asserted in `job` and `rows`), or the scratch holds
+        //   the strip's rows of a plane (asserted in `strip_in_scratch`) or of all planes (in `rows`);
         // * runs are no longer than the line (`Runs::choose`), and cover it by their count;
         // * `sweep`: lines skip the rows of taps above and below the input; its columns have all taps of a row inside, or they
         //   are the whole row, and what hangs over its ends is what the kernel leaves out there, in its first and last run

@@ -6,6 +6,7 @@ mod invented;
 mod knobs;
 mod magnitudes;
 mod rows;
+mod separable;
 mod support;
 #[path = "../threads/mod.rs"]
 mod threads;

@@ -1,5 +1,6 @@
 //! 2-d convolution: input `[n, ic, h, w]`, weight `[oc, ic / groups, kh, kw]`, and a bias `[oc]` if there is one.
 
+use core::any::Any;
 use std::sync::Arc;
 
 use swath_kernels::epilogue::Activation;
@@ -8,7 +9,9 @@ use swath_kernels::shape::{ConvShape, Padding};
 
 use super::batch_norm::Affine;
 use super::four;
-use crate::conv::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch};
+use crate::conv::{
+    ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch, SeparablePlan,
+};
 use crate::error::Result;
 use crate::graph::packed::Ready;
 use crate::graph::step::{Operands, Step};
@@ -240,6 +243,61 @@ impl Step for ConvStep {
             Weights::Fixed(_) => 0,
             Weights::Dynamic(_) => self.plan.packed_len(),
         }
+    }
+}
+
+/// Two convolutions with weights that are known, in one step: a depthwise one, and a 1x1 convolution of its result. Operand 0 is the
+/// input of the first, operand 1 the residual of the second if there is one.
+pub(crate) struct SeparableStep {
+    plan: SeparablePlan,
+    ready: [Arc<Ready>; 2],
+    residual: bool,
+    activations: [Activation; 2],
+    text: String,
+}
+
+impl SeparableStep {
+    /// Of two steps, the second of which alone reads what the first one computes; if they are such, and faster together.
+    pub(crate) fn new([first, second]: [&dyn Step; 2]) -> Option<Self> {
+        let [first, second] = [first, second].map(|step| (step as &dyn Any).downcast_ref::<ConvStep>());
+        let (first, second) = (first?, second?);
+        let (Weights::Fixed(a), Weights::Fixed(b), false) = (&first.weights, &second.weights, first.residual) else {
+            return None;
+        };
+        let plan = SeparablePlan::new(&first.plan, &second.plan)?;
+        Some(Self {
+            plan,
+            ready: [a.clone(), b.clone()],
+            residual: second.residual,
+            activations: [first.activation, second.activation],
+            text: format!("{}, then {}, by strips", first.describe(), second.describe()),
+        })
+    }
+
+    /// Floats of scratch.
+    pub(crate) fn scratch_len(&self) -> usize {
+        self.plan.scratch_len(par::width(None))
+    }
+}
+
+impl Step for SeparableStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, scratch: &mut Scratch) {
+        let [a, b] = &self.ready;
+        let epilogue = |i: usize, residual| {
+            let ready: &Ready = &self.ready[i];
+            Epilogue { bias: ready.bias.as_deref(), residual, activation: self.activations[i] }
+        };
+        let epilogues = [epilogue(0, None), epilogue(1, self.residual.then(|| x.get(1)))];
+        let done = self.plan.forward(x.get(0), [&a.weights, &b.weights], epilogues, y, scratch);
+        done.expect("the graph was compiled for these lengths");
+    }
+
+    fn describe(&self) -> String {
+        self.text.clone()
+    }
+
+    fn bytes(&self) -> usize {
+        self.ready.iter().map(|ready| ready.weights.bytes()).sum()
     }
 }
 

@@ -1,0 +1,170 @@
+//! Depthwise separable convolution: a depthwise convolution and the 1x1 convolution behind it, by strips of rows.
+//!
+//! ```text
+//! for each image, strip of rows:                                            threads
+//!   strip = depthwise(x), these rows of all channels                        stays in L2
+//!   y     = pointwise(strip) + residual, these rows
+//! ```
+//!
+//! Both wait for memory where their tensors exceed the caches, and the tensor between them is written and read for nobody else. By strips
+//! it never leaves L2. Each of the two computes as it does alone, in the same order: the result has the same bits as that of one after
+//! the other, whatever the strips.
+
+use crate::depthwise::Depthwise;
+use crate::direct::Direct;
+use crate::epilogue::{Epilogue, Lengths, Outputs};
+use crate::exec::{Executor, for_each_part_with, parts_wanted};
+use crate::isa::{Cpu, Level};
+use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::shape::ConvShape;
+use crate::tile::{Finish, SyncFinish};
+
+/// A depthwise convolution and a 1x1 convolution of its result, planned, in blocks. Holds no tensor.
+///
+/// ```
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, separable::Separable, shape::ConvShape};
+/// let first = ConvShape::builder([1, 16, 6, 6], [16, 1, 3, 3]).padding(1).groups(16).build()?;
+/// let second = ConvShape::builder([1, 16, 6, 6], [16, 16, 1, 1]).build()?;
+/// let plan = Separable::with_rows([&first, &second], Level::Scalar, 2).unwrap();
+/// let mut packed = plan.packed_len().map(|len| vec![0.0; len]);
+/// plan.depthwise().pack(&[1.0; 16 * 9], &mut packed[0]);
+/// plan.pointwise().pack(&[0.5; 16 * 16], &mut packed[1]);
+/// let (x, mut y, mut scratch) = (vec![1.0; 16 * 36], vec![0.0; 16 * 36], vec![0.0; plan.scratch_len()]);
+/// let none = [Epilogue::none(); 2];
+/// plan.forward(&x, [&packed[0], &packed[1]], none, (&mut y[..]).into(), &mut scratch, &Inline);
+/// assert_eq!((y[0], y[16 * 7]), (0.5 * 16.0 * 4.0, 0.5 * 16.0 * 9.0));
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Separable {
+    /// Its output lies as the strips do.
+    depthwise: Depthwise,
+    /// Of a strip of `rows`, and of an image's last one, which may be shorter.
+    pointwise: [Direct; 2],
+    /// The second convolution as a whole.
+    shape: ConvShape,
+    rows: usize,
+}
+
+impl Separable {
+    /// Plans for so many threads, where that is faster than one after the other.
+    ///
+    /// # Errors
+    /// A reason, when the two are not such a pair, or what lies between them stays in L2 anyway.
+    pub fn new(shapes: [&ConvShape; 2], level: Level, threads: usize) -> Result<Self, &'static str> {
+        let [_, s] = shapes;
+        let row = blocks(s.ic) * BLOCK * s.iw * size_of::<f32>();
+        let [between, weights] = [s.n * s.ih * row, s.weights().iter().product::<usize>() * size_of::<f32>()];
+        if between < Cpu::l2_bytes() / 12 {
+            return Err("what lies between the two stays in the level-2 cache");
+        }
+        // Each strip reads all of them.
+        if weights > between / 4 {
+            return Err("the second convolution's weights are too many");
+        }
+        // Strips that stay in L2 beside rows of input and output, a few for each thread.
+        let wanted = if threads == 1 { 1 } else { parts_wanted(threads).div_ceil(s.n) };
+        let strips = s.ih.div_ceil((Cpu::l2_bytes() / 6 / row).max(1)).max(wanted).min(s.ih);
+        Self::with_rows(shapes, level, s.ih.div_ceil(strips))
+    }
+
+    /// The same with strips of so many rows, clamped to those that there are.
+    ///
+    /// # Errors
+    /// A reason, when the two are not such a pair.
+    pub fn with_rows([first, second]: [&ConvShape; 2], level: Level, rows: usize) -> Result<Self, &'static str> {
+        second.assert_consistent();
+        let s = *second;
+        if first.output() != s.input() {
+            return Err("the second convolution reads something else");
+        }
+        if !s.is_pointwise() || (s.sh, s.sw, s.groups) != (1, 1, 1) || s.output()[2..] != s.input()[2..] {
+            return Err("the second convolution is not 1x1 of stride 1");
+        }
+        if s.n == 0 {
+            return Err("there are no images");
+        }
+        let rows = rows.clamp(1, s.ih);
+        let row = s.iw * BLOCK;
+        let strip = Strides { n: blocks(s.ic) * rows * row, block: rows * row, row, px: BLOCK, channel: 1 };
+        let layouts = [Layout::Blocked; 2];
+        let depthwise =
+            Depthwise::within(first, level, layouts, [Layout::Blocked.strides(first.input()), strip], None)?;
+        let of_rows = |rows: usize| {
+            let shape =
+                ConvShape::builder([1, s.ic, rows, s.iw], s.weights()).build().map_err(|_| "too many pixels")?;
+            Ok(Direct::within(&shape, level, layouts, [strip, Layout::Blocked.strides(s.output())], None))
+        };
+        let last = s.ih - (s.ih - 1) / rows * rows;
+        Ok(Self { depthwise, pointwise: [of_rows(rows)?, of_rows(last)?], shape: s, rows })
+    }
+
+    /// The first convolution.
+    pub fn depthwise(&self) -> &Depthwise {
+        &self.depthwise
+    }
+
+    /// The second convolution, of one strip; weights are packed alike for any number of pixels.
+    pub fn pointwise(&self) -> &Direct {
+        &self.pointwise[0]
+    }
+
+    /// Rows of a strip.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Floats of packed weights of either convolution.
+    pub fn packed_len(&self) -> [usize; 2] {
+        [self.depthwise.packed_len(), self.pointwise[0].packed_len()]
+    }
+
+    /// Floats of scratch for one thread: a strip.
+    pub fn scratch_len(&self) -> usize {
+        let s = &self.shape;
+        blocks(s.ic) * BLOCK * self.rows * s.iw
+    }
+
+    /// Runs both convolutions on the executor's threads: bias and activation of the first are applied to what lies between. `scratch` holds
+    /// [`Separable::scratch_len`] floats for each thread that is to take part, at least for one.
+    ///
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shapes and [`Separable::packed_len`] say, or something is added to the first one's result.
+    pub fn forward<'y>(
+        &self,
+        x: &[f32],
+        packed: [&[f32]; 2],
+        [first, second]: [Epilogue<'_>; 2],
+        mut y: Outputs<'y>,
+        scratch: &mut [f32],
+        executor: &dyn Executor,
+    ) -> &'y mut [f32] {
+        let (s, level) = (&self.shape, self.depthwise.level());
+        let strides = Layout::Blocked.strides(s.output());
+        let lengths = Lengths::new(s, packed[1].len(), [s.input(), s.output()].map(dense));
+        lengths.assert_outputs(&second, &y);
+        assert!(first.residual.is_none(), "nothing is added to what lies between");
+        assert!(first.bias.is_none_or(|b| b.len() == s.ic), "bias length");
+        let finish = [&first, &second].map(|epilogue| SyncFinish(Finish::new(epilogue, level)));
+        let strips = s.ih.div_ceil(self.rows);
+        let shared = y.shared();
+        for_each_part_with(executor, s.n * strips, scratch, self.scratch_len(), |part, strip| {
+            let (n, first) = (part / strips, part % strips * self.rows);
+            let rows = first..(first + self.rows).min(s.ih);
+            let [before, behind] = &finish;
+            self.depthwise.rows(x, packed[0], before, n, rows.clone(), strip);
+            let pointwise = &self.pointwise[usize::from(rows.len() < self.rows)];
+            let job = pointwise.job(strip, packed[1], *behind, (shared, n * strides.n + first * strides.row), 1);
+            (0..job.parts()).for_each(|part| job.part(part, &mut []));
+        });
+        // SAFETY: strips cover all rows, and write all outputs of theirs, channels that pad included.
+        unsafe { y.written() }
+    }
+}
+
+/// How a blocked tensor lies.
+fn dense(dims: [usize; 4]) -> (Layout, Strides) {
+    (Layout::Blocked, Layout::Blocked.strides(dims))
+}
