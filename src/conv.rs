@@ -30,6 +30,7 @@ mod choice;
 mod matmul;
 mod methods;
 mod packed;
+#[cfg(feature = "nn")]
 mod separable;
 
 use core::cell::Cell;
@@ -57,6 +58,7 @@ pub use choice::{Candidate, Explanation};
 pub use matmul::MatMul;
 use methods::{packing_methods, plan_methods};
 pub use packed::{PackedWeights, WeightsKey};
+#[cfg(feature = "nn")]
 pub(crate) use separable::SeparablePlan;
 pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;
