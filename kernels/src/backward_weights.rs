@@ -41,7 +41,7 @@ pub use depthwise::DepthwiseWeights;
 use core::ops::Range;
 
 use run::Run;
-pub(crate) use run::{biases, store_pairs};
+pub(crate) use run::{Pairs, biases};
 pub use stem::StemWeights;
 pub use sum::{Source, SumRow, sum_rows};
 

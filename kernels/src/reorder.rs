@@ -216,15 +216,15 @@ impl Body for CopyBlock {
 
 /// Rows that become columns.
 #[derive(Clone, Copy)]
-struct Rows {
+pub(crate) struct Rows {
     /// How many there are.
-    n: usize,
+    pub n: usize,
     /// How many are written; those that do not exist are zeros.
-    written: usize,
+    pub written: usize,
     /// From row to row of `x`.
-    x: usize,
+    pub x: usize,
     /// From column to column, which are rows of `y`.
-    y: usize,
+    pub y: usize,
 }
 
 /// `y[col * rows.y + row] = x[row * rows.x + col]`.
@@ -233,7 +233,7 @@ struct Rows {
 /// `x` is readable for `rows.n` rows of `cols` floats, and `y` writable for `cols` rows of `rows.written` ones, which no
 /// other thread uses.
 #[inline(always)]
-unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: usize) {
+pub(crate) unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: usize) {
     // Along `y`, whose rows are short or its only stream; the sixteen streams of `x` move on together.
     for c0 in (0..cols).step_by(I::LANES) {
         for r0 in (0..rows.written).step_by(I::LANES) {

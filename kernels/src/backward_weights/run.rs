@@ -5,9 +5,10 @@ use core::ptr;
 
 use super::{BackwardWeights, Unit, WIDEST};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
-use crate::interleave::interleave;
-use crate::isa::Level;
+use crate::isa::{Isa, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::pass::{Body, Place};
+use crate::reorder::{Rows, transpose};
 use crate::shape::ConvShape;
 use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
 
@@ -225,7 +226,8 @@ impl Run<'_> {
         let d = self.d;
         for (i, ocb) in unit.ocbs.clone().enumerate() {
             let sums = &sums[i * d.wide * d.pair_len()..];
-            store_pairs(&d.shape, &self.dw, ocb, unit.icbs.clone(), |i| &sums[i * d.pair_len()..]);
+            let icbs = unit.icbs.clone();
+            Pairs { shape: &d.shape, dw: self.dw, ocb, icbs, sums, len: d.pair_len() }.store(d.level);
             if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icbs.start) {
                 let of_bias = &sums[d.taps() * BLOCK * BLOCK..];
                 let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.shape.oc);
@@ -315,30 +317,54 @@ pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], ex
     });
 }
 
-/// Stores the sums `[tap][16 oc][16 ic]` of a block of output channels and some of inputs, by their number among these, to weights
-/// `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one group. Whoever calls it is the only one to store these
-/// pairs.
-pub(crate) fn store_pairs<'a>(
-    s: &ConvShape,
-    dw: &Shared<'_>,
-    ocb: usize,
-    icbs: Range<usize>,
-    sums: impl Fn(usize) -> &'a [f32],
-) {
-    let (taps, icg, ocg) = (s.kh * s.kw, s.icg(), s.ocg());
-    // An output channel's weights follow each other, those of the next one lie in another page.
-    for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {
-        let first = o / ocg * icg;
-        for (i, icb) in icbs.clone().enumerate() {
-            let ics = first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK);
-            if ics.is_empty() {
-                continue;
+/// The sums `[tap][16 oc][16 ic]` of a block of output channels and some of inputs, to be stored to weights
+/// `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one group.
+pub(crate) struct Pairs<'a> {
+    pub shape: &'a ConvShape,
+    /// Nobody else stores the weights of these pairs.
+    pub dw: Shared<'a>,
+    pub ocb: usize,
+    pub icbs: Range<usize>,
+    /// Those of the first pair, and how far it is from pair to pair.
+    pub sums: &'a [f32],
+    pub len: usize,
+}
+
+impl Pairs<'_> {
+    /// Stores them, with the instructions of an available level.
+    pub fn store(self, level: Level) {
+        Place::inline(level).at(self);
+    }
+}
+
+impl Body for Pairs<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { shape: s, dw, ocb, icbs, sums, len } = self;
+        let (taps, icg, ocg) = (s.kh * s.kw, s.icg(), s.ocg());
+        // An output channel's weights follow each other, those of the next one lie in another page: they are asked for meanwhile.
+        for o in ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc) {
+            let first = o / ocg * icg;
+            for (i, icb) in icbs.clone().enumerate() {
+                let ics = first.max(icb * BLOCK)..(first + icg).min((icb + 1) * BLOCK);
+                if ics.is_empty() {
+                    continue;
+                }
+                let (at, lane) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK);
+                let weights = ics.len() * taps;
+                assert!(at + weights <= dw.len(), "length of the weights' gradient");
+                for line in (0..weights).step_by(BLOCK) {
+                    isa.prefetch_write(dw.at(at).wrapping_add(icg * taps + line));
+                }
+                let sums = &sums[i * len + o % BLOCK * BLOCK + lane..];
+                assert!((taps - 1) * BLOCK * BLOCK + ics.len() <= sums.len(), "the sums of all taps");
+                // Taps are rows that become columns: weights of an input channel are adjacent.
+                let rows = Rows { n: taps, written: taps, x: BLOCK * BLOCK, y: taps };
+                // SAFETY: the sums and these weights are as long as that, by the assertions, and no other pair has them.
+                unsafe { transpose(isa, sums.as_ptr(), dw.at(at), rows, ics.len()) };
             }
-            let (at, lanes) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK..(ics.end - 1) % BLOCK + 1);
-            assert!(at + lanes.len() * taps <= dw.len(), "length of the weights' gradient");
-            // SAFETY: these weights lie in `dw`, by the assertion, and no other pair has them.
-            let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), lanes.len() * taps) };
-            interleave(taps, |tap| &sums(i)[tap * BLOCK * BLOCK + o % BLOCK * BLOCK..][lanes.clone()], to);
         }
     }
 }

@@ -24,7 +24,7 @@ use core::ops::Range;
 
 use super::input::InputArgs;
 use super::{TransformRow, Variant, check, transforms};
-use crate::backward_weights::{PAIR_OF_NINE, assert_run, biases, store_pairs};
+use crate::backward_weights::{PAIR_OF_NINE, Pairs, assert_run, biases};
 use crate::exec::{Executor, Shared, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -498,8 +498,7 @@ impl Run<'_> {
         // SAFETY: the level is available; products and sums have those lengths.
         unsafe { (d.row.gather)(&GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 }) };
         if chunk + 1 == d.chunks {
-            let sums = &*sums;
-            store_pairs(s, &self.dw, ocb, icb..icb + 1, |_| sums);
+            Pairs { shape: s, dw: self.dw, ocb, icbs: icb..icb + 1, sums, len: PAIR_OF_NINE }.store(d.level);
         }
     }
 }
