@@ -87,6 +87,11 @@ impl Operator {
         Self { name, how: How::Move(moves) }
     }
 
+    /// Whether the outputs' elements only move.
+    pub(crate) fn only_moves(&self) -> bool {
+        matches!(self.how, How::Move(_))
+    }
+
     /// Where the outputs' elements lie in input 0 of these dimensions, if they only move.
     pub(crate) fn moves(&self, call: &Call<'_>, x: &[usize]) -> Option<OpResult<Vec<Move>>> {
         match self.how {

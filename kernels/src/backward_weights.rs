@@ -5,8 +5,8 @@
 //!                                            * x[n][ic][oy * sh + ky * dh - top][ox * sw + kx * dw - left]
 //! db[oc]             = sum over (n, oy, ox)  dy[n][oc][oy][ox]
 //!
-//! for each slice of the pixels, for each unit (block of x, few blocks of dy):               threads
-//!   for each segment of the slice, tap, block of dy:   sums[slice][unit][dy block][tap][16 oc][16 ic] += register tile
+//! for each slice of the pixels, for each unit (few blocks of x, few blocks of dy):          threads
+//!   for each segment of the slice, tap, block of dy:   sums[slice][unit][dy block][x block][tap][16 oc][16 ic] += tile
 //! then for each unit:                                  dw = sum over slices, in PyTorch's order
 //! ```
 //!
@@ -64,8 +64,10 @@ const MANY_TAPS: usize = 4;
 /// Floats of a pair's sums for kernels of 3x3.
 pub(crate) const PAIR_OF_NINE: usize = 9 * BLOCK * BLOCK;
 
-/// Slices and units that there should be together, for threads to share out; and fewer than which units have narrower tiles instead.
+/// Slices and units that there should be together, for threads to share out.
 const PARTS: usize = 16;
+
+/// Fewer of them than this are worse than narrower tiles.
 const FEW_PARTS: usize = 8;
 
 /// Most blocks of input channels of a tile.

@@ -26,12 +26,11 @@ use crate::tile::{Finish, SyncFinish};
 /// let first = ConvShape::builder([1, 16, 6, 6], [16, 1, 3, 3]).padding(1).groups(16).build()?;
 /// let second = ConvShape::builder([1, 16, 6, 6], [16, 16, 1, 1]).build()?;
 /// let plan = Separable::with_rows([&first, &second], Level::Scalar, 2).unwrap();
-/// let mut packed = plan.packed_len().map(|len| vec![0.0; len]);
-/// plan.depthwise().pack(&[1.0; 16 * 9], &mut packed[0]);
-/// plan.pointwise().pack(&[0.5; 16 * 16], &mut packed[1]);
+/// let [mut first, mut second] = plan.packed_len().map(|len| vec![0.0; len]);
+/// plan.pack([&[1.0; 16 * 9], &[0.5; 16 * 16]], [&mut first, &mut second]);
 /// let (x, mut y, mut scratch) = (vec![1.0; 16 * 36], vec![0.0; 16 * 36], vec![0.0; plan.scratch_len()]);
 /// let none = [Epilogue::none(); 2];
-/// plan.forward(&x, [&packed[0], &packed[1]], none, (&mut y[..]).into(), &mut scratch, &Inline);
+/// plan.forward(&x, [&first, &second], none, (&mut y[..]).into(), &mut scratch, &Inline);
 /// assert_eq!((y[0], y[16 * 7]), (0.5 * 16.0 * 4.0, 0.5 * 16.0 * 9.0));
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
@@ -99,14 +98,13 @@ impl Separable {
         Ok(Self { depthwise, pointwise: [of_rows(rows)?, of_rows(last)?], shape: s, rows })
     }
 
-    /// The first convolution.
-    pub fn depthwise(&self) -> &Depthwise {
-        &self.depthwise
-    }
-
-    /// The second convolution, of one strip; weights are packed alike for any number of pixels.
-    pub fn pointwise(&self) -> &Direct {
-        &self.pointwise[0]
+    /// Packs the weights `[oc, ic / groups, kh, kw]` of both convolutions, as [`Depthwise`] and [`Direct`] pack them.
+    ///
+    /// # Panics
+    /// If a slice's length is not what the shapes and [`Separable::packed_len`] say.
+    pub fn pack(&self, [first, second]: [&[f32]; 2], [depthwise, pointwise]: [&mut [f32]; 2]) {
+        self.depthwise.pack(first, depthwise);
+        self.pointwise[0].pack(second, pointwise);
     }
 
     /// Rows of a strip.

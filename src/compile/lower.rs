@@ -103,7 +103,7 @@ fn join(steps: Vec<Planned>, outputs: &[Output]) -> Vec<Planned> {
         {
             second.inputs[0] = first.inputs[0];
             second.scratch = step.scratch_len();
-            second.flop += first.flop;
+            second.flop = second.flop.saturating_add(first.flop);
             second.layer = [first.layer, core::mem::take(&mut second.layer)].join(", ");
             second.step = Box::new(step);
         }

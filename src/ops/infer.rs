@@ -231,9 +231,10 @@ impl Inference<'_> {
         if COMPARISONS.contains(&name) {
             return Ok(vec![Fact { dims: self.broadcast(0)?, element: ElementType::Bool }]);
         }
-        if let Some(moves) = self.operator.moves(&self.call(&self.constants()), self.input(0)?.dims()) {
-            let element = self.input(0)?.element();
-            return Ok(moves?.into_iter().map(|m| Fact { dims: m.dims, element }).collect());
+        if self.operator.only_moves() {
+            let (x, constants) = (self.input(0)?, self.constants());
+            let moves = self.operator.moves(&self.call(&constants), x.dims()).unwrap_or_else(|| Ok(Vec::new()))?;
+            return Ok(moves.into_iter().map(|m| Fact { dims: m.dims, element: x.element() }).collect());
         }
         match name {
             "Where" => Ok(vec![Fact { dims: self.broadcast(0)?, element: self.input(1)?.element() }]),
@@ -264,8 +265,8 @@ impl Inference<'_> {
                 let (x, grid) = (self.input(0)?, self.input(1)?);
                 Ok(vec![Fact { dims: Sampler::dims(x.dims(), grid.dims())?, element: x.element() }])
             }
-            "Resize" | "Upsample" => self.same_type(|call, x| resized_dims(name, call, x)),
-            "Pad" | "CenterCropPad" => self.same_type(|call, x| padded_dims(name, call, x)),
+            "Resize" | "Upsample" => self.same_type(resized_dims),
+            "Pad" | "CenterCropPad" => self.same_type(padded_dims),
             _ if name.starts_with("Reduce") => self.same_type(reduced_dims),
             "Concat" => self.concat(),
             _ if GATHERS.contains(&name) => self.gathered(),
@@ -389,9 +390,13 @@ impl Inference<'_> {
     }
 
     /// Elements of the type of input 0, in the dimensions that a rule makes of its.
-    fn same_type(&self, rule: impl Fn(&Call<'_>, &[usize]) -> OpResult<Vec<usize>>) -> OpResult<Vec<Fact>> {
-        let x = self.input(0)?;
-        Ok(vec![Fact { dims: rule(&self.call(&self.constants()), x.dims())?, element: x.element() }])
+    fn same_type(
+        &self,
+        rule: fn(&str, &Call<'_>, &[usize], ElementType) -> OpResult<Vec<usize>>,
+    ) -> OpResult<Vec<Fact>> {
+        let (x, constants) = (self.input(0)?, self.constants());
+        let dims = rule(self.operator.name, &self.call(&constants), x.dims(), x.element())?;
+        Ok(vec![Fact { dims, element: x.element() }])
     }
 
     fn concat(&self) -> OpResult<Vec<Fact>> {

@@ -5,7 +5,7 @@ use super::doubles::{doubles, rounded};
 use super::number::{Arithmetic, Number, floats};
 use super::view::{View, around};
 use super::wide::{Domain, Wide, wide};
-use super::{Array, Call, Data, Operator};
+use super::{Array, Call, Data, ElementType, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
@@ -66,9 +66,13 @@ fn rows(call: &Call<'_>, x: &[usize]) -> OpResult<Option<Rows>> {
     Ok(Some(Rows { view, kept, len }))
 }
 
-/// Dimensions of what a reduction makes.
-pub(super) fn reduced_dims(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
-    Ok(rows(call, x)?.map_or_else(|| x.to_vec(), |rows| rows.kept))
+/// Dimensions of what a reduction makes of elements of a type.
+pub(super) fn reduced_dims(name: &str, call: &Call<'_>, x: &[usize], element: ElementType) -> OpResult<Vec<usize>> {
+    let Some(rows) = rows(call, x)? else { return Ok(x.to_vec()) };
+    if element != ElementType::Bool || !matches!(name, "ReduceMax" | "ReduceMin") {
+        Domain::of(element)?;
+    }
+    Ok(rows.kept)
 }
 
 fn reduce(call: &Call<'_>, kind: Kind) -> OpResult<Vec<Array>> {

@@ -1,10 +1,10 @@
 //! Resizing and sampling: every element is a weighted sum of elements along each axis.
 
 use super::array::moves;
-use super::call::{OpResult, axis, checked_count, dims as checked_dims, filled, refuse, room};
+use super::call::{OpResult, axes, axis, checked_count, dims as checked_dims, filled, refuse, room};
 use super::doubles::{doubles, rounded};
 use super::view::{around, take};
-use super::{Array, Attribute, Attributes, Call, Operator};
+use super::{Array, Attribute, Attributes, Call, ElementType, Operator};
 
 /// The operators of this file.
 pub(super) const OPERATORS: &[Operator] = &[
@@ -64,6 +64,11 @@ struct Method {
 type Sum = Option<Vec<(usize, f64)>>;
 
 impl Method {
+    /// Whether elements are taken as they are, so that they may be of any type.
+    fn moves(&self) -> bool {
+        matches!(self.filter, Filter::Nearest(_)) && self.coordinates != Coordinates::CropAndResize
+    }
+
     /// Whether anything happens along an axis.
     fn changes(&self, along: &Along) -> bool {
         along.output != along.input || along.scale != 1.0 || self.coordinates == Coordinates::CropAndResize
@@ -242,9 +247,13 @@ fn plan(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
     if name == "Upsample" { upsample_plan(call, x) } else { resize_plan(call, x) }
 }
 
-/// Dimensions of what `Upsample`, or else `Resize`, makes.
-pub(super) fn resized_dims(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
-    dims_of(x, &plan(name, call, x)?.1)
+/// Dimensions of what `Upsample`, or else `Resize`, makes of elements of a type.
+pub(super) fn resized_dims(name: &str, call: &Call<'_>, x: &[usize], element: ElementType) -> OpResult<Vec<usize>> {
+    let (method, all) = plan(name, call, x)?;
+    if !method.moves() && !element.is_float() && !element.is_integer() {
+        refuse!("elements of type {element}, but numbers are needed");
+    }
+    dims_of(x, &all)
 }
 
 fn dims_of(x: &[usize], all: &[(usize, Along)]) -> OpResult<Vec<usize>> {
@@ -280,7 +289,8 @@ fn resize_plan(call: &Call<'_>, x: &[usize]) -> OpResult<Plan> {
     let (crop, scales) = if call.opset < 11 { (Vec::new(), list(1)?) } else { (list(1)?, list(2)?) };
     let sizes = if call.opset < 11 { Vec::new() } else { call.integers(3)?.unwrap_or_default() };
     let named = match call.ints("axes")? {
-        Some(axes) => axes.iter().map(|&a| axis(a, x.len())).collect::<OpResult<Vec<_>>>()?,
+        Some(named) if axes(named, x.len())?.len() < named.len() => refuse!("axes {named:?} name one twice"),
+        Some(named) => named.iter().map(|&a| axis(a, x.len())).collect::<OpResult<Vec<_>>>()?,
         None => (0..x.len()).collect(),
     };
     if method.coordinates == Coordinates::CropAndResize && crop.len() != 2 * named.len() {
@@ -322,9 +332,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
         return super::infer::zeros(&dims, x.element());
     }
     let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| method.changes(along)).collect();
-    let is_nearest = matches!(method.filter, Filter::Nearest(_)) && method.coordinates != Coordinates::CropAndResize;
-    if is_nearest {
-        // No arithmetic: any type of elements.
+    if method.moves() {
         let mut y = x.clone();
         for (at, along) in changes {
             let index = |o: usize| method.sum(along, o).map_or(0, |sum| sum[0].0);

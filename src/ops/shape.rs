@@ -216,7 +216,7 @@ fn split(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
             (0..parts.min(len.max(call.outputs))).map(|i| each.min(len.saturating_sub(i * each))).collect()
         }
     };
-    if sizes.iter().sum::<usize>() != len {
+    if sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(len) {
         refuse!("parts of {sizes:?}, but axis {at} has {len} elements");
     }
     let mut start = 0;
@@ -270,32 +270,38 @@ pub(crate) fn span(len: usize, start: i64, end: i64, step: i64) -> OpResult<(usi
 
 /// Where the elements of a longer axis come from; `None` is the constant.
 fn pad_axis(len: usize, before: i64, after: i64, mode: &str) -> OpResult<Vec<Option<usize>>> {
-    let n = len as i64;
-    let to = match n.checked_add(before).and_then(|to| to.checked_add(after)) {
-        Some(to) if to >= 0 => to as usize,
-        _ => refuse!("padding of {before} and {after} leaves nothing of {len} elements"),
+    let (n, to) = (len as i64, padded_len(len, before, after, mode)?);
+    let mut indices = room(to)?;
+    indices.extend((0..to as i64).map(|i| i - before).map(|i| match mode {
+        _ if (0..n).contains(&i) => Some(i as usize),
+        "constant" => None,
+        "edge" => Some(i.clamp(0, n - 1) as usize),
+        "wrap" => Some(i.rem_euclid(n) as usize),
+        _ if n == 1 => Some(0),
+        _ => {
+            let i = i.rem_euclid(2 * (n - 1));
+            Some(i.min(2 * (n - 1) - i) as usize)
+        }
+    }));
+    Ok(indices)
+}
+
+/// How many there are.
+fn padded_len(len: usize, before: i64, after: i64, mode: &str) -> OpResult<usize> {
+    const FAR: u64 = i64::MAX as u64 / 4;
+    let near = before.unsigned_abs() < FAR && after.unsigned_abs() < FAR;
+    let to = match (len as i64).checked_add(before).and_then(|to| to.checked_add(after)) {
+        Some(to) if to >= 0 && near => to as usize,
+        _ => refuse!("padding of {before} and {after} leaves nothing of {len} elements, or too much"),
     };
     checked_count(&[to])?;
+    if !matches!(mode, "constant" | "edge" | "reflect" | "wrap") {
+        refuse!("mode is {mode:?}, but it can be constant, edge, reflect or wrap");
+    }
     if len == 0 && mode != "constant" && to > 0 {
         refuse!("there is nothing to pad with: the axis has no elements");
     }
-    (0..to as i64)
-        .map(|i| i - before)
-        .map(|i| {
-            Ok(match mode {
-                _ if (0..n).contains(&i) => Some(i as usize),
-                "constant" => None,
-                "edge" => Some(i.clamp(0, n - 1) as usize),
-                "wrap" => Some(i.rem_euclid(n) as usize),
-                "reflect" if n == 1 => Some(0),
-                "reflect" => {
-                    let i = i.rem_euclid(2 * (n - 1));
-                    Some(i.min(2 * (n - 1) - i) as usize)
-                }
-                other => refuse!("mode is {other:?}, but it can be constant, edge, reflect or wrap"),
-            })
-        })
-        .collect()
+    Ok(to)
 }
 
 /// Elements by index along an axis, or `fill` where there is no index.
@@ -384,11 +390,14 @@ fn center_pads<'c>(call: &Call<'c>, x: &[usize]) -> OpResult<(Vec<(i64, i64)>, &
 }
 
 /// Dimensions of what `Pad`, or else `CenterCropPad`, makes.
-pub(super) fn padded_dims(name: &str, call: &Call<'_>, x: &[usize]) -> OpResult<Vec<usize>> {
+pub(super) fn padded_dims(name: &str, call: &Call<'_>, x: &[usize], element: ElementType) -> OpResult<Vec<usize>> {
     let (pads, mode) = if name == "Pad" { pads(call, x)? } else { center_pads(call, x)? };
+    if let Some(fill) = call.optional(2).filter(|fill| name == "Pad" && fill.element() != element) {
+        refuse!("the padding is of type {}, not {element}", fill.element());
+    }
     let axis = |(&len, &(before, after)): (&usize, &(i64, i64))| match (before, after) {
         (0, 0) => Ok(len),
-        _ => Ok(pad_axis(len, before, after, mode)?.len()),
+        _ => padded_len(len, before, after, mode),
     };
     x.iter().zip(&pads).map(axis).collect()
 }
@@ -440,7 +449,7 @@ fn depth_to_space(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
         "CRD" => View::of(&[n, to, b, b, h, w]).permute(&[0, 1, 4, 2, 5, 3]),
         other => refuse!("mode is {other:?}, but it can be DCR or CRD"),
     };
-    Ok(vec![Move { view, dims: vec![n, to, h * b, w * b] }])
+    Ok(vec![Move { view, dims: vec![n, to, h.saturating_mul(b), w.saturating_mul(b)] }])
 }
 
 fn space_to_depth(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
@@ -450,7 +459,7 @@ fn space_to_depth(call: &Call<'_>, x: &[usize]) -> OpResult<Vec<Move>> {
         refuse!("{h}x{w} pixels, no multiple of {b}x{b}");
     }
     let view = View::of(&[n, c, h / b, b, w / b, b]).permute(&[0, 3, 5, 1, 2, 4]);
-    Ok(vec![Move { view, dims: vec![n, c * b * b, h / b, w / b] }])
+    Ok(vec![Move { view, dims: vec![n, c.saturating_mul(b * b), h / b, w / b] }])
 }
 
 fn constant(call: &Call<'_>) -> OpResult<Vec<Array>> {
@@ -568,6 +577,9 @@ fn reverse_sequence(call: &Call<'_>) -> OpResult<Vec<Array>> {
     let (batches, times) = if batch == 0 { (d0, d1) } else { (d1, d0) };
     if lens.len() != batches || lens.iter().any(|&l| l > times) {
         refuse!("lengths {lens:?} for {batches} sequences of {times} elements");
+    }
+    if x.is_empty() {
+        return Ok(vec![x.clone()]);
     }
     let inner = x.dims()[2..].iter().product::<usize>();
     let source = |i: usize, j: usize| {

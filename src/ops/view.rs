@@ -60,7 +60,8 @@ impl View {
         if count > 0 {
             self.offset += start as isize * self.strides[axis];
         }
-        self.strides[axis] *= step;
+        // One element has no next one, however long the step to it would be.
+        self.strides[axis] *= if count > 1 { step } else { 1 };
         self.dims[axis] = count;
     }
 
@@ -125,7 +126,10 @@ impl Move {
     /// The result.
     pub fn array(&self, x: &Array) -> OpResult<Array> {
         let moved = if self.view == View::of(x.dims()) { x.clone() } else { self.view.array(x)? };
-        Ok(moved.with_dims(self.dims.clone()).expect("as many elements as the view has"))
+        match moved.with_dims(self.dims.clone()) {
+            Some(array) => Ok(array),
+            None => refuse!("{:?} would have more elements than there are", self.dims),
+        }
     }
 }
 

@@ -123,21 +123,13 @@ impl Run<'_> {
                 // SAFETY: as above.
                 let more = unsafe { core::slice::from_raw_parts(unit_sums(slice, i), len) };
                 // Sums of blocks that the unit lacks were never written.
-                for pair in self.pairs(&unit) {
-                    sums[pair.2.clone()].iter_mut().zip(&more[pair.2]).for_each(|(sum, more)| *sum += more);
+                for at in (0..unit.ocbs.len()).flat_map(|o| (0..unit.icbs.len()).map(move |i| o * d.wide + i)) {
+                    let pair = at * d.pair_len()..(at + 1) * d.pair_len();
+                    sums[pair.clone()].iter_mut().zip(&more[pair]).for_each(|(sum, more)| *sum += more);
                 }
             }
             self.store(&unit, sums);
         });
-    }
-
-    /// The pairs of a unit: block of output channels, of input channels, and where their sums lie among the unit's.
-    fn pairs(&self, unit: &Unit) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
-        let (wide, len, icbs) = (self.d.wide, self.d.pair_len(), unit.icbs.clone());
-        unit.ocbs.clone().enumerate().flat_map(move |(i, ocb)| {
-            let pair = move |(j, icb): (usize, usize)| (ocb, icb, (i * wide + j) * len..(i * wide + j + 1) * len);
-            icbs.clone().enumerate().map(pair)
-        })
     }
 
     /// The sums of a unit over a segment; added to what is there, or in place of it.
@@ -227,7 +219,9 @@ impl Run<'_> {
         for (i, ocb) in unit.ocbs.clone().enumerate() {
             let sums = &sums[i * d.wide * d.pair_len()..];
             let icbs = unit.icbs.clone();
-            Pairs { shape: &d.shape, dw: self.dw, ocb, icbs, sums, len: d.pair_len() }.store(d.level);
+            let pairs = Pairs { shape: &d.shape, dw: self.dw, ocb, icbs, sums, len: d.pair_len() };
+            // SAFETY: units have disjoint pairs, and each is stored once.
+            unsafe { pairs.store(d.level) };
             if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icbs.start) {
                 let of_bias = &sums[d.taps() * BLOCK * BLOCK..];
                 let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.shape.oc);
@@ -321,7 +315,6 @@ pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], ex
 /// `[oc, ic / groups, kh, kw]`: of those channels that exist and lie in one group.
 pub(crate) struct Pairs<'a> {
     pub shape: &'a ConvShape,
-    /// Nobody else stores the weights of these pairs.
     pub dw: Shared<'a>,
     pub ocb: usize,
     pub icbs: Range<usize>,
@@ -332,7 +325,10 @@ pub(crate) struct Pairs<'a> {
 
 impl Pairs<'_> {
     /// Stores them, with the instructions of an available level.
-    pub fn store(self, level: Level) {
+    ///
+    /// # Safety
+    /// Nobody else stores the weights of these pairs at the same time.
+    pub unsafe fn store(self, level: Level) {
         Place::inline(level).at(self);
     }
 }

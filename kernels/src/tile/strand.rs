@@ -55,6 +55,7 @@ impl Output {
     }
 }
 
+/// Some pixels of a block of an output, by number, from a place on.
 struct LineArgs {
     out: *const Output,
     block: usize,

@@ -498,7 +498,9 @@ impl Run<'_> {
         // SAFETY: the level is available; products and sums have those lengths.
         unsafe { (d.row.gather)(&GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 }) };
         if chunk + 1 == d.chunks {
-            Pairs { shape: s, dw: self.dw, ocb, icbs: icb..icb + 1, sums, len: PAIR_OF_NINE }.store(d.level);
+            let pairs = Pairs { shape: s, dw: self.dw, ocb, icbs: icb..icb + 1, sums, len: PAIR_OF_NINE };
+            // SAFETY: the part that has the pair's last chunk stores it, alone.
+            unsafe { pairs.store(d.level) };
         }
     }
 }
