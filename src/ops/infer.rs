@@ -449,3 +449,76 @@ pub(crate) fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
     let len = super::call::checked_count(dims)?;
     Ok(Array::new(dims, Data::zeros(element, len)?).expect("as many elements as the dimensions make"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Attribute, operator};
+    use super::*;
+
+    /// The error of an operator's inference on a form and constants, and that of running it on zeros.
+    fn refused(name: &str, x: &Fact, constants: &[Array], attributes: &Attributes) -> [Option<String>; 2] {
+        let operator = operator(name).unwrap();
+        let known: Vec<Option<Known<'_>>> =
+            [Some(Known::Fact(x))].into_iter().chain(constants.iter().map(|c| Some(Known::Constant(c)))).collect();
+        let inference = Inference { operator, opset: 18, attributes, inputs: &known, outputs: 1 };
+        let zeros = zeros(&x.dims, x.element).unwrap();
+        let inputs: Vec<Option<&Array>> = [&zeros].into_iter().chain(constants).map(Some).collect();
+        let run = operator.run(&Call { opset: 18, attributes, inputs: &inputs, outputs: 1 });
+        [inference.facts().err().map(|e| e.to_string()), run.err().map(|e| e.to_string())]
+    }
+
+    fn vector(values: &[i64]) -> Array {
+        Array::vector(values.to_vec())
+    }
+
+    #[test]
+    fn what_running_refuses_inference_refuses() {
+        let none = Attributes::new();
+        let image = |element| Fact { dims: vec![1, 2, 4, 6], element };
+        let (f32s, truths) = (image(ElementType::F32), image(ElementType::Bool));
+        let linear = Attributes::new().with("mode", Attribute::Text("linear".into()));
+        let twice = Attributes::new().with("axes", Attribute::Ints(vec![2, -2]));
+        let (empty, sizes) = (Array::vector(Vec::<f32>::new()), vector(&[1, 2, 8, 12]));
+        let cases: [(&str, &Fact, Vec<Array>, &Attributes); 10] = [
+            ("Resize", &f32s, vec![empty.clone(), empty.clone(), vector(&[1, 2])], &twice),
+            ("Resize", &truths, vec![empty.clone(), empty.clone(), sizes.clone()], &linear),
+            ("ReduceSum", &truths, vec![vector(&[1])], &none),
+            ("Pad", &f32s, vec![vector(&[0, 0, 0, 1, 0, 0, 0, 0]), vector(&[1])], &none),
+            ("Pad", &f32s, vec![vector(&[i64::MIN, 0, 0, 0, i64::MAX, 0, 0, 0])], &none),
+            ("Pad", &f32s, vec![vector(&[0, 0, 0, 1 << 40, 0, 0, 0, 0])], &none),
+            ("Split", &f32s, vec![vector(&[i64::MAX, i64::MAX, 3])], &none),
+            ("Slice", &f32s, vec![vector(&[0]), vector(&[4]), vector(&[2]), vector(&[0])], &none),
+            ("Reshape", &f32s, vec![vector(&[5, -1])], &none),
+            ("Unsqueeze", &f32s, vec![vector(&[7])], &none),
+        ];
+        for (name, x, constants, attributes) in cases {
+            let [inferred, run] = refused(name, x, &constants, attributes);
+            assert!(inferred.is_some() && run.is_some(), "{name}: {inferred:?}, {run:?}");
+        }
+        // And what neither does.
+        let allowed: [(&str, &Fact, Vec<Array>, &Attributes); 3] = [
+            ("Resize", &truths, vec![empty.clone(), empty, sizes], &none),
+            ("ReduceMax", &truths, vec![vector(&[1])], &none),
+            ("Slice", &f32s, vec![vector(&[3]), vector(&[4]), vector(&[2]), vector(&[i64::MAX])], &none),
+        ];
+        for (name, x, constants, attributes) in allowed {
+            assert_eq!(refused(name, x, &constants, attributes), [None, None], "{name}");
+        }
+    }
+
+    #[test]
+    fn extents_that_overflow_beside_a_zero_are_errors() {
+        let huge = Array::of([1, 0, 1 << 62, 1], Vec::<f32>::new());
+        let blocks = Attributes::new().with("blocksize", Attribute::Int(4));
+        for name in ["DepthToSpace", "SpaceToDepth"] {
+            let call = Call { opset: 18, attributes: &blocks, inputs: &[Some(&huge)], outputs: 1 };
+            // An answer of any kind.
+            let _ = operator(name).unwrap().run(&call);
+        }
+        let (none, long) = (Attributes::new(), Array::of([1, 1 << 60, 0], Vec::<f32>::new()));
+        let lens = vector(&[0]);
+        let axes = none.clone().with("batch_axis", Attribute::Int(0)).with("time_axis", Attribute::Int(1));
+        let call = Call { opset: 18, attributes: &axes, inputs: &[Some(&long), Some(&lens)], outputs: 1 };
+        assert_eq!(operator("ReverseSequence").unwrap().run(&call).unwrap()[0].dims(), [1, 1 << 60, 0]);
+    }
+}
