@@ -200,6 +200,9 @@ fn shaping(name: &str) -> &'static [usize] {
     }
 }
 
+/// Dimensions of what an operator, by its name, makes of an input of these dimensions and this type.
+type Rule = fn(&str, &Call<'_>, &[usize], ElementType) -> OpResult<Vec<usize>>;
+
 impl Inference<'_> {
     /// The outputs' forms.
     ///
@@ -390,10 +393,7 @@ impl Inference<'_> {
     }
 
     /// Elements of the type of input 0, in the dimensions that a rule makes of its.
-    fn same_type(
-        &self,
-        rule: fn(&str, &Call<'_>, &[usize], ElementType) -> OpResult<Vec<usize>>,
-    ) -> OpResult<Vec<Fact>> {
+    fn same_type(&self, rule: Rule) -> OpResult<Vec<Fact>> {
         let (x, constants) = (self.input(0)?, self.constants());
         let dims = rule(self.operator.name, &self.call(&constants), x.dims(), x.element())?;
         Ok(vec![Fact { dims, element: x.element() }])
