@@ -75,28 +75,26 @@ enum How {
     /// By computing.
     Compute(fn(&Call<'_>) -> OpResult<Vec<Array>>),
     /// By moving elements of input 0, which has these dimensions. Nothing is asked of its elements.
-    Move(fn(&Call<'_>, &[usize]) -> OpResult<Vec<Move>>),
+    Move(Mover),
 }
+
+/// Where the elements of outputs lie in input 0 of these dimensions.
+pub(crate) type Mover = fn(&Call<'_>, &[usize]) -> OpResult<Vec<Move>>;
 
 impl Operator {
     const fn new(name: &'static str, run: fn(&Call<'_>) -> OpResult<Vec<Array>>) -> Self {
         Self { name, how: How::Compute(run) }
     }
 
-    const fn moving(name: &'static str, moves: fn(&Call<'_>, &[usize]) -> OpResult<Vec<Move>>) -> Self {
-        Self { name, how: How::Move(moves) }
+    const fn moving(name: &'static str, mover: Mover) -> Self {
+        Self { name, how: How::Move(mover) }
     }
 
-    /// Whether the outputs' elements only move.
-    pub(crate) fn only_moves(&self) -> bool {
-        matches!(self.how, How::Move(_))
-    }
-
-    /// Where the outputs' elements lie in input 0 of these dimensions, if they only move.
-    pub(crate) fn moves(&self, call: &Call<'_>, x: &[usize]) -> Option<OpResult<Vec<Move>>> {
+    /// What tells where its outputs' elements lie, if they only move.
+    pub(crate) fn mover(&self) -> Option<Mover> {
         match self.how {
             How::Compute(_) => None,
-            How::Move(moves) => Some(moves(call, x)),
+            How::Move(mover) => Some(mover),
         }
     }
 
@@ -108,9 +106,9 @@ impl Operator {
     pub fn run(&self, call: &Call<'_>) -> OpResult<Vec<Array>> {
         let outputs = match self.how {
             How::Compute(run) => run(call)?,
-            How::Move(moves) => {
+            How::Move(mover) => {
                 let x = call.input(0)?;
-                moves(call, x.dims())?.iter().map(|m| m.array(x)).collect::<OpResult<_>>()?
+                mover(call, x.dims())?.iter().map(|m| m.array(x)).collect::<OpResult<_>>()?
             }
         };
         if outputs.len() < call.outputs {

@@ -22,7 +22,6 @@
 //! | 1 | [`epilogue`] | bias, residual and activation on a register tile, before its one store |
 //! | 1 | [`finite`] | for which magnitudes results are finite |
 //! | 1 | `groups` | output channels, cut into pieces of one group each |
-//! | 1 | `interleave` | rows of floats side by side: sums by lanes become weights in order |
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
 //! | 1 | [`registry`] | levels that are compiled in, outermost edges, the list of all kernel tables |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
@@ -84,7 +83,6 @@ pub mod exec;
 pub mod finite;
 pub mod gemm;
 mod groups;
-mod interleave;
 pub mod isa;
 pub mod layout;
 pub mod norm;

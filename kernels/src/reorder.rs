@@ -214,17 +214,33 @@ impl Body for CopyBlock {
     }
 }
 
+/// Writes `to[i * rows + j] = from[j * pitch + i]` for all of `to`, whose length is a multiple of `rows`: rows side by side.
+///
+/// # Panics
+/// If `from` ends before that.
+#[inline(always)]
+pub(crate) fn interleave<I: Isa>(s: I, from: &[f32], pitch: usize, rows: usize, to: &mut [f32]) {
+    if rows == 0 || to.len() < rows {
+        return;
+    }
+    let len = to.len() / rows;
+    assert!((rows - 1) * pitch + len <= from.len(), "{rows} rows of {len} floats, {pitch} apart");
+    let rows = Rows { n: rows, written: rows, x: pitch, y: rows };
+    // SAFETY: `from` holds that many rows of `len` floats (asserted), and `to` as many columns, borrowed here.
+    unsafe { transpose(s, from.as_ptr(), to.as_mut_ptr(), rows, len) }
+}
+
 /// Rows that become columns.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows {
+struct Rows {
     /// How many there are.
-    pub n: usize,
+    n: usize,
     /// How many are written; those that do not exist are zeros.
-    pub written: usize,
+    written: usize,
     /// From row to row of `x`.
-    pub x: usize,
+    x: usize,
     /// From column to column, which are rows of `y`.
-    pub y: usize,
+    y: usize,
 }
 
 /// `y[col * rows.y + row] = x[row * rows.x + col]`.
@@ -233,7 +249,7 @@ pub(crate) struct Rows {
 /// `x` is readable for `rows.n` rows of `cols` floats, and `y` writable for `cols` rows of `rows.written` ones, which no
 /// other thread uses.
 #[inline(always)]
-pub(crate) unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: usize) {
+unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: usize) {
     // Along `y`, whose rows are short or its only stream; the sixteen streams of `x` move on together.
     for c0 in (0..cols).step_by(I::LANES) {
         for r0 in (0..rows.written).step_by(I::LANES) {
@@ -344,6 +360,38 @@ unsafe fn planes<const C: usize>(x: *const f32, xs: [usize; 2], y: *mut f32, ys:
             for p in 0..n {
                 for k in 0..C {
                     y.add(k * ys[0] + p).write(x.add(p * C + k).read());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows `pitch` apart, side by side.
+    struct Interleave<'a>(&'a [f32], usize, usize, &'a mut [f32]);
+
+    impl Body for Interleave<'_> {
+        type Out = ();
+
+        #[inline(always)]
+        fn run<I: Isa>(self, s: I) {
+            interleave(s, self.0, self.1, self.2, self.3);
+        }
+    }
+
+    #[test]
+    fn interleaves_any_number_of_rows() {
+        for &level in Level::available() {
+            for (rows, len) in (0..19).flat_map(|rows| (0..19).map(move |len| (rows, len))) {
+                let pitch = len + 3;
+                let from: Vec<f32> = (0..rows * pitch).map(|v| v as f32).collect();
+                let mut to = vec![f32::NAN; rows * len];
+                Place::inline(level).at(Interleave(&from, pitch, rows, &mut to));
+                for (at, v) in to.iter().enumerate() {
+                    assert_eq!(*v, from[at % rows * pitch + at / rows], "{level:?}, {rows} rows of {len}, [{at}]");
                 }
             }
         }

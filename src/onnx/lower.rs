@@ -562,11 +562,10 @@ impl Lowering {
         let Some(mut inputs) = constants_behind(node) else { return Ok(None) };
         inputs.insert(0, None);
         let call = Call { opset: node.opset, attributes: &node.attributes, inputs: &inputs, outputs: 1 };
-        match node.operator.moves(&call, &self.dims(x)) {
-            Some(Ok(mut moves)) if !moves.is_empty() => {
-                self.strided(node.operator.name, node, x, moves.swap_remove(0).view).map(Some)
-            }
-            _ => Ok(None),
+        let moves = node.operator.mover().and_then(|mover| mover(&call, &self.dims(x)).ok());
+        match moves.into_iter().flatten().next() {
+            Some(first) => self.strided(node.operator.name, node, x, first.view).map(Some),
+            None => Ok(None),
         }
     }
 

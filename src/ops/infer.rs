@@ -234,9 +234,9 @@ impl Inference<'_> {
         if COMPARISONS.contains(&name) {
             return Ok(vec![Fact { dims: self.broadcast(0)?, element: ElementType::Bool }]);
         }
-        if self.operator.only_moves() {
+        if let Some(mover) = self.operator.mover() {
             let (x, constants) = (self.input(0)?, self.constants());
-            let moves = self.operator.moves(&self.call(&constants), x.dims()).unwrap_or_else(|| Ok(Vec::new()))?;
+            let moves = mover(&self.call(&constants), x.dims())?;
             return Ok(moves.into_iter().map(|m| Fact { dims: m.dims, element: x.element() }).collect());
         }
         match name {

@@ -161,7 +161,7 @@ impl DepthwiseWeights {
                 images.for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
             }
         });
-        with_default(|| finish(sums, of * len, self.taps(), dw, db));
+        with_default(|| finish(self.level, sums, of * len, self.taps(), dw, db));
     }
 
     /// Adds an image's part of a segment to the sums of a block.

@@ -8,7 +8,7 @@ use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::{Isa, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::pass::{Body, Place};
-use crate::reorder::{Rows, transpose};
+use crate::reorder::interleave;
 use crate::shape::ConvShape;
 use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
 
@@ -354,12 +354,10 @@ impl Body for Pairs<'_> {
                 for line in (0..weights).step_by(BLOCK) {
                     isa.prefetch_write(dw.at(at).wrapping_add(icg * taps + line));
                 }
-                let sums = &sums[i * len + o % BLOCK * BLOCK + lane..];
-                assert!((taps - 1) * BLOCK * BLOCK + ics.len() <= sums.len(), "the sums of all taps");
-                // Taps are rows that become columns: weights of an input channel are adjacent.
-                let rows = Rows { n: taps, written: taps, x: BLOCK * BLOCK, y: taps };
-                // SAFETY: the sums and these weights are as long as that, by the assertions, and no other pair has them.
-                unsafe { transpose(isa, sums.as_ptr(), dw.at(at), rows, ics.len()) };
+                // SAFETY: these weights exist (asserted), and no other pair has them.
+                let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), weights) };
+                // Weights of an input channel are adjacent.
+                interleave(isa, &sums[i * len + o % BLOCK * BLOCK + lane..], BLOCK * BLOCK, taps, to);
             }
         }
     }

@@ -160,7 +160,7 @@ impl StemWeights {
                 }
             }
         });
-        with_default(|| finish(sums, self.slice_len(), self.terms(), dw, db));
+        with_default(|| finish(self.level, sums, self.slice_len(), self.terms(), dw, db));
     }
 
     /// Adds an image's part of a segment to the sums.

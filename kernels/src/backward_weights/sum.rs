@@ -13,11 +13,12 @@
 
 use core::ops::Range;
 
-use crate::interleave::interleave;
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
+use crate::pass::{Body, Place};
 use crate::region::Axis;
 use crate::registry::{by_level, edges};
+use crate::reorder::interleave;
 use crate::shape::ConvShape;
 
 /// Most taps of all input channels that share a block's sums: 256 KiB.
@@ -357,16 +358,40 @@ impl Taps {
 }
 
 /// Adds the sums of all slices, each `[dy block][tap][16 oc]` with the gradient itself behind the taps, and stores them in
-/// PyTorch's order: `dw` `[oc][tap]` and, if asked for, `db` `[oc]`.
-pub(super) fn finish(sums: &mut [f32], slice: usize, taps: usize, dw: &mut [f32], mut db: Option<&mut [f32]>) {
+/// PyTorch's order, with the instructions of an available level: `dw` `[oc][tap]` and, if asked for, `db` `[oc]`.
+pub(super) fn finish(
+    level: Level,
+    sums: &mut [f32],
+    slice: usize,
+    taps: usize,
+    dw: &mut [f32],
+    mut db: Option<&mut [f32]>,
+) {
     let (sum, others) = sums.split_at_mut(slice);
     for other in others.chunks_exact(slice) {
         sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
     }
     for (i, (sum, dw)) in sum.chunks_exact((taps + 1) * BLOCK).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
-        interleave(taps, |tap| &sum[tap * BLOCK..][..BLOCK], dw);
         if let Some(db) = &mut db {
-            db[i * BLOCK..].iter_mut().zip(&sum[taps * BLOCK..]).for_each(|(db, v)| *db = *v);
+            let channels = dw.len() / taps;
+            db[i * BLOCK..][..channels].copy_from_slice(&sum[taps * BLOCK..][..channels]);
         }
+        Place::inline(level).at(InOrder { sum, taps, dw });
+    }
+}
+
+/// A block's sums, stored as weights.
+struct InOrder<'a> {
+    sum: &'a [f32],
+    taps: usize,
+    dw: &'a mut [f32],
+}
+
+impl Body for InOrder<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, s: I) {
+        interleave(s, self.sum, BLOCK, self.taps, self.dw);
     }
 }
