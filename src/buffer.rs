@@ -4,6 +4,8 @@
 //! [`Error::Memory`], and the process lives on.
 
 use core::ops::{Deref, DerefMut};
+#[cfg(feature = "onnx")]
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -30,8 +32,18 @@ pub(crate) struct Buffer {
 #[derive(Debug)]
 enum Data {
     Heap(Vec<f32>),
+    /// Others own them, too. They are copied when they are to be changed.
+    #[cfg(feature = "onnx")]
+    Shared(Arc<dyn Floats>),
     #[cfg(target_os = "linux")]
     Pages(memmap2::MmapMut),
+}
+
+/// Floats that several own.
+#[cfg(feature = "onnx")]
+pub(crate) trait Floats: Send + Sync + core::fmt::Debug {
+    /// The same ones at each call.
+    fn floats(&self) -> &[f32];
 }
 
 impl Default for Data {
@@ -44,6 +56,8 @@ impl Data {
     fn floats(&self) -> &[f32] {
         match self {
             Self::Heap(data) => data,
+            #[cfg(feature = "onnx")]
+            Self::Shared(data) => data.floats(),
             #[cfg(target_os = "linux")]
             Self::Pages(pages) => bytemuck::cast_slice(pages),
         }
@@ -52,6 +66,11 @@ impl Data {
     fn floats_mut(&mut self) -> &mut [f32] {
         match self {
             Self::Heap(data) => data,
+            #[cfg(feature = "onnx")]
+            Self::Shared(data) => {
+                *self = Self::Heap(data.floats().to_vec());
+                self.floats_mut()
+            }
             #[cfg(target_os = "linux")]
             Self::Pages(pages) => bytemuck::cast_slice_mut(pages),
         }
@@ -70,6 +89,13 @@ impl Buffer {
             _ => 0,
         };
         Ok(Self { data: Data::Heap(data), start, len })
+    }
+
+    /// What others own, too. It begins where it does, which costs speed alone.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn shared(floats: Arc<dyn Floats>) -> Self {
+        let len = floats.floats().len();
+        Self { data: Data::Shared(floats), start: 0, len }
     }
 
     /// As [`Buffer::zeros`], of what lives as long as a session: activations and packed weights. Where there is much of it, Linux is

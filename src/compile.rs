@@ -157,7 +157,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn compile(
-        graph: &Graph,
+        graph: Graph,
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,

@@ -231,6 +231,13 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// Lets go of the value of a constant that nobody asks for any more.
+    pub(crate) fn forget_constant(&mut self, node: NodeId) {
+        if let Source::Constant(value) = &mut self.nodes[node].source {
+            *value = Arc::new(Tensor::empty());
+        }
+    }
+
     /// Records what `f` does to its argument, for an input of any shape.
     ///
     /// # Errors

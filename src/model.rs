@@ -133,7 +133,7 @@ impl Model {
     /// # Errors
     /// As [`Model::compile_with`], and for another number of inputs.
     pub fn compile_for(&self, inputs: &[Fact], options: &SessionOptions) -> Result<Session> {
-        Session::compile(&self.graph, &self.parameters, inputs, options, &self.ready)
+        Session::compile(self.graph.clone(), &self.parameters, inputs, options, &self.ready)
     }
 
     /// Names and values of everything that is saved: parameters and running statistics, PyTorch's `state_dict`, in the

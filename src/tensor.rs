@@ -72,6 +72,22 @@ impl Tensor {
         Ok(t)
     }
 
+    /// No elements.
+    #[cfg(feature = "nn")]
+    pub(crate) fn empty() -> Self {
+        Self { dims: vec![0], layout: Layout::Nchw, data: Buffer::default() }
+    }
+
+    /// A row-major tensor of elements that others own, too.
+    ///
+    /// # Errors
+    /// For a number of elements that is not the product of the extents.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn shared(dims: &[usize], data: std::sync::Arc<dyn crate::buffer::Floats>) -> Result<Self> {
+        check_len("the data", data.floats().len(), stored_len(dims, Layout::Nchw)?)?;
+        Ok(Self { dims: dims.to_vec(), layout: Layout::Nchw, data: Buffer::shared(data) })
+    }
+
     /// A copy.
     ///
     /// # Errors

@@ -29,8 +29,7 @@ pub(crate) fn fuse(graph: &Graph, parameters: &Parameters, facts: &[Vec<Fact>]) 
 }
 
 /// The graph without operators that are the identity in inference, such as dropout.
-pub(crate) fn without_identities(graph: &Graph) -> Graph {
-    let mut graph = graph.clone();
+pub(crate) fn without_identities(mut graph: Graph) -> Graph {
     // What the first result of each node is called now. Nodes come after those they take, so one pass resolves chains.
     let mut names: Vec<ValueId> = (0..graph.nodes.len()).map(ValueId::of).collect();
     let renamed = |names: &[ValueId], v: ValueId| if v.slot == 0 { names[v.node] } else { v };
@@ -223,7 +222,7 @@ mod tests {
         let (a, norm) = (conv("a"), BatchNorm2d::new(4).named("norm"));
         let dropout = Dropout::new(0.5);
         let net = |x: &Value| dropout.call(&(norm.call(&dropout.call(&a.call(x)?)?)? + x));
-        let graph = without_identities(&Graph::record(net).unwrap());
+        let graph = without_identities(Graph::record(net).unwrap());
         let [group] = &of(&graph)[..] else { panic!("one operator") };
         let number = |node: NodeId| ordinal(&graph, node);
         let numbers = (number(group.node), group.norm.map(number), number(group.value.node));

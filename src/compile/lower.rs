@@ -12,7 +12,7 @@ use crate::graph::lower::{BufferId, Lower, Origin, Planned};
 use crate::graph::ops::SeparableStep;
 use crate::graph::packed::ReadyWeights;
 use crate::graph::step::level;
-use crate::graph::{Fact, Graph, Parameters, ValueId};
+use crate::graph::{Fact, Graph, Group, NodeId, Parameters, ValueId};
 
 /// An output of a compiled graph.
 pub(crate) struct Output {
@@ -32,9 +32,10 @@ pub(crate) struct Lowered {
     pub(crate) outputs: Vec<Output>,
 }
 
-/// Lowers a graph for inputs of these facts. `ready` has what was packed of the same graph and parameters.
+/// Lowers a graph for inputs of these facts. `ready` has what was packed of the same graph and parameters. Each constant is let go of
+/// behind the last operator that takes it, which frees what is nobody else's: of large weights only their packed form stays.
 pub(crate) fn lower(
-    graph: &Graph,
+    graph: Graph,
     parameters: &Parameters,
     inputs: &[Fact],
     options: &SessionOptions,
@@ -47,7 +48,7 @@ pub(crate) fn lower(
             return Err(Error::Rank { what: "a model", takes, gets: dims.clone() });
         }
     }
-    let graph = &without_identities(graph);
+    let graph = without_identities(graph);
     let conv = Options {
         level: options.level,
         accuracy: options.accuracy,
@@ -55,23 +56,25 @@ pub(crate) fn lower(
         ..Options::blocked()
     };
     let facts = graph.infer(inputs)?;
-    let groups = fuse(graph, parameters, &facts);
+    let groups = fuse(&graph, parameters, &facts);
+    let last_uses = last_uses(&graph, &groups);
+    let results = graph.outputs.clone();
     let mut l = Lower::new(graph, parameters, facts, level(options.level)?, conv, ready);
     let edge = |fact: &Fact, layout: Layout| if fact.dims.len() == 4 { layout } else { Layout::Nchw };
-    for (number, (_, node)) in graph.inputs.iter().enumerate() {
+    for (number, (_, node)) in l.graph.inputs.clone().iter().enumerate() {
         l.bind_input(ValueId::of(*node), number, edge(&inputs[number], options.input))?;
     }
-    for group in &groups {
-        let node = &graph.nodes[group.node];
-        let op = node.operator().expect("groups are of operators");
-        op.lower(group, &mut l).map_err(|e| e.in_layer(&node.layer))?;
+    for (group, last_uses) in groups.iter().zip(last_uses) {
+        let op = l.graph.nodes[group.node].operator().expect("groups are of operators").clone();
+        op.lower(group, &mut l).map_err(|e| e.in_layer(&l.graph.nodes[group.node].layer))?;
+        last_uses.into_iter().for_each(|node| l.graph.forget_constant(node));
         // Outputs get their layout at once, so that whoever runs up to one of them need not run what comes behind.
-        for (_, v) in graph.outputs.iter().filter(|(_, v)| v.node == group.value.node) {
+        for (_, v) in results.iter().filter(|(_, v)| v.node == group.value.node) {
             l.want(*v, edge(l.fact(*v), options.output))?;
         }
     }
-    let mut outputs: Vec<Output> = Vec::with_capacity(graph.outputs.len());
-    for (name, v) in &graph.outputs {
+    let mut outputs: Vec<Output> = Vec::with_capacity(results.len());
+    for (name, v) in &results {
         let fact = l.fact(*v).clone();
         let layout = edge(&fact, options.output);
         let taken: Vec<BufferId> = outputs.iter().map(|o| o.buffer).collect();
@@ -80,6 +83,24 @@ pub(crate) fn lower(
     }
     let steps = join(l.steps, &outputs);
     Ok(Lowered { steps, buffers: l.buffers, inputs: inputs.to_vec(), outputs })
+}
+
+/// Behind each group, the nodes whose values no later one takes; not those of the graph's outputs.
+fn last_uses(graph: &Graph, groups: &[Group]) -> Vec<Vec<NodeId>> {
+    let mut last: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+    for (at, group) in groups.iter().enumerate() {
+        let nodes = [Some(group.node), group.norm].into_iter().flatten();
+        let operands = nodes.flat_map(|node| &graph.nodes[node].inputs).chain(&group.residual);
+        operands.for_each(|v| last[v.node] = Some(at));
+    }
+    graph.outputs.iter().for_each(|(_, v)| last[v.node] = None);
+    let mut behind = vec![Vec::new(); groups.len()];
+    for (node, at) in last.into_iter().enumerate() {
+        if let Some(at) = at {
+            behind[at].push(node);
+        }
+    }
+    behind
 }
 
 /// Depthwise convolutions run together with the 1x1 convolutions that alone read what they compute, where that is faster.

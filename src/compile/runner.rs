@@ -48,7 +48,7 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn compile(
-        graph: &Graph,
+        graph: Graph,
         parameters: &Parameters,
         inputs: &[Fact],
         options: &SessionOptions,

@@ -109,7 +109,7 @@ pub struct Place {
 
 /// A graph on its way to steps.
 pub struct Lower<'a> {
-    pub(crate) graph: &'a Graph,
+    pub(crate) graph: Graph,
     pub(crate) parameters: &'a Parameters,
     pub(crate) level: Level,
     pub(crate) conv: Options,
@@ -126,7 +126,7 @@ pub struct Lower<'a> {
 
 impl<'a> Lower<'a> {
     pub(crate) fn new(
-        graph: &'a Graph,
+        graph: Graph,
         parameters: &'a Parameters,
         facts: Vec<Vec<Fact>>,
         level: Level,
@@ -168,7 +168,7 @@ impl<'a> Lower<'a> {
     }
 
     /// The value of a parameter or constant, where it is fixed when the graph is compiled.
-    pub fn constant(&self, v: ValueId) -> Option<&'a Tensor> {
+    pub fn constant(&self, v: ValueId) -> Option<&Tensor> {
         match &self.graph.nodes[v.node].source {
             Source::Parameter(p) => Some(&self.parameters[*p]),
             Source::Constant(t) => Some(t),

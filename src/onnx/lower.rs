@@ -12,7 +12,7 @@ use super::error::OnnxError;
 use super::fold::{Folded, Node, Operand};
 use super::nodes::{Interpreted, Map, MatMul, Rate, Resample, Slot, Strided, ToNchw, ToNhwc};
 use super::simplify::bounds;
-use crate::buffer;
+use crate::buffer::{self, Floats};
 use crate::error::Result;
 use crate::graph::ops::{self as graph_ops, Activate, Binary, Conv, Linear};
 use crate::graph::{Builder, Graph, Operator, ValueId};
@@ -24,8 +24,8 @@ mod images;
 mod models;
 mod recurrent;
 
-/// The graph of a folded model, whose outputs that are values are the graph's outputs. Weights are copied, and the model's are freed node
-/// by node.
+/// The graph of a folded model, whose outputs that are values are the graph's outputs. Weights that an operator takes as they are
+/// belong to both; others are copied, and the model's are freed node by node.
 pub(crate) fn lower(folded: Folded) -> Result<Graph, OnnxError> {
     let Folded { facts, inputs, nodes, outputs } = folded;
     let mut lowering = Lowering { facts, builder: Builder::new(), values: HashMap::new(), constants: HashMap::new() };
@@ -46,6 +46,12 @@ pub(crate) fn lower(folded: Folded) -> Result<Graph, OnnxError> {
         })
         .collect();
     lowering.builder.finish(&outputs).map_err(|e| OnnxError::new(0, e.to_string()))
+}
+
+impl Floats for Array {
+    fn floats(&self) -> &[f32] {
+        self.elements().unwrap_or_default()
+    }
 }
 
 struct Lowering {
@@ -135,12 +141,15 @@ impl Lowering {
             Operand::Absent => Ok(None),
             Operand::Value(value) => Ok(Some(self.values[value])),
             Operand::Constant(array) => {
-                let Some(elements) = array.elements::<f32>() else { return Ok(None) };
+                if array.element() != ElementType::F32 {
+                    return Ok(None);
+                }
                 if let Some((_, id)) = self.constants.get(&Arc::as_ptr(array)) {
                     return Ok(Some(*id));
                 }
-                let id = self.builder.constant(Tensor::new(array.dims(), elements)?);
-                if Arc::strong_count(array) > 1 {
+                let several = Arc::strong_count(array) > 1;
+                let id = self.builder.constant(Tensor::shared(array.dims(), array.clone())?);
+                if several {
                     self.constants.insert(Arc::as_ptr(array), (array.clone(), id));
                 }
                 Ok(Some(id))

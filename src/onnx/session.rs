@@ -143,7 +143,7 @@ impl Network {
         let facts: Vec<Fact> = takes.iter().map(|(_, fact)| fact.clone()).collect();
         let flop = graph.flop_for(&facts)?;
         // An imported graph has constants in place of parameters.
-        let session = Session::compile(&graph, &Parameters::new(), &facts, options, ready)?;
+        let session = Session::compile(graph, &Parameters::new(), &facts, options, ready)?;
         NetworkSession::new(Some(session), takes, outputs, flop)
     }
 

@@ -69,7 +69,7 @@ pub fn check_gradients(module: &dyn Module, input: impl AsRef<[usize]>, step: f3
     let wanted = Wanted { loss: 1, trained: &|_| true, frozen: &|_| false, inputs: &[0], recompute: false };
     let d = graph.differentiate(&[Fact::f32(input)], &wanted)?;
     let options = SessionOptions { output: Layout::Nchw, ..SessionOptions::default() };
-    let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options, &Default::default())?;
+    let mut runner = Runner::compile(d.graph.clone(), &Vec::new(), &d.inputs, &options, &Default::default())?;
     let seed_parts = [0.0, 0.0, 0.0, seed as u16 as f32];
     let mut run = |x: &[f32], parameters: &Parameters| {
         let input = |i: usize| match i {

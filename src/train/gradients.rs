@@ -77,7 +77,7 @@ pub fn gradients(
     };
     let d = graph.differentiate(&[Fact::f32(input.dims()), Fact::f32(output_gradient.dims())], &wanted)?;
     let options = SessionOptions { input: Layout::Nchw, output: Layout::Nchw, ..options.session.clone() };
-    let mut runner = Runner::compile(&d.graph, &Vec::new(), &d.inputs, &options, &Default::default())?;
+    let mut runner = Runner::compile(d.graph.clone(), &Vec::new(), &d.inputs, &options, &Default::default())?;
     let parameters: Vec<(&str, &Tensor)> = model.state().collect();
     runner.run(&|i| match i {
         0 => input.as_slice(),

@@ -476,7 +476,7 @@ impl Trainer {
             Wanted { loss: LOSS, trained: &trained, frozen: &frozen, inputs: &[], recompute: self.options.recompute };
         let graph = graph.differentiate(&facts, &wanted)?;
         let options = &self.options.session;
-        let runner = Runner::compile(&graph.graph, &Vec::new(), &graph.inputs, options, &Default::default())?;
+        let runner = Runner::compile(graph.graph.clone(), &Vec::new(), &graph.inputs, options, &Default::default())?;
         Ok(Compiled { input: input.to_vec(), output, target: elements, graph, runner })
     }
 

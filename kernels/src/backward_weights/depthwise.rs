@@ -201,8 +201,8 @@ impl DepthwiseWeights {
             self.transpose((dy, self.gradient), s.output(), [n, ocb], rows, to);
             (&*to, rows.start)
         };
-        let (taps, bias) = sums.split_at_mut(self.taps() * BLOCK);
-        self.kernels.add(Part { from, first, dy, first_dy, taps, bias: Some(bias) }, rows);
+        let (block, bias) = (sums.len(), Some(self.taps() * BLOCK));
+        self.kernels.add(Part { from, first, dy, dy_block: 0, first_dy, sums, block, tap: 0, bias }, rows);
     }
 
     /// Copies some rows of a block of an image to scratch.

@@ -184,14 +184,15 @@ impl StemWeights {
             self.copy(&x[n * xs.n..][..xs.n], reach.clone(), copy);
             (&*copy, reach.len() * s.iw, reach.start)
         };
-        let taps = s.kh * s.kw;
-        for (ocb, sums) in sums.chunks_exact_mut(self.block_len()).enumerate() {
-            let dy = &dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row];
-            let (sums, bias) = sums.split_at_mut(self.terms() * BLOCK);
-            let mut bias = Some(bias).filter(|_| biased);
-            for (c, taps) in sums.chunks_exact_mut(taps * BLOCK).enumerate() {
+        let (block, dy) = (self.block_len(), &dy[n * ds.n..][..ds.n]);
+        // Two blocks' gradients stay in L1 for all channels.
+        for (pair, sums) in sums.chunks_mut(2 * block).enumerate() {
+            let dy = &dy[pair * 2 * ds.block..];
+            for c in 0..s.ic {
                 let from = &planes[c * plane..][..plane];
-                self.kernels.add(Part { from, first, dy, first_dy: 0, taps, bias: bias.take() }, rows);
+                let (tap, bias) = (c * s.kh * s.kw * BLOCK, (biased && c == 0).then_some(self.terms() * BLOCK));
+                let sums = &mut *sums;
+                self.kernels.add(Part { from, first, dy, dy_block: ds.block, first_dy: 0, sums, block, tap, bias }, rows);
             }
         }
     }

@@ -41,18 +41,21 @@ struct SumArgs {
     column: usize,
     step: usize,
     columns: usize,
-    /// Gradient at the first pixel, and from row to row.
+    /// Gradient at the first pixel, from row to row, and from block to block.
     dy: *const f32,
     dy_row: usize,
+    dy_block: usize,
     rows: usize,
     width: usize,
     /// Pixels of a row that have all taps: the first, and the end.
     inner: [usize; 2],
-    /// Sums `[tap row][tap column][16]`, and from tap row to tap row.
+    /// Sums `[tap row][tap column][16]`, from tap row to tap row, and from block to block.
     sums: *mut f32,
     sums_row: usize,
-    /// Sums of the gradient itself.
+    sums_block: usize,
+    /// Sums of the gradient itself, and from block to block.
     bias: *mut f32,
+    bias_block: usize,
 }
 
 /// What a tap multiplies the gradient's lanes by.
@@ -74,10 +77,10 @@ impl Source {
     }
 }
 
-/// Sums for `KH` x `KW` taps; of one float for all lanes, or of lines.
-struct Sum<const KH: usize, const KW: usize, const ONE: bool>;
+/// Sums for `KH` x `KW` taps of `N` blocks of the gradient; of one float for all lanes, or of lines.
+struct Sum<const KH: usize, const KW: usize, const N: usize, const ONE: bool>;
 
-impl<const KH: usize, const KW: usize, const ONE: bool> Sum<KH, KW, ONE> {
+impl<const KH: usize, const KW: usize, const N: usize, const ONE: bool> Sum<KH, KW, N, ONE> {
     /// Adds a pixel, at the border only those taps whose columns exist.
     ///
     /// # Safety
@@ -88,13 +91,16 @@ impl<const KH: usize, const KW: usize, const ONE: bool> Sum<KH, KW, ONE> {
         a: &SumArgs,
         (x, dy): (*const f32, *const f32),
         column: Option<usize>,
-        acc: &mut [[I::V; KW]; KH],
-        bias: &mut I::V,
+        acc: &mut [[[I::V; N]; KW]; KH],
+        bias: &mut [I::V; N],
     ) {
         let px = if ONE { 1 } else { BLOCK };
-        // SAFETY: the caller vouches for the pixel.
-        let g = unsafe { s.load(dy) };
-        *bias = s.add(*bias, g);
+        let mut g = [s.zero(); N];
+        for b in 0..N {
+            // SAFETY: the caller vouches for the pixel.
+            g[b] = unsafe { s.load(dy.wrapping_add(b * a.dy_block)) };
+            bias[b] = s.add(bias[b], g[b]);
+        }
         for kx in 0..KW {
             if column.is_some_and(|column| column.wrapping_add(kx) >= a.columns) {
                 continue;
@@ -103,27 +109,29 @@ impl<const KH: usize, const KW: usize, const ONE: bool> Sum<KH, KW, ONE> {
                 let tap = x.wrapping_add(ky * a.tap_row + kx * px);
                 // SAFETY: the caller vouches for taps whose columns exist.
                 let tap = unsafe { if ONE { s.load_splat(tap) } else { s.load(tap) } };
-                acc[ky][kx] = s.fma(tap, g, acc[ky][kx]);
+                for b in 0..N {
+                    acc[ky][kx][b] = s.fma(tap, g[b], acc[ky][kx][b]);
+                }
             }
         }
     }
 }
 
-impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Sum<KH, KW, ONE> {
+impl<I: Isa, const KH: usize, const KW: usize, const N: usize, const ONE: bool> Kernel<I> for Sum<KH, KW, N, ONE> {
     type Args = SumArgs;
 
     /// # Safety
-    /// * `x` is readable for those taps of all pixels whose columns exist, `dy` for all pixels, each a block; a tap is a
+    /// * `x` is readable for those taps of all pixels whose columns exist, `dy` for all pixels of `N` blocks; a tap is a
     ///   block too, unless it is one float for all lanes;
     /// * the columns of all taps of the `inner` pixels exist;
-    /// * `sums`, for all taps, and `bias` are readable and writable for a block.
+    /// * `sums`, for all taps, and `bias` are readable and writable for `N` blocks.
     #[inline(always)]
     unsafe fn run(s: I, a: &SumArgs) {
-        const { assert!(KH * KW + 2 < I::REGISTERS) };
+        const { assert!((KH * KW + 2) * N < I::REGISTERS) };
         for part in (0..BLOCK).step_by(I::LANES) {
             let lanes = if ONE { 0 } else { part };
-            let mut acc = [[s.zero(); KW]; KH];
-            let mut bias = s.zero();
+            let mut acc = [[[s.zero(); N]; KW]; KH];
+            let mut bias = [s.zero(); N];
             for row in 0..a.rows {
                 // What a row needs is read for each: kept over all of them, it would be kept on the stack.
                 let a = core::hint::black_box(a);
@@ -150,12 +158,15 @@ impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Su
             }
             // SAFETY: the caller vouches for a block.
             let add = |to: *mut f32, v: I::V| unsafe { s.store(to, s.add(s.load(to), v)) };
-            for ky in 0..KH {
-                for kx in 0..KW {
-                    add(a.sums.wrapping_add(ky * a.sums_row + kx * BLOCK + part), acc[ky][kx]);
+            for b in 0..N {
+                for ky in 0..KH {
+                    for kx in 0..KW {
+                        let at = b * a.sums_block + ky * a.sums_row + kx * BLOCK + part;
+                        add(a.sums.wrapping_add(at), acc[ky][kx][b]);
+                    }
                 }
+                add(a.bias.wrapping_add(b * a.bias_block + part), bias[b]);
             }
-            add(a.bias.wrapping_add(part), bias);
         }
     }
 }
@@ -163,7 +174,7 @@ impl<I: Isa, const KH: usize, const KW: usize, const ONE: bool> Kernel<I> for Su
 /// A kernel of this family: a row of [`sum_rows`].
 #[derive(Clone, Copy, Debug)]
 pub struct SumRow {
-    /// `dw_bwd_w_f32_3x3_avx512`: taps at once. Those of a plane are `stem_bwd_w`.
+    /// `dw_bwd_w_f32_3x3_avx512`: taps at once. Those of a plane are `stem_bwd_w`, for two blocks `stem_pair_bwd_w`.
     pub name: &'static str,
     /// Level.
     pub level: Level,
@@ -171,29 +182,26 @@ pub struct SumRow {
     pub source: Source,
     /// Rows and columns of taps at once.
     pub taps: [usize; 2],
+    /// Blocks of the gradient at once.
+    pub blocks: usize,
     run: Entry<SumArgs>,
 }
 
 edges!(edge);
 
 macro_rules! sum_table {
-    ($level:ident, $module:ident, $name:literal; $($kh:literal $kw:literal)*) => {
-        &[$(
-            SumRow {
-                name: concat!("dw_bwd_w_f32_", $kh, "x", $kw, "_", $name),
-                level: Level::$level,
-                source: Source::Own,
-                taps: [$kh, $kw],
-                run: edge::$module::run::<Sum<$kh, $kw, false>>,
-            },
-            SumRow {
-                name: concat!("stem_bwd_w_f32_", $kh, "x", $kw, "_", $name),
-                level: Level::$level,
-                source: Source::One,
-                taps: [$kh, $kw],
-                run: edge::$module::run::<Sum<$kh, $kw, true>>,
-            },
-        )*]
+    ($level:ident, $module:ident, $name:literal; $($family:literal $source:ident $n:literal { $($taps:tt)* })*) => {
+        &[$($(sum_table!(@row $level, $module, $name, $family, $source, $n, $taps),)*)*]
+    };
+    (@row $level:ident, $module:ident, $name:literal, $family:literal, $source:ident, $n:literal, [$kh:literal $kw:literal]) => {
+        SumRow {
+            name: concat!($family, "_bwd_w_f32_", $kh, "x", $kw, "_", $name),
+            level: Level::$level,
+            source: Source::$source,
+            taps: [$kh, $kw],
+            blocks: $n,
+            run: edge::$module::run::<Sum<$kh, $kw, $n, { matches!(Source::$source, Source::One) }>>,
+        }
     };
 }
 
@@ -201,10 +209,27 @@ by_level! {
     /// The kernels of these sums at a level, those of more taps first; none for a level of another architecture.
     pub fn sum_rows() -> [SumRow];
 
-    Scalar: sum_table!(Scalar, scalar, "scalar"; 1 7 1 5 1 4 1 3 1 2 1 1),
-    Avx2: sum_table!(Avx2, avx2, "avx2"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
-    Avx512: sum_table!(Avx512, avx512, "avx512"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
-    Neon: sum_table!(Neon, neon, "neon"; 3 3 1 7 1 5 1 4 1 3 1 2 1 1),
+    Scalar: sum_table!(
+        Scalar, scalar, "scalar";
+        "dw" Own 1 { [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "stem" One 1 { [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+    ),
+    Avx2: sum_table!(
+        Avx2, avx2, "avx2";
+        "dw" Own 1 { [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "stem" One 1 { [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+    ),
+    Avx512: sum_table!(
+        Avx512, avx512, "avx512";
+        "dw" Own 1 { [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "stem" One 1 { [4 4] [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "stem_pair" One 2 { [3 3] [1 7] [1 5] [1 4] [1 3] }
+    ),
+    Neon: sum_table!(
+        Neon, neon, "neon";
+        "dw" Own 1 { [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "stem" One 1 { [3 3] [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+    ),
 }
 
 /// The kernels of a window's taps, and how they are called.
@@ -213,10 +238,26 @@ pub(super) struct Taps {
     shape: ConvShape,
     y: Axis,
     x: Axis,
-    /// The kernel of all taps, if there is one.
-    all: Option<&'static SumRow>,
+    /// The kernels of all taps, if there are any.
+    all: Option<Alike>,
     /// The kernels of a row of taps, with the first of each's.
-    row: Vec<(usize, &'static SumRow)>,
+    row: Vec<(usize, Alike)>,
+}
+
+/// The kernels of some taps: of a block, and of two if there is one.
+#[derive(Clone, Copy, Debug)]
+struct Alike {
+    one: &'static SumRow,
+    two: Option<&'static SumRow>,
+}
+
+impl Alike {
+    /// The first of so many taps, down and across, that pass.
+    fn find(level: Level, source: Source, fits: impl Fn([usize; 2]) -> bool) -> Option<Self> {
+        let mut rows = sum_rows(level).iter().filter(|r| r.source == source && fits(r.taps));
+        let one = rows.clone().find(|r| r.blocks == 1)?;
+        Some(Self { one, two: rows.find(|r| r.blocks == 2 && r.taps == one.taps) })
+    }
 }
 
 /// What is added to what: an image's part of a segment.
@@ -224,12 +265,16 @@ pub(super) struct Part<'a> {
     /// Rows of the input, and which is the first.
     pub from: &'a [f32],
     pub first: usize,
-    /// Rows of the image's gradient, a block of channels, and which is the first.
+    /// Rows of the image's gradient, blocks of channels so far apart, and which row is the first.
     pub dy: &'a [f32],
+    pub dy_block: usize,
     pub first_dy: usize,
-    /// Sums of all taps, and of the gradient itself if they are to be counted.
-    pub taps: &'a mut [f32],
-    pub bias: Option<&'a mut [f32]>,
+    /// Sums of each of these blocks, as many as fill this.
+    pub sums: &'a mut [f32],
+    /// Floats of a block's sums, and where they have the first tap, and the gradient itself if it is to be counted.
+    pub block: usize,
+    pub tap: usize,
+    pub bias: Option<usize>,
 }
 
 impl Taps {
@@ -241,22 +286,23 @@ impl Taps {
         if s.kh.saturating_mul(s.kw) > MOST_TAPS {
             return Err(TOO_MANY_TAPS);
         }
-        let kernels = || sum_rows(level).iter().filter(move |r| r.source == source);
-        let all = kernels().find(|r| s.dw == 1 && r.taps == [s.kh, s.kw]);
+        let all = Alike::find(level, source, |taps| s.dw == 1 && taps == [s.kh, s.kw]);
         let mut row = Vec::new();
         let mut kx = 0;
         while kx < s.kw {
             let most = if s.dw == 1 { s.kw - kx } else { 1 };
-            let kernel = kernels().find(|r| r.taps[0] == 1 && r.taps[1] <= most).ok_or("no kernels at this level")?;
-            row.push((kx, kernel));
-            kx += kernel.taps[1];
+            let fits = |[down, across]: [usize; 2]| down == 1 && across <= most;
+            let kernels = Alike::find(level, source, fits).ok_or("no kernels at this level")?;
+            row.push((kx, kernels));
+            kx += kernels.one.taps[1];
         }
         Ok(Self { shape: *s, y: Axis::y(s), x: Axis::x(s), all, row })
     }
 
     /// Name of the kernel that does most of the work.
     pub fn kernel(&self) -> &'static str {
-        self.all.map_or(self.row[0].1.name, |all| all.name)
+        let most = self.all.unwrap_or(self.row[0].1);
+        most.two.filter(|_| self.shape.oc > BLOCK).unwrap_or(most.one).name
     }
 
     /// The input rows that some output rows read.
@@ -291,8 +337,8 @@ impl Taps {
         for ky in 0..s.kh {
             let valid = valid(ky);
             for rows in [valid.start..valid.end.min(inner.start), valid.start.max(inner.end)..valid.end] {
-                for &(kx, kernel) in self.row.iter().filter(|_| !rows.is_empty()) {
-                    self.call(kernel, &mut part, rows.clone(), Some([ky, kx]), ky == counts && kx == 0);
+                for &(kx, kernels) in self.row.iter().filter(|_| !rows.is_empty()) {
+                    self.call(kernels, &mut part, rows.clone(), Some([ky, kx]), ky == counts && kx == 0);
                 }
             }
         }
@@ -304,14 +350,14 @@ impl Taps {
         }
     }
 
-    /// Adds some rows of outputs to the sums of as many taps as the kernel has, from this one on, or of none; and to
+    /// Adds some rows of outputs to the sums of as many taps as the kernels have, from this one on, or of none; and to
     /// those of the bias, if they are to be counted. These rows have these rows of taps.
-    fn call(&self, kernel: &SumRow, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
+    fn call(&self, kernels: Alike, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
         let s = &self.shape;
-        let px = kernel.source.px();
+        let px = kernels.one.source.px();
         let row = s.iw * px;
         let [ky, kx] = tap.unwrap_or([0, 0]);
-        let [kh, kw] = kernel.taps;
+        let [kh, kw] = kernels.one.taps;
         // The first tap of the first row.
         let top = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top + part.first);
         let column = (kx * s.dw).wrapping_sub(s.pad.left);
@@ -326,34 +372,54 @@ impl Taps {
             assert!(top <= last && (last + 1) * row <= part.from.len(), "the input holds these rows of taps");
         }
         let dy_row = |row: usize| (row - part.first_dy) * s.ow * BLOCK;
-        let dy = &part.dy[dy_row(rows.start)..dy_row(rows.end)];
-        let sums = &mut part.taps[(ky * s.kw + kx) * BLOCK..];
-        assert!(((kh - 1) * s.kw + kw) * BLOCK <= sums.len(), "the sums of these taps");
-        let mut unused = [0.0; BLOCK];
-        let bias = part.bias.as_deref_mut().filter(|_| count).unwrap_or(&mut unused);
-        let args = SumArgs {
-            x: part.from.as_ptr().wrapping_add(top.wrapping_mul(row)).wrapping_add(column.wrapping_mul(px)),
-            x_row: s.sh * row,
-            x_px: s.sw * px,
-            tap_row: s.dh * row,
-            column,
-            step: s.sw,
-            columns,
-            dy: dy.as_ptr(),
-            dy_row: s.ow * BLOCK,
-            rows: rows.len(),
-            width: s.ow,
-            inner,
-            sums: sums.as_mut_ptr(),
-            sums_row: s.kw * BLOCK,
-            bias: bias[..BLOCK].as_mut_ptr(),
-        };
-        // SAFETY:
-        // * the level is available (asserted by whoever runs), and `dy` holds these rows;
-        // * the input holds these rows of taps (asserted), and the kernel reads those columns that exist;
-        // * inner pixels are those whose first tap and whose last lie inside, so that all between do;
-        // * the sums hold a block of each of the kernel's taps (asserted), and `bias` is one.
-        unsafe { (kernel.run)(&args) };
+        let first = (ky * s.kw + kx) * BLOCK;
+        let mut unused = [0.0; 2 * BLOCK];
+        let blocks = part.sums.len() / part.block;
+        let mut block = 0;
+        while block < blocks {
+            let kernel = kernels.two.filter(|_| block + 1 < blocks).unwrap_or(kernels.one);
+            let last = block + kernel.blocks - 1;
+            assert!(last * part.dy_block + dy_row(rows.end) <= part.dy.len(), "the gradient of these rows");
+            let dy = &part.dy[block * part.dy_block + dy_row(rows.start)..];
+            let sums = &mut part.sums[block * part.block..];
+            let len = (kernel.blocks - 1) * part.block;
+            assert!(len + part.tap + first + ((kh - 1) * s.kw + kw) * BLOCK <= sums.len(), "the sums of these taps");
+            let to = sums.as_mut_ptr();
+            let (bias, bias_block) = match part.bias.filter(|_| count) {
+                Some(at) => {
+                    assert!(len + at + BLOCK <= sums.len(), "the sums of the gradient");
+                    (to.wrapping_add(at), part.block)
+                }
+                None => (unused.as_mut_ptr(), BLOCK),
+            };
+            let args = SumArgs {
+                x: part.from.as_ptr().wrapping_add(top.wrapping_mul(row)).wrapping_add(column.wrapping_mul(px)),
+                x_row: s.sh * row,
+                x_px: s.sw * px,
+                tap_row: s.dh * row,
+                column,
+                step: s.sw,
+                columns,
+                dy: dy.as_ptr(),
+                dy_row: s.ow * BLOCK,
+                dy_block: part.dy_block,
+                rows: rows.len(),
+                width: s.ow,
+                inner,
+                sums: to.wrapping_add(part.tap + first),
+                sums_row: s.kw * BLOCK,
+                sums_block: part.block,
+                bias,
+                bias_block,
+            };
+            // SAFETY:
+            // * the level is available (asserted by whoever runs), and `dy` holds these rows of the kernel's blocks (asserted);
+            // * the input holds these rows of taps (asserted), and the kernel reads those columns that exist;
+            // * inner pixels are those whose first tap and whose last lie inside, so that all between do;
+            // * the sums hold a block of each of the kernel's taps (asserted), and `bias` is as many, or `unused` is two.
+            unsafe { (kernel.run)(&args) };
+            block += kernel.blocks;
+        }
     }
 }
 

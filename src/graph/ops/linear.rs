@@ -69,14 +69,13 @@ impl Operator for Linear {
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let operands = cx.inputs(group);
         let (shape, options) = (self.shape(cx.fact(operands[0]).dims[0])?, Self::options(&cx.conv));
-        let weight = cx.constant(operands[1]);
-        let bias = operands.get(2).map(|b| cx.constant(*b));
+        let fixed = operands[1..].iter().all(|&v| cx.constant(v).is_some());
         let residual = |cx: &mut Lower<'_>, inputs: &mut Vec<usize>| match group.residual {
             Some(r) => cx.want(r, Layout::Nchw).map(|r| inputs.push(r)),
             None => Ok(()),
         };
         let (mut inputs, conv);
-        if let (Some(weight), None | Some(Some(_))) = (weight, bias) {
+        if fixed {
             let image = cx.flattened(operands[0])?;
             inputs = vec![match image {
                 Some((_, place)) => place.buffer,
@@ -88,12 +87,13 @@ impl Operator for Linear {
                 let [_, c, h, w] = cx.extents(image);
                 (place.layout, [1, c, h, w])
             });
-            let bias = bias.flatten().map(|b| b.as_slice());
+            let constant = |v| cx.constant(v).map(|t| t.as_slice());
+            let (weight, bias) = (constant(operands[1]).unwrap_or(&[]), operands.get(2).and_then(|&b| constant(b)));
             conv = ConvStep::fixed(&shape, &options, &cx.fused(group), |plan| {
                 cx.ready(group, order, plan.weights_key(), || {
                     let weights = match order {
-                        Some((layout, image)) => self.weights_for(layout, image, weight.as_slice())?.into(),
-                        None => std::borrow::Cow::from(weight.as_slice()),
+                        Some((layout, image)) => self.weights_for(layout, image, weight)?.into(),
+                        None => std::borrow::Cow::from(weight),
                     };
                     ready(&weights, bias, None, 1, |w| plan.pack(w))
                 })
