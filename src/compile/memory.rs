@@ -160,7 +160,7 @@ mod tests {
         let model = model.build(0).unwrap();
         let parameters: Vec<_> = model.state().map(|(_, t)| t.clone()).collect();
         let (facts, options) = ([Fact::f32([1, 16, 8, 8])], SessionOptions::default());
-        let mut lowered = lower(model.graph(), &parameters, &facts, &options, &Default::default()).unwrap();
+        let mut lowered = lower(model.graph().clone(), &parameters, &facts, &options, &Default::default()).unwrap();
         let memory = plan(&mut lowered);
         (lowered, memory)
     }

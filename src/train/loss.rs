@@ -287,7 +287,8 @@ mod tests {
         let wanted = Wanted { loss: 1, trained: &|_| false, frozen: &|_| false, inputs: &[0], recompute: false };
         let d = graph.differentiate(&facts, &wanted).unwrap();
         let options = SessionOptions { input: Layout::Nchw, ..SessionOptions::default() };
-        let mut runner = Runner::compile(d.graph.clone(), &Vec::new(), &d.inputs, &options, &Default::default()).unwrap();
+        let mut runner =
+            Runner::compile(d.graph.clone(), &Vec::new(), &d.inputs, &options, &Default::default()).unwrap();
         runner.run(&|i| if i == 0 { x } else { t });
         (runner.outputs[1][0], runner.outputs[d.input_gradients[0].1].to_vec())
     }

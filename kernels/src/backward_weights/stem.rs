@@ -189,10 +189,20 @@ impl StemWeights {
         for (pair, sums) in sums.chunks_mut(2 * block).enumerate() {
             let dy = &dy[pair * 2 * ds.block..];
             for c in 0..s.ic {
-                let from = &planes[c * plane..][..plane];
-                let (tap, bias) = (c * s.kh * s.kw * BLOCK, (biased && c == 0).then_some(self.terms() * BLOCK));
-                let sums = &mut *sums;
-                self.kernels.add(Part { from, first, dy, dy_block: ds.block, first_dy: 0, sums, block, tap, bias }, rows);
+                self.kernels.add(
+                    Part {
+                        from: &planes[c * plane..][..plane],
+                        first,
+                        dy,
+                        dy_block: ds.block,
+                        first_dy: 0,
+                        sums,
+                        block,
+                        tap: c * s.kh * s.kw * BLOCK,
+                        bias: (biased && c == 0).then_some(self.terms() * BLOCK),
+                    },
+                    rows,
+                );
             }
         }
     }

@@ -7,13 +7,13 @@
 //!
 //! for each chunk of tiles, from all images:
 //!   for each tile and block:      v[p * p][ic/16][tile][16] = B^T d B        u[p * p][oc/16][tile][16] = A dy A^T
-//!   for each pair of blocks:      m[p * p][16 oc][16 ic]    = sum over tiles  u (outer) v
+//!   for each group of pairs:      m[p * p][16 oc][16 ic]    = sum over tiles  u (outer) v, point by point
 //!                                 sums[3 * 3][16 oc][16 ic] += G^T m G
 //! then for each pair:             dw = sums, in PyTorch's order
 //! ```
 //!
-//! The chunk's transformed tensors are in caches that threads share; each pair's `m` stays in a core's own. What hangs
-//! over the border of the output counts as a gradient of zero.
+//! The chunk's transformed tensors are in caches; each group's `m` stays in a core's own. What hangs over the border of
+//! the output counts as a gradient of zero.
 //!
 //! Order of each sum: tiles within a chunk, at each point; chunks in their order, which the shape alone fixes. Error:
 //! as forward, with tiles in place of input channels: within `(t + 24) * 2^-24 * amplification * max|x| * sum |dy|` for
@@ -39,8 +39,18 @@ const P: usize = 6;
 /// Floats of a pair's products.
 const PRODUCTS: usize = P * P * BLOCK * BLOCK;
 
-/// Floats of both transformed tensors that a chunk aims at: 12 MiB, which stay in the last cache.
-const CHUNK: usize = 3 << 20;
+/// Blocks of output and of input channels whose products one part makes, point by point: transformed blocks that several pairs
+/// take come once from the shared cache. Where threads outnumber the parts, smaller ones.
+const GROUPS: [[usize; 2]; 3] = [[2, 2], [1, 2], [1, 1]];
+
+/// Floats of both transformed tensors that a chunk aims at: 2 MiB, which about stay in a core's own cache.
+const CHUNK: usize = 1 << 19;
+
+/// Tiles of a chunk at least, for whose products what a chunk's sums cost is little; but for the next limit.
+const TILES: usize = 128;
+
+/// Floats of both that such a chunk may have: 12 MiB, which stay in the last cache.
+const MOST: usize = 3 << 20;
 
 /// `A dy`: what four gradients become.
 #[inline(always)]
@@ -120,55 +130,59 @@ impl<I: Isa> Kernel<I> for Spread {
     }
 }
 
-/// What the products of a pair work on. Steps in floats.
+/// What the products of some output channels work on, at a point. Steps in floats.
 struct OuterArgs {
-    /// Transformed gradients of the pair's first tile, of the first channel of the rows.
+    /// Transformed gradients of the first tile, of the first channel of the rows.
     u: *const f32,
-    u_point: usize,
-    /// Transformed inputs likewise.
+    /// Transformed inputs of the first tile and block, and from block to block.
     v: *const f32,
-    v_point: usize,
+    v_block: usize,
     tiles: usize,
-    /// Products `[point][16][16]`, at the first row.
+    /// Products `[16][16]` of the first block, at the first row, and from block to block.
     m: *mut f32,
+    m_block: usize,
 }
 
-/// Sums over tiles of the outer products of `MR` output channels and a block of input channels, at every point.
-struct Outer<const MR: usize, const NV: usize>;
+/// Sums over tiles of the outer products of `MR` output channels and `WIDE` blocks of input channels, of `NV` vectors each.
+struct Outer<const MR: usize, const WIDE: usize, const NV: usize>;
 
-impl<I: Isa, const MR: usize, const NV: usize> Kernel<I> for Outer<MR, NV> {
+impl<I: Isa, const MR: usize, const WIDE: usize, const NV: usize> Kernel<I> for Outer<MR, WIDE, NV> {
     type Args = OuterArgs;
 
     /// # Safety
-    /// * `u` is readable for `MR` channels of all tiles and points, `v` for a block;
-    /// * `m` is writable for `MR` rows of a block at every point.
+    /// * `u` is readable for `MR` channels of all tiles, `v` for all blocks;
+    /// * `m` is writable for `MR` rows of each block.
     #[inline(always)]
     unsafe fn run(s: I, a: &OuterArgs) {
-        const { assert!(MR * NV + NV < I::REGISTERS && NV * I::LANES == BLOCK) };
-        for point in 0..P * P {
-            let (mut u, mut v) = (a.u.wrapping_add(point * a.u_point), a.v.wrapping_add(point * a.v_point));
-            let mut acc = [[s.zero(); NV]; MR];
-            for _ in 0..a.tiles {
+        const { assert!((MR + 1) * WIDE * NV < I::REGISTERS && NV * I::LANES == BLOCK) };
+        let (mut u, mut v) = (a.u, a.v);
+        let mut acc = [[[s.zero(); NV]; WIDE]; MR];
+        for _ in 0..a.tiles {
+            let mut lanes = [[s.zero(); NV]; WIDE];
+            for (b, block) in lanes.iter_mut().enumerate() {
+                let v = v.wrapping_add(b * a.v_block);
                 s.prefetch(v.wrapping_add(BLOCK * BLOCK));
-                let mut lanes = [s.zero(); NV];
-                for (n, lane) in lanes.iter_mut().enumerate() {
+                for (n, lane) in block.iter_mut().enumerate() {
                     // SAFETY: the tile's block of inputs.
                     *lane = unsafe { s.load(v.add(n * I::LANES)) };
                 }
-                for i in 0..MR {
-                    // SAFETY: channel `i` of the tile's gradients.
-                    let row = unsafe { s.load_splat(u.add(i)) };
+            }
+            for i in 0..MR {
+                // SAFETY: channel `i` of the tile's gradients.
+                let row = unsafe { s.load_splat(u.add(i)) };
+                for b in 0..WIDE {
                     for n in 0..NV {
-                        acc[i][n] = s.fma(lanes[n], row, acc[i][n]);
+                        acc[i][b][n] = s.fma(lanes[b][n], row, acc[i][b][n]);
                     }
                 }
-                (u, v) = (u.wrapping_add(BLOCK), v.wrapping_add(BLOCK));
             }
-            let m = a.m.wrapping_add(point * BLOCK * BLOCK);
-            for i in 0..MR {
+            (u, v) = (u.wrapping_add(BLOCK), v.wrapping_add(BLOCK));
+        }
+        for i in 0..MR {
+            for b in 0..WIDE {
                 for n in 0..NV {
-                    // SAFETY: row `i` at this point.
-                    unsafe { s.store(m.add(i * BLOCK + n * I::LANES), acc[i][n]) };
+                    // SAFETY: row `i` of the block's products.
+                    unsafe { s.store(a.m.add(b * a.m_block + i * BLOCK + n * I::LANES), acc[i][b][n]) };
                 }
             }
         }
@@ -224,14 +238,14 @@ impl<I: Isa> Kernel<I> for Gather {
 /// The kernels of one level: a row of [`gradients`].
 #[derive(Clone, Copy, Debug)]
 pub struct GradientRow {
-    /// `winograd4_bwd_w_f32_16x16_avx512`: output by input channels of a product.
+    /// `winograd4_bwd_w_f32_8x32_avx512`: output by input channels of a product.
     pub name: &'static str,
     /// Level.
     pub level: Level,
     spread: Entry<SpreadArgs>,
     gather: Entry<GatherArgs>,
-    /// Products of so many output channels.
-    outer: &'static [(usize, Entry<OuterArgs>)],
+    /// Products of so many output channels and blocks of input channels; fewer blocks first.
+    outer: &'static [(usize, usize, Entry<OuterArgs>)],
 }
 
 mod edge {
@@ -242,13 +256,13 @@ mod edge {
 }
 
 macro_rules! gradient_row {
-    ($level:ident, $module:ident, $lanes:literal, $name:literal, [$($mr:literal)*]) => {
+    ($level:ident, $module:ident, $lanes:literal, $name:literal, [$($mr:literal x $wide:literal),*]) => {
         &[GradientRow {
             name: concat!("winograd4_bwd_w_f32_", $name),
             level: Level::$level,
             spread: edge::transform::$module::run::<Spread>,
             gather: edge::transform::$module::run::<Gather>,
-            outer: &[$(($mr, edge::outer::$module::run::<Outer<$mr, { BLOCK / $lanes }>>)),*],
+            outer: &[$(($mr, $wide, edge::outer::$module::run::<Outer<$mr, $wide, { BLOCK / $lanes }>>)),*],
         }]
     };
 }
@@ -257,11 +271,11 @@ by_level! {
     /// The kernels of Winograd's weight gradient at a level, one row; none for a level of another architecture.
     pub fn gradients() -> [GradientRow];
 
-    Scalar: gradient_row!(Scalar, scalar, 4, "2x16_scalar", [2]),
+    Scalar: gradient_row!(Scalar, scalar, 4, "2x16_scalar", [2 x 1]),
     // Sixteen channels are six, five and five.
-    Avx2: gradient_row!(Avx2, avx2, 8, "6x16_avx2", [5 6]),
-    Avx512: gradient_row!(Avx512, avx512, 16, "16x16_avx512", [16]),
-    Neon: gradient_row!(Neon, neon, 4, "4x16_neon", [4]),
+    Avx2: gradient_row!(Avx2, avx2, 8, "6x16_avx2", [5 x 1, 6 x 1]),
+    Avx512: gradient_row!(Avx512, avx512, 16, "8x32_avx512", [16 x 1, 8 x 2]),
+    Neon: gradient_row!(Neon, neon, 4, "4x16_neon", [4 x 1]),
 }
 
 /// Winograd's weight gradient, planned. Holds no tensor.
@@ -311,7 +325,8 @@ impl WinogradWeights {
         let row = gradients(level).first().ok_or(no_kernels)?;
         let tiles = [s.oh.div_ceil(M), s.ow.div_ceil(M)];
         let each = P * P * BLOCK * (blocks(s.ic) + blocks(s.oc));
-        let chunk = chunk.unwrap_or(CHUNK / each).max(if chunk.is_some() { 1 } else { 2 * BLOCK });
+        let of_size = || (CHUNK / each).max(TILES.min(MOST / each)).max(2 * BLOCK);
+        let chunk = chunk.unwrap_or_else(of_size).max(1);
         let chunks = (s.n * tiles[0] * tiles[1]).div_ceil(chunk).max(1);
         Ok(Self { shape: s, level, xs: input.strides(s.input()), input, transform, row, tiles, chunks })
     }
@@ -368,9 +383,10 @@ impl WinogradWeights {
         [P * P * self.point(self.shape.ic), P * P * self.point(self.shape.oc), sums]
     }
 
-    /// Floats of scratch of each thread: a pair's products and, where all tiles are one chunk, its sums.
+    /// Floats of scratch of each thread: a group's products and, where all tiles are one chunk, the sums of one of its rows.
     fn own(&self) -> usize {
-        PRODUCTS + if self.chunks > 1 { 0 } else { PAIR_OF_NINE }
+        let [ocbs, icbs] = GROUPS[0];
+        icbs * (ocbs * PRODUCTS + if self.chunks > 1 { 0 } else { PAIR_OF_NINE })
     }
 
     /// Floats of scratch for a run on so many threads.
@@ -408,11 +424,19 @@ impl WinogradWeights {
         let run =
             Run { d: self, x, dy, dw: Shared::new(dw), v: Shared::new(v), u: Shared::new(u), sums: Shared::new(sums) };
         let total = self.total();
+        let groups = |[o, i]: [usize; 2]| blocks(s.oc).div_ceil(o) * blocks(s.ic).div_ceil(i);
+        let enough = |&group: &[usize; 2]| groups(group) >= 2 * executor.threads();
+        let group = GROUPS.into_iter().find(enough).unwrap_or(GROUPS[GROUPS.len() - 1]);
         for chunk in 0..self.chunks {
             let tiles = total * chunk / self.chunks..total * (chunk + 1) / self.chunks;
             for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| run.transform(tiles.start + i, i));
-            for_each_part_with(executor, self.pairs(), own, self.own(), |pair, own| {
-                run.pair(pair, &tiles, chunk, own);
+            for_each_part_with(executor, groups(group), own, self.own(), |part, own| {
+                let across = blocks(s.ic).div_ceil(group[1]);
+                let range = |at: usize, len: usize, end: usize| at * len..((at + 1) * len).min(end);
+                let ocbs = range(part / across, group[0], blocks(s.oc));
+                let icbs = range(part % across, group[1], blocks(s.ic));
+                run.products(&ocbs, &icbs, tiles.len(), own);
+                run.gather(&ocbs, &icbs, chunk, own);
             });
         }
     }
@@ -466,41 +490,61 @@ impl Run<'_> {
         }
     }
 
-    /// The products of a pair of blocks over a chunk of tiles, and what they add to its sums; after the last chunk, its
-    /// weights.
-    fn pair(&self, pair: usize, tiles: &Range<usize>, chunk: usize, own: &mut [f32]) {
-        let d = self.d;
-        let s = &d.shape;
-        let (ocb, icb) = (pair / blocks(s.ic), pair % blocks(s.ic));
-        let (m, own) = own.split_at_mut(PRODUCTS);
+    /// The products of a group of pairs over a chunk of tiles: `[pair][point][16 oc][16 ic]`.
+    fn products(&self, ocbs: &Range<usize>, icbs: &Range<usize>, tiles: usize, m: &mut [f32]) {
+        let (d, s) = (self.d, &self.d.shape);
         let block = d.longest() * BLOCK;
-        let most = d.row.outer.iter().map(|&(mr, _)| mr).max().unwrap_or(1);
-        for (o, mr) in pieces(BLOCK, most) {
-            let args = OuterArgs {
-                u: self.u.at(ocb * block + o),
-                u_point: d.point(s.oc),
-                v: self.v.at(icb * block),
-                v_point: d.point(s.ic),
-                tiles: tiles.len(),
-                m: m.as_mut_ptr().wrapping_add(o * BLOCK),
-            };
-            let outer = d.row.outer.iter().find(|&&(rows, _)| rows == mr).expect("pieces of a block have kernels").1;
-            // SAFETY: the level is available; the chunk's tiles of both blocks were transformed before this part began;
-            // `m` holds a block of rows at every point.
-            unsafe { outer(&args) };
+        assert!(m.len() >= ocbs.len() * icbs.len() * PRODUCTS, "the products of a group");
+        // Kernels of as many blocks of input at once as there are.
+        let widest = |left: usize| d.row.outer.iter().rev().find(|&&(_, wide, _)| wide <= left).map_or(1, |k| k.1);
+        for point in 0..P * P {
+            let mut icb = icbs.start;
+            while icb < icbs.end {
+                let wide = widest(icbs.end - icb);
+                let kernels = || d.row.outer.iter().filter(move |&&(_, w, _)| w == wide);
+                let most = kernels().map(|&(mr, ..)| mr).max().unwrap_or(1);
+                for (ocb, (o, mr)) in ocbs.clone().flat_map(|ocb| pieces(BLOCK, most).map(move |piece| (ocb, piece))) {
+                    let pair = (ocb - ocbs.start) * icbs.len() + icb - icbs.start;
+                    let args = OuterArgs {
+                        u: self.u.at(point * d.point(s.oc) + ocb * block + o),
+                        v: self.v.at(point * d.point(s.ic) + icb * block),
+                        v_block: block,
+                        tiles,
+                        m: m.as_mut_ptr().wrapping_add(pair * PRODUCTS + (point * BLOCK + o) * BLOCK),
+                        m_block: PRODUCTS,
+                    };
+                    let outer = kernels().find(|&&(rows, ..)| rows == mr).expect("pieces of a block have kernels").2;
+                    // SAFETY: the level is available; the chunk's tiles of these blocks were transformed before this part
+                    // began; `m` holds a block of rows of each pair at every point (asserted).
+                    unsafe { outer(&args) };
+                }
+                icb += wide;
+            }
         }
-        let sums = if d.chunks > 1 {
-            // SAFETY: the pair's sums lie in scratch, and belong to this part alone.
-            unsafe { core::slice::from_raw_parts_mut(self.sums.at(pair * PAIR_OF_NINE), PAIR_OF_NINE) }
-        } else {
-            own
-        };
-        // SAFETY: the level is available; products and sums have those lengths.
-        unsafe { (d.row.gather)(&GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 }) };
-        if chunk + 1 == d.chunks {
-            let pairs = Pairs { shape: s, dw: self.dw, ocb, icbs: icb..icb + 1, sums, len: PAIR_OF_NINE };
-            // SAFETY: the part that has the pair's last chunk stores it, alone.
-            unsafe { pairs.store(d.level) };
+    }
+
+    /// What a group's products add to the sums; after the last chunk, the weights.
+    fn gather(&self, ocbs: &Range<usize>, icbs: &Range<usize>, chunk: usize, own: &mut [f32]) {
+        let (d, s) = (self.d, &self.d.shape);
+        let (m, own) = own.split_at_mut(GROUPS[0].iter().product::<usize>() * PRODUCTS);
+        for (ocb, m) in ocbs.clone().zip(m.chunks_exact(icbs.len() * PRODUCTS)) {
+            let sums = if d.chunks > 1 {
+                let at = (ocb * blocks(s.ic) + icbs.start) * PAIR_OF_NINE;
+                // SAFETY: the pairs' sums lie in scratch, and belong to this part alone.
+                unsafe { core::slice::from_raw_parts_mut(self.sums.at(at), icbs.len() * PAIR_OF_NINE) }
+            } else {
+                &mut own[..icbs.len() * PAIR_OF_NINE]
+            };
+            for (m, sums) in m.chunks_exact(PRODUCTS).zip(sums.chunks_exact_mut(PAIR_OF_NINE)) {
+                let args = GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 };
+                // SAFETY: the level is available; products and sums have those lengths.
+                unsafe { (d.row.gather)(&args) };
+            }
+            if chunk + 1 == d.chunks {
+                let pairs = Pairs { shape: s, dw: self.dw, ocb, icbs: icbs.clone(), sums, len: PAIR_OF_NINE };
+                // SAFETY: the part that has the pairs' last chunk stores them, alone.
+                unsafe { pairs.store(d.level) };
+            }
         }
     }
 }
