@@ -5,6 +5,8 @@
 
 use core::ops::{Deref, DerefMut};
 #[cfg(feature = "onnx")]
+use core::panic::RefUnwindSafe;
+#[cfg(feature = "onnx")]
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -41,7 +43,7 @@ enum Data {
 
 /// Floats that several own.
 #[cfg(feature = "onnx")]
-pub(crate) trait Floats: Send + Sync + core::fmt::Debug {
+pub(crate) trait Floats: Send + Sync + RefUnwindSafe + core::fmt::Debug {
     /// The same ones at each call.
     fn floats(&self) -> &[f32];
 }

@@ -40,8 +40,12 @@ const P: usize = 6;
 const PRODUCTS: usize = P * P * BLOCK * BLOCK;
 
 /// Blocks of output and of input channels whose products one part makes, point by point: transformed blocks that several pairs
-/// take come once from the shared cache. Where threads outnumber the parts, smaller ones.
+/// take come once from the shared cache. Where threads outnumber the parts, or tiles are few, smaller ones.
 const GROUPS: [[usize; 2]; 3] = [[2, 2], [1, 2], [1, 1]];
+
+/// Tiles of a chunk below which a part is one pair, and a call takes all its points: so few hardly pay for a call, and are found in
+/// caches anyway.
+const FEW: usize = 24;
 
 /// Floats of both transformed tensors that a chunk aims at: 2 MiB, which about stay in a core's own cache.
 const CHUNK: usize = 1 << 19;
@@ -130,15 +134,18 @@ impl<I: Isa> Kernel<I> for Spread {
     }
 }
 
-/// What the products of some output channels work on, at a point. Steps in floats.
+/// What the products of some output channels work on, at some points. Steps in floats.
 struct OuterArgs {
-    /// Transformed gradients of the first tile, of the first channel of the rows.
+    points: usize,
+    /// Transformed gradients of the first tile, of the first channel of the rows, and from point to point.
     u: *const f32,
-    /// Transformed inputs of the first tile and block, and from block to block.
+    u_point: usize,
+    /// Transformed inputs of the first tile and block, from point to point, and from block to block.
     v: *const f32,
+    v_point: usize,
     v_block: usize,
     tiles: usize,
-    /// Products `[16][16]` of the first block, at the first row, and from block to block.
+    /// Products `[point][16][16]` of the first block, at the first row, and from block to block.
     m: *mut f32,
     m_block: usize,
 }
@@ -150,39 +157,42 @@ impl<I: Isa, const MR: usize, const WIDE: usize, const NV: usize> Kernel<I> for 
     type Args = OuterArgs;
 
     /// # Safety
-    /// * `u` is readable for `MR` channels of all tiles, `v` for all blocks;
-    /// * `m` is writable for `MR` rows of each block.
+    /// * `u` is readable for `MR` channels of all tiles and points, `v` for all blocks;
+    /// * `m` is writable for `MR` rows of each block at every point.
     #[inline(always)]
     unsafe fn run(s: I, a: &OuterArgs) {
         const { assert!((MR + 1) * WIDE * NV < I::REGISTERS && NV * I::LANES == BLOCK) };
-        let (mut u, mut v) = (a.u, a.v);
-        let mut acc = [[[s.zero(); NV]; WIDE]; MR];
-        for _ in 0..a.tiles {
-            let mut lanes = [[s.zero(); NV]; WIDE];
-            for (b, block) in lanes.iter_mut().enumerate() {
-                let v = v.wrapping_add(b * a.v_block);
-                s.prefetch(v.wrapping_add(BLOCK * BLOCK));
-                for (n, lane) in block.iter_mut().enumerate() {
-                    // SAFETY: the tile's block of inputs.
-                    *lane = unsafe { s.load(v.add(n * I::LANES)) };
-                }
-            }
-            for i in 0..MR {
-                // SAFETY: channel `i` of the tile's gradients.
-                let row = unsafe { s.load_splat(u.add(i)) };
-                for b in 0..WIDE {
-                    for n in 0..NV {
-                        acc[i][b][n] = s.fma(lanes[b][n], row, acc[i][b][n]);
+        for point in 0..a.points {
+            let (mut u, mut v) = (a.u.wrapping_add(point * a.u_point), a.v.wrapping_add(point * a.v_point));
+            let mut acc = [[[s.zero(); NV]; WIDE]; MR];
+            for _ in 0..a.tiles {
+                let mut lanes = [[s.zero(); NV]; WIDE];
+                for (b, block) in lanes.iter_mut().enumerate() {
+                    let v = v.wrapping_add(b * a.v_block);
+                    s.prefetch(v.wrapping_add(BLOCK * BLOCK));
+                    for (n, lane) in block.iter_mut().enumerate() {
+                        // SAFETY: the tile's block of inputs.
+                        *lane = unsafe { s.load(v.add(n * I::LANES)) };
                     }
                 }
+                for i in 0..MR {
+                    // SAFETY: channel `i` of the tile's gradients.
+                    let row = unsafe { s.load_splat(u.add(i)) };
+                    for b in 0..WIDE {
+                        for n in 0..NV {
+                            acc[i][b][n] = s.fma(lanes[b][n], row, acc[i][b][n]);
+                        }
+                    }
+                }
+                (u, v) = (u.wrapping_add(BLOCK), v.wrapping_add(BLOCK));
             }
-            (u, v) = (u.wrapping_add(BLOCK), v.wrapping_add(BLOCK));
-        }
-        for i in 0..MR {
-            for b in 0..WIDE {
-                for n in 0..NV {
-                    // SAFETY: row `i` of the block's products.
-                    unsafe { s.store(a.m.add(b * a.m_block + i * BLOCK + n * I::LANES), acc[i][b][n]) };
+            let m = a.m.wrapping_add(point * BLOCK * BLOCK);
+            for i in 0..MR {
+                for b in 0..WIDE {
+                    for n in 0..NV {
+                        // SAFETY: row `i` of the block's products at this point.
+                        unsafe { s.store(m.add(b * a.m_block + i * BLOCK + n * I::LANES), acc[i][b][n]) };
+                    }
                 }
             }
         }
@@ -425,7 +435,8 @@ impl WinogradWeights {
             Run { d: self, x, dy, dw: Shared::new(dw), v: Shared::new(v), u: Shared::new(u), sums: Shared::new(sums) };
         let total = self.total();
         let groups = |[o, i]: [usize; 2]| blocks(s.oc).div_ceil(o) * blocks(s.ic).div_ceil(i);
-        let enough = |&group: &[usize; 2]| groups(group) >= 2 * executor.threads();
+        let many = self.longest() >= FEW;
+        let enough = |&group: &[usize; 2]| many && groups(group) >= 2 * executor.threads();
         let group = GROUPS.into_iter().find(enough).unwrap_or(GROUPS[GROUPS.len() - 1]);
         for chunk in 0..self.chunks {
             let tiles = total * chunk / self.chunks..total * (chunk + 1) / self.chunks;
@@ -497,7 +508,8 @@ impl Run<'_> {
         assert!(m.len() >= ocbs.len() * icbs.len() * PRODUCTS, "the products of a group");
         // Kernels of as many blocks of input at once as there are.
         let widest = |left: usize| d.row.outer.iter().rev().find(|&&(_, wide, _)| wide <= left).map_or(1, |k| k.1);
-        for point in 0..P * P {
+        let points = if d.longest() < FEW { P * P } else { 1 };
+        for point in (0..P * P).step_by(points) {
             let mut icb = icbs.start;
             while icb < icbs.end {
                 let wide = widest(icbs.end - icb);
@@ -506,8 +518,11 @@ impl Run<'_> {
                 for (ocb, (o, mr)) in ocbs.clone().flat_map(|ocb| pieces(BLOCK, most).map(move |piece| (ocb, piece))) {
                     let pair = (ocb - ocbs.start) * icbs.len() + icb - icbs.start;
                     let args = OuterArgs {
+                        points,
                         u: self.u.at(point * d.point(s.oc) + ocb * block + o),
+                        u_point: d.point(s.oc),
                         v: self.v.at(point * d.point(s.ic) + icb * block),
+                        v_point: d.point(s.ic),
                         v_block: block,
                         tiles,
                         m: m.as_mut_ptr().wrapping_add(pair * PRODUCTS + (point * BLOCK + o) * BLOCK),
