@@ -36,6 +36,7 @@ pub(crate) use store::{SyncFinish, load_channels};
 pub(crate) use strand::Strand;
 
 use core::ops::Range;
+use core::ptr;
 use core::sync::atomic::{Ordering, compiler_fence};
 use std::sync::OnceLock;
 
@@ -186,6 +187,11 @@ pub const fn overhang(level: Level, stride: usize, mr: usize) -> usize {
     }
 }
 
+/// The pixel stride of [`Tile`] that stands for those of NCHW, at run time: what the small tiles of `Plain1`, `Plain2` and `Plain4` share.
+/// They are at the ends of a row, or at rows of a few pixels; a copy for each stride was 0.1 MB of every program. Not the scalar level's,
+/// which has no others: stems are 17 % slower with it.
+const PLAIN: usize = 3;
+
 /// Pixels of a tile from which on its loops are worth the code.
 const LONG: usize = 4;
 
@@ -324,18 +330,30 @@ macro_rules! finish_groups {
     };
 }
 
-/// Calls [`Tile::steps`] for the pixels that do not lack the tap, with their numbers as constants.
+/// Calls [`Tile::steps`] for the pixels that do not lack the tap, with their numbers as constants. By how many may lack it, since
+/// rustc leaves out the others of an `if const`, of which there would be four times as much for LLVM as of these.
 macro_rules! edge_steps {
-    ($lacking:expr, $args:tt) => {
-        match $lacking {
-            [0, 0] => Self::steps::<I, 0, 0> $args,
-            [1, 0] => Self::steps::<I, 1, 0> $args,
-            [0, 1] => Self::steps::<I, 0, 1> $args,
-            [2, _] => Self::steps::<I, 2, 0> $args,
-            [3, _] => Self::steps::<I, 3, 0> $args,
-            [_, 2] => Self::steps::<I, 0, 2> $args,
-            [_, 3] => Self::steps::<I, 0, 3> $args,
-            _ => Self::steps::<I, 1, 1> $args,
+    ($lacking:expr, $most:expr, $args:tt) => {
+        if const { $most == 0 } {
+            Self::steps::<I, 0, 0> $args
+        } else if const { $most == 1 } {
+            match $lacking {
+                [0, 0] => Self::steps::<I, 0, 0> $args,
+                [1, 0] => Self::steps::<I, 1, 0> $args,
+                [0, 1] => Self::steps::<I, 0, 1> $args,
+                _ => Self::steps::<I, 1, 1> $args,
+            }
+        } else {
+            match $lacking {
+                [0, 0] => Self::steps::<I, 0, 0> $args,
+                [1, 0] => Self::steps::<I, 1, 0> $args,
+                [0, 1] => Self::steps::<I, 0, 1> $args,
+                [2, _] => Self::steps::<I, 2, 0> $args,
+                [3, _] => Self::steps::<I, 3, 0> $args,
+                [_, 2] => Self::steps::<I, 0, 2> $args,
+                [_, 3] => Self::steps::<I, 0, 3> $args,
+                _ => Self::steps::<I, 1, 1> $args,
+            }
         }
     };
 }
@@ -353,6 +371,11 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
 
     /// Whether the first and the last pixels may lack taps.
     const EDGE: bool = KS == 1 && PS >= BLOCK;
+
+    /// Pixels at each end that may lack taps.
+    const fn edge_pixels(level: Level) -> usize {
+        if Self::EDGE { overhang(level, PS / BLOCK, MR) } else { 0 }
+    }
 
     /// Whether short sums, a single tap's or a stem's, are stored in [groups](Tile::group) while the others are still added to. AVX-512's
     /// tiles have one group: copies of their loops and stores for it were a third of their code, and gained nothing on a Zen 4.
@@ -399,7 +422,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
     /// From pixel to pixel of the input.
     #[inline(always)]
     fn px(a: Strides) -> usize {
-        if PS == 0 { a.px } else { PS }
+        if PS == 0 || PS == PLAIN { a.px } else { PS }
     }
 
     /// From element to element of the reduction, in the input.
@@ -572,7 +595,7 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
         // How far it is from the last step of an inner loop to the next step of the one around it: for `x` from behind that step, for `w`
         // from the step itself.
         let back = |outer: usize, n: usize, inner: usize| outer.wrapping_sub(n.wrapping_mul(inner));
-        let overhang = const { if Self::EDGE { overhang(I::LEVEL, PS / BLOCK, MR) } else { 0 } };
+        let overhang = const { Self::edge_pixels(I::LEVEL) };
         let strides = Strides::of(a);
         let mut w = a.w;
         for b in 0..lb.n {
@@ -580,6 +603,8 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
                 for kx in 0..lx.n {
                     let k0 = if b == 0 { a.head } else { 0 };
                     let k1 = if b + 1 == lb.n { a.tail } else { a.depth };
+                    // A fence: else there would be loops of their own for taps without elements, unrolled to 1 kB of each kernel.
+                    let k1 = s.opaque(ptr::without_provenance::<f32>(k1)).addr();
                     if Self::FETCHES {
                         Self::prefetch_soon(s, a, soon);
                     }
@@ -604,7 +629,9 @@ impl<const MR: usize, const NV: usize, const PS: usize, const KS: usize> Tile<MR
                     let fetched = const { Self::fetches_weights(I::LEVEL) }.then_some(ahead);
                     let lacking = if overhang > 0 && a.edge.lacks() { a.edge.lacking(overhang, kx) } else { [0, 0] };
                     // SAFETY: all pointers stay inside what the contract grants.
-                    unsafe { edge_steps!(lacking, (s, strides, (x, w), fetched, k0..k1, acc)) };
+                    unsafe {
+                        edge_steps!(lacking, Self::edge_pixels(I::LEVEL), (s, strides, (x, w), fetched, k0..k1, acc))
+                    };
                     (x, w) = (x.wrapping_add(lx.x), next);
                 }
                 x = x.wrapping_add(back(ly.x, lx.n, lx.x));
@@ -846,13 +873,13 @@ mod edge {
 }
 
 /// Rows of one level: for each width of output channels, the numbers of pixels for `Blocked1`, and the lists of the other accesses:
-/// `Blocked2` (`s2`), `Plain1` to `Plain4` (`stem`), `Strided`, `Packed` and `PixelSum` (`sums`). `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
+/// `Blocked2` (`s2`), `Plain1` to `Plain4` (`stem`: sizes that share a kernel; others), `Strided`, `Packed` and `PixelSum` (`sums`). `narrow` widths, which end in half a block, have kernels for adjacent blocked pixels only: with kernels for
 /// every access they were a third of all of AVX-512's code, for layers that end in 8 or 24 channels. A group shares an entry and its
 /// lanes.
 macro_rules! rows {
     ($level:ident, $name:literal;
      $($entry:ident $lanes:literal {
-        $($cols:literal: [$($mr:literal)*] s2 [$($s2mr:literal)*] stem [$($tmr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*]
+        $($cols:literal: [$($mr:literal)*] s2 [$($s2mr:literal)*] stem [$($fmr:literal)* ; $($tmr:literal)*] strided [$($smr:literal)*] packed [$($pmr:literal)*] narrow [$($nmr:literal)*]
          sums [$($amr:literal)*];)*
      })*) => {
         &[$($(
@@ -861,6 +888,11 @@ macro_rules! rows {
             )*
             $(
                 rows!(@row $level, $entry, $lanes, $name, $cols, $s2mr, blocked2 Blocked2, "conv_s2", 32, 1),
+            )*
+            $(
+                rows!(@row $level, $entry, $lanes, $name, $cols, $fmr, plain Plain1, "stem_s1", PLAIN, 1),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $fmr, plain Plain2, "stem_s2", PLAIN, 1),
+                rows!(@row $level, $entry, $lanes, $name, $cols, $fmr, plain Plain4, "stem_s4", PLAIN, 1),
             )*
             $(
                 rows!(@row $level, $entry, $lanes, $name, $cols, $tmr, plain Plain1, "stem_s1", 1, 1),
@@ -903,17 +935,17 @@ by_level! {
     Scalar: rows! {
         Scalar, "scalar";
         scalar 4 {
-            16: [1 2] s2 [1 2] stem [1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
+            16: [1 2] s2 [1 2] stem [; 1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
         }
     },
     // 16 registers: 6x16 takes 15 of them; 4x24 would fill all and spill. 12x8 spills as an edge tile.
     Avx2: rows! {
         Avx2, "avx2";
         avx2 8 {
-            8: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
-            16: [1 2 3 4 5 6] s2 [1 2 3 4 5 6] stem [1 2 3 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
-            24: [] s2 [] stem [] strided [] packed [] narrow [1 2 3] sums [];
-            32: [1 2] s2 [] stem [] strided [1 2] packed [1 2] narrow [] sums [];
+            8: [] s2 [] stem [;] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10] sums [];
+            16: [1 2 3 4 5 6] s2 [1 2 3 4 5 6] stem [1 2 3; 4 5 6] strided [1 2 3 4 5 6] packed [1 2 3 4 5 6] narrow [] sums [1 5 6];
+            24: [] s2 [] stem [;] strided [] packed [] narrow [1 2 3] sums [];
+            32: [1 2] s2 [] stem [;] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
     // 32 registers: 14x32, 9x48 and 6x64 take 31, 31 and 29 of them. Fourteen divides 14, 28, 56, 112 and 224. Where the last
@@ -922,17 +954,17 @@ by_level! {
     Avx512: rows! {
         Avx512, "avx512";
         avx512 16 {
-            16: [1 2 3 4 5 6 7 8] s2 [1 2 3 4 5 6 7 8] stem [1 2 3 4 5 6 7 8] strided [1 2 3 4 5 6]
+            16: [1 2 3 4 5 6 7 8] s2 [1 2 3 4 5 6 7 8] stem [1 2 3 4 5 6; 7 8] strided [1 2 3 4 5 6]
                 packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [1 16];
             32: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] s2 [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
-                stem [1 2 3 4 5 6 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6]
+                stem [1 2 3 4 5 6; 7 8 9 10 11 12 13 14] strided [1 2 3 4 5 6]
                 packed [1 2 3 4 5 6 7 8 9 10 11 12 13 14] narrow [] sums [8];
-            48: [1 2 3 4 5 6 7 8 9] s2 [] stem [] strided [1 2 3 4 5 6] packed [] narrow [] sums [8];
-            64: [1 2 3 4 5 6] s2 [] stem [] strided [1 2 3 4] packed [] narrow [] sums [];
+            48: [1 2 3 4 5 6 7 8 9] s2 [] stem [;] strided [1 2 3 4 5 6] packed [] narrow [] sums [8];
+            64: [1 2 3 4 5 6] s2 [] stem [;] strided [1 2 3 4] packed [] narrow [] sums [];
         }
         avx512_half 8 {
-            8: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14] sums [];
-            24: [] s2 [] stem [] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9] sums [];
+            8: [] s2 [] stem [;] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9 10 11 12 13 14] sums [];
+            24: [] s2 [] stem [;] strided [] packed [] narrow [1 2 3 4 5 6 7 8 9] sums [];
         }
     },
     // 32 registers: 5x16 takes 25 of them. Inputs are broadcast by their load; keeping four of each pixel for FMA by lane made
@@ -940,8 +972,8 @@ by_level! {
     Neon: rows! {
         Neon, "neon";
         neon 4 {
-            16: [1 2 3 4 5] s2 [1 2 3 4 5] stem [1 2 3 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
-            32: [1 2] s2 [1 2] stem [1 2] strided [1 2] packed [1 2] narrow [] sums [];
+            16: [1 2 3 4 5] s2 [1 2 3 4 5] stem [1 2 3; 4 5] strided [1 2 3 4 5] packed [1 2 3 4 5] narrow [] sums [1 4];
+            32: [1 2] s2 [1 2] stem [1; 2] strided [1 2] packed [1 2] narrow [] sums [];
         }
     },
 }
@@ -968,7 +1000,8 @@ pub struct TileSet {
 
 /// The sets that were asked for, by level, access, whether their last block is a half, and whether sums are short. A plan asks for
 /// a dozen, and working out the best widths of one takes 10 microseconds.
-static SETS: [OnceLock<TileSet>; Level::ALL.len() * Access::COUNT * 4] =
+/// Each in a box: 190 kB of programs were sets yet to come.
+static SETS: [OnceLock<Box<TileSet>>; Level::ALL.len() * Access::COUNT * 4] =
     [const { OnceLock::new() }; Level::ALL.len() * Access::COUNT * 4];
 
 impl TileSet {
@@ -987,7 +1020,7 @@ impl TileSet {
         let overhead = Overhead::new(level, access, terms);
         let number = (level as usize * Access::COUNT + access as usize) * 4;
         let set = &SETS[number + 2 * usize::from(half) + usize::from(overhead.short)];
-        set.get_or_init(|| Self::of(level, access, if half { BLOCK / 2 } else { 0 }, overhead))
+        set.get_or_init(|| Box::new(Self::of(level, access, if half { BLOCK / 2 } else { 0 }, overhead)))
     }
 
     /// The tiles that are `missing` channels short of whole blocks.

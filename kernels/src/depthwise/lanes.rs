@@ -122,15 +122,24 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
         wv
     }
 
+    /// Inputs from the first pixel's first tap to the last pixel's last one.
+    const WIDTH: usize = (MR - 1) * S + KW;
+
+    /// Whether any tap takes input `p`. A question for `if const`, whose other branch rustc does not generate: what
+    /// [`Lanes::taps`] writes out would be five millions of its 6 million lines for LLVM.
+    const fn reads(p: usize) -> bool {
+        L <= p && p + R < Self::WIDTH
+    }
+
+    /// The pixel whose tap `t` is input `p`; `MR` if there is none.
+    const fn pixel(p: usize, t: usize) -> usize {
+        if t < KW && p >= t && (p - t).is_multiple_of(S) && (p - t) / S < MR { (p - t) / S } else { MR }
+    }
+
     /// Adds `KW` taps of a run: `x` is the first one's input for the run's first pixel, `wv` are their weights.
     ///
     /// # Safety
     /// The inputs of all taps but those that hang over are readable.
-    #[allow(
-        clippy::absurd_extreme_comparisons,
-        clippy::manual_is_multiple_of,
-        reason = "unrolled: p and t are constants"
-    )]
     #[inline(always)]
     unsafe fn taps<I: Isa>(
         s: I,
@@ -144,7 +153,7 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
         // step: pointers to all would be more than there are registers.
         let mut next = if FROM == APART { s.opaque(x) } else { x };
         unrolled!(p in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 {
-            if (L..(MR - 1) * S + KW).contains(&p) && p + R < (MR - 1) * S + KW {
+            if const { Self::reads(p) } {
                 let at = if FROM == APART { next } else { x.wrapping_add(if KW == 1 { p / S * a.px } else { p * BLOCK }) };
                 // SAFETY: this input is inside.
                 let mut v = unsafe { if FROM == ONE { s.load_splat(at) } else { s.load(at) } };
@@ -152,12 +161,13 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
                     v = s.permute(v, index);
                 }
                 unrolled!(t in 0 1 2 3 4 5 6 {
-                    if t < KW && p >= t && (p - t) % S == 0 && (p - t) / S < MR {
-                        acc[(p - t) / S] = s.fma(wv[t], v, acc[(p - t) / S]);
+                    if const { Self::pixel(p, t) < MR } {
+                        let pixel = const { Self::pixel(p, t) };
+                        acc[pixel] = s.fma(wv[t], v, acc[pixel]);
                     }
                 });
             }
-            if FROM == APART && p < (MR - 1) * S + KW {
+            if const { FROM == APART && p < Self::WIDTH } {
                 next = next.wrapping_add(a.x_tap);
             }
         });
@@ -302,6 +312,9 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
     #[inline(always)]
     unsafe fn run(s: I, a: &LaneArgs) {
         const { assert!(MR + 4 <= I::REGISTERS) };
+        if a.first_line >= a.end_line || a.runs == 0 {
+            return; // else there would be loops of their own over nothing
+        }
         let keeps = const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) };
         let whole = if keeps && a.rows == KW && a.out.px == BLOCK { a.whole_lines() } else { a.end_line..a.end_line };
         for plane in 0..a.planes {
@@ -311,7 +324,7 @@ impl<I: Isa, const MR: usize, const KW: usize, const S: usize, const FROM: usize
             let to = unsafe { a.out.strand_of_lines(plane, &mut padded) };
             // Only then are there weights of `KW` rows.
             let together = keeps && !whole.is_empty() && to.is_simple();
-            if together {
+            if const { keeps_weights(FROM, KW, I::LANES, I::REGISTERS) } && together {
                 let lines = WholeArgs { lanes: a, x: x.wrapping_add(a.x_vector[0]), w, to, lines: whole.clone() };
                 // SAFETY: the contract covers every plane and line.
                 unsafe { s.call::<WholeLines<MR, KW, S, L, R>>(&lines) };
@@ -377,14 +390,13 @@ impl<const MR: usize, const KW: usize, const S: usize, const L: usize, const R: 
     ///
     /// # Safety
     /// As for the kernel, for this run.
-    #[allow(clippy::absurd_extreme_comparisons, reason = "unrolled: the row is a constant")]
     #[inline(always)]
     unsafe fn run<I: Isa>(s: I, a: &LaneArgs, x: *const f32, weights: &[[I::V; KW]; KW], to: &Strand, y: usize) {
         let mut acc = [s.zero(); MR];
         // SAFETY: the same contract.
         unsafe {
             unrolled!(row in 0 1 2 {
-                if row < KW {
+                if const { row < KW } {
                     let x = x.wrapping_add(row * a.x_row);
                     Lanes::<MR, KW, S, OWN, L, R>::taps(s, a, x, &weights[row], None, &mut acc);
                 }

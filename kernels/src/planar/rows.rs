@@ -65,6 +65,12 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     /// Input rows that outputs of adjacent rows of taps share.
     const READ: usize = if KH == 1 { R } else { (R - 1) * SY + KH };
 
+    /// The row of outputs whose tap `t` is input row `i`; `R` if there is none.
+    const fn row(i: usize, t: usize) -> usize {
+        let step = if KH == 1 { 1 } else { SY };
+        if t < KH && i >= t && (i - t).is_multiple_of(step) && (i - t) / step < R { (i - t) / step } else { R }
+    }
+
     /// Whether two columns of taps fit the registers: at a stride of 2 they share their loads. Five taps down spill on vectors of 256 bits,
     /// and three on those of 128.
     const fn pairs(registers: usize, lanes: usize) -> bool {
@@ -94,7 +100,7 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
     ///
     /// # Safety
     /// The inputs of those taps that exist are readable; all do but at an `EDGE`.
-    #[allow(clippy::absurd_extreme_comparisons, clippy::too_many_arguments, reason = "unrolled, and inlined")]
+    #[allow(clippy::too_many_arguments, reason = "inlined")]
     #[inline(always)]
     unsafe fn column<I: Isa, const EDGE: bool, const PAIR: bool>(
         s: I,
@@ -120,18 +126,16 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
         let mut row = if EDGE { s.opaque(ptr::without_provenance::<f32>(row)) } else { ptr::null() };
         let step = if KH == 1 { a.stride } else { 1 };
         unrolled!(i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {
-            if i < Self::READ {
+            if const { i < Self::READ } {
                 if !EDGE || row.addr() < a.height {
                     // SAFETY: the row exists.
                     let v = unsafe { Self::load::<I, EDGE>(s, p, ranges) };
                     unrolled!(t in 0 1 2 3 4 5 6 {
-                        if t < KH && i >= t && (KH == 1 || (i - t).is_multiple_of(SY)) {
-                            let r = if KH == 1 { i } else { (i - t) / SY };
-                            if r < R {
-                                acc[r] = s.fma(v[0], wv[0][t], acc[r]);
-                                if PAIR {
-                                    acc[r] = s.fma(v[1], wv[1][t], acc[r]);
-                                }
+                        if const { Self::row(i, t) < R } {
+                            let r = const { Self::row(i, t) };
+                            acc[r] = s.fma(v[0], wv[0][t], acc[r]);
+                            if const { PAIR } {
+                                acc[r] = s.fma(v[1], wv[1][t], acc[r]);
                             }
                         }
                     });
