@@ -122,14 +122,56 @@ pub struct Algo {
     pub is_available: fn() -> bool,
     /// The planned kernel, or why this algorithm does not do the shape.
     pub plan: fn(&Request<'_>) -> Result<Kernel, String>,
-    /// The same for the data gradient.
-    pub data: fn(&Request<'_>) -> Result<DataKernel, String>,
-    /// The same for the weight gradient.
-    pub weights: fn(&Request<'_>) -> Result<WeightKernel, String>,
+    /// Its number in [`ALGOS`].
+    row: usize,
 }
 
-/// All algorithms. The order breaks ties of the cost model and carries no other meaning.
-pub static ALGOS: &[Algo] = &[
+impl Algo {
+    /// [`Algo::plan`] for the data gradient.
+    pub fn data(&self, request: &Request<'_>) -> Result<DataKernel, String> {
+        DATA[self.row](request)
+    }
+
+    /// The same for the weight gradient.
+    pub fn weights(&self, request: &Request<'_>) -> Result<WeightKernel, String> {
+        WEIGHTS[self.row](request)
+    }
+}
+
+/// [`ALGOS`] of its rows. The passes stand in tables of their own, so that a program of one pass does not carry the kernels of all.
+macro_rules! algos {
+    ($(Algo {
+        name: $name:literal,
+        summary: $summary:literal,
+        is_available: $available:expr,
+        plan: $plan:expr,
+        data: $data:expr,
+        weights: $weights:expr,
+    },)*) => {
+        /// All algorithms. The order breaks ties of the cost model and carries no other meaning.
+        pub static ALGOS: &[Algo] = &numbered([$(Algo {
+            name: $name,
+            summary: $summary,
+            is_available: $available,
+            plan: $plan,
+            row: 0,
+        }),*]);
+
+        static DATA: &[fn(&Request<'_>) -> Result<DataKernel, String>] = &[$($data),*];
+        static WEIGHTS: &[fn(&Request<'_>) -> Result<WeightKernel, String>] = &[$($weights),*];
+    };
+}
+
+const fn numbered<const N: usize>(mut rows: [Algo; N]) -> [Algo; N] {
+    let mut i = 0;
+    while i < N {
+        rows[i].row = i;
+        i += 1;
+    }
+    rows
+}
+
+algos! {
     Algo {
         name: "depthwise",
         summary: "whole groups in a vector's lanes: depthwise and small groups",
@@ -202,7 +244,7 @@ pub static ALGOS: &[Algo] = &[
         data: |r| gradient::turned(r, gemm),
         weights: gradient::no_weights,
     },
-];
+}
 
 fn everywhere() -> bool {
     true

@@ -60,7 +60,7 @@ macro_rules! row {
 }
 
 by_level! {
-    fn rows() -> [Row];
+    unnamed fn rows() -> [Row];
 
     Scalar: row!(Scalar scalar),
     Avx2: row!(Avx2 avx2),

@@ -98,7 +98,7 @@ macro_rules! row {
 }
 
 by_level! {
-    fn rows() -> [Row];
+    unnamed fn rows() -> [Row];
 
     Scalar: row!(scalar ACC_16),
     Avx2: row!(avx2 ACC_16),

@@ -19,9 +19,10 @@ macro_rules! tabled {
     ($level:ident => $($code:tt)*) => { crate::registry::compiled_in! { $level => #[cfg(not(test))] $($code)* } };
 }
 
-/// A function from a level to its static table; the table of a level that is not compiled in is empty.
+/// A function from a level to its static table; the table of a level that is not compiled in is empty. `unnamed` rows are not
+/// [`Named`].
 macro_rules! by_level {
-    ($(#[$attribute:meta])* $vis:vis fn $name:ident() -> [$row:ty]; $($level:ident: $table:expr),* $(,)?) => {
+    (unnamed $(#[$attribute:meta])* $vis:vis fn $name:ident() -> [$row:ty]; $($level:ident: $table:expr),* $(,)?) => {
         $(#[$attribute])*
         $vis fn $name(level: crate::isa::Level) -> &'static [$row] {
             $(crate::registry::tabled! { $level =>
@@ -33,6 +34,36 @@ macro_rules! by_level {
             &[]
         }
     };
+    ($(#[$attribute:meta])* $vis:vis fn $name:ident() -> [$row:ty]; $($level:ident: $table:expr),* $(,)?) => {
+        crate::registry::by_level! { unnamed $(#[$attribute])* $vis fn $name() -> [$row]; $($level: $table),* }
+
+        impl crate::registry::Named for $row {
+            fn names(level: crate::isa::Level) -> &'static [&'static str] {
+                $(crate::registry::tabled! { $level =>
+                    if level == crate::isa::Level::$level {
+                        const ROWS: &[$row] = $table;
+                        static NAMES: [&str; ROWS.len()] = {
+                            let (mut names, mut i) = ([""; ROWS.len()], 0);
+                            while i < names.len() {
+                                names[i] = ROWS[i].name;
+                                i += 1;
+                            }
+                            names
+                        };
+                        return &NAMES;
+                    }
+                })*
+                &[]
+            }
+        }
+    };
+}
+
+/// A row of a table of kernels.
+pub(crate) trait Named {
+    /// Names of a level's kernels, in the order of the table. Not from the table itself, which would bring all kernels of all families
+    /// into each program that asks which there are, as every plan does.
+    fn names(level: Level) -> &'static [&'static str];
 }
 
 /// A module of outermost edges, one `#[target_feature]` function for each level: `edge::avx512::run::<K>` is what a table's row holds.
@@ -80,7 +111,7 @@ pub struct Family {
     /// What its kernels compute.
     pub name: &'static str,
     /// Names of a level's kernels, in the order of the table.
-    pub names: fn(Level) -> Vec<&'static str>,
+    pub names: fn(Level) -> &'static [&'static str],
 }
 
 /// All tables of kernels.
@@ -91,23 +122,14 @@ pub struct Family {
 /// assert!((tile.names)(Level::Scalar).contains(&"conv_f32_2x16_scalar"));
 /// ```
 pub static FAMILIES: &[Family] = &[
-    Family { name: "tile", names: |level| crate::tile::rows(level).iter().map(|r| r.name).collect() },
-    Family { name: "depthwise", names: |level| crate::depthwise::rows(level).iter().map(|r| r.name).collect() },
-    Family { name: "planar", names: |level| crate::planar::rows(level).iter().map(|r| r.name).collect() },
-    Family {
-        name: "winograd transform",
-        names: |level| crate::winograd::transforms(level).iter().map(|r| r.name).collect(),
-    },
-    Family { name: "winograd product", names: |level| crate::winograd::rows(level).iter().map(|r| r.name).collect() },
-    Family {
-        name: "winograd weight gradient",
-        names: |level| crate::winograd::gradients(level).iter().map(|r| r.name).collect(),
-    },
-    Family {
-        name: "weight gradient of planes and lanes",
-        names: |level| crate::backward_weights::sum_rows(level).iter().map(|r| r.name).collect(),
-    },
-    Family { name: "activation", names: |level| crate::act::table(level).iter().map(|r| r.name).collect() },
-    Family { name: "softmax", names: |level| crate::act::softmax_table(level).iter().map(|r| r.name).collect() },
-    Family { name: "pool", names: |level| crate::pool::table(level).iter().map(|r| r.name).collect() },
+    Family { name: "tile", names: <crate::tile::Row as Named>::names },
+    Family { name: "depthwise", names: <crate::depthwise::Row as Named>::names },
+    Family { name: "planar", names: <crate::planar::Row as Named>::names },
+    Family { name: "winograd transform", names: <crate::winograd::TransformRow as Named>::names },
+    Family { name: "winograd product", names: <crate::winograd::Row as Named>::names },
+    Family { name: "winograd weight gradient", names: <crate::winograd::GradientRow as Named>::names },
+    Family { name: "weight gradient of planes and lanes", names: <crate::backward_weights::SumRow as Named>::names },
+    Family { name: "activation", names: <crate::act::Row as Named>::names },
+    Family { name: "softmax", names: <crate::act::SoftmaxRow as Named>::names },
+    Family { name: "pool", names: <crate::pool::PoolRow as Named>::names },
 ];

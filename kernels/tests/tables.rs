@@ -7,7 +7,7 @@ use swath_kernels::tile::{Access, MAX_MR, OVERHANG, TileSet, overhang, pieces, r
 
 #[test]
 fn every_family_has_kernels_at_every_available_level_and_no_name_twice() {
-    let mut all = Vec::new();
+    let mut all: Vec<&str> = Vec::new();
     for &level in Level::available() {
         for family in FAMILIES {
             let names = (family.names)(level);

@@ -82,7 +82,7 @@ impl Planned for DataKernel {
     const PASS: Pass = Pass::BackwardData;
 
     fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String> {
-        (algo.data)(request)
+        algo.data(request)
     }
 
     /// By the coefficients of the same algorithm forward.
@@ -209,7 +209,7 @@ impl Planned for WeightKernel {
     const PASS: Pass = Pass::BackwardWeights;
 
     fn plan(algo: &Algo, request: &Request<'_>) -> Result<Self, String> {
-        (algo.weights)(request)
+        algo.weights(request)
     }
 
     /// By the coefficients of the same algorithm forward.

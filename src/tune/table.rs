@@ -58,7 +58,7 @@ pub fn kernel_set() -> &'static str {
         let mut names = vec![REVISION];
         names.extend(ALGOS.iter().filter(|a| (a.is_available)()).map(|a| a.name));
         for level in Level::ALL {
-            names.extend(FAMILIES.iter().flat_map(|family| (family.names)(level)));
+            names.extend(FAMILIES.iter().flat_map(|family| (family.names)(level)).copied());
         }
         checksum(names.into_iter())
     })

@@ -95,8 +95,8 @@ pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
     let request = algo::Request::dense(shape, request.level, [input, output], request.accuracy.into());
     let supports = |a: &&Algo| match pass {
         Pass::Forward => (a.plan)(&request).is_ok(),
-        Pass::BackwardData => (a.data)(&request).is_ok(),
-        Pass::BackwardWeights => (a.weights)(&request).is_ok(),
+        Pass::BackwardData => a.data(&request).is_ok(),
+        Pass::BackwardWeights => a.weights(&request).is_ok(),
     };
     ALGOS.iter().filter(supports).map(|a| a.name.to_string()).collect()
 }
@@ -128,13 +128,13 @@ pub fn kernels() -> Vec<KernelRow> {
     use swath_kernels::isa::matrix::MatrixUnit;
     let mut rows = Vec::new();
     for &level in Level::available() {
-        let mut add = |family: &str, names: Vec<&str>| {
-            rows.extend(names.into_iter().map(|name| KernelRow { name: name.into(), family: family.into(), level }));
+        let mut add = |family: &str, names: &[&str]| {
+            rows.extend(names.iter().map(|&name| KernelRow { name: name.into(), family: family.into(), level }));
         };
         for family in FAMILIES {
             add(family.name, (family.names)(level));
         }
-        add("matrix unit", MatrixUnit::beside(level).iter().map(|u| u.kernel()).collect());
+        add("matrix unit", &MatrixUnit::beside(level).iter().map(|u| u.kernel()).collect::<Vec<_>>());
     }
     rows
 }
