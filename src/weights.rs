@@ -233,7 +233,8 @@ fn header(tensors: &[(&str, &Tensor)], metadata: &HashMap<String, String>) -> Re
         end += size_of_val(tensor.as_slice());
         (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (start, end) })
     });
-    let metadata = Metadata::new((!metadata.is_empty()).then(|| metadata.clone()), infos.collect());
+    let entries = || metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let metadata = Metadata::new((!metadata.is_empty()).then(entries), infos.collect());
     // By way of a value, whose names are in order: the same content gives the same bytes.
     let value = serde_json::to_value(metadata.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     let mut header = serde_json::to_vec(&value).map_err(|e| e.to_string())?;
