@@ -406,11 +406,13 @@ impl fmt::Debug for Session {
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::conv::Scratch;
-    use crate::graph::{Operands, Step};
+    use crate::graph::ops::{Binary, Conv};
+    use crate::graph::{Builder, Operands, Step};
     use crate::nn::{Conv2d, Module, ReLU, Sequential, Sigmoid};
 
     /// A step that panics until it has done so once.
@@ -450,7 +452,7 @@ mod tests {
             for threads in [Some(1), Some(2), None] {
                 let options = SessionOptions { threads, ..SessionOptions::default() };
                 let mut session = model.compile_with([1, 16, 6, 6], &options).unwrap();
-                let program = std::sync::Arc::get_mut(&mut session.runner.program).unwrap();
+                let program = Arc::get_mut(&mut session.runner.program).unwrap();
                 let planned = &mut program.steps[broken];
                 let nothing: Box<dyn Step> = Box::new(Nothing);
                 let step = core::mem::replace(&mut planned.step, nothing);
@@ -461,6 +463,43 @@ mod tests {
                 assert_eq!(*session.clone().run(&x).unwrap(), expected, "step {broken}");
             }
         }
+    }
+
+    #[test]
+    fn a_constant_lives_until_its_last_operator_is_lowered_but_what_is_a_result_stays() {
+        let [c, h, w] = [16, 6, 6];
+        let conv = Conv { weights: [c, c, 3, 3], stride: [1; 2], dilation: [1; 2], pad: 1.into(), groups: 1 };
+        let graph = |weights: Arc<Tensor>, beside: Arc<Tensor>| {
+            let mut b = Builder::new();
+            let x = b.input("x", Some(Fact::f32([1, c, h, w])));
+            let [weights, beside] = [weights, beside].map(|t| b.constant(t));
+            let between = b.push(conv, &[x, weights])?[0];
+            let y = b.push(conv, &[between, weights])?[0];
+            // Added behind the convolution that absorbs it, and a result by itself.
+            let y = b.push(Binary::add(), &[y, beside])?[0];
+            b.finish(&[("y", y), ("beside", beside)])
+        };
+        let weights: Vec<f32> = (0..c * c * 9).map(|i| (i * 37 % 101) as f32 / 400.0 - 0.1).collect();
+        let weights = Arc::new(Tensor::new([c, c, 3, 3], &weights).unwrap());
+        let beside = Arc::new(Tensor::new([1, c, h, w], &vec![2.0; c * h * w]).unwrap());
+        let (facts, options) = ([Fact::f32([1, c, h, w])], SessionOptions::default());
+        let compile = |graph: Graph| {
+            Session::compile(graph, &Parameters::new(), &facts, &options, &ReadyWeights::default()).unwrap()
+        };
+        let x = vec![0.5; c * h * w];
+        let run = |session: &mut Session| {
+            session.run(&x).unwrap();
+            session.outputs.iter().flatten().map(|t| t.as_slice().to_vec()).collect::<Vec<_>>()
+        };
+        // A graph that somebody keeps is not changed.
+        let kept = graph(weights.clone(), beside.clone()).unwrap();
+        let expected = run(&mut compile(kept.clone()));
+        assert_eq!(run(&mut compile(kept)), expected);
+        assert_eq!(expected[1], beside.as_slice());
+        let seen = Arc::downgrade(&weights);
+        let mut session = compile(graph(weights, beside).unwrap());
+        assert!(seen.upgrade().is_none(), "the weights are packed, and nobody has them as they were");
+        assert_eq!(run(&mut session), expected);
     }
 
     /// Gives the right number of floats when it is asked first, and fewer afterwards.

@@ -170,7 +170,7 @@ impl WeightCase {
                 plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
             });
         }
-        for chunk in [None, Some(5)] {
+        for chunk in [None, Some(5), Some(30)] {
             let Ok(plan) = WinogradWeights::with_chunk(s, level, input, gradient, chunk) else { continue };
             let tiles = s.n * s.oh.div_ceil(4) * s.ow.div_ceil(4);
             // Inputs are at most 3.
