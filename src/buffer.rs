@@ -34,7 +34,7 @@ pub(crate) struct Buffer {
 #[derive(Debug)]
 enum Data {
     Heap(Vec<f32>),
-    /// Others own them, too. They are copied when they are to be changed.
+    /// Others own them, too: constants of imported models, which nobody changes. Whoever did would have a copy.
     #[cfg(feature = "onnx")]
     Shared(Arc<dyn Floats>),
     #[cfg(target_os = "linux")]

@@ -412,8 +412,8 @@ mod tests {
     use super::*;
     use crate::conv::Scratch;
     use crate::graph::ops::{Binary, Conv};
-    use crate::graph::{Builder, Operands, Step};
-    use crate::nn::{Conv2d, Module, ReLU, Sequential, Sigmoid};
+    use crate::graph::{Builder, Operands, Step, Value};
+    use crate::nn::{Conv2d, Flatten, Module, ReLU, Sequential, Sigmoid};
 
     /// A step that panics until it has done so once.
     struct Panics(Box<dyn Step>, AtomicUsize);
@@ -463,6 +463,16 @@ mod tests {
                 assert_eq!(*session.clone().run(&x).unwrap(), expected, "step {broken}");
             }
         }
+    }
+
+    #[test]
+    fn constants_behind_flatten_are_there_when_they_are_asked_for() {
+        let flat = |x: &Value| -> Result<Value> {
+            let constant = x.constant(Tensor::new([1, 2, 1, 1], &[3.0, 4.0])?);
+            Ok(Flatten.call(x)? + Flatten.call(&constant)?)
+        };
+        let mut session = flat.build(0).unwrap().compile([1, 2, 1, 1]).unwrap();
+        assert_eq!(session.run(&[1.0, 2.0]).unwrap().as_slice(), [4.0, 6.0]);
     }
 
     #[test]

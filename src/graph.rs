@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] is recorded by calling functions on [`Value`]s, or built with a [`Builder`]. Every operator is one file below
 //! `graph/ops/` that holds its shape rule, its lowering to steps and its gradient ([`Operator`]); layers ([`crate::nn`]) and importers
-//! only append operators, and the compiler ([`crate::compile`]) only reads them. Weights are values like any other: a convolution takes
+//! only append operators, and the compiler ([`crate::compile`]) takes a copy of the graph, which shares the constants. Weights are values like any other: a convolution takes
 //! its input, its weight and its bias.
 //!
 //! Shapes are inferred as the graph is built where the inputs' shapes are known, and again for every shape that it is

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result, check_len};
 use crate::layout::reorder_checked;
 
-/// An owned tensor of `f32`: extents, and data that starts on a 64-byte boundary.
+/// An owned tensor of `f32`: extents, and data that starts on a 64-byte boundary, but for constants of imported models.
 ///
 /// `clone()` panics where there is no memory for a copy; [`Tensor::try_clone`] says so instead.
 ///

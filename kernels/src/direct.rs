@@ -45,6 +45,7 @@ use crate::groups::Pieces;
 use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::region::Axis;
+use crate::reorder::interleave_at;
 use crate::shape::ConvShape;
 use crate::tile::{self, Access, Finish, MAX_MR, SyncFinish, TileSet, pieces};
 use crate::weights::Weights;
@@ -349,6 +350,14 @@ impl Direct {
         let (first, aligned) = (self.steps(&inputs).start, inputs.start.is_multiple_of(depth));
         if !(outputs.len() == BLOCK && aligned && inputs.len() == self.span * depth) {
             block.fill(0.0);
+        }
+        // Rows of a power of two lie in few cache sets: sixteen of them are turned a line each at a time.
+        if let Some((rows, pitch)) = w.rows(outputs.start)
+            && outputs.len() == BLOCK
+            && taps == 1
+        {
+            let at = (inputs.start - first * depth) * BLOCK;
+            return interleave_at(self.level, rows, pitch, BLOCK, &mut block[at..at + inputs.len() * BLOCK]);
         }
         for (c, ic) in inputs.enumerate() {
             for (ky, kx) in (0..s.kh).flat_map(|ky| (0..s.kw).map(move |kx| (ky, kx))) {

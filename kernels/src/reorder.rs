@@ -230,6 +230,27 @@ pub(crate) fn interleave<I: Isa>(s: I, from: &[f32], pitch: usize, rows: usize, 
     unsafe { transpose(s, from.as_ptr(), to.as_mut_ptr(), rows, len) }
 }
 
+/// [`interleave`] with the instructions of an available level.
+pub(crate) fn interleave_at(level: Level, from: &[f32], pitch: usize, rows: usize, to: &mut [f32]) {
+    Place::inline(level).at(Interleave { from, pitch, rows, to });
+}
+
+struct Interleave<'a> {
+    from: &'a [f32],
+    pitch: usize,
+    rows: usize,
+    to: &'a mut [f32],
+}
+
+impl Body for Interleave<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, s: I) {
+        interleave(s, self.from, self.pitch, self.rows, self.to);
+    }
+}
+
 /// Rows that become columns.
 #[derive(Clone, Copy)]
 struct Rows {
@@ -370,18 +391,6 @@ unsafe fn planes<const C: usize>(x: *const f32, xs: [usize; 2], y: *mut f32, ys:
 mod tests {
     use super::*;
 
-    /// Rows `pitch` apart, side by side.
-    struct Interleave<'a>(&'a [f32], usize, usize, &'a mut [f32]);
-
-    impl Body for Interleave<'_> {
-        type Out = ();
-
-        #[inline(always)]
-        fn run<I: Isa>(self, s: I) {
-            interleave(s, self.0, self.1, self.2, self.3);
-        }
-    }
-
     #[test]
     fn interleaves_any_number_of_rows() {
         for &level in Level::available() {
@@ -389,7 +398,7 @@ mod tests {
                 let pitch = len + 3;
                 let from: Vec<f32> = (0..rows * pitch).map(|v| v as f32).collect();
                 let mut to = vec![f32::NAN; rows * len];
-                Place::inline(level).at(Interleave(&from, pitch, rows, &mut to));
+                interleave_at(level, &from, pitch, rows, &mut to);
                 for (at, v) in to.iter().enumerate() {
                     assert_eq!(*v, from[at % rows * pitch + at / rows], "{level:?}, {rows} rows of {len}, [{at}]");
                 }

@@ -15,7 +15,7 @@
 //! |---|---|---|---|
 //! | `Blocked1`, `Blocked2` | 16, 32 | 1 | direct convolution of stride 1 and 2, 1x1 over flattened pixels; `k` runs over a block's channels; the first and last pixels may lack taps ([`Edge`]) |
 //! | `Strided` | run time | 1 | any other stride, tiles that run down a column, NHWC, row-major matrices |
-//! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4 | 1 | the stem, straight from NCHW; `k` runs over `kx` |
+//! | `Plain1`, `Plain2`, `Plain4` | 1, 2, 4; small tiles run time | 1 | the stem, straight from NCHW; `k` runs over `kx` |
 //! | `Packed` | 1 | `MR` | GEMM on packed panels |
 //! | `PixelSum` | 1 | run time | weight gradients: `i` are output channels of the gradient, `k` pixels, and `w` is the input |
 //!
@@ -76,7 +76,8 @@ pub struct TileArgs {
     pub head: usize,
     /// Where the inner loop ends in the last step of the outermost loop.
     pub tail: usize,
-    /// Pixel stride of the input, for [`Access::Strided`]; step of the reduction's elements, for [`Access::PixelSum`].
+    /// Pixel stride of the input, for [`Access::Strided`] and `Plain1` to `Plain4`; step of the reduction's elements, for
+    /// [`Access::PixelSum`].
     pub px: usize,
     /// Distance from a tap's inputs to those that it prefetches into L1; 0: none. Stems do not use it.
     pub ahead: usize,
@@ -262,7 +263,7 @@ impl Access {
     const COUNT: usize = Access::PixelSum as usize + 1;
 }
 
-/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0: run time). Of blocked input, the first and
+/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0, and [`PLAIN`] for `PS`: run time). Of blocked input, the first and
 /// the last pixels sit out the iterations of the innermost loop that they lack.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize>;
 
@@ -330,8 +331,8 @@ macro_rules! finish_groups {
     };
 }
 
-/// Calls [`Tile::steps`] for the pixels that do not lack the tap, with their numbers as constants. By how many may lack it, since
-/// rustc leaves out the others of an `if const`, of which there would be four times as much for LLVM as of these.
+/// Calls [`Tile::steps`] for the pixels that do not lack the tap, with their numbers as constants. `$most` pixels at an end may lack it.
+/// rustc generates no code for the branches of an `if const` that are not taken; LLVM would have to remove four times as much.
 macro_rules! edge_steps {
     ($lacking:expr, $most:expr, $args:tt) => {
         if const { $most == 0 } {

@@ -106,7 +106,16 @@ impl<'a> Weights<'a> {
         // Of one group: so far apart throughout. The bound of the last one covers all.
         let last = first + lanes.len().saturating_sub(1) * self.output;
         let from = &self.data[first..=last];
+        if self.output == 1 {
+            return lanes.copy_from_slice(&from[..lanes.len()]);
+        }
         lanes.iter_mut().enumerate().for_each(|(lane, to)| *to = from[lane * self.output]);
+    }
+
+    /// The weights of outputs `o..` of one group, where a group's inputs are adjacent and have one tap: from the first output's first
+    /// input on, and from output to output.
+    pub(crate) fn rows(&self, o: usize) -> Option<(&'a [f32], usize)> {
+        (self.input == 1).then(|| (&self.data[self.pair(o, 0)..], self.output))
     }
 
     /// Where the taps of output `o` for input `c` of its group begin, for [`Weights::tap`].

@@ -85,7 +85,8 @@ pub(crate) fn lower(
     Ok(Lowered { steps, buffers: l.buffers, inputs: inputs.to_vec(), outputs })
 }
 
-/// Behind each group, the nodes whose values no later one takes; not those of the graph's outputs.
+/// Behind each group, the nodes whose values no later one takes; not those of the graph's outputs, nor what Flatten takes, which becomes
+/// a view when somebody asks for it.
 fn last_uses(graph: &Graph, groups: &[Group]) -> Vec<Vec<NodeId>> {
     let mut last: Vec<Option<usize>> = vec![None; graph.nodes.len()];
     for (at, group) in groups.iter().enumerate() {
@@ -94,6 +95,8 @@ fn last_uses(graph: &Graph, groups: &[Group]) -> Vec<Vec<NodeId>> {
         operands.for_each(|v| last[v.node] = Some(at));
     }
     graph.outputs.iter().for_each(|(_, v)| last[v.node] = None);
+    let views = graph.nodes.iter().filter(|node| node.operator().is_some_and(|op| op.is_flatten()));
+    views.for_each(|node| last[node.inputs[0].node] = None);
     let mut behind = vec![Vec::new(); groups.len()];
     for (node, at) in last.into_iter().enumerate() {
         if let Some(at) = at {

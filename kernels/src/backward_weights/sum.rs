@@ -5,7 +5,8 @@
 //! ```
 //!
 //! What `x` is to a tap is either a line, each lane its own input (depthwise), or one float for all lanes (a plane of
-//! NCHW). All nine taps of a 3x3 kernel are summed at once, up to seven adjacent taps of a row likewise. A tap of which a
+//! NCHW). All taps of a 3x3 kernel are summed at once, of a plane at AVX-512 also those of a 4x4 one, and up to seven adjacent
+//! taps of a row. There a kernel of planes may take two blocks of the gradient, so that each float serves both. A tap of which a
 //! kernel has fewer than four waits for its own multiply-adds.
 //!
 //! Nothing is padded. Rows at the borders, which lack taps, are summed tap row by tap row, over those pixels whose taps
@@ -15,10 +16,9 @@ use core::ops::Range;
 
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
-use crate::pass::{Body, Place};
 use crate::region::Axis;
 use crate::registry::{by_level, edges};
-use crate::reorder::interleave;
+use crate::reorder::interleave_at;
 use crate::shape::ConvShape;
 
 /// Most taps of all input channels that share a block's sums: 256 KiB.
@@ -442,22 +442,6 @@ pub(super) fn finish(
             let channels = dw.len() / taps;
             db[i * BLOCK..][..channels].copy_from_slice(&sum[taps * BLOCK..][..channels]);
         }
-        Place::inline(level).at(InOrder { sum, taps, dw });
-    }
-}
-
-/// A block's sums, stored as weights.
-struct InOrder<'a> {
-    sum: &'a [f32],
-    taps: usize,
-    dw: &'a mut [f32],
-}
-
-impl Body for InOrder<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, s: I) {
-        interleave(s, self.sum, BLOCK, self.taps, self.dw);
+        interleave_at(level, sum, BLOCK, taps, dw);
     }
 }

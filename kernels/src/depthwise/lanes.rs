@@ -125,8 +125,8 @@ impl<const MR: usize, const KW: usize, const S: usize, const FROM: usize, const 
     /// Inputs from the first pixel's first tap to the last pixel's last one.
     const WIDTH: usize = (MR - 1) * S + KW;
 
-    /// Whether any tap takes input `p`. A question for `if const`, whose other branch rustc does not generate: what
-    /// [`Lanes::taps`] writes out would be five millions of its 6 million lines for LLVM.
+    /// Whether any tap takes input `p`: a question for `if const`, whose other branch rustc does not generate. What [`Lanes::taps`] writes
+    /// out for all numbers was five of the six million lines that this crate gave to LLVM.
     const fn reads(p: usize) -> bool {
         L <= p && p + R < Self::WIDTH
     }

@@ -47,7 +47,7 @@ const GROUPS: [[usize; 2]; 3] = [[2, 2], [1, 2], [1, 1]];
 /// caches anyway.
 const FEW: usize = 24;
 
-/// Floats of both transformed tensors that a chunk aims at: 2 MiB, which about stay in a core's own cache.
+/// Floats of both transformed tensors that a chunk aims at: 2 MiB, of which most stay in a core's own cache.
 const CHUNK: usize = 1 << 19;
 
 /// Tiles of a chunk at least, for whose products what a chunk's sums cost is little; but for the next limit.
@@ -248,7 +248,7 @@ impl<I: Isa> Kernel<I> for Gather {
 /// The kernels of one level: a row of [`gradients`].
 #[derive(Clone, Copy, Debug)]
 pub struct GradientRow {
-    /// `winograd4_bwd_w_f32_8x32_avx512`: output by input channels of a product.
+    /// `winograd4_bwd_w_f32_avx512`: of products of any size.
     pub name: &'static str,
     /// Level.
     pub level: Level,
@@ -281,11 +281,11 @@ by_level! {
     /// The kernels of Winograd's weight gradient at a level, one row; none for a level of another architecture.
     pub fn gradients() -> [GradientRow];
 
-    Scalar: gradient_row!(Scalar, scalar, 4, "2x16_scalar", [2 x 1]),
+    Scalar: gradient_row!(Scalar, scalar, 4, "scalar", [2 x 1]),
     // Sixteen channels are six, five and five.
-    Avx2: gradient_row!(Avx2, avx2, 8, "6x16_avx2", [5 x 1, 6 x 1]),
-    Avx512: gradient_row!(Avx512, avx512, 16, "8x32_avx512", [16 x 1, 8 x 2]),
-    Neon: gradient_row!(Neon, neon, 4, "4x16_neon", [4 x 1]),
+    Avx2: gradient_row!(Avx2, avx2, 8, "avx2", [5 x 1, 6 x 1]),
+    Avx512: gradient_row!(Avx512, avx512, 16, "avx512", [16 x 1, 8 x 2]),
+    Neon: gradient_row!(Neon, neon, 4, "neon", [4 x 1]),
 }
 
 /// Winograd's weight gradient, planned. Holds no tensor.

@@ -170,7 +170,7 @@ impl WeightCase {
                 plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
             });
         }
-        for chunk in [None, Some(5), Some(30)] {
+        for chunk in [None, Some(5), Some(24)] {
             let Ok(plan) = WinogradWeights::with_chunk(s, level, input, gradient, chunk) else { continue };
             let tiles = s.n * s.oh.div_ceil(4) * s.ow.div_ceil(4);
             // Inputs are at most 3.
@@ -259,6 +259,13 @@ fn named_gradients() {
         conv([6, 24, 24, 24], [150, 24, 1, 1]).build(),
         conv([2, 70, 6, 6], [90, 70, 1, 1]).build(),
         conv([1, 3, 61, 70], [5, 3, 3, 3]).padding(1).build(),
+        // First layers, whose kernels take two blocks of outputs and the last one alone; one with all taps.
+        conv([2, 3, 32, 36], [40, 3, 4, 4]).stride(4).build(),
+        conv([1, 3, 19, 23], [40, 3, 5, 5]).padding(1).build(),
+        conv([1, 3, 9, 20], [40, 3, 2, 4]).padding(1).build(),
+        conv([1, 3, 35, 35], [40, 3, 7, 7]).stride(2).padding(3).build(),
+        // Winograd: groups of an odd number of blocks, of several chunks.
+        conv([1, 33, 29, 31], [35, 33, 3, 3]).padding(1).build(),
         conv([5, 17, 31, 33], [20, 17, 1, 1]).build(),
         conv([2, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
         conv([1, 40, 7, 9], [16, 20, 3, 3]).padding(1).groups(2).build(),

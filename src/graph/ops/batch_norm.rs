@@ -477,10 +477,17 @@ impl Affine {
     /// belongs to output channel `i / taps` modulo the number of channels.
     pub(crate) fn fold(&self, weights: &[f32], bias: Option<&[f32]>, taps: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let mut folded = floats(weights.len())?;
-        let scale = |o: usize, v: f32| f64::from(v) * self.scale[o];
-        let taps_of = folded.chunks_mut(taps).zip(weights.chunks(taps)).zip((0..self.scale.len()).cycle());
-        taps_of.for_each(|((to, from), o)| to.iter_mut().zip(from).for_each(|(to, &w)| *to = scale(o, w) as f32));
-        let bias = (0..self.shift.len()).map(|o| (scale(o, bias.map_or(0.0, |b| b[o])) + self.shift[o]) as f32);
+        let taps_of = folded.chunks_mut(taps).zip(weights.chunks(taps)).zip(self.scale.iter().cycle());
+        // With the channel's scale at hand the compiler makes vectors of it.
+        taps_of.for_each(|((to, from), &scale)| {
+            to.iter_mut().zip(from).for_each(|(to, &w)| *to = (f64::from(w) * scale) as f32);
+        });
+        let bias = self
+            .shift
+            .iter()
+            .zip(&self.scale)
+            .enumerate()
+            .map(|(o, (shift, scale))| (f64::from(bias.map_or(0.0, |b| b[o])) * scale + shift) as f32);
         Ok((folded, bias.collect()))
     }
 }
