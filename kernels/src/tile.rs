@@ -263,7 +263,7 @@ impl Access {
     const COUNT: usize = Access::PixelSum as usize + 1;
 }
 
-/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0, and [`PLAIN`] for `PS`: run time). Of blocked input, the first and
+/// The body for `MR` pixels, `NV` vectors, pixel stride `PS` and element step `KS` (0, and 3 for `PS`: run time). Of blocked input, the first and
 /// the last pixels sit out the iterations of the innermost loop that they lack.
 pub struct Tile<const MR: usize, const NV: usize, const PS: usize, const KS: usize>;
 
