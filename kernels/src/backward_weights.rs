@@ -13,7 +13,8 @@
 //! **An outer product for each pixel.** In blocked tensors a pixel's sixteen input channels are a line, and so are its
 //! sixteen output channels: what the register tile of [`Access::PixelSum`] takes. Nothing is transposed or packed. A
 //! tap is an offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the
-//! input. Tensors in other layouts are copied to blocked ones in scratch memory first.
+//! input. Tensors in other layouts are copied to blocked ones in scratch memory first; so are the pixels that a 1x1 convolution
+//! of stride 2 reads, since every second line of a row lies in half of L1.
 //!
 //! **Several blocks of input.** A tile of sixteen output channels and one block of input loads 17 times for 16 multiply-adds, which is
 //! more than a core with two of both a cycle has time for: 134 of 172 GFLOP/s on an Emerald Rapids, with all in L1. AVX-512's
@@ -49,6 +50,7 @@ use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, blocks};
 use crate::region::Axis;
+use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
 use crate::tile::{self, Access, Row};
 
@@ -93,7 +95,11 @@ const TOGETHER: usize = 4;
 /// ```
 #[derive(Clone, Debug)]
 pub struct BackwardWeights {
+    /// What was asked for.
+    whole: ConvShape,
+    /// Of those input pixels that are [taken](Self::taken).
     shape: ConvShape,
+    taken: [usize; 2],
     level: Level,
     input: Layout,
     gradient: Layout,
@@ -151,7 +157,7 @@ impl BackwardWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
         shape.assert_consistent();
-        let s = *shape;
+        let (s, taken) = taken(shape, input);
         let longest = if s.kh * s.kw >= MANY_TAPS {
             LONGEST
         } else {
@@ -163,7 +169,9 @@ impl BackwardWeights {
         }
         let segments = Segments::new(&s, longest);
         let mut this = Self {
+            whole: *shape,
             shape: s,
+            taken,
             level,
             input,
             gradient,
@@ -251,13 +259,14 @@ impl BackwardWeights {
     /// Floats of the copies of `x` and `dy`.
     fn copies(&self) -> [usize; 2] {
         let s = &self.shape;
-        let copy = |layout, dims| if layout == Layout::Blocked { 0 } else { Layout::Blocked.len(dims) };
-        [copy(self.input, s.input()), copy(self.gradient, s.output())]
+        let copy = |as_it_is, dims| if as_it_is { 0 } else { Layout::Blocked.len(dims) };
+        let [x, dy] = [self.input, self.gradient].map(|layout| layout == Layout::Blocked);
+        [copy(x && self.taken == [1, 1], s.input()), copy(dy, s.output())]
     }
 
     /// The geometry.
     pub fn shape(&self) -> &ConvShape {
-        &self.shape
+        &self.whole
     }
 
     /// The instruction-set level whose tiles run.
@@ -310,14 +319,13 @@ impl BackwardWeights {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
-        let s = &self.shape;
-        let of = (s, self.level, [self.input, self.gradient]);
+        let of = (&self.whole, self.level, [self.input, self.gradient]);
         assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
-        let x = blocked(x, self.input, s.input(), copy, executor);
+        let x = self.blocked(x, (self.input, self.whole.input()), self.taken, copy, executor);
         let (copy, sums) = scratch.split_at_mut(dy_copy);
-        let dy = blocked(dy, self.gradient, s.output(), copy, executor);
+        let dy = self.blocked(dy, (self.gradient, self.whole.output()), [1, 1], copy, executor);
         let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
         if self.in_place() {
             run.in_place(executor);
@@ -327,6 +335,37 @@ impl BackwardWeights {
         } else {
             run.at_once(sums, executor);
         }
+    }
+
+    /// The rows and columns that are taken of a tensor, in blocks: as they lie, or copied where there is room for a copy.
+    fn blocked<'a>(
+        &self,
+        from: &'a [f32],
+        (layout, dims): (Layout, [usize; 4]),
+        [down, across]: [usize; 2],
+        copy: &'a mut [f32],
+        executor: &dyn Executor,
+    ) -> &'a [f32] {
+        if copy.is_empty() {
+            return from;
+        }
+        let [n, c, h, w] = dims;
+        let taken = [n, c, h.div_ceil(down), w.div_ceil(across)];
+        assert!(from.len() >= layout.strides(dims).reach(layout, dims) && copy.len() == Layout::Blocked.len(taken));
+        let (mut xs, ys, of) = (layout.strides(dims), Layout::Blocked.strides(taken), blocks(c));
+        (xs.row, xs.px) = (xs.row * down, xs.px * across);
+        let to = Shared::new(copy);
+        for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
+            let (image, block) = (part / of, part % of);
+            let from = Pixels::new(from[image * xs.n + block * xs.block..].as_ptr(), &xs);
+            let to = Pixels::new(to.at(part * ys.block), &ys);
+            let channels = BLOCK.min(c - block * BLOCK);
+            // SAFETY: the level is available (asserted by `run`); `from` and the copy are as long as their layouts say (asserted
+            // above), so that the block's pixels lie inside, and no other part writes this block; channels or pixels are adjacent
+            // in every layout, and no columns of NCHW are left out.
+            unsafe { copy_block(self.level, from, to, [taken[2], taken[3]], [channels, BLOCK]) };
+        });
+        copy
     }
 }
 
@@ -347,35 +386,15 @@ pub(crate) fn assert_run(
     assert!(db.is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
 }
 
-/// A tensor in blocks: as it lies, or copied.
-fn blocked<'a>(
-    from: &'a [f32],
-    layout: Layout,
-    dims: [usize; 4],
-    copy: &'a mut [f32],
-    executor: &dyn Executor,
-) -> &'a [f32] {
-    if layout == Layout::Blocked {
-        return from;
+/// The shape of a convolution that reads the next pixel where this one leaves out some, and every which row and column it reads:
+/// of single taps without padding. In NCHW it leaves out rows alone, since columns are copied a vector at a time.
+fn taken(s: &ConvShape, input: Layout) -> (ConvShape, [usize; 2]) {
+    let padded = s.pad.top + s.pad.bottom + s.pad.left + s.pad.right > 0;
+    if s.kh * s.kw > 1 || padded || [s.sh, s.sw] == [1, 1] || [s.oh, s.ow].contains(&0) {
+        return (*s, [1, 1]);
     }
-    let [n, c, h, w] = dims;
-    let (of, strides, plane) = (blocks(c), layout.strides(dims), h * w * BLOCK);
-    let to = Shared::new(copy);
-    for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
-        let (image, block) = (part / of, part % of);
-        // SAFETY: each part has a block of its own, and all of them lie in the copy, whose length is that of the
-        // layout.
-        let to = unsafe { core::slice::from_raw_parts_mut(to.at(part * plane), plane) };
-        let channels = BLOCK.min(c - block * BLOCK);
-        let from = &from[image * strides.n + block * strides.block..];
-        for (pixel, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let at = pixel / w * strides.row + pixel % w * strides.px;
-            for (c, to) in to.iter_mut().enumerate() {
-                *to = if c < channels { from[at + c * strides.channel] } else { 0.0 };
-            }
-        }
-    });
-    copy
+    let rows = ConvShape { ih: s.oh, sh: 1, ..*s };
+    if input == Layout::Nchw { (rows, [s.sh, 1]) } else { (ConvShape { iw: s.ow, sw: 1, ..rows }, [s.sh, s.sw]) }
 }
 
 #[cfg(test)]

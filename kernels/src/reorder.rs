@@ -276,25 +276,30 @@ unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: 
         for r0 in (0..rows.written).step_by(I::LANES) {
             let (nc, nr) = (I::LANES.min(cols - c0), I::LANES.min(rows.n.saturating_sub(r0)));
             let to = I::LANES.min(rows.written - r0);
+            let (x, y) = (x.wrapping_add(r0 * rows.x + c0), y.wrapping_add(c0 * rows.y + r0));
             let mut tile = [s.zero(); MOST];
-            // SAFETY: rows `r0..r0 + nr` of `x` have `nc` floats from column `c0` on, and rows `c0..c0 + nc` of `y` have
-            // `to` floats from `r0` on.
+            // SAFETY: from `x` on, `nr` rows have `nc` floats, and from `y` on, `nc` rows have `to` floats.
             unsafe {
                 if (nr, nc, to) == (I::LANES, I::LANES, I::LANES) {
                     for i in 0..I::LANES {
-                        tile[i] = s.load(x.add((r0 + i) * rows.x + c0));
+                        tile[i] = s.load(x.add(i * rows.x));
                     }
                     tile = transposed(s, tile);
                     for i in 0..I::LANES {
-                        s.store(y.add((c0 + i) * rows.y + r0), tile[i]);
+                        s.store(y.add(i * rows.y), tile[i]);
+                    }
+                } else if (nr, to) == (1, 1) {
+                    // The ninth tap, for vectors of eight lanes.
+                    for i in 0..nc {
+                        y.add(i * rows.y).write(x.add(i).read());
                     }
                 } else {
                     for i in 0..nr {
-                        tile[i] = s.load_partial(x.add((r0 + i) * rows.x + c0), nc);
+                        tile[i] = s.load_partial(x.add(i * rows.x), nc);
                     }
                     tile = transposed(s, tile);
                     for i in 0..nc {
-                        s.store_partial(y.add((c0 + i) * rows.y + r0), tile[i], to);
+                        s.store_partial(y.add(i * rows.y), tile[i], to);
                     }
                 }
             }

@@ -10,7 +10,7 @@ use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::pass::{Body, Place};
 use crate::reorder::interleave;
 use crate::shape::ConvShape;
-use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, pieces};
+use crate::tile::{Edge, Finish, Loop, Output, Row, Soon, Steps, Sweep, TileArgs, runs};
 
 /// What the bias's gradient multiplies.
 static ONE: f32 = 1.0;
@@ -171,10 +171,13 @@ impl Run<'_> {
             .wrapping_add(ix.wrapping_mul(xs.px));
         let x = (self.x.as_ptr().wrapping_add(x_at), [xs.n, s.sh * xs.row, s.sw * xs.px]);
         let wide = unit.icbs.len();
-        for (o, mr) in pieces(BLOCK, d.most(wide)) {
+        for (o, mr, n) in runs(BLOCK, d.most(wide)) {
             let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
-            let args = args(s.ow, pixels, dy, x, (wide, xs.block), (unit.ocbs.len(), ds.block), sums);
+            let mut args = args(s.ow, pixels, dy, x, (wide, xs.block), (unit.ocbs.len(), ds.block), sums);
+            // Equal pieces of a block read the same lines.
+            args.sweep.rows = args.sweep.tiles;
+            args.sweep.tiles = Steps { n, x: mr, y: mr * sums.row };
             // SAFETY:
             // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
             // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below
