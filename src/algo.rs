@@ -466,7 +466,7 @@ impl Kernel {
             Family::Depthwise(k) => k.pack_from(w, packed),
             Family::Planar(k) => k.pack_from(w, packed),
             Family::Winograd(k) => k.pack_from(w, packed, executor),
-            Family::Bf16x6(k) => k.pack_from(w, packed),
+            Family::Bf16x6(k) => k.pack_from(w, packed, executor),
             Family::Gemm(k) => k.pack_from(w, packed),
         }
     }

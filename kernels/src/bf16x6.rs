@@ -23,22 +23,25 @@
 //! Exceptions to f32's rules: an input or a weight that is infinite, or beyond [`finite_range`], makes NaN of every output it takes part
 //! in, and of no other one; parts below 2^-126 count as zero.
 
+mod pack;
 mod panel;
 mod run;
 mod split;
 
 use crate::control_word::with_default;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
-use crate::exec::Executor;
+use crate::exec::{Executor, Inline, Shared, for_each_part_with};
 use crate::finite::FiniteRange;
-use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE, pair, parts};
+use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE};
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::pass::Place;
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::Weights;
 
+use pack::Pack;
 use panel::{Panel, PanelArgs, Places};
 use run::Run;
 use split::{Split, SplitArgs};
@@ -295,36 +298,25 @@ impl Bf16x6 {
     /// # Panics
     /// If a slice's length is not what the shape and [`Bf16x6::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
-        self.pack_from(&Weights::forward(&self.shape, w), packed);
+        self.pack_from(&Weights::forward(&self.shape, w), packed, &Inline);
     }
 
-    /// The same from any order of the weights.
+    /// The same from any order of the weights, on the executor's threads.
     ///
     /// # Panics
     /// If `packed` is not [`Bf16x6::packed_len`] long.
-    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32]) {
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len());
-        with_default(|| self.pack_parts(w, packed));
-    }
-
-    fn pack_parts(&self, w: &Weights<'_>, packed: &mut [f32]) {
-        let s = &self.shape;
-        let weight = |o: usize, c: usize, tap: usize| {
-            parts(if o < s.oc && c < s.ic { w.at(o, c, tap / s.kw, tap % s.kw) } else { 0.0 })
-        };
-        let block_len = packed.len() / blocks(s.oc);
-        for ((first, n), panel) in pairs(blocks(s.oc)).zip(packed.chunks_mut(2 * block_len)) {
-            for (step, tiles) in panel.chunks_exact_mut(PARTS * n * TILE).enumerate() {
-                let (tap, depth) = (step / self.depths(), step % self.depths());
-                for (block, i, lane) in (0..n * TILE).map(|at| (at / TILE, at / LINE % ROWS, at % LINE)) {
-                    let (o, c) = ((first + block) * BLOCK + lane, depth * DEPTH + i);
-                    let (x, y) = (weight(o, c, tap), weight(o, c + BLOCK, tap));
-                    for part in 0..PARTS {
-                        tiles[(part * n + block) * TILE + i * LINE + lane] = pair(x[part], y[part]);
-                    }
-                }
-            }
-        }
+        assert!(self.row.level.is_available());
+        let blocks = blocks(self.shape.oc);
+        let len = packed.len() / blocks.max(1);
+        let packed = Shared::new(packed);
+        for_each_part_with(executor, blocks.div_ceil(2), &mut [], 0, |part, _| {
+            let (first, n) = (2 * part, (blocks - 2 * part).min(2));
+            // SAFETY: so many floats for each block lie in the slice, and each part has blocks of its own.
+            let to = unsafe { core::slice::from_raw_parts_mut(packed.at(first * len), n * len) };
+            with_default(|| Place::inline(self.row.level).at(Pack { d: self, w, first, n, to }));
+        });
     }
 
     /// Runs the convolution on the executor's threads, of which at most `scratch.len() / scratch_len()` take part.

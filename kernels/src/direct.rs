@@ -352,7 +352,7 @@ impl Direct {
             block.fill(0.0);
         }
         // Rows of a power of two lie in few cache sets: sixteen of them are turned a line each at a time.
-        if let Some((rows, pitch)) = w.rows(outputs.start)
+        if let Some((rows, pitch)) = w.rows(outputs.start, taps)
             && outputs.len() == BLOCK
             && taps == 1
         {

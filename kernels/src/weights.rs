@@ -112,10 +112,11 @@ impl<'a> Weights<'a> {
         lanes.iter_mut().enumerate().for_each(|(lane, to)| *to = from[lane * self.output]);
     }
 
-    /// The weights of outputs `o..` of one group, where a group's inputs are adjacent and have one tap: from the first output's first
-    /// input on, and from output to output.
-    pub(crate) fn rows(&self, o: usize) -> Option<(&'a [f32], usize)> {
-        (self.input == 1).then(|| (&self.data[self.pair(o, 0)..], self.output))
+    /// The weights of outputs `o..` of one group, where inputs of a group are adjacent with all of their `taps`: from the first
+    /// output's first input on, and from output to output.
+    pub(crate) fn rows(&self, o: usize, taps: usize) -> Option<(&'a [f32], usize)> {
+        let adjacent = self.input == taps && (taps == 1 || self.column == 1);
+        adjacent.then(|| (&self.data[self.pair(o, 0)..], self.output))
     }
 
     /// Where the taps of output `o` for input `c` of its group begin, for [`Weights::tap`].

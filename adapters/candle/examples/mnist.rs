@@ -1,15 +1,14 @@
-//! candle's MNIST CNN, trained on candle's own convolutions and pooling and on swath's, in turn, from the same weights on the same
-//! batches: the losses of both, and the time of a step.
+//! candle's MNIST CNN, trained on candle's own operators and optimizer and on swath's, in turn, from the same weights on the same batches: the losses of both, and the time of a step.
 //!
 //! `cargo run --release --example mnist -- FOLDER [STEPS]`, where the folder holds MNIST's IDX files, compressed or not. The network and
-//! the optimizer are those of candle's example, without dropout, whose random numbers would differ; and max pooling has candle's
+//! the options are those of candle's example, without dropout, whose random numbers would differ; and max pooling has candle's
 //! gradient ([`swath_candle::max_pool2d_as_candle`]). AdamW makes steps of one size from gradients of any, so that rounding grows: a
 //! third network, candle's with weights that differ in their last bits, shows by how much.
 
 use std::time::{Duration, Instant};
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
+use candle_nn::{Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use swath::data::Mnist;
 
 const BATCH: usize = 64;
@@ -21,11 +20,17 @@ enum On {
     Swath,
 }
 
+/// Each has its own.
+enum Rule {
+    Candle(candle_nn::AdamW),
+    Swath(swath_candle::AdamW),
+}
+
 struct Net {
     convolutions: [Box<dyn Module>; 2],
     full: [Box<dyn Module>; 2],
     on: On,
-    optimizer: AdamW,
+    optimizer: Rule,
     /// Of each step: forward, backward, optimizer.
     times: Vec<[Duration; 3]>,
 }
@@ -43,7 +48,11 @@ impl Net {
             Ok(if on == On::Swath { Box::new(swath_candle::Linear::from(linear)) } else { Box::new(linear) })
         };
         let full = [linear(1024, 1024, "fc1")?, linear(1024, 10, "fc2")?];
-        let optimizer = AdamW::new(variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() })?;
+        let (vars, params) = (variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() });
+        let optimizer = match on {
+            On::Candle => Rule::Candle(candle_nn::AdamW::new(vars, params)?),
+            On::Swath => Rule::Swath(swath_candle::AdamW::new(vars, params)?),
+        };
         Ok(Self { convolutions, full, on, optimizer, times: Vec::new() })
     }
 
@@ -67,7 +76,10 @@ impl Net {
         let forward = lap();
         let gradients = loss.backward()?;
         let backward = lap();
-        self.optimizer.step(&gradients)?;
+        match &mut self.optimizer {
+            Rule::Candle(rule) => rule.step(&gradients)?,
+            Rule::Swath(rule) => rule.step(&gradients)?,
+        }
         self.times.push([forward, backward, lap()]);
         loss.to_scalar()
     }

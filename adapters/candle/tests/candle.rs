@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Module, ModuleT, Result, Tensor, Var};
 use candle_nn::{
-    BatchNormConfig, Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, Optimizer, SGD,
-    VarBuilder, VarMap,
+    BatchNormConfig, Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, Optimizer, ParamsAdamW,
+    SGD, VarBuilder, VarMap,
 };
 
 const CPU: Device = Device::Cpu;
@@ -285,6 +285,35 @@ fn a_layers_weights_are_packed_once_unless_they_are_trained() -> Result<()> {
     trained.forward(&x)?;
     var.set(&(&w * 2.0)?)?;
     close("changed", &trained.forward(&x)?, &x.conv2d(&(w * 2.0)?, 0, 1, 1, 1)?)
+}
+
+#[test]
+fn adamw_steps_as_candles() -> Result<()> {
+    let params = ParamsAdamW { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 1e-6, weight_decay: 0.1 };
+    // More than a thread's piece, one whose gradient is not contiguous, and one that has none.
+    let make = || -> Result<[Var; 3]> { Ok([var(&[150, 130])?, var(&[7, 5])?, var(&[3])?]) };
+    let (ours, theirs) = (make()?, make()?);
+    let loss = |v: &[Var; 3]| v[0].sqr()?.mean_all()? + v[1].t()?.matmul(&random(&[7, 2])?)?.sqr()?.sum_all()?;
+    let mut a = swath_candle::AdamW::new(ours.to_vec(), params.clone())?;
+    let mut b = candle_nn::AdamW::new(theirs.to_vec(), params)?;
+    for step in 0..20 {
+        if step == 10 {
+            a.set_learning_rate(0.005);
+            b.set_learning_rate(0.005);
+        }
+        a.backward_step(&loss(&ours)?)?;
+        b.backward_step(&loss(&theirs)?)?;
+    }
+    assert_eq!((a.learning_rate(), a.params().beta1), (0.005, 0.8));
+    for (a, b) in ours.iter().zip(&theirs) {
+        close("variables", a, b)?;
+    }
+    close("no gradient, no step", &ours[2], &random(&[3])?)?;
+
+    let of_f64 = Var::zeros(3, candle_core::DType::F64, &CPU)?;
+    let error = swath_candle::AdamW::new_lr(vec![of_f64], 0.1).unwrap_err().to_string();
+    assert!(error.contains("variables of f32"), "{error}");
+    Ok(())
 }
 
 #[test]
