@@ -171,7 +171,7 @@ impl Run<'_> {
             .wrapping_add(ix.wrapping_mul(xs.px));
         let x = (self.x.as_ptr().wrapping_add(x_at), [xs.n, s.sh * xs.row, s.sw * xs.px]);
         let wide = unit.icbs.len();
-        for (o, mr, n) in runs(BLOCK, d.most(wide)) {
+        for (o, mr, n) in runs(d.rows(unit), d.most(wide)) {
             let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
             let mut args = args(s.ow, pixels, dy, x, (wide, xs.block), (unit.ocbs.len(), ds.block), sums);
@@ -370,6 +370,14 @@ impl BackwardWeights {
     /// Output channels of the largest tile of so many blocks of input.
     fn most(&self, wide: usize) -> usize {
         self.tiles[wide - 1].iter().rposition(Option::is_some).expect("units are as wide as there are tiles")
+    }
+
+    /// Output channels of each of a unit's blocks that tiles compute: of a last block by itself no more than make whole tiles.
+    fn rows(&self, unit: &Unit) -> usize {
+        let exist = if unit.ocbs.len() == 1 { BLOCK.min(self.shape.oc - unit.ocbs.start * BLOCK) } else { BLOCK };
+        let (tiles, most) = (&self.tiles[unit.icbs.len() - 1], self.most(unit.icbs.len()));
+        let whole = |rows: &usize| runs(*rows, most).all(|(_, mr, _)| tiles[mr].is_some());
+        (exist..BLOCK).find(whole).unwrap_or(BLOCK)
     }
 
     fn tile(&self, wide: usize, mr: usize) -> &'static Row {
