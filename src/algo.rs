@@ -185,7 +185,7 @@ algos! {
         summary: "a vector along a row of NCHW: depthwise and small groups, nothing copied",
         is_available: everywhere,
         plan: planar,
-        data: |r| gradient::turned(r, planar),
+        data: |r| gradient::planar(r, planar),
         weights: gradient::no_weights,
     },
     Algo {

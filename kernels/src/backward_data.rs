@@ -11,16 +11,19 @@
 //!
 //! Every geometry is done so: any stride, dilation, padding (also beyond the kernel) and groups, in every layout.
 //! Nothing is copied: a phase reads a part of `dy` and writes a lattice of `dx`. For stride 1 there is one phase, a
-//! convolution of its own ([`turned`]), which other algorithms can do as well.
+//! convolution of its own ([`turned`]), which other algorithms can do as well. Over planes of NCHW [`PlanarData`] computes the phases of a
+//! row side by side.
 //!
 //! Order of each sum: as for [`direct`](crate::direct), over the phase's turned taps. Error: as for the register tile.
 
 mod fill;
 mod phase;
 mod plan;
+mod plane;
 
 use phase::{Axis, AxisPhase, Window};
 use plan::Plan;
+pub use plane::{PlanarData, SpreadRow, spread_rows};
 
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
@@ -200,6 +203,12 @@ impl BackwardData {
         self.plans.iter().map(Plan::waste).fold(1.0, f64::max)
     }
 
+    /// Whether `dy` and `dx` are copied, to blocks and from them: those in NCHW by depthwise kernels.
+    pub fn copied(&self) -> [bool; 2] {
+        let in_blocks = self.plans.iter().any(|plan| matches!(plan, Plan::Depthwise(_)));
+        [self.input, self.output].map(|layout| in_blocks && layout == Layout::Nchw)
+    }
+
     /// Floats of packed weights: phase after phase.
     pub fn packed_len(&self) -> usize {
         self.packed_len
@@ -259,14 +268,16 @@ impl BackwardData {
             fill::Fill { d: self, y: dx, finish }.all(executor);
         }
         let threads = executor.threads();
-        // As many parts for each phase; those that a small one lacks are empty.
+        // As many parts for each phase, those that a small one lacks are empty. All phases of a part follow each other, which write
+        // neighbouring lines.
         let most = self.plans.iter().map(|p| p.parts(threads)).max().unwrap_or(0);
-        for_each_part_with(executor, self.phases.len() * most, scratch, self.scratch_len(), |i, scratch| {
-            let phase = &self.phases[i / most];
+        let phases = self.phases.len();
+        for_each_part_with(executor, phases * most, scratch, self.scratch_len(), |i, scratch| {
+            let (i, phase) = (i / phases, &self.phases[i % phases]);
             let plan = &self.plans[phase.plan];
             let packed = &packed[phase.packed..][..plan.packed_len()];
             let dy = &dy[phase.x.min(dy.len())..];
-            plan.part((dy, packed), finish, (dx, phase.y), [threads, i % most], scratch);
+            plan.part((dy, packed), finish, (dx, phase.y), [threads, i], scratch);
         });
     }
 

@@ -23,6 +23,7 @@
 
 mod rows;
 
+pub(crate) use rows::range;
 pub use rows::{PlaneArgs, Row, rows};
 
 use crate::act::ActArgs;

@@ -1,6 +1,6 @@
 //! Algorithms of the two gradients: what the rows' columns for them hold.
 
-use swath_kernels::backward_data::{self, BackwardData};
+use swath_kernels::backward_data::{self, BackwardData, PlanarData};
 use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Executor;
@@ -28,6 +28,8 @@ enum Data {
     },
     /// The phases of a stride, each by register tiles.
     Phases(Box<BackwardData>),
+    /// Both phases of a stride across of 2 side by side, over planes.
+    Planar(Box<PlanarData>),
 }
 
 /// The data gradient by what an algorithm does forward.
@@ -69,6 +71,20 @@ pub(super) fn depthwise(
     Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, output, input)?))))
 }
 
+/// The same along rows of NCHW; of stride 1 as forward.
+pub(super) fn planar(
+    r: &Request<'_>,
+    plan: impl Fn(&Request<'_>) -> Result<Kernel, String>,
+) -> Result<DataKernel, String> {
+    if r.shape.sw == 1 {
+        return turned(r, plan);
+    }
+    if r.layouts() != [Layout::Nchw; 2] {
+        return Err("reads and writes nchw".into());
+    }
+    Ok(DataKernel(Data::Planar(Box::new(PlanarData::new(r.shape, r.level)?))))
+}
+
 /// The same from NCHW.
 pub(super) fn phases_from_nchw(r: &Request<'_>) -> Result<DataKernel, String> {
     let [_, output] = r.layouts();
@@ -91,7 +107,14 @@ impl Planned for DataKernel {
             Data::Turned { turned, kernel, .. } => Work::new(turned, kernel),
             Data::Phases(k) => {
                 let tensors = [shape.output(), shape.input()].map(|dims| Layout::Blocked.len(dims));
-                Work::of(shape.macs_inside() as f64 * k.waste(), tensors, tensors, k.packed_len())
+                // Both copies as what is read: for some cores, what a depthwise convolution writes counts for nothing.
+                let [x, y] = copied(tensors, k.copied());
+                let moved = [x.saturating_add(y - tensors[1]), tensors[1]];
+                Work::of(shape.macs_inside() as f64 * k.waste(), moved, tensors, k.packed_len())
+            }
+            Data::Planar(_) => {
+                let tensors = [shape.output(), shape.input()].map(|dims| Layout::Nchw.len(dims));
+                Work::of(shape.macs() as f64, tensors, tensors, DataKernel::packed_len(self))
             }
         };
         predict(algo, level, &work)
@@ -110,6 +133,7 @@ impl Packs for DataKernel {
                 kernel.pack(&Weights::turned(shape, w, all), packed, executor);
             }
             Data::Phases(k) => k.pack_on(w, packed, executor),
+            Data::Planar(_) => packed.copy_from_slice(w),
         }
     }
 }
@@ -120,6 +144,7 @@ impl DataKernel {
         match &self.0 {
             Data::Turned { kernel, .. } => kernel.name(),
             Data::Phases(k) => k.kernel(),
+            Data::Planar(k) => k.kernel(),
         }
     }
 
@@ -128,6 +153,7 @@ impl DataKernel {
         match &self.0 {
             Data::Turned { kernel, .. } => kernel.packed_len(),
             Data::Phases(k) => k.packed_len(),
+            Data::Planar(k) => k.shape().weights().iter().product(),
         }
     }
 
@@ -136,6 +162,7 @@ impl DataKernel {
         match &self.0 {
             Data::Turned { kernel, .. } => kernel.scratch_len(threads),
             Data::Phases(k) => k.scratch_len().saturating_mul(threads),
+            Data::Planar(_) => 0,
         }
     }
 
@@ -153,6 +180,7 @@ impl DataKernel {
                 kernel.forward(dy, packed, epilogue, dx.into(), scratch, executor);
             }
             Data::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
+            Data::Planar(k) => k.run(dy, packed, epilogue, dx, executor),
         }
     }
 }

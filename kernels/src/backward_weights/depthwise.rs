@@ -9,12 +9,14 @@
 //! then for each block:                                dw = sum over slices
 //! ```
 //!
-//! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. Other layouts are transposed
-//! to blocks, a few rows at a time. Order of each sum: that of the pixels of an image's part of a segment; those in their
-//! order. Error: as for [`BackwardWeights`](super::BackwardWeights).
+//! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. From NCHW to NCHW sums are [those of
+//! planes](super::plane). Else what is not blocked is transposed to blocks, a few rows at a time; of channels last, all blocks of some
+//! rows follow each other, since they share cache lines. Order of each sum: that of the pixels of an image's part of a segment; those in
+//! their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
+use super::plane::Planes;
 use super::sum::{Part, Source, Taps, finish};
 use super::{LONGEST, PARTS, Segments, assert_run};
 use crate::control_word::with_default;
@@ -26,6 +28,9 @@ use crate::shape::ConvShape;
 
 /// Most floats of a copy: 4 MiB.
 const MOST: usize = 1 << 20;
+
+/// Floats of some rows of tensors with channels last, of which all blocks are summed one after the other: half of an L2 of 1 MiB.
+const STRIP: usize = 1 << 17;
 
 /// The weight gradient of a depthwise convolution, planned. Holds no tensor.
 ///
@@ -47,9 +52,13 @@ pub struct DepthwiseWeights {
     input: Layout,
     gradient: Layout,
     kernels: Taps,
+    /// Those of planes, where both tensors are.
+    planes: Option<Planes>,
     segments: Segments,
     /// Segments are cut into so many slices.
     slices: usize,
+    /// Blocks of a part.
+    together: usize,
     /// Whether `x` is read where it lies.
     ready: bool,
 }
@@ -66,10 +75,19 @@ impl DepthwiseWeights {
             return Err("not one input channel a group");
         }
         let kernels = Taps::new(&s, level, Source::Own)?;
-        let segments = Segments::new(&s, LONGEST);
-        let slices = (2 * PARTS).div_ceil(blocks(s.oc)).min(segments.len());
-        let ready = input == Layout::Blocked && s.ocg() == 1;
-        let this = Self { shape: s, level, input, gradient, kernels, segments, slices, ready };
+        let planes = if [input, gradient] == [Layout::Nchw; 2] { Planes::new(&s, level) } else { None };
+        let of = blocks(s.oc);
+        let (segments, slices, together) = if [input, gradient].contains(&Layout::Nhwc) {
+            let longest = STRIP / (s.ic * s.sh * s.sw + s.oc).max(1);
+            let segments = Segments::new(&s, longest.clamp(1, LONGEST));
+            let slices = (2 * PARTS).min(segments.len());
+            (segments, slices, of.div_ceil(PARTS.div_ceil(slices)).max(1))
+        } else {
+            let segments = Segments::new(&s, LONGEST);
+            (segments, (2 * PARTS).div_ceil(of).min(segments.len()), 1)
+        };
+        let ready = planes.is_some() || input == Layout::Blocked && s.ocg() == 1;
+        let this = Self { shape: s, level, input, gradient, kernels, planes, segments, slices, together, ready };
         if this.copy_len().is_none_or(|[x, dy]| x.saturating_add(dy) > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
@@ -82,7 +100,7 @@ impl DepthwiseWeights {
         let rows = s.oh.div_ceil(self.segments.bands);
         let floats = |rows: usize, width: usize| rows.checked_mul(width)?.checked_mul(BLOCK);
         let x = if self.ready { 0 } else { floats(self.kernels.height(rows)?, s.iw)? };
-        let dy = if self.gradient == Layout::Blocked { 0 } else { floats(rows, s.ow)? };
+        let dy = if self.planes.is_some() || self.gradient == Layout::Blocked { 0 } else { floats(rows, s.ow)? };
         Some([x, dy])
     }
 
@@ -122,7 +140,7 @@ impl DepthwiseWeights {
 
     /// Name of the kernel: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        self.kernels.kernel()
+        self.planes.as_ref().map_or_else(|| self.kernels.kernel(), Planes::kernel)
     }
 
     /// Floats of scratch for a run on so many threads.
@@ -150,18 +168,49 @@ impl DepthwiseWeights {
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
         let (of, len) = (blocks(s.oc), self.block_len());
         let copy_len = self.copies().iter().sum();
+        let parts = of.div_ceil(self.together);
         let shared = Shared::new(sums);
-        for_each_part_with(executor, self.slices * of, copies, copy_len, |part, copy| {
-            let (slice, ocb) = (part / of, part % of);
+        for_each_part_with(executor, self.slices * parts, copies, copy_len, |part, copy| {
+            let (slice, part) = (part / parts, part % parts);
+            let ocbs = part * self.together..((part + 1) * self.together).min(of);
             // SAFETY: these sums lie in the scratch, and belong to this part alone.
-            let sums = unsafe { core::slice::from_raw_parts_mut(shared.at(part * len), len) };
+            let sums = unsafe {
+                core::slice::from_raw_parts_mut(shared.at((slice * of + ocbs.start) * len), ocbs.len() * len)
+            };
             sums.fill(0.0);
             for segment in cut(self.segments.len(), self.slices, slice) {
                 let (images, rows) = self.segments.at(s, segment);
-                images.for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
+                for (ocb, sums) in ocbs.clone().zip(sums.chunks_exact_mut(len)) {
+                    match &self.planes {
+                        Some(planes) => self.channels(planes, [x, dy], ocb, &images, &rows, sums),
+                        None => images.clone().for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums)),
+                    }
+                }
             }
         });
         with_default(|| finish(self.level, sums, of * len, self.taps(), dw, db));
+    }
+
+    /// Adds a segment to the sums of a block, channel by channel.
+    fn channels(
+        &self,
+        planes: &Planes,
+        [x, dy]: [&[f32]; 2],
+        ocb: usize,
+        images: &Range<usize>,
+        rows: &Range<usize>,
+        sums: &mut [f32],
+    ) {
+        let s = &self.shape;
+        let (xs, ds) = (Layout::Nchw.strides(s.input()), Layout::Nchw.strides(s.output()));
+        if images.is_empty() || rows.is_empty() {
+            return;
+        }
+        for (lane, o) in (ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc)).enumerate() {
+            let x = &x[images.start * xs.n + o / s.ocg() * xs.channel..];
+            let dy = &dy[images.start * ds.n + o * ds.channel..];
+            planes.add([x, dy], images.len(), rows, &mut sums[lane..]);
+        }
     }
 
     /// Adds an image's part of a segment to the sums of a block.

@@ -263,7 +263,7 @@ fn fresh<I: Isa>(s: I, a: &PlaneArgs) -> &PlaneArgs {
 
 /// The lanes of a vector that begins in `column` whose columns lie inside a row of so many. Columns to the left of it wrap around.
 #[inline(always)]
-fn range<I: Isa>(column: usize, width: usize) -> [usize; 2] {
+pub(crate) fn range<I: Isa>(column: usize, width: usize) -> [usize; 2] {
     let column = column as isize;
     let lane = |end: isize| end.clamp(0, I::LANES as isize) as usize;
     let hi = lane(width as isize - column);

@@ -1,7 +1,7 @@
 //! Gradients of convolutions that proptest invents, and transposed convolution, against the oracle.
 
 use proptest::prelude::*;
-use swath_kernels::backward_data::BackwardData;
+use swath_kernels::backward_data::{BackwardData, PlanarData};
 use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
@@ -68,25 +68,37 @@ fn on_any_threads(len: usize, what: &str, run: impl Fn(&mut [f32], &dyn Executor
 /// The data gradient at a level by every algorithm that does the shape.
 fn data(s: &ConvShape, level: Level, layouts: [Layout; 2], seed: u64) {
     let [input, output] = layouts;
-    data_by(&BackwardData::new(s, level, input, output).unwrap(), "direct", layouts, seed);
+    let of_phases = |by: &str, plan: &BackwardData| {
+        let side = Side::BOTH[seed as usize % 2];
+        data_by(s, &format!("{by} {level}"), layouts, seed, &|dy, w, e, dx, threads| {
+            let mut packed = Pages::nan(plan.packed_len(), side);
+            plan.pack(w, &mut packed);
+            plan.run(dy, &packed, e, dx, &mut Pages::nan(plan.scratch_len() * threads.threads(), side), threads);
+        });
+    };
+    of_phases("direct", &BackwardData::new(s, level, input, output).unwrap());
     if let Ok(plan) = BackwardData::depthwise(s, level, input, output) {
-        data_by(&plan, "depthwise", layouts, seed);
+        of_phases("depthwise", &plan);
+    }
+    if layouts == [Layout::Nchw; 2]
+        && let Ok(plan) = PlanarData::new(s, level)
+    {
+        let run: Run<'_> = &|dy, w, e, dx, threads| plan.run(dy, w, e, dx, threads);
+        data_by(s, &format!("planar {level}"), layouts, seed, run);
     }
 }
 
+/// Computes a data gradient from `dy` and weights.
+type Run<'a> = &'a dyn Fn(&[f32], &[f32], &Epilogue<'_>, &mut [f32], &dyn Executor);
+
 /// The data gradient, plain and as a transposed convolution with bias, residual and activation.
-fn data_by(plan: &BackwardData, by: &str, [input, output]: [Layout; 2], seed: u64) {
-    let s = plan.shape();
-    let what = format!("data gradient {by} {} {input:?} to {output:?} of {s:?}", plan.level());
+fn data_by(s: &ConvShape, by: &str, [input, output]: [Layout; 2], seed: u64, by_plan: Run<'_>) {
+    let what = format!("data gradient {by} {input:?} to {output:?} of {s:?}");
     let (dy, w) = (integers(Layout::Nchw.len(s.output()), seed), integers(s.weights().iter().product(), seed + 1));
     let want = reference::conv2d_backward_data(s, &dy, &w);
     let side = Side::BOTH[seed as usize % 2];
-    let mut packed = Pages::nan(plan.packed_len(), side);
-    plan.pack(&Pages::copy(&w, side), &mut packed);
-    let dy = Pages::copy(&to(input, &dy, s.output()), side);
-    let run = |e: &Epilogue<'_>, dx: &mut [f32], threads: &dyn Executor| {
-        plan.run(&dy, &packed, e, dx, &mut Pages::nan(plan.scratch_len() * threads.threads(), side), threads);
-    };
+    let (dy, w) = (Pages::copy(&to(input, &dy, s.output()), side), Pages::copy(&w, side));
+    let run = |e: &Epilogue<'_>, dx: &mut [f32], threads: &dyn Executor| by_plan(&dy, &w, e, dx, threads);
     let dx = on_any_threads(output.len(s.input()), &what, |dx, threads| run(&Epilogue::none(), dx, threads));
     check(&dx, output, s.input(), &want, &what);
 
@@ -239,6 +251,37 @@ proptest! {
             assert!(DepthwiseWeights::new(&shape, *level, input, gradient).is_ok());
             case.all(*level, [input, gradient]);
             data(&shape, *level, [gradient, input], seed);
+        }
+    }
+}
+
+/// Depthwise convolutions and small groups that gradients along rows of NCHW do: wide enough for whole vectors.
+fn planar_shapes() -> impl Strategy<Value = ConvShape> {
+    let groups = (2usize..6, 1usize..3, 1usize..4);
+    let image = (0usize..3, 1usize..12, 1usize..90);
+    let window =
+        ([1usize..5, 1usize..6], [1usize..4, 1usize..3], [1usize..3, 1usize..2], prop::array::uniform4(0usize..4));
+    (groups, image, window, any::<bool>()).prop_filter_map(
+        "kernel beyond the input",
+        |((g, icg, ocg), (n, ih, iw), (k, s, d, p), three)| {
+            // Half of them depthwise 3x3.
+            let (icg, k) = if three { (1, [3, 3]) } else { (icg, k) };
+            let shape = ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]]);
+            shape.stride(s).dilation(d).padding(p).groups(g).build().ok()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn planar_gradients(shape in planar_shapes(), seed in 0u64..1000) {
+        let case = WeightCase::new(&shape, seed);
+        for level in Level::available() {
+            assert_eq!(PlanarData::new(&shape, *level).is_ok(), shape.sw == 2);
+            case.all(*level, [Layout::Nchw; 2]);
+            data(&shape, *level, [Layout::Nchw; 2], seed);
         }
     }
 }
