@@ -207,8 +207,14 @@ fn packed_weights_serve_every_plan_of_their_key() {
             .build()
             .unwrap()
     };
-    let layers =
-        [(40, [20, 1], 3, 1), (24, [3, 1], 3, 2), (33, [17, 1], 1, 1), (16, [1, 16], 3, 1), (24, [4, 6], 3, 2)];
+    let layers = [
+        (40, [20, 1], 3, 1),
+        (24, [3, 1], 3, 2),
+        (33, [17, 1], 1, 1),
+        (16, [1, 16], 3, 1),
+        (24, [4, 6], 3, 2),
+        (16, [1, 16], 3, 2),
+    ];
     for (oc, channels, k, stride) in layers {
         for algo in swath::algo::ALGOS {
             for (input, output) in

@@ -23,7 +23,7 @@ mod plane;
 
 use phase::{Axis, AxisPhase, Window};
 use plan::Plan;
-pub use plane::{PlanarData, SpreadRow, spread_rows};
+pub use plane::{PlanarData, PlanarRow, planar_rows};
 
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
@@ -203,7 +203,8 @@ impl BackwardData {
         self.plans.iter().map(Plan::waste).fold(1.0, f64::max)
     }
 
-    /// Whether `dy` and `dx` are copied, to blocks and from them: those in NCHW by depthwise kernels.
+    /// Whether `dy` and `dx` take as long as if they were copied, to blocks and from them: those in NCHW by depthwise kernels, which store
+    /// a lattice pixel by pixel.
     pub fn copied(&self) -> [bool; 2] {
         let in_blocks = self.plans.iter().any(|plan| matches!(plan, Plan::Depthwise(_)));
         [self.input, self.output].map(|layout| in_blocks && layout == Layout::Nchw)

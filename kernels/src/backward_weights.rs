@@ -14,7 +14,7 @@
 //! sixteen output channels: what the register tile of [`Access::PixelSum`] takes. Nothing is transposed or packed. A
 //! tap is an offset of `x`, and **borders are loop bounds**: the range of pixels for which the tap lies inside the
 //! input. Tensors in other layouts are copied to blocked ones in scratch memory first; so are the pixels that a 1x1 convolution
-//! of stride 2 reads, since every second line of a row lies in half of L1.
+//! with a stride and without padding reads, since every second line of a row lies in half of L1; of NCHW the rows.
 //!
 //! **Several blocks of input.** A tile of sixteen output channels and one block of input loads 17 times for 16 multiply-adds, which is
 //! more than a core with two of both a cycle has time for: 134 of 172 GFLOP/s on an Emerald Rapids, with all in L1. AVX-512's
@@ -59,7 +59,7 @@ use crate::tile::{self, Access, Row};
 /// Most pixels of a segment, but for rows that are longer: sums of more terms lose precision.
 pub const LONGEST: usize = 2048;
 
-/// The same for kernels of few taps and more input than a tile takes: 32 KiB of a block, so that operands are close by (Granite
+/// The same for kernels of few taps and more input than the widest tile takes: 32 KiB of a block, so that operands are close by (Granite
 /// Rapids, 1x1 of 64 to 256 at 56x56: AVX2 1.34 -> 1.05 ms, AVX-512 0.66 -> 0.65 ms by these instead of 2048).
 const SHORT: usize = 512;
 
@@ -100,9 +100,10 @@ const TOGETHER: usize = 4;
 pub struct BackwardWeights {
     /// What was asked for.
     whole: ConvShape,
-    /// Of those input pixels that are [taken](Self::taken).
+    /// The same over those input pixels alone that it reads, where they are copied.
     shape: ConvShape,
-    taken: [usize; 2],
+    /// Which row and column of the input is one of them: every so many.
+    every: [usize; 2],
     level: Level,
     input: Layout,
     gradient: Layout,
@@ -160,7 +161,7 @@ impl BackwardWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
         shape.assert_consistent();
-        let (s, taken) = taken(shape, input);
+        let (s, every) = compact(shape, input);
         let longest = if s.kh * s.kw >= MANY_TAPS || blocks(s.ic) <= WIDEST { LONGEST } else { SHORT };
         let mut tiles = [[None; BLOCK + 1]; WIDEST];
         for row in tile::rows(level).iter().filter(|r| r.access == Access::PixelSum) {
@@ -170,7 +171,7 @@ impl BackwardWeights {
         let mut this = Self {
             whole: *shape,
             shape: s,
-            taken,
+            every,
             level,
             input,
             gradient,
@@ -260,7 +261,7 @@ impl BackwardWeights {
         let s = &self.shape;
         let copy = |as_it_is, dims| if as_it_is { 0 } else { Layout::Blocked.len(dims) };
         let [x, dy] = [self.input, self.gradient].map(|layout| layout == Layout::Blocked);
-        [copy(x && self.taken == [1, 1], s.input()), copy(dy, s.output())]
+        [copy(x && self.every == [1, 1], s.input()), copy(dy, s.output())]
     }
 
     /// The geometry.
@@ -278,7 +279,7 @@ impl BackwardWeights {
         self.tiles[self.wide - 1].iter().rev().flatten().next().map_or("none", |r| r.name)
     }
 
-    /// Multiply-adds done per multiply-add that counts: more than 1 where channels do not fill blocks.
+    /// Multiply-adds done per multiply-add that counts, at most: more than 1 where channels do not fill blocks.
     pub fn waste(&self) -> f64 {
         let s = &self.shape;
         // Where groups start in blocks repeats after a block of them.
@@ -322,7 +323,7 @@ impl BackwardWeights {
         assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
-        let x = self.blocked(x, (self.input, self.whole.input()), self.taken, copy, executor);
+        let x = self.blocked(x, (self.input, self.whole.input()), self.every, copy, executor);
         let (copy, sums) = scratch.split_at_mut(dy_copy);
         let dy = self.blocked(dy, (self.gradient, self.whole.output()), [1, 1], copy, executor);
         let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
@@ -349,10 +350,10 @@ impl BackwardWeights {
             return from;
         }
         let [n, c, h, w] = dims;
-        let taken = [n, c, h.div_ceil(down), w.div_ceil(across)];
-        assert!(from.len() >= layout.strides(dims).reach(layout, dims) && copy.len() == Layout::Blocked.len(taken));
-        let (mut xs, ys, of) = (layout.strides(dims), Layout::Blocked.strides(taken), blocks(c));
-        (xs.row, xs.px) = (xs.row * down, xs.px * across);
+        let kept = [n, c, h.div_ceil(down), w.div_ceil(across)];
+        assert!(from.len() >= layout.strides(dims).reach(layout, dims) && copy.len() == Layout::Blocked.len(kept));
+        let (mut xs, ys, of) = (layout.strides(dims), Layout::Blocked.strides(kept), blocks(c));
+        (xs.row, xs.px) = (xs.row.saturating_mul(down), xs.px.saturating_mul(across));
         let to = Shared::new(copy);
         for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
             let (image, block) = (part / of, part % of);
@@ -362,7 +363,7 @@ impl BackwardWeights {
             // SAFETY: the level is available (asserted by `run`); `from` and the copy are as long as their layouts say (asserted
             // above), so that the block's pixels lie inside, and no other part writes this block; channels or pixels are adjacent
             // in every layout, and no columns of NCHW are left out.
-            unsafe { copy_block(self.level, from, to, [taken[2], taken[3]], [channels, BLOCK]) };
+            unsafe { copy_block(self.level, from, to, [kept[2], kept[3]], [channels, BLOCK]) };
         });
         copy
     }
@@ -387,7 +388,7 @@ pub(crate) fn assert_run(
 
 /// The shape of a convolution that reads the next pixel where this one leaves out some, and every which row and column it reads:
 /// of single taps without padding. In NCHW it leaves out rows alone, since columns are copied a vector at a time.
-fn taken(s: &ConvShape, input: Layout) -> (ConvShape, [usize; 2]) {
+fn compact(s: &ConvShape, input: Layout) -> (ConvShape, [usize; 2]) {
     let padded = s.pad.top + s.pad.bottom + s.pad.left + s.pad.right > 0;
     if s.kh * s.kw > 1 || padded || [s.sh, s.sw] == [1, 1] || [s.oh, s.ow].contains(&0) {
         return (*s, [1, 1]);

@@ -28,7 +28,6 @@ mod panel;
 mod run;
 mod split;
 
-use crate::control_word::with_default;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, Shared, for_each_part_with};
 use crate::finite::FiniteRange;
@@ -296,7 +295,7 @@ impl Bf16x6 {
     /// Splits and packs weights `[oc, ic, kh, kw]`.
     ///
     /// # Panics
-    /// If a slice's length is not what the shape and [`Bf16x6::packed_len`] say.
+    /// If a slice's length is not what the shape and [`Bf16x6::packed_len`] say, or the machine lacks the level.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
         self.pack_from(&Weights::forward(&self.shape, w), packed, &Inline);
     }
@@ -304,18 +303,18 @@ impl Bf16x6 {
     /// The same from any order of the weights, on the executor's threads.
     ///
     /// # Panics
-    /// If `packed` is not [`Bf16x6::packed_len`] long.
+    /// If `packed` is not [`Bf16x6::packed_len`] long, or the machine lacks the level.
     pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len());
         assert!(self.row.level.is_available());
-        let blocks = blocks(self.shape.oc);
-        let len = packed.len() / blocks.max(1);
+        let pairs = pairs(blocks(self.shape.oc));
+        let len = self.packed_len() / blocks(self.shape.oc).max(1);
         let packed = Shared::new(packed);
-        for_each_part_with(executor, blocks.div_ceil(2), &mut [], 0, |part, _| {
-            let (first, n) = (2 * part, (blocks - 2 * part).min(2));
+        for_each_part_with(executor, pairs.clone().count(), &mut [], 0, |part, _| {
+            let (first, n) = pairs.clone().nth(part).expect("as many parts as pairs");
             // SAFETY: so many floats for each block lie in the slice, and each part has blocks of its own.
             let to = unsafe { core::slice::from_raw_parts_mut(packed.at(first * len), n * len) };
-            with_default(|| Place::inline(self.row.level).at(Pack { d: self, w, first, n, to }));
+            Place::inline(self.row.level).at(Pack { d: self, w, first, n, to });
         });
     }
 

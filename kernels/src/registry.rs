@@ -125,7 +125,7 @@ pub static FAMILIES: &[Family] = &[
     Family { name: "tile", names: <crate::tile::Row as Named>::names },
     Family { name: "depthwise", names: <crate::depthwise::Row as Named>::names },
     Family { name: "planar", names: <crate::planar::Row as Named>::names },
-    Family { name: "data gradient along rows", names: <crate::backward_data::SpreadRow as Named>::names },
+    Family { name: "data gradient along rows", names: <crate::backward_data::PlanarRow as Named>::names },
     Family { name: "winograd transform", names: <crate::winograd::TransformRow as Named>::names },
     Family { name: "winograd product", names: <crate::winograd::Row as Named>::names },
     Family { name: "winograd weight gradient", names: <crate::winograd::GradientRow as Named>::names },

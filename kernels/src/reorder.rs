@@ -289,7 +289,7 @@ unsafe fn transpose<I: Isa>(s: I, x: *const f32, y: *mut f32, rows: Rows, cols: 
                         s.store(y.add(i * rows.y), tile[i]);
                     }
                 } else if (nr, to) == (1, 1) {
-                    // The ninth tap, for vectors of eight lanes.
+                    // Such as the ninth tap, for vectors of eight lanes.
                     for i in 0..nc {
                         y.add(i * rows.y).write(x.add(i).read());
                     }

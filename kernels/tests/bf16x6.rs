@@ -2,18 +2,26 @@
 //! that bf16 parts cannot hold.
 
 use proptest::prelude::*;
+use swath_kernels::backward_data::turned;
 use swath_kernels::bf16x6::{Bf16x6, bound};
 use swath_kernels::direct::Direct;
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
-use swath_kernels::isa::matrix::{MatrixUnit, parts};
+use swath_kernels::isa::matrix::{MatrixUnit, PARTS, parts};
 use swath_kernels::layout::{Layout, reorder};
 use swath_kernels::shape::ConvShape;
+use swath_kernels::weights::{Taps, Weights};
 
 mod threads;
 
 use threads::{bits, random, scaled};
+
+// A tile has 16 lines of 16 pairs: of 16 outputs and 32 inputs.
+const LINE: usize = 16;
+const ROWS: usize = 16;
+const TILE: usize = ROWS * LINE;
+const DEPTH: usize = 2 * LINE;
 
 fn units() -> impl Iterator<Item = MatrixUnit> {
     MatrixUnit::ALL.into_iter().filter(|u| u.is_available())
@@ -47,6 +55,43 @@ fn errors(shape: &ConvShape, got: &[f32], x: &[f32], w: &[f32]) -> (f64, f64) {
     // Nothing that these tests sum is infinite, and comparisons with a bound do not see a NaN.
     assert!(got.iter().all(|y| y.is_finite()), "{shape:?}");
     threads::errors(shape, got, x, w, |max_x, sum_w| bound(shape.terms(), max_x, sum_w))
+}
+
+/// Weights are where a product reads them, at every level, in PyTorch's order and turned for a data gradient.
+#[test]
+fn weights_are_packed_in_parts() {
+    for (ic, oc, k) in [(16, 16, 1), (40, 50, 1), (35, 20, 3), (64, 33, 3), (33, 17, 5)] {
+        let s = ConvShape::builder([1, ic, 8, 8], [oc, ic, k, k]).padding(k / 2).build().unwrap();
+        let turned = turned(&s).unwrap();
+        let w = random(oc * ic * k * k, 7);
+        let all = [Taps::all(k); 2];
+        for (shape, w) in [(s, Weights::forward(&s, &w)), (turned, Weights::turned(&s, &w, all))] {
+            for &level in Level::available() {
+                let (input, output) = (Layout::Blocked, Layout::Blocked);
+                let conv = Bf16x6::new(&shape, level, MatrixUnit::Portable, input, output).unwrap();
+                let mut packed = vec![f32::NAN; conv.packed_len()];
+                conv.pack_from(&w, &mut packed, &threads::Threads(2));
+                let depths = shape.ic.div_ceil(DEPTH);
+                let blocks = shape.oc.div_ceil(LINE);
+                for (o, c, tap) in (0..blocks * LINE)
+                    .flat_map(|o| (0..depths * DEPTH).flat_map(move |c| (0..k * k).map(move |tap| (o, c, tap))))
+                {
+                    let exists = o < shape.oc && c < shape.ic;
+                    let want = parts(if exists { w.at(o, c, tap / k, tap % k) } else { 0.0 });
+                    // Two blocks of outputs are a panel; of 32 inputs the first half is the lower half of a float.
+                    let (block, lane, step) = (o / LINE, o % LINE, tap * depths + c / DEPTH);
+                    let n = (blocks - block / 2 * 2).min(2);
+                    let panel = block / 2 * 2 * depths * k * k * PARTS * TILE;
+                    for part in 0..PARTS {
+                        let tile = ((step * PARTS + part) * n + block % 2) * TILE;
+                        let float = packed[panel + tile + c % DEPTH % ROWS * LINE + lane].to_bits();
+                        let got = if c % DEPTH < ROWS { float as u16 } else { (float >> 16) as u16 };
+                        assert_eq!(got, want[part], "{level} {shape:?}: {part} of ({o}, {c}, {tap})");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Random data: closer to the truth than a plain sum in f32, and far below the bound.

@@ -71,7 +71,7 @@ pub(super) fn depthwise(
     Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, output, input)?))))
 }
 
-/// The same along rows of NCHW; of stride 1 as forward.
+/// The same along rows of NCHW; of a stride across of 1 as forward.
 pub(super) fn planar(
     r: &Request<'_>,
     plan: impl Fn(&Request<'_>) -> Result<Kernel, String>,

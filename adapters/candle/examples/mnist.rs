@@ -1,4 +1,5 @@
-//! candle's MNIST CNN, trained on candle's own operators and optimizer and on swath's, in turn, from the same weights on the same batches: the losses of both, and the time of a step.
+//! candle's MNIST CNN, trained on candle's own operators and optimizer and on swath's, in turn, from the same weights on the
+//! same batches: the losses of both, and the time of a step.
 //!
 //! `cargo run --release --example mnist -- FOLDER [STEPS]`, where the folder holds MNIST's IDX files, compressed or not. The network and
 //! the options are those of candle's example, without dropout, whose random numbers would differ; and max pooling has candle's
@@ -20,8 +21,8 @@ enum On {
     Swath,
 }
 
-/// Each has its own.
-enum Rule {
+/// Who updates the weights.
+enum By {
     Candle(candle_nn::AdamW),
     Swath(swath_candle::AdamW),
 }
@@ -30,7 +31,7 @@ struct Net {
     convolutions: [Box<dyn Module>; 2],
     full: [Box<dyn Module>; 2],
     on: On,
-    optimizer: Rule,
+    optimizer: By,
     /// Of each step: forward, backward, optimizer.
     times: Vec<[Duration; 3]>,
 }
@@ -50,8 +51,8 @@ impl Net {
         let full = [linear(1024, 1024, "fc1")?, linear(1024, 10, "fc2")?];
         let (vars, params) = (variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() });
         let optimizer = match on {
-            On::Candle => Rule::Candle(candle_nn::AdamW::new(vars, params)?),
-            On::Swath => Rule::Swath(swath_candle::AdamW::new(vars, params)?),
+            On::Candle => By::Candle(candle_nn::AdamW::new(vars, params)?),
+            On::Swath => By::Swath(swath_candle::AdamW::new(vars, params)?),
         };
         Ok(Self { convolutions, full, on, optimizer, times: Vec::new() })
     }
@@ -77,8 +78,8 @@ impl Net {
         let gradients = loss.backward()?;
         let backward = lap();
         match &mut self.optimizer {
-            Rule::Candle(rule) => rule.step(&gradients)?,
-            Rule::Swath(rule) => rule.step(&gradients)?,
+            By::Candle(rule) => rule.step(&gradients)?,
+            By::Swath(rule) => rule.step(&gradients)?,
         }
         self.times.push([forward, backward, lap()]);
         loss.to_scalar()

@@ -65,7 +65,7 @@ impl Optimizer for AdamW {
     type Config = ParamsAdamW;
 
     /// # Errors
-    /// For a variable that is not of `f32`, or not on the CPU.
+    /// For a variable of floats that is not of `f32`, or not on the CPU. Others are left alone, as candle leaves them.
     fn new(variables: Vec<Var>, params: ParamsAdamW) -> Result<Self> {
         let averages = |variable: Var| {
             if variable.dtype() != candle_core::DType::F32 || !variable.device().is_cpu() {
@@ -78,7 +78,8 @@ impl Optimizer for AdamW {
             let zeros = vec![0.0; variable.elem_count()];
             Ok(Averages { variable, first: zeros.clone(), second: zeros })
         };
-        let variables = variables.into_iter().map(averages).collect::<Result<_>>()?;
+        let floats = variables.into_iter().filter(|variable| variable.dtype().is_float());
+        let variables = floats.map(averages).collect::<Result<_>>()?;
         Ok(Self { variables, steps: 0, params })
     }
 

@@ -294,7 +294,8 @@ fn adamw_steps_as_candles() -> Result<()> {
     let make = || -> Result<[Var; 3]> { Ok([var(&[150, 130])?, var(&[7, 5])?, var(&[3])?]) };
     let (ours, theirs) = (make()?, make()?);
     let loss = |v: &[Var; 3]| v[0].sqr()?.mean_all()? + v[1].t()?.matmul(&random(&[7, 2])?)?.sqr()?.sum_all()?;
-    let mut a = swath_candle::AdamW::new(ours.to_vec(), params.clone())?;
+    let integers = Var::zeros(3, candle_core::DType::U32, &CPU)?;
+    let mut a = swath_candle::AdamW::new([&ours[..], &[integers]].concat(), params.clone())?;
     let mut b = candle_nn::AdamW::new(theirs.to_vec(), params)?;
     for step in 0..20 {
         if step == 10 {

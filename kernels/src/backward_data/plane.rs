@@ -32,7 +32,7 @@ const MOST_OUTPUTS: usize = 8;
 
 /// What a call works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
-struct SpreadArgs {
+struct TwinArgs {
     /// Pixel (0, 0) of the group's first plane of `dy`; extents of a plane, and from plane to plane.
     dy: *const f32,
     height: usize,
@@ -69,8 +69,8 @@ struct Line {
     w: *const f32,
 }
 
-/// The kernel for `KW` taps to the row, any number if that is 0, and `ODD` or even columns that the first tap meets.
-struct Spread<const KW: usize, const ODD: bool>;
+/// Even and odd columns at once: the kernel for `KW` taps to the row, any number if that is 0, and `ODD` or even columns that the first tap meets.
+struct Twin<const KW: usize, const ODD: bool>;
 
 /// Most columns of `dy` that a row of so many taps meets at two adjacent columns of `dx`.
 const fn most_columns(kw: usize, odd: bool) -> usize {
@@ -80,13 +80,13 @@ const fn most_columns(kw: usize, odd: bool) -> usize {
 /// Columns of `dy` whose ranges are kept.
 const KEPT: usize = 3;
 
-impl<const KW: usize, const ODD: bool> Spread<KW, ODD> {
+impl<const KW: usize, const ODD: bool> Twin<KW, ODD> {
     /// Two vectors of adjacent columns of a row, number `v` of these pairs.
     ///
     /// # Safety
     /// As for the kernel; `lines` are the rows of taps that meet the row, of the group's first output. All columns exist but at an `EDGE`.
     #[inline(always)]
-    unsafe fn pair<I: Isa, const EDGE: bool>(s: I, a: &SpreadArgs, lines: &[Line], row: usize, v: usize) {
+    unsafe fn pair<I: Isa, const EDGE: bool>(s: I, a: &TwinArgs, lines: &[Line], row: usize, v: usize) {
         let first = a.first.wrapping_add(v * I::LANES);
         let within = |i: usize| {
             let [lo, hi] = range::<I>(first.wrapping_sub(i), a.width);
@@ -147,15 +147,15 @@ impl<const KW: usize, const ODD: bool> Spread<KW, ODD> {
     }
 }
 
-impl<I: Isa, const KW: usize, const ODD: bool> Kernel<I> for Spread<KW, ODD> {
-    type Args = SpreadArgs;
+impl<I: Isa, const KW: usize, const ODD: bool> Kernel<I> for Twin<KW, ODD> {
+    type Args = TwinArgs;
 
     /// # Safety
     /// * `dy` is readable for the planes of a group's outputs, `w` for their weights;
     /// * `y` is writable for a plane, and so is the residual readable unless it is null;
     /// * there are at most [`MOST_ROWS`] rows of taps, of `KW` taps unless that is 0, and `inner` is as it says.
     #[inline(always)]
-    unsafe fn run(s: I, a: &SpreadArgs) {
+    unsafe fn run(s: I, a: &TwinArgs) {
         const { assert!(KW == 0 || most_columns(KW, ODD) <= KEPT) };
         let mut lines = [Line { dy: core::ptr::null(), w: core::ptr::null() }; MOST_ROWS];
         for row in 0..a.rows {
@@ -187,9 +187,9 @@ impl<I: Isa, const KW: usize, const ODD: bool> Kernel<I> for Spread<KW, ODD> {
     }
 }
 
-/// A kernel of this family: a row of [`spread_rows`].
+/// A kernel of this family: a row of [`planar_rows`].
 #[derive(Clone, Copy, Debug)]
-pub struct SpreadRow {
+pub struct PlanarRow {
     /// `plane3_bwd_d_f32_s2_odd_avx512`: taps to the row, the stride across, and whether columns are odd that the first tap meets.
     pub name: &'static str,
     /// Level.
@@ -198,40 +198,40 @@ pub struct SpreadRow {
     pub taps: usize,
     /// Whether columns are odd that the first tap meets.
     pub odd: bool,
-    run: Entry<SpreadArgs>,
+    run: Entry<TwinArgs>,
 }
 
 edges!(edge);
 
-macro_rules! spread {
+macro_rules! twins {
     (@row $level:ident $module:ident $name:literal $taps:literal $kw:literal $parity:literal $odd:literal) => {
-        SpreadRow {
+        PlanarRow {
             name: concat!("plane", $taps, "_bwd_d_f32_s2_", $parity, "_", $name),
             level: Level::$level,
             taps: $kw,
             odd: $odd,
-            run: edge::$module::run::<Spread<$kw, $odd>>,
+            run: edge::$module::run::<Twin<$kw, $odd>>,
         }
     };
     ($level:ident $module:ident $name:literal) => {
         &[
-            spread!(@row $level $module $name "3" 3 "odd" true),
-            spread!(@row $level $module $name "3" 3 "even" false),
-            spread!(@row $level $module $name "5" 5 "even" false),
-            spread!(@row $level $module $name "any" 0 "odd" true),
-            spread!(@row $level $module $name "any" 0 "even" false),
+            twins!(@row $level $module $name "3" 3 "odd" true),
+            twins!(@row $level $module $name "3" 3 "even" false),
+            twins!(@row $level $module $name "5" 5 "even" false),
+            twins!(@row $level $module $name "any" 0 "odd" true),
+            twins!(@row $level $module $name "any" 0 "even" false),
         ]
     };
 }
 
 by_level! {
     /// The kernels of these gradients at a level; none for a level of another architecture.
-    pub fn spread_rows() -> [SpreadRow];
+    pub fn planar_rows() -> [PlanarRow];
 
-    Scalar: spread!(Scalar scalar "scalar"),
-    Avx2: spread!(Avx2 avx2 "avx2"),
-    Avx512: spread!(Avx512 avx512 "avx512"),
-    Neon: spread!(Neon neon "neon"),
+    Scalar: twins!(Scalar scalar "scalar"),
+    Avx2: twins!(Avx2 avx2 "avx2"),
+    Avx512: twins!(Avx512 avx512 "avx512"),
+    Neon: twins!(Neon neon "neon"),
 }
 
 /// The data gradient of a stride across of 2 over planes, planned. Holds no tensor.
@@ -248,7 +248,7 @@ by_level! {
 #[derive(Clone, Debug)]
 pub struct PlanarData {
     shape: ConvShape,
-    row: &'static SpreadRow,
+    row: &'static PlanarRow,
     inner: [usize; 2],
 }
 
@@ -274,8 +274,8 @@ impl PlanarData {
             return Err("more than 16 rows of taps");
         }
         let odd = !s.pad.left.is_multiple_of(2);
-        let fits = |r: &&SpreadRow| r.odd == odd && (r.taps == s.kw || r.taps == 0);
-        let row = spread_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
+        let fits = |r: &&PlanarRow| r.odd == odd && (r.taps == s.kw || r.taps == 0);
+        let row = planar_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
         // The least and the largest column of `dy` that the first pair's first lane meets.
         let most = s.pad.left.div_ceil(2) as isize;
         let least = most - (most_columns(s.kw, odd) as isize - 1);
@@ -336,7 +336,7 @@ impl PlanarData {
         let at = n * xs.n + c * xs.channel;
         let finish = finish.0.at(c, at);
         let (y, len) = (dx.at(at), s.ih * s.iw);
-        let args = SpreadArgs {
+        let args = TwinArgs {
             dy: dy[n * ds.n + group * s.ocg() * ds.channel..].as_ptr(),
             height: s.oh,
             width: s.ow,

@@ -1,4 +1,4 @@
-//! Depthwise convolution: each lane sums its own channel.
+//! Depthwise convolution: each lane sums its own channel, or in NCHW pixels of a row.
 //!
 //! ```text
 //! dw[o][ky][kx] = sum over (n, oy, ox)  dy[n][o][oy][ox]
@@ -78,9 +78,13 @@ impl DepthwiseWeights {
         let planes = if [input, gradient] == [Layout::Nchw; 2] { Planes::new(&s, level) } else { None };
         let of = blocks(s.oc);
         let (segments, slices, together) = if [input, gradient].contains(&Layout::Nhwc) {
-            let longest = STRIP / (s.ic * s.sh * s.sw + s.oc).max(1);
+            let pixels = s.sh.saturating_mul(s.sw);
+            let longest = STRIP / s.ic.saturating_mul(pixels).saturating_add(s.oc).max(1);
             let segments = Segments::new(&s, longest.clamp(1, LONGEST));
-            let slices = (2 * PARTS).min(segments.len());
+            let few = (2 * PARTS).div_ceil(of);
+            // Each slice has sums of all blocks.
+            let room = MOST / (of * (s.kh * s.kw + 1) * BLOCK).max(1);
+            let slices = (2 * PARTS).min(room.max(few)).min(segments.len());
             (segments, slices, of.div_ceil(PARTS.div_ceil(slices)).max(1))
         } else {
             let segments = Segments::new(&s, LONGEST);

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! There are kernels for 3x3 taps, all of which are summed at once. At a stride of 2 two vectors are taken apart into
-//! their even and their odd columns, which two taps share. Columns that do not exist are zeros that are multiplied: they change a sum only
-//! where a gradient that meets one is infinite or NaN. Rows that do not exist are left out.
+//! their even and their odd columns, which two taps share. At borders, lanes of columns that do not exist are zeros in both tensors, and
+//! rows that do not exist are left out.
 //!
 //! Order of each sum: a lane's pixels, image after image, row after row; then lanes in pairs.
 
@@ -15,17 +15,15 @@ use core::ops::Range;
 
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
-use crate::planar::range;
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 
 /// What a call works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
-struct PlaneArgs {
-    /// Pixel (0, 0) of the first image's plane, its extents, from row to row, and from image to image.
+struct RowSumArgs {
+    /// Pixel (0, 0) of the first image's plane, its rows, from row to row, and from image to image.
     x: *const f32,
     height: usize,
-    width: usize,
     x_row: usize,
     x_image: usize,
     /// The same of the gradient.
@@ -46,15 +44,53 @@ struct PlaneArgs {
     across: usize,
     /// Vectors whose columns exist for all taps, also those that are only loaded.
     inner: [usize; 2],
+    /// Of each vector.
+    lanes: *const Lanes,
     /// Sums of the taps and of the gradient itself, [`BLOCK`] apart.
     sums: *mut f32,
 }
 
-/// Sums for `KH` x `KW` taps at a stride across of `SX`.
-struct Plane<const KH: usize, const KW: usize, const SX: usize>;
+/// Most taps of a row.
+const MOST_ACROSS: usize = 3;
 
-impl<const KH: usize, const KW: usize, const SX: usize> Plane<KH, KW, SX> {
-    /// Adds a vector of a row of the gradient. At an `EDGE`, columns that do not exist are zeros.
+/// The lanes of a vector of the gradient that take part, first and end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lanes {
+    /// For each tap, those whose input column exists.
+    met: [[u8; 2]; MOST_ACROSS],
+    /// Of each vector of inputs that is loaded, those that exist and that some output meets.
+    read: [[u8; 2]; MOST_ACROSS + 1],
+}
+
+impl Lanes {
+    /// Those of a vector of `n` columns from `ox` on, of vectors of so many lanes.
+    fn new(s: &ConvShape, ox: usize, n: usize, lanes: usize) -> Self {
+        // Columns fit: extents and their padding are of one tensor.
+        let column = |kx: usize| (ox * s.sw + kx * s.dw) as isize - s.pad.left as isize;
+        // Those whose column, a `step` each from `first` on, is from 0 to an end.
+        let within = |first: isize, step: usize, end: isize, n: usize| {
+            let lane = |column: isize| column.max(0).unsigned_abs().div_ceil(step).min(n);
+            let hi = lane(end - first);
+            [lane(-first).min(hi) as u8, hi as u8]
+        };
+        let width = s.iw as isize;
+        let met = core::array::from_fn(|kx| within(column(kx), s.sw, width, n));
+        let read = core::array::from_fn(|i| {
+            // A vector for each tap, or two for each two taps.
+            let (kx, half) = if s.sw == 1 { (i, 0) } else { (i / 2 * 2, i % 2) };
+            let end = (column(kx) + (n * s.sw) as isize).min(width);
+            within(column(kx) + (half * lanes) as isize, 1, end, lanes)
+        });
+        Self { met, read }
+    }
+}
+
+/// Sums for `KH` x `KW` taps at a stride across of `SX`.
+struct RowSum<const KH: usize, const KW: usize, const SX: usize>;
+
+impl<const KH: usize, const KW: usize, const SX: usize> RowSum<KH, KW, SX> {
+    /// Adds a vector of a row of the gradient. At an `EDGE`, pixels whose column does not exist for a tap are zeros in both tensors, so
+    /// that nothing infinite meets a zero.
     ///
     /// # Safety
     /// As for the kernel, for vector `v` of a row that begins at `dy`; `rows` are its rows of taps, from their first column on, null for
@@ -62,7 +98,7 @@ impl<const KH: usize, const KW: usize, const SX: usize> Plane<KH, KW, SX> {
     #[inline(always)]
     unsafe fn vector<I: Isa, const EDGE: bool>(
         s: I,
-        a: &PlaneArgs,
+        a: &RowSumArgs,
         (rows, dy): (&[*const f32; KH], *const f32),
         v: usize,
         acc: &mut [[I::V; KW]; KH],
@@ -70,15 +106,18 @@ impl<const KH: usize, const KW: usize, const SX: usize> Plane<KH, KW, SX> {
     ) {
         let ox = v * I::LANES;
         let dy = dy.wrapping_add(ox);
+        let range = |[lo, hi]: [u8; 2]| s.range(lo.into(), hi.into());
+        // SAFETY: there are lanes of each vector.
+        let lanes = if EDGE { unsafe { *a.lanes.wrapping_add(v) } } else { Lanes::default() };
         // SAFETY: the gradient's columns from this one on exist, all of the vector's but at an `EDGE`.
         let g = unsafe { if EDGE { s.load_partial(dy, I::LANES.min(a.columns - ox)) } else { s.load(dy) } };
         *bias = s.add(*bias, g);
+        // SAFETY: of those columns these.
+        let met = |kx: usize| if EDGE { unsafe { s.load_range(dy, range(lanes.met[kx])) } } else { g };
         for kx in (0..KW).step_by(SX) {
-            let at = ox * SX + if SX == 1 { kx * a.across } else { kx };
-            let ranges = [at, at + I::LANES].map(|at| {
-                let [lo, hi] = range::<I>(a.left.wrapping_add(at), a.width);
-                s.range(lo, hi)
-            });
+            let at = ox * SX + kx * a.across;
+            let ranges = [range(lanes.read[kx]), range(lanes.read[if SX == 1 { kx } else { kx + 1 }])];
+            let g = [met(kx), if SX == 2 && kx + 1 < KW { met(kx + 1) } else { s.zero() }];
             for ky in 0..KH {
                 if rows[ky].is_null() {
                     continue;
@@ -88,12 +127,12 @@ impl<const KH: usize, const KW: usize, const SX: usize> Plane<KH, KW, SX> {
                 let load = |p, range| unsafe { if EDGE { s.load_range(p, range) } else { s.load(p) } };
                 let v = load(x, ranges[0]);
                 if SX == 1 {
-                    acc[ky][kx] = s.fma(v, g, acc[ky][kx]);
+                    acc[ky][kx] = s.fma(v, g[0], acc[ky][kx]);
                 } else {
                     let [even, odd] = s.unzip(v, load(x.wrapping_add(I::LANES), ranges[1]));
-                    acc[ky][kx] = s.fma(even, g, acc[ky][kx]);
+                    acc[ky][kx] = s.fma(even, g[0], acc[ky][kx]);
                     if kx + 1 < KW {
-                        acc[ky][kx + 1] = s.fma(odd, g, acc[ky][kx + 1]);
+                        acc[ky][kx + 1] = s.fma(odd, g[1], acc[ky][kx + 1]);
                     }
                 }
             }
@@ -101,17 +140,17 @@ impl<const KH: usize, const KW: usize, const SX: usize> Plane<KH, KW, SX> {
     }
 }
 
-impl<I: Isa, const KH: usize, const KW: usize, const SX: usize> Kernel<I> for Plane<KH, KW, SX> {
-    type Args = PlaneArgs;
+impl<I: Isa, const KH: usize, const KW: usize, const SX: usize> Kernel<I> for RowSum<KH, KW, SX> {
+    type Args = RowSumArgs;
 
     /// # Safety
     /// * `x` and `dy` are readable for the planes of all images, `dy` for rows `first..end`;
     /// * the stride across is `SX`; `across` is 1 unless that is 1;
-    /// * `inner` vectors are whole, and so are the columns of all of their taps, and what a stride of 2 loads beyond them;
+    /// * there are lanes of each vector of a row, and `inner` ones are whole, and so are the columns of all of their taps, and what a stride of 2 loads beyond them;
     /// * the sums are readable and writable.
     #[inline(always)]
-    unsafe fn run(s: I, a: &PlaneArgs) {
-        const { assert!(KH * KW + 4 <= I::REGISTERS && KH * KW < MOST && (SX == 1 || SX == 2)) };
+    unsafe fn run(s: I, a: &RowSumArgs) {
+        const { assert!(KH * KW + 4 <= I::REGISTERS && KH * KW < MOST && KW <= MOST_ACROSS && (SX == 1 || SX == 2)) };
         let mut acc = [[s.zero(); KW]; KH];
         let mut bias = s.zero();
         for image in 0..a.images {
@@ -192,7 +231,7 @@ pub struct PlaneRow {
     pub taps: [usize; 2],
     /// Stride across.
     pub stride: usize,
-    run: Entry<PlaneArgs>,
+    run: Entry<RowSumArgs>,
 }
 
 edges!(edge);
@@ -204,7 +243,7 @@ macro_rules! plane_table {
             level: Level::$level,
             taps: [$kh, $kw],
             stride: $s,
-            run: edge::$module::run::<Plane<$kh, $kw, $s>>,
+            run: edge::$module::run::<RowSum<$kh, $kw, $s>>,
         },)*]
     };
 }
@@ -224,13 +263,17 @@ by_level! {
 pub(super) struct Planes {
     shape: ConvShape,
     kernel: &'static PlaneRow,
+    lanes: Vec<Lanes>,
 }
 
 impl Planes {
     /// The kernel for a window, if there is one: for this kernel size and stride across, at a stride of 2 for adjacent taps.
     pub fn new(s: &ConvShape, level: Level) -> Option<Self> {
         let fits = |r: &&PlaneRow| (r.taps, r.stride) == ([s.kh, s.kw], s.sw) && (s.sw == 1 || s.dw == 1);
-        Some(Self { shape: *s, kernel: plane_rows(level).iter().find(fits)? })
+        let kernel = plane_rows(level).iter().find(fits)?;
+        let across = kernel.level.lanes();
+        let lanes = (0..s.ow).step_by(across).map(|ox| Lanes::new(s, ox, across.min(s.ow - ox), across));
+        Some(Self { shape: *s, kernel, lanes: lanes.collect() })
     }
 
     /// Name of the kernel: what `explain` prints.
@@ -259,10 +302,9 @@ impl Planes {
         assert!((images - 1) * x_image + s.ih * s.iw <= x.len(), "the planes of a channel");
         assert!((images - 1) * dy_image + s.oh * s.ow <= dy.len() && rows.end <= s.oh, "the planes of a gradient");
         assert!(s.kh * s.kw * BLOCK < sums.len(), "the sums of all taps, and of the gradient");
-        let args = PlaneArgs {
+        let args = RowSumArgs {
             x: x.as_ptr(),
             height: s.ih,
-            width: s.iw,
             x_row: s.iw,
             x_image,
             dy: dy.as_ptr(),
@@ -278,6 +320,7 @@ impl Planes {
             left: 0usize.wrapping_sub(s.pad.left),
             across: s.dw,
             inner: self.inner(),
+            lanes: self.lanes.as_ptr(),
             sums: sums.as_mut_ptr(),
         };
         // SAFETY:

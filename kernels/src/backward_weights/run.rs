@@ -122,7 +122,7 @@ impl Run<'_> {
             for slice in 1..d.slices {
                 // SAFETY: as above.
                 let more = unsafe { core::slice::from_raw_parts(unit_sums(slice, i), len) };
-                // Sums of blocks that the unit lacks were never written.
+                // Sums of blocks that the unit lacks were never written; nor those of channels that do not exist, which are not stored.
                 for at in (0..unit.ocbs.len()).flat_map(|o| (0..unit.icbs.len()).map(move |i| o * d.wide + i)) {
                     let pair = at * d.pair_len()..(at + 1) * d.pair_len();
                     sums[pair.clone()].iter_mut().zip(&more[pair]).for_each(|(sum, more)| *sum += more);
@@ -174,10 +174,9 @@ impl Run<'_> {
         for (o, mr, n) in runs(d.rows(unit), d.most(wide)) {
             let dy = (self.dy.as_ptr().wrapping_add(self.dy_at(&ds, &unit.ocbs, pixels) + o), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(o * sums.row), ..sums };
-            let mut args = args(s.ow, pixels, dy, x, (wide, xs.block), (unit.ocbs.len(), ds.block), sums);
-            // Equal pieces of a block read the same lines.
-            args.sweep.rows = args.sweep.tiles;
-            args.sweep.tiles = Steps { n, x: mr, y: mr * sums.row };
+            // Equal pieces of a block follow each other, which read the same lines.
+            let tiles = Steps { n, x: mr, y: mr * sums.row };
+            let args = args(s.ow, pixels, dy, x, (wide, xs.block), (tiles, unit.ocbs.len(), ds.block), sums);
             // SAFETY:
             // * the level is available, and tensors have the lengths of their layouts (asserted in `run`);
             // * the pixels are those outputs for which the tap lies inside the input, in each axis; blocks are below
@@ -198,7 +197,8 @@ impl Run<'_> {
             let at = self.dy_at(&ds, &(ocb..ocb + 1), &pixels);
             let dy = (self.dy.as_ptr().wrapping_add(at), [ds.n, ds.row, ds.px]);
             let sums = Sums { y: sums.y.wrapping_add(i * sums.block), ..sums };
-            let args = args(s.ow, &pixels, (&ONE, [0; 3]), dy, (1, 0), (1, 0), sums);
+            let tiles = Sweep::ONE.tiles;
+            let args = args(s.ow, &pixels, (&ONE, [0; 3]), dy, (1, 0), (tiles, 1, 0), sums);
             // SAFETY: as in `tap`; all steps of the one are zero.
             unsafe { (self.d.tile(1, 1).run)(&args) };
         }
@@ -236,15 +236,15 @@ impl Run<'_> {
     }
 }
 
-/// The arguments of tiles, for outputs `ow` pixels wide, of `wide` blocks, `across` floats apart, of what gives the lanes, for `blocks`
-/// blocks, `block` floats apart, of what gives the rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
+/// The arguments of tiles, for outputs `ow` pixels wide, of `wide` blocks, `across` floats apart, of what gives the lanes, for these
+/// tiles of each of `blocks` blocks, `block` floats apart, of what gives the rows. Both operands move by their steps from image to image, output row to output row, and pixel to pixel.
 fn args(
     ow: usize,
     pixels: &Pixels,
     (rows, row_steps): (*const f32, [usize; 3]),
     (lanes, lane_steps): (*const f32, [usize; 3]),
     (wide, across): (usize, usize),
-    (blocks, block): (usize, usize),
+    (tiles, blocks, block): (Steps, usize, usize),
     sums: Sums,
 ) -> TileArgs {
     let none = pixels.images.is_empty() || pixels.rows.is_empty() || pixels.columns.is_empty();
@@ -291,7 +291,7 @@ fn args(
             pad_cols: false,
             finish: sums.add.then_some(added),
         },
-        sweep: Sweep { tiles: Steps { n: blocks, x: block, y: sums.block }, ..Sweep::ONE },
+        sweep: Sweep { tiles, rows: Steps { n: blocks, x: block, y: sums.block } },
         soon: Soon::NONE,
     }
 }

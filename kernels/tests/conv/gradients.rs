@@ -113,6 +113,13 @@ fn data_by(s: &ConvShape, by: &str, [input, output]: [Layout; 2], seed: u64, by_
         .map(|(i, v)| (v + f64::from(bias[i / plane % s.ic]) + f64::from(residual[i])).clamp(-1.0, 6.0))
         .collect();
     check(&y, output, s.input(), &finished, &format!("transposed convolution, {what}"));
+
+    // An activation beyond a clamp: one that keeps whole numbers.
+    let e = Epilogue::bias(&bias).activation(Activation::LeakyRelu { slope: 2.0 });
+    let y = on_any_threads(output.len(s.input()), &what, |y, threads| run(&e, y, threads));
+    let leaky = |v: f64| if v < 0.0 { 2.0 * v } else { v };
+    let finished = want.iter().enumerate().map(|(i, v)| leaky(v + f64::from(bias[i / plane % s.ic])));
+    check(&y, output, s.input(), &finished.collect::<Vec<_>>(), &format!("leaky transposed convolution, {what}"));
 }
 
 /// A case of weight gradients: tensors in NCHW, and what they should be.
@@ -286,6 +293,40 @@ proptest! {
     }
 }
 
+#[test]
+fn what_gradients_along_rows_do_not_do_is_refused() {
+    let refused = |input, weights, groups| {
+        let shape = ConvShape::builder(input, weights).stride(2).groups(groups).build().unwrap();
+        PlanarData::new(&shape, Level::Scalar).unwrap_err()
+    };
+    assert_eq!(refused([1, 2, 9, 9], [2, 2, 3, 3], 1), "one group");
+    assert_eq!(refused([1, 2, 9, 9], [18, 1, 3, 3], 2), "more than 8 output channels a group");
+    assert_eq!(refused([1, 2, 19, 9], [2, 1, 17, 3], 2), "more than 16 rows of taps");
+}
+
+/// What is infinite in a gradient's border, or in input that no output reads, meets no zero of the padding.
+#[test]
+fn weight_gradients_have_no_nan_from_padding() {
+    for (iw, stride) in [(5, 1), (40, 1), (90, 1), (6, 2), (7, 2), (40, 2), (41, 2), (92, 2), (93, 2)] {
+        let shape = ConvShape::builder([1, 2, 4, iw], [2, 1, 3, 3]).padding([1, 1, 1, 0]).stride(stride);
+        let shape = shape.groups(2).build().unwrap();
+        let (mut x, mut dy) = (integers(2 * 4 * iw, 1), integers(2 * shape.oh * shape.ow, 2));
+        dy.chunks_mut(shape.ow).for_each(|row| (row[0], *row.last_mut().unwrap()) = (f32::INFINITY, f32::INFINITY));
+        x.iter_mut().for_each(|x| *x = x.abs() + 1.0);
+        let read = (shape.ow - 1) * stride + 2;
+        x.chunks_mut(iw).for_each(|row| row[read..].fill(f32::INFINITY));
+        let want = reference::conv2d_backward_weights(&shape, &x, &dy);
+        for &level in Level::available() {
+            let plan = DepthwiseWeights::new(&shape, level, Layout::Nchw, Layout::Nchw).unwrap();
+            let (mut dw, mut scratch) = (vec![0.0; want.len()], vec![0.0; plan.scratch_len(1)]);
+            plan.run(&x, &dy, &mut dw, None, &mut scratch, &Inline);
+            for (i, (got, want)) in dw.iter().zip(&want).enumerate() {
+                assert_eq!(got.is_nan(), want.is_nan(), "{level} iw {iw} stride {stride} [{i}]: {got}, not {want}");
+            }
+        }
+    }
+}
+
 /// Layers of real networks, and corners of the rules.
 #[test]
 fn named_gradients() {
@@ -313,6 +354,13 @@ fn named_gradients() {
         conv([2, 48, 13, 13], [96, 12, 3, 3]).padding(1).groups(4).build(),
         conv([1, 40, 7, 9], [16, 20, 3, 3]).padding(1).groups(2).build(),
         conv([2, 21, 11, 11], [63, 1, 5, 5]).padding(2).groups(21).build(),
+        // Depthwise: bands of rows, several blocks of a part, and a last part of fewer.
+        conv([1, 128, 60, 60], [128, 1, 3, 3]).padding(1).groups(128).build(),
+        conv([1, 20, 60, 60], [20, 1, 3, 3]).padding(1).groups(20).build(),
+        conv([1, 20, 101, 120], [20, 1, 3, 3]).padding(1).stride(2).groups(20).build(),
+        // More taps to the row than ranges are kept of, over rows of several vectors.
+        conv([1, 6, 5, 90], [6, 1, 2, 9]).padding([0, 4, 1, 3]).stride([1, 2]).groups(6).build(),
+        conv([1, 6, 5, 90], [6, 1, 3, 8]).padding([1, 3, 1, 4]).stride([3, 2]).groups(6).build(),
         // Outputs that see nothing but padding; strides beyond the kernel; dilation and stride with a common factor.
         conv([1, 5, 3, 3], [6, 5, 2, 2]).padding(3).stride(2).build(),
         conv([1, 4, 9, 9], [3, 4, 2, 2]).stride(5).build(),
