@@ -98,10 +98,9 @@ const TOGETHER: usize = 4;
 /// ```
 #[derive(Clone, Debug)]
 pub struct BackwardWeights {
-    /// What was asked for.
-    whole: ConvShape,
-    /// The same over those input pixels alone that it reads, where they are copied.
     shape: ConvShape,
+    /// The same over those input pixels alone that it reads, where they are copied.
+    compact: ConvShape,
     /// Which row and column of the input is one of them: every so many.
     every: [usize; 2],
     level: Level,
@@ -169,8 +168,8 @@ impl BackwardWeights {
         }
         let segments = Segments::new(&s, longest);
         let mut this = Self {
-            whole: *shape,
-            shape: s,
+            shape: *shape,
+            compact: s,
             every,
             level,
             input,
@@ -199,31 +198,31 @@ impl BackwardWeights {
 
     /// The input blocks that meet block `ocb` of output channels.
     fn inputs(&self, ocb: usize) -> Range<usize> {
-        let s = &self.shape;
+        let s = &self.compact;
         let last = ((ocb + 1) * BLOCK).min(s.oc) - 1;
         ocb * BLOCK / s.ocg() * s.icg() / BLOCK..blocks((last / s.ocg() + 1) * s.icg())
     }
 
     /// Whether the weights' gradient itself holds the sums, of all whole blocks of output channels.
     fn in_place(&self) -> bool {
-        self.taps() == 1 && self.shape.groups == 1 && self.slices == 1
+        self.taps() == 1 && self.compact.groups == 1 && self.slices == 1
     }
 
     /// The first block of output channels whose sums are in scratch.
     fn first(&self) -> usize {
-        if self.in_place() { self.shape.oc / BLOCK } else { 0 }
+        if self.in_place() { self.compact.oc / BLOCK } else { 0 }
     }
 
     /// Units whose sums are in scratch; some have no input, where blocks of output channels meet fewer inputs than
     /// others.
     fn units(&self) -> usize {
-        (blocks(self.shape.oc) - self.first()).div_ceil(self.together) * self.span.div_ceil(self.wide)
+        (blocks(self.compact.oc) - self.first()).div_ceil(self.together) * self.span.div_ceil(self.wide)
     }
 
     fn unit(&self, i: usize) -> Option<Unit> {
         let row = self.span.div_ceil(self.wide);
         let first = self.first() + i / row * self.together;
-        let ocbs = first..(first + self.together).min(blocks(self.shape.oc));
+        let ocbs = first..(first + self.together).min(blocks(self.compact.oc));
         self.widths(self.inputs(first)).nth(i % row).map(|icbs| Unit { icbs, ocbs })
     }
 
@@ -237,7 +236,7 @@ impl BackwardWeights {
     }
 
     fn taps(&self) -> usize {
-        self.shape.kh * self.shape.kw
+        self.compact.kh * self.compact.kw
     }
 
     /// Floats of a pair's sums: of each tap, and those of `dy`.
@@ -258,7 +257,7 @@ impl BackwardWeights {
 
     /// Floats of the copies of `x` and `dy`.
     fn copies(&self) -> [usize; 2] {
-        let s = &self.shape;
+        let s = &self.compact;
         let copy = |as_it_is, dims| if as_it_is { 0 } else { Layout::Blocked.len(dims) };
         let [x, dy] = [self.input, self.gradient].map(|layout| layout == Layout::Blocked);
         [copy(x && self.every == [1, 1], s.input()), copy(dy, s.output())]
@@ -266,7 +265,7 @@ impl BackwardWeights {
 
     /// The geometry.
     pub fn shape(&self) -> &ConvShape {
-        &self.whole
+        &self.shape
     }
 
     /// The instruction-set level whose tiles run.
@@ -281,7 +280,7 @@ impl BackwardWeights {
 
     /// Multiply-adds done per multiply-add that counts, at most: more than 1 where channels do not fill blocks.
     pub fn waste(&self) -> f64 {
-        let s = &self.shape;
+        let s = &self.compact;
         // Where groups start in blocks repeats after a block of them.
         let groups = s.groups.min(BLOCK);
         let pairs: f64 = if s.ocg() < BLOCK {
@@ -319,13 +318,13 @@ impl BackwardWeights {
         scratch: &mut [f32],
         executor: &dyn Executor,
     ) {
-        let of = (&self.whole, self.level, [self.input, self.gradient]);
+        let of = (&self.shape, self.level, [self.input, self.gradient]);
         assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
-        let x = self.blocked(x, (self.input, self.whole.input()), self.every, copy, executor);
+        let x = self.blocked(x, (self.input, self.shape.input()), self.every, copy, executor);
         let (copy, sums) = scratch.split_at_mut(dy_copy);
-        let dy = self.blocked(dy, (self.gradient, self.whole.output()), [1, 1], copy, executor);
+        let dy = self.blocked(dy, (self.gradient, self.shape.output()), [1, 1], copy, executor);
         let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
         if self.in_place() {
             run.in_place(executor);

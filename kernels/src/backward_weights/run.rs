@@ -52,7 +52,7 @@ impl Run<'_> {
     /// Single taps: the weights of whole blocks of output channels hold the sums.
     pub fn in_place(&self, executor: &dyn Executor) {
         let d = self.d;
-        let s = &d.shape;
+        let s = &d.compact;
         let (of, icbs) = (d.first(), blocks(s.ic));
         if of == 0 {
             return;
@@ -135,7 +135,7 @@ impl Run<'_> {
     /// The sums of a unit over a segment; added to what is there, or in place of it.
     fn sum(&self, unit: &Unit, segment: usize, add: bool, sums: &Shared<'_>) {
         let d = self.d;
-        let s = &d.shape;
+        let s = &d.compact;
         let to = |at: usize, row: usize| {
             let [block, across] = [d.wide * d.pair_len(), d.pair_len()];
             Sums { y: sums.at(at), row, block, across, cols: WIDEST * BLOCK, add }
@@ -152,7 +152,7 @@ impl Run<'_> {
     /// The pixels of a segment for which a tap lies inside the input.
     fn pixels(&self, segment: usize, [ky, kx]: [usize; 2]) -> Pixels {
         let d = self.d;
-        let (images, rows) = d.segments.at(&d.shape, segment);
+        let (images, rows) = d.segments.at(&d.compact, segment);
         let valid = d.y.outputs(ky);
         let rows = valid.start.max(rows.start)..valid.end.min(rows.end);
         Pixels { images, rows, columns: d.x.outputs(kx) }
@@ -161,7 +161,7 @@ impl Run<'_> {
     /// The sums of a tap over its pixels, for all blocks of a unit.
     fn tap(&self, unit: &Unit, [ky, kx]: [usize; 2], pixels: &Pixels, sums: Sums) {
         let d = self.d;
-        let s = &d.shape;
+        let s = &d.compact;
         let (xs, ds) = self.strides();
         // The first pixel that the tap reads, if there is one.
         let iy = (pixels.rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
@@ -189,7 +189,7 @@ impl Run<'_> {
 
     /// The sums of `dy` itself over a segment: a tile of one row whose input is one everywhere, block by block.
     fn bias(&self, ocbs: &Range<usize>, segment: usize, sums: Sums) {
-        let s = &self.d.shape;
+        let s = &self.d.compact;
         let (images, rows) = self.d.segments.at(s, segment);
         let pixels = Pixels { images, rows, columns: 0..s.ow };
         let (_, ds) = self.strides();
@@ -212,7 +212,7 @@ impl Run<'_> {
 
     /// The strides of `x` and `dy`.
     fn strides(&self) -> (Strides, Strides) {
-        let s = &self.d.shape;
+        let s = &self.d.compact;
         (Layout::Blocked.strides(s.input()), Layout::Blocked.strides(s.output()))
     }
 
@@ -222,12 +222,12 @@ impl Run<'_> {
         for (i, ocb) in unit.ocbs.clone().enumerate() {
             let sums = &sums[i * d.wide * d.pair_len()..];
             let icbs = unit.icbs.clone();
-            let pairs = Pairs { shape: &d.shape, dw: self.dw, ocb, icbs, sums, len: d.pair_len() };
+            let pairs = Pairs { shape: &d.compact, dw: self.dw, ocb, icbs, sums, len: d.pair_len() };
             // SAFETY: units have disjoint pairs, and each is stored once.
             unsafe { pairs.store(d.level) };
             if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icbs.start) {
                 let of_bias = &sums[d.taps() * BLOCK * BLOCK..];
-                let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.shape.oc);
+                let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.compact.oc);
                 // SAFETY: the channels exist, and only the first unit of their block stores them.
                 let to = unsafe { core::slice::from_raw_parts_mut(db.at(channels.start), channels.len()) };
                 to.copy_from_slice(&of_bias[..channels.len()]);
@@ -374,7 +374,7 @@ impl BackwardWeights {
 
     /// Output channels of each of a unit's blocks that tiles compute: of a last block by itself no more than make whole tiles.
     fn rows(&self, unit: &Unit) -> usize {
-        let exist = if unit.ocbs.len() == 1 { BLOCK.min(self.shape.oc - unit.ocbs.start * BLOCK) } else { BLOCK };
+        let exist = if unit.ocbs.len() == 1 { BLOCK.min(self.compact.oc - unit.ocbs.start * BLOCK) } else { BLOCK };
         let (tiles, most) = (&self.tiles[unit.icbs.len() - 1], self.most(unit.icbs.len()));
         let whole = |rows: &usize| runs(*rows, most).all(|(_, mr, _)| tiles[mr].is_some());
         (exist..BLOCK).find(whole).unwrap_or(BLOCK)
