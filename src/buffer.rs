@@ -9,14 +9,13 @@ use core::panic::RefUnwindSafe;
 #[cfg(feature = "onnx")]
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
+use swath_kernels::pages::LARGE;
+
 use crate::error::{Error, Result};
 
 /// Alignment in floats: one cache line, one AVX-512 register.
 const LINE: usize = 16;
-
-/// Bytes from which on memory that lives long is asked for in large pages.
-#[cfg(target_os = "linux")]
-const LARGE: usize = 4 << 20;
 
 /// A fixed number of floats that start on a 64-byte boundary.
 ///

@@ -10,6 +10,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use swath_kernels::pages::prefer_large;
+
 use crate::error::{Error, Result};
 
 pub(crate) use target::Target;
@@ -162,6 +164,12 @@ pub fn read(path: impl AsRef<Path>, limit: usize) -> Result<Vec<u8>> {
         return Err(too_long(&described.len()));
     }
     let mut bytes = Vec::new();
+    if described.is_file() {
+        // One byte more, which a file that grew would fill.
+        let len = usize::try_from(described.len()).unwrap_or(usize::MAX).saturating_add(1);
+        bytes.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len })?;
+        prefer_large(bytes.spare_capacity_mut());
+    }
     match file.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes) {
         Ok(n) if n > limit => Err(too_long(&"more")),
         Ok(_) => Ok(bytes),

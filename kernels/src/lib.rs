@@ -86,6 +86,7 @@ mod groups;
 pub mod isa;
 pub mod layout;
 pub mod norm;
+pub mod pages;
 pub mod pass;
 pub mod planar;
 pub mod pool;

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 
+use swath_kernels::pages::prefer_large;
+
 use super::array::count;
 use super::{Array, Data, Element};
 
@@ -317,7 +319,10 @@ pub(crate) fn checked_count(dims: &[usize]) -> OpResult<usize> {
 pub(crate) fn room<T>(len: usize) -> OpResult<Vec<T>> {
     let mut elements = Vec::new();
     match elements.try_reserve_exact(len) {
-        Ok(()) => Ok(elements),
+        Ok(()) => {
+            prefer_large(elements.spare_capacity_mut());
+            Ok(elements)
+        }
         Err(_) => refuse!("no memory for {len} elements of {} bytes", size_of::<T>()),
     }
 }

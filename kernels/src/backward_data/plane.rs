@@ -24,9 +24,6 @@ use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 
-/// Most rows of taps.
-const MOST_ROWS: usize = 16;
-
 /// Most outputs of a group: beyond, tiles that share inputs need fewer loads.
 const MOST_OUTPUTS: usize = 8;
 
@@ -62,11 +59,38 @@ struct TwinArgs {
     hi: f32,
 }
 
-/// A row of taps that meets a row of `dx`: the row of `dy` there, and the first tap's weight.
-#[derive(Clone, Copy)]
-struct Line {
-    dy: *const f32,
-    w: *const f32,
+/// The rows of taps that meet a row of `dx`: where the row of `dy` lies that the first of them meets, and its first weight; from one to the
+/// next; and how many there are. They are equally far from each other, since every so many rows of taps meet a row.
+#[derive(Clone, Copy, Default)]
+struct Lines {
+    dy: usize,
+    w: usize,
+    dy_step: usize,
+    w_step: usize,
+    n: usize,
+}
+
+impl Lines {
+    /// Those of a row.
+    #[inline(always)]
+    fn of(a: &TwinArgs, row: usize) -> Self {
+        let mut these = Self::default();
+        for ky in 0..a.taps[0] {
+            // The row of `dy` that meets this one at this row of taps, if its number is whole.
+            let place = (row + a.top).wrapping_sub(ky * a.dilation);
+            if place >= a.stride * a.height || !place.is_multiple_of(a.stride) {
+                continue;
+            }
+            let (dy, w) = (place / a.stride * a.width, ky * a.taps[1]);
+            match these.n {
+                0 => (these.dy, these.w) = (dy, w),
+                1 => (these.dy_step, these.w_step) = (dy.wrapping_sub(these.dy), w - these.w),
+                _ => {}
+            }
+            these.n += 1;
+        }
+        these
+    }
 }
 
 /// Even and odd columns at once: the kernel for `KW` taps to the row, any number if that is 0, and `ODD` or even columns that the first tap meets.
@@ -84,9 +108,9 @@ impl<const KW: usize, const ODD: bool> Twin<KW, ODD> {
     /// Two vectors of adjacent columns of a row, number `v` of these pairs.
     ///
     /// # Safety
-    /// As for the kernel; `lines` are the rows of taps that meet the row, of the group's first output. All columns exist but at an `EDGE`.
+    /// As for the kernel; `lines` are the rows of taps that meet the row. All columns exist but at an `EDGE`.
     #[inline(always)]
-    unsafe fn pair<I: Isa, const EDGE: bool>(s: I, a: &TwinArgs, lines: &[Line], row: usize, v: usize) {
+    unsafe fn pair<I: Isa, const EDGE: bool>(s: I, a: &TwinArgs, lines: &Lines, row: usize, v: usize) {
         let first = a.first.wrapping_add(v * I::LANES);
         let within = |i: usize| {
             let [lo, hi] = range::<I>(first.wrapping_sub(i), a.width);
@@ -96,8 +120,9 @@ impl<const KW: usize, const ODD: bool> Twin<KW, ODD> {
         let kept = [0, 1, 2].map(within);
         let (mut these, mut others) = (s.zero(), s.zero());
         for o in 0..a.outputs {
-            for line in lines {
-                let (dy, w) = (line.dy.wrapping_add(o * a.dy_plane), line.w.wrapping_add(o * a.w_output));
+            let mut dy = a.dy.wrapping_add(o * a.dy_plane + lines.dy);
+            let mut w = a.w.wrapping_add(o * a.w_output + lines.w);
+            for _ in 0..lines.n {
                 let mut tap = |i: usize, range: I::Range| {
                     let at = dy.wrapping_add(first.wrapping_sub(i));
                     // SAFETY: the columns that exist, of a row that does.
@@ -123,6 +148,7 @@ impl<const KW: usize, const ODD: bool> Twin<KW, ODD> {
                         tap(i, within(i));
                     }
                 }
+                (dy, w) = (dy.wrapping_add(lines.dy_step), w.wrapping_add(lines.w_step));
             }
         }
         let acc = if ODD { [others, these] } else { [these, others] };
@@ -153,23 +179,12 @@ impl<I: Isa, const KW: usize, const ODD: bool> Kernel<I> for Twin<KW, ODD> {
     /// # Safety
     /// * `dy` is readable for the planes of a group's outputs, `w` for their weights;
     /// * `y` is writable for a plane, and so is the residual readable unless it is null;
-    /// * there are at most [`MOST_ROWS`] rows of taps, of `KW` taps unless that is 0, and `inner` is as it says.
+    /// * rows of taps are of `KW` taps unless that is 0, and `inner` is as it says.
     #[inline(always)]
     unsafe fn run(s: I, a: &TwinArgs) {
         const { assert!(KW == 0 || most_columns(KW, ODD) <= KEPT) };
-        let mut lines = [Line { dy: core::ptr::null(), w: core::ptr::null() }; MOST_ROWS];
         for row in 0..a.rows {
-            let mut n = 0;
-            for ky in 0..a.taps[0] {
-                // The row of `dy` that meets this one at this row of taps, if its number is whole.
-                let place = (row + a.top).wrapping_sub(ky * a.dilation);
-                if place < a.stride * a.height && place.is_multiple_of(a.stride) {
-                    lines[n] =
-                        Line { dy: a.dy.wrapping_add(place / a.stride * a.width), w: a.w.wrapping_add(ky * a.taps[1]) };
-                    n += 1;
-                }
-            }
-            let lines = &lines[..n];
+            let lines = &Lines::of(a, row);
             let [inner, end] = a.inner;
             // SAFETY: pairs of vectors of this row; those between `inner` and `end` are whole.
             unsafe {
@@ -256,8 +271,7 @@ impl PlanarData {
     /// Plans the data gradient of the convolution `shape`, for `dy` and `dx` in NCHW, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: one group, more than 8 outputs of a group, another horizontal stride than 2, taps of a row that are not adjacent, more
-    /// than 16 rows of taps.
+    /// A reason: one group, more than 8 outputs of a group, another horizontal stride than 2, taps of a row that are not adjacent.
     pub fn new(shape: &ConvShape, level: Level) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
@@ -269,9 +283,6 @@ impl PlanarData {
         }
         if (s.sw, s.dw) != (2, 1) {
             return Err("a horizontal stride other than 2, or a dilation");
-        }
-        if s.kh > MOST_ROWS {
-            return Err("more than 16 rows of taps");
         }
         let odd = !s.pad.left.is_multiple_of(2);
         let fits = |r: &&PlanarRow| r.odd == odd && (r.taps == s.kw || r.taps == 0);

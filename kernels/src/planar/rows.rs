@@ -254,7 +254,6 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
 
 /// The same arguments, of which the compiler knows nothing: in the innermost loop they are read where they lie, since kept in registers
 /// they would be kept on the stack.
-///
 #[inline(always)]
 fn fresh<I: Isa>(s: I, a: &PlaneArgs) -> &PlaneArgs {
     // SAFETY: the same pointer.
