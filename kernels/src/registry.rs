@@ -129,7 +129,6 @@ pub static FAMILIES: &[Family] = &[
     Family { name: "winograd transform", names: <crate::winograd::TransformRow as Named>::names },
     Family { name: "winograd product", names: <crate::winograd::Row as Named>::names },
     Family { name: "winograd weight gradient", names: <crate::winograd::GradientRow as Named>::names },
-    Family { name: "weight gradient along rows", names: <crate::backward_weights::PlaneRow as Named>::names },
     Family { name: "weight gradient of planes and lanes", names: <crate::backward_weights::SumRow as Named>::names },
     Family { name: "activation", names: <crate::act::Row as Named>::names },
     Family { name: "softmax", names: <crate::act::SoftmaxRow as Named>::names },

@@ -1,4 +1,4 @@
-//! Depthwise convolution: each lane sums its own channel, or in NCHW pixels of a row.
+//! Depthwise convolution: each lane sums its own channel.
 //!
 //! ```text
 //! dw[o][ky][kx] = sum over (n, oy, ox)  dy[n][o][oy][ox]
@@ -9,14 +9,12 @@
 //! then for each block:                                dw = sum over slices
 //! ```
 //!
-//! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. From NCHW to NCHW sums are [those of
-//! planes](super::plane). Else what is not blocked is transposed to blocks, a few rows at a time; of channels last, all blocks of some
-//! rows follow each other, since they share cache lines. Order of each sum: that of the pixels of an image's part of a segment; those in
+//! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. Other layouts are transposed
+//! to blocks, a few rows at a time; of channels last, all blocks of some rows follow each other, since they share cache lines. Order of each sum: that of the pixels of an image's part of a segment; those in
 //! their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
-use super::plane::Planes;
 use super::sum::{Part, Source, Taps, finish};
 use super::{LONGEST, PARTS, Segments, assert_run};
 use crate::control_word::with_default;
@@ -52,8 +50,6 @@ pub struct DepthwiseWeights {
     input: Layout,
     gradient: Layout,
     kernels: Taps,
-    /// Those of planes, where both tensors are.
-    planes: Option<Planes>,
     segments: Segments,
     /// Segments are cut into so many slices.
     slices: usize,
@@ -75,7 +71,6 @@ impl DepthwiseWeights {
             return Err("not one input channel a group");
         }
         let kernels = Taps::new(&s, level, Source::Own)?;
-        let planes = if [input, gradient] == [Layout::Nchw; 2] { Planes::new(&s, level) } else { None };
         let of = blocks(s.oc);
         let (segments, slices, together) = if [input, gradient].contains(&Layout::Nhwc) {
             let pixels = s.sh.saturating_mul(s.sw);
@@ -90,8 +85,8 @@ impl DepthwiseWeights {
             let segments = Segments::new(&s, LONGEST);
             (segments, (2 * PARTS).div_ceil(of).min(segments.len()), 1)
         };
-        let ready = planes.is_some() || input == Layout::Blocked && s.ocg() == 1;
-        let this = Self { shape: s, level, input, gradient, kernels, planes, segments, slices, together, ready };
+        let ready = input == Layout::Blocked && s.ocg() == 1;
+        let this = Self { shape: s, level, input, gradient, kernels, segments, slices, together, ready };
         if this.copy_len().is_none_or(|[x, dy]| x.saturating_add(dy) > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
@@ -104,7 +99,7 @@ impl DepthwiseWeights {
         let rows = s.oh.div_ceil(self.segments.bands);
         let floats = |rows: usize, width: usize| rows.checked_mul(width)?.checked_mul(BLOCK);
         let x = if self.ready { 0 } else { floats(self.kernels.height(rows)?, s.iw)? };
-        let dy = if self.planes.is_some() || self.gradient == Layout::Blocked { 0 } else { floats(rows, s.ow)? };
+        let dy = if self.gradient == Layout::Blocked { 0 } else { floats(rows, s.ow)? };
         Some([x, dy])
     }
 
@@ -144,7 +139,7 @@ impl DepthwiseWeights {
 
     /// Name of the kernel: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        self.planes.as_ref().map_or_else(|| self.kernels.kernel(), Planes::kernel)
+        self.kernels.kernel()
     }
 
     /// Floats of scratch for a run on so many threads.
@@ -185,36 +180,11 @@ impl DepthwiseWeights {
             for segment in cut(self.segments.len(), self.slices, slice) {
                 let (images, rows) = self.segments.at(s, segment);
                 for (ocb, sums) in ocbs.clone().zip(sums.chunks_exact_mut(len)) {
-                    match &self.planes {
-                        Some(planes) => self.channels(planes, [x, dy], ocb, &images, &rows, sums),
-                        None => images.clone().for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums)),
-                    }
+                    images.clone().for_each(|n| self.image(x, dy, ocb, n, &rows, copy, sums));
                 }
             }
         });
         with_default(|| finish(self.level, sums, of * len, self.taps(), dw, db));
-    }
-
-    /// Adds a segment to the sums of a block, channel by channel.
-    fn channels(
-        &self,
-        planes: &Planes,
-        [x, dy]: [&[f32]; 2],
-        ocb: usize,
-        images: &Range<usize>,
-        rows: &Range<usize>,
-        sums: &mut [f32],
-    ) {
-        let s = &self.shape;
-        let (xs, ds) = (Layout::Nchw.strides(s.input()), Layout::Nchw.strides(s.output()));
-        if images.is_empty() || rows.is_empty() {
-            return;
-        }
-        for (lane, o) in (ocb * BLOCK..((ocb + 1) * BLOCK).min(s.oc)).enumerate() {
-            let x = &x[images.start * xs.n + o / s.ocg() * xs.channel..];
-            let dy = &dy[images.start * ds.n + o * ds.channel..];
-            planes.add([x, dy], images.len(), rows, &mut sums[lane..]);
-        }
     }
 
     /// Adds an image's part of a segment to the sums of a block.

@@ -262,7 +262,7 @@ proptest! {
     }
 }
 
-/// Depthwise convolutions and small groups that gradients along rows of NCHW do: wide enough for whole vectors.
+/// Depthwise convolutions and small groups in NCHW, whose data gradients go along rows: wide enough for whole vectors.
 fn planar_shapes() -> impl Strategy<Value = ConvShape> {
     let groups = (2usize..6, 1usize..3, 1usize..4);
     let image = (0usize..3, 1usize..12, 1usize..90);
