@@ -99,8 +99,6 @@ pub struct BackwardWeights {
     shape: ConvShape,
     /// The same over those input pixels alone that it reads, where they are copied.
     compact: ConvShape,
-    /// Which row and column of the input is one of them: every so many.
-    every: [usize; 2],
     level: Level,
     input: Layout,
     gradient: Layout,
@@ -158,7 +156,7 @@ impl BackwardWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
         shape.assert_consistent();
-        let (s, every) = compact(shape, input);
+        let s = compact(shape, input);
         let longest = if s.kh * s.kw >= MANY_TAPS || blocks(s.ic) <= WIDEST { LONGEST } else { SHORT };
         let mut tiles = [[None; BLOCK + 1]; WIDEST];
         for row in tile::rows(level).iter().filter(|r| r.access == Access::PixelSum) {
@@ -168,7 +166,6 @@ impl BackwardWeights {
         let mut this = Self {
             shape: *shape,
             compact: s,
-            every,
             level,
             input,
             gradient,
@@ -258,7 +255,12 @@ impl BackwardWeights {
         let s = &self.compact;
         let copy = |as_it_is, dims| if as_it_is { 0 } else { Layout::Blocked.len(dims) };
         let [x, dy] = [self.input, self.gradient].map(|layout| layout == Layout::Blocked);
-        [copy(x && self.every == [1, 1], s.input()), copy(dy, s.output())]
+        [copy(x && self.every() == [1, 1], s.input()), copy(dy, s.output())]
+    }
+
+    /// Which row and column of the input is read, where those are copied that are: every so many.
+    fn every(&self) -> [usize; 2] {
+        [self.shape.sh / self.compact.sh, self.shape.sw / self.compact.sw]
     }
 
     /// The geometry.
@@ -320,7 +322,7 @@ impl BackwardWeights {
         assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
-        let x = self.blocked(x, (self.input, self.shape.input()), self.every, copy, executor);
+        let x = self.blocked(x, (self.input, self.shape.input()), self.every(), copy, executor);
         let (copy, sums) = scratch.split_at_mut(dy_copy);
         let dy = self.blocked(dy, (self.gradient, self.shape.output()), [1, 1], copy, executor);
         let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
@@ -383,15 +385,15 @@ pub(crate) fn assert_run(
     assert!(db.is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
 }
 
-/// The shape of a convolution that reads the next pixel where this one leaves out some, and every which row and column it reads:
-/// of single taps without padding. In NCHW it leaves out rows alone, since columns are copied a vector at a time.
-fn compact(s: &ConvShape, input: Layout) -> (ConvShape, [usize; 2]) {
+/// The shape of a convolution that reads the next pixel where this one, of single taps without padding, leaves out some. In NCHW it leaves
+/// out rows alone, since columns are copied a vector at a time.
+fn compact(s: &ConvShape, input: Layout) -> ConvShape {
     let padded = s.pad.top + s.pad.bottom + s.pad.left + s.pad.right > 0;
-    if s.kh * s.kw > 1 || padded || [s.sh, s.sw] == [1, 1] || [s.oh, s.ow].contains(&0) {
-        return (*s, [1, 1]);
+    if s.kh * s.kw > 1 || padded || [s.oh, s.ow].contains(&0) {
+        return *s;
     }
     let rows = ConvShape { ih: s.oh, sh: 1, ..*s };
-    if input == Layout::Nchw { (rows, [s.sh, 1]) } else { (ConvShape { iw: s.ow, sw: 1, ..rows }, [s.sh, s.sw]) }
+    if input == Layout::Nchw { rows } else { ConvShape { iw: s.ow, sw: 1, ..rows } }
 }
 
 #[cfg(test)]

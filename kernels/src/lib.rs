@@ -65,8 +65,8 @@
 //! * Nothing past the end of a buffer is read or written: tails are masked, or padded while packing.
 //! * Output elements are written once (or once per reduction chunk) and never read before they are written.
 //! * What a group computes does not depend on the other groups' channels, NaN and infinities included.
-//! * At a level, the order of a sum depends on the shape and the layouts alone, never on the tile, the blocking or the number of threads, so
-//!   results are the same bits however the work is split.
+//! * At a level, the order of a sum depends on the shape and the layouts alone, never on the tile, the blocking or the
+//!   number of threads, so results are the same bits however the work is split.
 //! * Whatever would break memory is an `assert!` on whole extents or a listed point of an `unsafe fn`'s contract.
 
 pub mod act;

@@ -36,7 +36,7 @@ use crate::tile::{Finish, SyncFinish, halves_gain};
 use crate::weights::Weights;
 
 /// Most input channels of a group: beyond, tiles that share inputs between output channels need fewer loads.
-const MAX_ICG: usize = 8;
+pub(crate) const MAX_ICG: usize = 8;
 
 /// A depthwise or small-group convolution over planes, planned. Holds no tensor.
 ///

@@ -19,13 +19,10 @@ use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, for_each_part_with, parts_wanted};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{Layout, Strides};
-use crate::planar::range;
+use crate::planar::{MAX_ICG, range};
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
-
-/// Most outputs of a group: beyond, tiles that share inputs need fewer loads.
-const MOST_OUTPUTS: usize = 8;
 
 /// What a call works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
@@ -42,8 +39,9 @@ struct TwinArgs {
     w_output: usize,
     taps: [usize; 2],
     stride: usize,
-    dilation: usize,
-    top: usize,
+    /// From a row of taps to the next, and row 0 of `dx` at the first of them.
+    tap: Strided,
+    top: Strided,
     /// Column of `dy` that the first tap meets, at column 0 of `dx` or at column 1.
     first: usize,
     /// Pairs of vectors of which all columns of `dx` and `dy` exist.
@@ -59,6 +57,38 @@ struct TwinArgs {
     hi: f32,
 }
 
+/// A number of rows by the stride: where nothing is left, `whole` is the row of `dy`, modulo 2^64.
+#[derive(Clone, Copy)]
+struct Strided {
+    whole: usize,
+    rest: usize,
+}
+
+impl Strided {
+    fn new(rows: usize, stride: usize) -> Self {
+        Self { whole: rows / stride, rest: rows % stride }
+    }
+
+    #[inline(always)]
+    fn next(self, stride: usize) -> Self {
+        if self.rest + 1 < stride {
+            Self { rest: self.rest + 1, ..self }
+        } else {
+            Self { whole: self.whole + 1, rest: 0 }
+        }
+    }
+
+    #[inline(always)]
+    fn minus(self, by: Self, stride: usize) -> Self {
+        let whole = self.whole.wrapping_sub(by.whole);
+        if self.rest >= by.rest {
+            Self { whole, rest: self.rest - by.rest }
+        } else {
+            Self { whole: whole.wrapping_sub(1), rest: self.rest + stride - by.rest }
+        }
+    }
+}
+
 /// The rows of taps that meet a row of `dx`: where the row of `dy` lies that the first of them meets, and its first weight; from one to the
 /// next; and how many there are. They are equally far from each other, since every so many rows of taps meet a row.
 #[derive(Clone, Copy, Default)]
@@ -71,29 +101,28 @@ struct Lines {
 }
 
 impl Lines {
-    /// Those of a row.
+    /// Those of the row at `place`, where `tap` leads from a row of taps to the next.
     #[inline(always)]
-    fn of(a: &TwinArgs, row: usize) -> Self {
+    fn of(a: &TwinArgs, mut place: Strided, tap: Strided) -> Self {
         let mut these = Self::default();
         for ky in 0..a.taps[0] {
-            // The row of `dy` that meets this one at this row of taps, if its number is whole.
-            let place = (row + a.top).wrapping_sub(ky * a.dilation);
-            if place >= a.stride * a.height || !place.is_multiple_of(a.stride) {
-                continue;
+            if place.rest == 0 && place.whole < a.height {
+                let (dy, w) = (place.whole * a.width, ky * a.taps[1]);
+                match these.n {
+                    0 => (these.dy, these.w) = (dy, w),
+                    1 => (these.dy_step, these.w_step) = (dy.wrapping_sub(these.dy), w - these.w),
+                    _ => {}
+                }
+                these.n += 1;
             }
-            let (dy, w) = (place / a.stride * a.width, ky * a.taps[1]);
-            match these.n {
-                0 => (these.dy, these.w) = (dy, w),
-                1 => (these.dy_step, these.w_step) = (dy.wrapping_sub(these.dy), w - these.w),
-                _ => {}
-            }
-            these.n += 1;
+            place = place.minus(tap, a.stride);
         }
         these
     }
 }
 
-/// Even and odd columns at once: the kernel for `KW` taps to the row, any number if that is 0, and `ODD` or even columns that the first tap meets.
+/// Even and odd columns at once: the kernel for `KW` taps to the row, any number if that is 0, and `ODD` or even columns that the first
+/// tap meets.
 struct Twin<const KW: usize, const ODD: bool>;
 
 /// Most columns of `dy` that a row of so many taps meets at two adjacent columns of `dx`.
@@ -183,8 +212,10 @@ impl<I: Isa, const KW: usize, const ODD: bool> Kernel<I> for Twin<KW, ODD> {
     #[inline(always)]
     unsafe fn run(s: I, a: &TwinArgs) {
         const { assert!(KW == 0 || most_columns(KW, ODD) <= KEPT) };
+        let mut place = a.top;
         for row in 0..a.rows {
-            let lines = &Lines::of(a, row);
+            let lines = &Lines::of(a, place, a.tap);
+            place = place.next(a.stride);
             let [inner, end] = a.inner;
             // SAFETY: pairs of vectors of this row; those between `inner` and `end` are whole.
             unsafe {
@@ -278,7 +309,8 @@ impl PlanarData {
         if s.groups == 1 {
             return Err("one group");
         }
-        if s.ocg() > MOST_OUTPUTS {
+        // What is the output of a group is the input of this one.
+        if s.ocg() > MAX_ICG {
             return Err("more than 8 output channels a group");
         }
         if (s.sw, s.dw) != (2, 1) {
@@ -357,8 +389,8 @@ impl PlanarData {
             w_output: s.icg() * taps,
             taps: [s.kh, s.kw],
             stride: s.sh,
-            dilation: s.dh,
-            top: s.pad.top,
+            tap: Strided::new(s.dh, s.sh),
+            top: Strided::new(s.pad.top, s.sh),
             first: s.pad.left.div_ceil(2),
             inner: self.inner,
             rows: s.ih,

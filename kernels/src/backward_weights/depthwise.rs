@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Nothing of a blocked tensor is copied: a copy with its padding took longer than the sums. Other layouts are transposed
-//! to blocks, a few rows at a time; of channels last, all blocks of some rows follow each other, since they share cache lines. Order of each sum: that of the pixels of an image's part of a segment; those in
-//! their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
+//! to blocks, a few rows at a time; of channels last, all blocks of some rows follow each other, since they share cache
+//! lines. Order of each sum: that of the pixels of an image's part of a segment; those in their order. Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::ops::Range;
 
@@ -72,18 +72,18 @@ impl DepthwiseWeights {
         }
         let kernels = Taps::new(&s, level, Source::Own)?;
         let of = blocks(s.oc);
+        let few = (2 * PARTS).div_ceil(of);
         let (segments, slices, together) = if [input, gradient].contains(&Layout::Nhwc) {
             let pixels = s.sh.saturating_mul(s.sw);
-            let longest = STRIP / s.ic.saturating_mul(pixels).saturating_add(s.oc).max(1);
+            let longest = STRIP / s.ic.saturating_mul(pixels).saturating_add(s.oc);
             let segments = Segments::new(&s, longest.clamp(1, LONGEST));
-            let few = (2 * PARTS).div_ceil(of);
             // Each slice has sums of all blocks.
-            let room = MOST / (of * (s.kh * s.kw + 1) * BLOCK).max(1);
+            let room = MOST / (of * (s.kh * s.kw + 1) * BLOCK);
             let slices = (2 * PARTS).min(room.max(few)).min(segments.len());
-            (segments, slices, of.div_ceil(PARTS.div_ceil(slices)).max(1))
+            (segments, slices, of.div_ceil(PARTS.div_ceil(slices)))
         } else {
             let segments = Segments::new(&s, LONGEST);
-            (segments, (2 * PARTS).div_ceil(of).min(segments.len()), 1)
+            (segments, few.min(segments.len()), 1)
         };
         let ready = input == Layout::Blocked && s.ocg() == 1;
         let this = Self { shape: s, level, input, gradient, kernels, segments, slices, together, ready };
