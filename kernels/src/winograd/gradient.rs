@@ -5,17 +5,19 @@
 //! y  = A^T [(G g) * (B^T d)]                forward, along one axis
 //! dg = G^T [(A dy) * (B^T d)]               its derivative by g, with the same matrices
 //!
-//! for each chunk of tiles, from all images:
+//! for each slice of the tiles of all images, chunk of the slice:
 //!   for each tile and block:      v[p * p][ic/16][tile][16] = B^T d B        u[p * p][oc/16][tile][16] = A dy A^T
 //!   for each group of pairs:      m[p * p][16 oc][16 ic]    = sum over tiles  u (outer) v, point by point
-//!                                 sums[3 * 3][16 oc][16 ic] += G^T m G
-//! then for each pair:             dw = sums, in PyTorch's order
+//!                                 sums[slice][3 * 3][16 oc][16 ic] += G^T m G
+//! then for each pair:             dw = sum over slices, in PyTorch's order
 //! ```
 //!
-//! The chunk's transformed tensors are in caches; each group's `m` stays in a core's own. What hangs over the border of
-//! the output counts as a gradient of zero.
+//! **Threads share out slices**, where there are few pairs: what a core transforms, it multiplies, and it stays in the core's own cache.
+//! Where sums of several slices would be too many, there is one, whose tiles and then groups of pairs threads share out: then most of a
+//! chunk comes from another core's cache. What hangs over the border of the output counts as a gradient of zero.
 //!
-//! Order of each sum: tiles within a chunk, at each point; chunks in their order, which the shape alone fixes. Error:
+//! Order of each sum: tiles within a chunk, at each point; chunks in their order within a slice, and slices in theirs, all of which the
+//! shape alone fixes. Error:
 //! as forward, with tiles in place of input channels: within `(t + 24) * 2^-24 * amplification * max|x| * sum |dy|` for
 //! `t` tiles, with the amplification of [`Variant::F4`]. A tile with an infinity or a NaN gives NaN in all nine taps.
 
@@ -25,7 +27,7 @@ use core::ops::Range;
 use super::input::InputArgs;
 use super::{TransformRow, Variant, check, transforms};
 use crate::backward_weights::{PAIR_OF_NINE, Pairs, assert_run, biases};
-use crate::exec::{Executor, Shared, for_each_part_with};
+use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::registry::by_level;
@@ -47,10 +49,21 @@ const GROUPS: [[usize; 2]; 3] = [[2, 2], [1, 2], [1, 1]];
 /// caches anyway.
 const FEW: usize = 24;
 
-/// Floats of both transformed tensors that a chunk aims at: 2 MiB, of which most stay in a core's own cache.
+/// Most slices, and how many times as many floats as their sums both transformed tensors have at least: so few that what the sums cost
+/// is little.
+const SLICES: usize = 16;
+const PER_SUM: usize = 3;
+
+/// Floats of both transformed tensors that a slice's chunk aims at: 1 MiB, which stays in a core's own cache; the fewest tiles of one, and
+/// the floats that they may have.
+const OWN_CHUNK: usize = 1 << 18;
+const OWN_TILES: usize = 48;
+const OWN_MOST: usize = 1 << 19;
+
+/// Floats of both that a chunk aims at which all cores share: 2 MiB, of which most stay in their own caches.
 const CHUNK: usize = 1 << 19;
 
-/// Tiles of a chunk at least, for whose products what a chunk's sums cost is little; but for the next limit.
+/// Tiles of such a chunk at least, for whose products what a chunk's sums cost is little; but for the next limit.
 const TILES: usize = 128;
 
 /// Floats of both that such a chunk may have: 12 MiB, which stay in the last cache.
@@ -299,8 +312,9 @@ pub struct WinogradWeights {
     row: &'static GradientRow,
     /// Tiles of an image, down and across.
     tiles: [usize; 2],
-    /// Chunks that all tiles are cut into.
+    /// Chunks that all tiles are cut into, and slices of about equally many chunks.
     chunks: usize,
+    slices: usize,
 }
 
 impl WinogradWeights {
@@ -334,11 +348,16 @@ impl WinogradWeights {
         let transform = transforms(level).iter().find(|t| t.variant == Variant::F4).ok_or(no_kernels)?;
         let row = gradients(level).first().ok_or(no_kernels)?;
         let tiles = [s.oh.div_ceil(M), s.ow.div_ceil(M)];
-        let each = P * P * BLOCK * (blocks(s.ic) + blocks(s.oc));
-        let of_size = || (CHUNK / each).max(TILES.min(MOST / each)).max(2 * BLOCK);
-        let chunk = chunk.unwrap_or_else(of_size).max(1);
-        let chunks = (s.n * tiles[0] * tiles[1]).div_ceil(chunk).max(1);
-        Ok(Self { shape: s, level, xs: input.strides(s.input()), input, transform, row, tiles, chunks })
+        let (total, each) = (s.n * tiles[0] * tiles[1], P * P * BLOCK * (blocks(s.ic) + blocks(s.oc)));
+        let sums = blocks(s.ic).saturating_mul(blocks(s.oc)).saturating_mul(PER_SUM * PAIR_OF_NINE);
+        let most = if OWN_TILES * each > OWN_MOST { 1 } else { (total * each / sums).clamp(1, SLICES) };
+        let of_size = || match most {
+            1 => (CHUNK / each).max(TILES.min(MOST / each)).max(2 * BLOCK),
+            _ => (OWN_CHUNK / each).min(total / SLICES).max(OWN_TILES),
+        };
+        let chunks = total.div_ceil(chunk.unwrap_or_else(of_size).max(1)).max(1);
+        let slices = chunks.div_ceil(chunks.div_ceil(most));
+        Ok(Self { shape: s, level, xs: input.strides(s.input()), input, transform, row, tiles, chunks, slices })
     }
 
     /// The geometry.
@@ -387,21 +406,34 @@ impl WinogradWeights {
         (blocks(channels) * self.longest() + 1) * BLOCK
     }
 
-    /// Floats of the transformed input, of the transformed gradient, and of sums that go on from chunk to chunk.
-    fn shared(&self) -> [usize; 3] {
-        let sums = if self.chunks > 1 { self.pairs() * PAIR_OF_NINE } else { 0 };
-        [P * P * self.point(self.shape.ic), P * P * self.point(self.shape.oc), sums]
+    /// The tiles of a chunk.
+    fn chunk(&self, i: usize) -> Range<usize> {
+        cut(self.total(), self.chunks, i)
     }
 
-    /// Floats of scratch of each thread: a group's products and, where all tiles are one chunk, the sums of one of its rows.
-    fn own(&self) -> usize {
+    /// Floats of the transformed input and of the transformed gradient of a chunk.
+    fn transforms(&self) -> [usize; 2] {
+        [self.shape.ic, self.shape.oc].map(|channels| P * P * self.point(channels))
+    }
+
+    /// Floats of sums of all slices that go on from chunk to chunk, or meet in the end.
+    fn sums(&self) -> usize {
+        if self.chunks > 1 { self.slices.saturating_mul(self.pairs() * PAIR_OF_NINE) } else { 0 }
+    }
+
+    /// Floats of a group's products and, where all tiles are one chunk, the sums of one of its rows.
+    fn products(&self) -> usize {
         let [ocbs, icbs] = GROUPS[0];
         icbs * (ocbs * PRODUCTS + if self.chunks > 1 { 0 } else { PAIR_OF_NINE })
     }
 
-    /// Floats of scratch for a run on so many threads.
+    /// Floats of scratch for a run on so many threads: sums, and for all threads or each of them a chunk's transformed tensors; for each
+    /// a group's products.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.shared().iter().sum::<usize>().saturating_add(threads.max(1).saturating_mul(self.own()))
+        let threads = threads.max(1);
+        let [chunk, chunks] = [self.transforms().iter().sum(), if self.slices > 1 { threads } else { 1 }];
+        let products = threads.saturating_mul(self.products());
+        self.sums().saturating_add(chunks.saturating_mul(chunk)).saturating_add(products)
     }
 
     /// Computes `dw` `[oc, ic, 3, 3]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
@@ -427,46 +459,141 @@ impl WinogradWeights {
         if s.n == 0 {
             return dw.fill(0.0);
         }
-        let [v, u, sums] = self.shared();
-        let (v, scratch) = scratch.split_at_mut(v);
-        let (u, scratch) = scratch.split_at_mut(u);
-        let (sums, own) = scratch.split_at_mut(sums);
-        let run =
-            Run { d: self, x, dy, dw: Shared::new(dw), v: Shared::new(v), u: Shared::new(u), sums: Shared::new(sums) };
-        let total = self.total();
-        let groups = |[o, i]: [usize; 2]| blocks(s.oc).div_ceil(o) * blocks(s.ic).div_ceil(i);
-        let many = self.longest() >= FEW;
-        let enough = |&group: &[usize; 2]| many && groups(group) >= 2 * executor.threads();
-        let group = GROUPS.into_iter().find(enough).unwrap_or(GROUPS[GROUPS.len() - 1]);
-        for chunk in 0..self.chunks {
-            let tiles = total * chunk / self.chunks..total * (chunk + 1) / self.chunks;
-            for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| run.transform(tiles.start + i, i));
-            for_each_part_with(executor, groups(group), own, self.own(), |part, own| {
-                let across = blocks(s.ic).div_ceil(group[1]);
-                let range = |at: usize, len: usize, end: usize| at * len..((at + 1) * len).min(end);
-                let ocbs = range(part / across, group[0], blocks(s.oc));
-                let icbs = range(part % across, group[1], blocks(s.ic));
-                run.products(&ocbs, &icbs, tiles.len(), own);
-                run.gather(&ocbs, &icbs, chunk, own);
-            });
+        let (sums, scratch) = scratch.split_at_mut(self.sums());
+        let run = Run { d: self, x, dy, dw: Shared::new(dw), sums: Shared::new(sums) };
+        if self.slices > 1 {
+            run.in_slices(scratch, executor);
+        } else {
+            run.together(scratch, executor);
         }
     }
 }
 
-/// One run: the plan, its tensors, and what they become.
+/// Groups of blocks of output and of input channels, that all are cut into.
+#[derive(Clone, Copy)]
+struct Groups {
+    group: [usize; 2],
+    blocks: [usize; 2],
+}
+
+impl Groups {
+    fn len(&self) -> usize {
+        self.blocks[0].div_ceil(self.group[0]) * self.blocks[1].div_ceil(self.group[1])
+    }
+
+    /// The blocks of output and of input channels of group `i`.
+    fn at(&self, i: usize) -> [Range<usize>; 2] {
+        let across = self.blocks[1].div_ceil(self.group[1]);
+        let range = |axis: usize, i: usize| i * self.group[axis]..((i + 1) * self.group[axis]).min(self.blocks[axis]);
+        [range(0, i / across), range(1, i % across)]
+    }
+}
+
+/// One run: the plan, its tensors, and the sums.
 struct Run<'a> {
     d: &'a WinogradWeights,
     x: &'a [f32],
     dy: &'a [f32],
     dw: Shared<'a>,
-    v: Shared<'a>,
-    u: Shared<'a>,
     sums: Shared<'a>,
 }
 
+/// A chunk's transformed tensors.
+struct Chunk<'a> {
+    v: Shared<'a>,
+    u: Shared<'a>,
+}
+
+impl<'a> Chunk<'a> {
+    /// In scratch memory, of which the rest is given back.
+    fn new(d: &WinogradWeights, scratch: &'a mut [f32]) -> (Self, &'a mut [f32]) {
+        let [v, u] = d.transforms();
+        let (v, scratch) = scratch.split_at_mut(v);
+        let (u, scratch) = scratch.split_at_mut(u);
+        (Self { v: Shared::new(v), u: Shared::new(u) }, scratch)
+    }
+}
+
 impl Run<'_> {
+    /// The groups of so many pairs.
+    fn groups(&self, group: [usize; 2]) -> Groups {
+        Groups { group, blocks: [self.d.shape.oc, self.d.shape.ic].map(blocks) }
+    }
+
+    /// One slice: threads share out a chunk's tiles, and then its groups of pairs.
+    fn together(&self, scratch: &mut [f32], executor: &dyn Executor) {
+        let d = self.d;
+        let (to, own) = Chunk::new(d, scratch);
+        let many = d.longest() >= FEW;
+        let enough = |group: &[usize; 2]| many && self.groups(*group).len() >= 2 * executor.threads();
+        let groups = self.groups(GROUPS.into_iter().find(enough).unwrap_or(GROUPS[GROUPS.len() - 1]));
+        for chunk in 0..d.chunks {
+            let tiles = d.chunk(chunk);
+            for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| self.transform(tiles.start + i, i, &to));
+            for_each_part_with(executor, groups.len(), own, d.products(), |i, own| {
+                let group = groups.at(i);
+                self.products(&group, &to, tiles.len(), own);
+                self.gather(&group, (0, chunk > 0), own, chunk + 1 == d.chunks);
+            });
+        }
+    }
+
+    /// Several slices: threads share them out, and then groups of pairs, whose sums they add.
+    fn in_slices(&self, scratch: &mut [f32], executor: &dyn Executor) {
+        let d = self.d;
+        let own = d.transforms().iter().sum::<usize>() + d.products();
+        let groups = self.groups(GROUPS[if d.longest() >= FEW { 0 } else { GROUPS.len() - 1 }]);
+        for_each_part_with(executor, d.slices, scratch, own, |slice, own| {
+            let (to, own) = Chunk::new(d, own);
+            let chunks = cut(d.chunks, d.slices, slice);
+            for chunk in chunks.clone() {
+                let tiles = d.chunk(chunk);
+                tiles.clone().for_each(|tile| self.transform(tile, tile - tiles.start, &to));
+                for group in (0..groups.len()).map(|i| groups.at(i)) {
+                    self.products(&group, &to, tiles.len(), own);
+                    self.gather(&group, (slice, chunk > chunks.start), own, false);
+                }
+            }
+        });
+        let rows = self.groups(GROUPS[1]);
+        for_each_part_with(executor, rows.len(), &mut [], 0, |i, _| {
+            let [ocbs, icbs] = rows.at(i);
+            for ocb in ocbs {
+                // SAFETY: all slices are summed, and these pairs belong to this part alone.
+                let sums = unsafe { self.pairs(0, ocb, &icbs) };
+                for slice in 1..d.slices {
+                    // SAFETY: as above.
+                    let more = unsafe { self.pairs(slice, ocb, &icbs) };
+                    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
+                }
+                self.store(ocb, &icbs, sums);
+            }
+        });
+    }
+
+    /// The sums of a slice's pairs, in scratch.
+    ///
+    /// # Safety
+    /// Nobody else has them meanwhile.
+    #[allow(clippy::mut_from_ref)] // of memory that `Shared` hands out
+    unsafe fn pairs(&self, slice: usize, ocb: usize, icbs: &Range<usize>) -> &mut [f32] {
+        let [of, across] = [self.d.shape.oc, self.d.shape.ic].map(blocks);
+        let at = ((slice * of + ocb) * across + icbs.start) * PAIR_OF_NINE;
+        assert!(at + icbs.len() * PAIR_OF_NINE <= self.sums.len(), "the sums of all pairs");
+        // SAFETY: they lie in the scratch (asserted), and the caller alone has them.
+        unsafe { core::slice::from_raw_parts_mut(self.sums.at(at), icbs.len() * PAIR_OF_NINE) }
+    }
+
+    /// Stores the sums of pairs to the weights.
+    fn store(&self, ocb: usize, icbs: &Range<usize>, sums: &[f32]) {
+        let (shape, level) = (&self.d.shape, self.d.level);
+        let pairs = Pairs { shape, dw: self.dw, ocb, icbs: icbs.clone(), sums, len: PAIR_OF_NINE };
+        // SAFETY: one part stores the weights of these pairs.
+        unsafe { pairs.store(level) };
+    }
+
     /// Transforms the input and the gradient of a tile, which becomes tile `at` of the chunk.
-    fn transform(&self, tile: usize, at: usize) {
+    fn transform(&self, tile: usize, at: usize, to: &Chunk<'_>) {
         let d = self.d;
         let s = &d.shape;
         let [down, across] = d.tiles;
@@ -478,7 +605,7 @@ impl Run<'_> {
             extent: [s.ih, s.iw],
             first: [(ty * M) as isize - s.pad.top as isize, (tx * M) as isize - s.pad.left as isize],
             next: core::ptr::null(),
-            v: self.v.at(at * BLOCK),
+            v: to.v.at(at * BLOCK),
             v_point: d.point(s.ic),
             v_block: d.longest() * BLOCK,
         };
@@ -489,7 +616,7 @@ impl Run<'_> {
             block: ds.block,
             blocks: blocks(s.oc),
             valid: [(s.oh - ty * M).min(M), (s.ow - tx * M).min(M)],
-            u: self.u.at(at * BLOCK),
+            u: to.u.at(at * BLOCK),
             u_point: d.point(s.oc),
             u_block: d.longest() * BLOCK,
         };
@@ -502,7 +629,7 @@ impl Run<'_> {
     }
 
     /// The products of a group of pairs over a chunk of tiles: `[pair][point][16 oc][16 ic]`.
-    fn products(&self, ocbs: &Range<usize>, icbs: &Range<usize>, tiles: usize, m: &mut [f32]) {
+    fn products(&self, [ocbs, icbs]: &[Range<usize>; 2], of: &Chunk<'_>, tiles: usize, m: &mut [f32]) {
         let (d, s) = (self.d, &self.d.shape);
         let block = d.longest() * BLOCK;
         assert!(m.len() >= ocbs.len() * icbs.len() * PRODUCTS, "the products of a group");
@@ -519,9 +646,9 @@ impl Run<'_> {
                     let pair = (ocb - ocbs.start) * icbs.len() + icb - icbs.start;
                     let args = OuterArgs {
                         points,
-                        u: self.u.at(point * d.point(s.oc) + ocb * block + o),
+                        u: of.u.at(point * d.point(s.oc) + ocb * block + o),
                         u_point: d.point(s.oc),
-                        v: self.v.at(point * d.point(s.ic) + icb * block),
+                        v: of.v.at(point * d.point(s.ic) + icb * block),
                         v_point: d.point(s.ic),
                         v_block: block,
                         tiles,
@@ -538,27 +665,24 @@ impl Run<'_> {
         }
     }
 
-    /// What a group's products add to the sums; after the last chunk, the weights.
-    fn gather(&self, ocbs: &Range<usize>, icbs: &Range<usize>, chunk: usize, own: &mut [f32]) {
-        let (d, s) = (self.d, &self.d.shape);
+    /// What a group's products add to the sums of a slice, or put in their place; if those are complete, the weights.
+    fn gather(&self, [ocbs, icbs]: &[Range<usize>; 2], (slice, add): (usize, bool), own: &mut [f32], complete: bool) {
+        let d = self.d;
         let (m, own) = own.split_at_mut(GROUPS[0].iter().product::<usize>() * PRODUCTS);
         for (ocb, m) in ocbs.clone().zip(m.chunks_exact(icbs.len() * PRODUCTS)) {
             let sums = if d.chunks > 1 {
-                let at = (ocb * blocks(s.ic) + icbs.start) * PAIR_OF_NINE;
-                // SAFETY: the pairs' sums lie in scratch, and belong to this part alone.
-                unsafe { core::slice::from_raw_parts_mut(self.sums.at(at), icbs.len() * PAIR_OF_NINE) }
+                // SAFETY: the pairs' sums of this slice belong to this part alone.
+                unsafe { self.pairs(slice, ocb, icbs) }
             } else {
                 &mut own[..icbs.len() * PAIR_OF_NINE]
             };
             for (m, sums) in m.chunks_exact(PRODUCTS).zip(sums.chunks_exact_mut(PAIR_OF_NINE)) {
-                let args = GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add: chunk > 0 };
+                let args = GatherArgs { m: m.as_ptr(), sums: sums.as_mut_ptr(), add };
                 // SAFETY: the level is available; products and sums have those lengths.
                 unsafe { (d.row.gather)(&args) };
             }
-            if chunk + 1 == d.chunks {
-                let pairs = Pairs { shape: s, dw: self.dw, ocb, icbs: icbs.clone(), sums, len: PAIR_OF_NINE };
-                // SAFETY: the part that has the pairs' last chunk stores them, alone.
-                unsafe { pairs.store(d.level) };
+            if complete {
+                self.store(ocb, icbs, sums);
             }
         }
     }
