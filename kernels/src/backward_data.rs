@@ -135,7 +135,8 @@ impl BackwardData {
         few_phases(shape).map_err(|e| e.to_string())?;
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, String> {
             let conv = conv.map_err(|e| e.to_string())?;
-            Ok(Plan::Depthwise(Box::new(Depthwise::within(&conv, level, [input, output], strides, None)?)))
+            let plan = Depthwise::within(&conv, level, [input, output], strides, None)?;
+            Ok(Plan::Depthwise(Box::new(plan.phase_of(shape.macs()))))
         };
         Self::by(shape, level, [input, output], phase)
     }

@@ -93,6 +93,8 @@ pub struct Depthwise {
     input: Layout,
     output: Layout,
     source: Source,
+    /// Multiply-adds of the run that it is, or is a phase of: what its number of parts depends on.
+    work: u64,
     /// Output rows of a strip: all, or as many as have their input in scratch.
     strip: usize,
     /// Most input blocks that an output block draws from, where they are copied to scratch; else 0.
@@ -220,6 +222,7 @@ impl Depthwise {
             input,
             output,
             source,
+            work: s.macs(),
             strip: s.oh,
             depth: 0,
             copies_out,
@@ -378,6 +381,11 @@ impl Depthwise {
         &self.shape
     }
 
+    /// The same as a phase of a run of so many multiply-adds, all of which are cut alike: what one thread writes by all phases is adjacent.
+    pub(crate) fn phase_of(self, work: u64) -> Self {
+        Self { work, ..self }
+    }
+
     /// A run whose parts may be computed in any order, from `x` on and to `y` from a place in it on.
     ///
     /// # Panics
@@ -447,7 +455,7 @@ impl Depthwise {
     fn cuts(&self, threads: usize) -> (usize, usize) {
         let s = &self.shape;
         let ocb = blocks(s.oc);
-        let wanted = parts_wanted(threads).min((s.macs() / 50_000) as usize).max(1);
+        let wanted = parts_wanted(threads).min((self.work / 50_000) as usize).max(1);
         let strips = if threads == 1 { 1 } else { wanted.div_ceil((s.n * ocb).max(1)).min(s.oh) };
         let strips = strips.max(s.oh.div_ceil(self.strip));
         let together = if strips == 1 && self.alike() { (s.n * ocb / wanted).clamp(1, ocb) } else { 1 };
