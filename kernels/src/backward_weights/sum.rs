@@ -9,8 +9,8 @@
 //! taps of a row. There a kernel of planes may take two blocks of the gradient, so that each float serves both. A tap of which a
 //! kernel has fewer than four waits for its own multiply-adds.
 //!
-//! Nothing is padded. Rows at the borders, which lack taps, are summed tap row by tap row, over those pixels whose taps
-//! lie inside. Columns at the borders are asked tap by tap. Order of each sum: inner rows first, each from left to right.
+//! Nothing is padded. A pixel at a border asks of each tap whether it lies inside. Kernels of single tap rows are given those rows that
+//! have it. Order of each sum: from row to row, each from left to right.
 
 use core::ops::Range;
 
@@ -47,8 +47,14 @@ struct SumArgs {
     dy_block: usize,
     rows: usize,
     width: usize,
-    /// Pixels of a row that have all taps: the first, and the end.
+    /// Pixels of a row that have all taps' columns, and rows that have all their rows: the first, and the end.
     inner: [usize; 2],
+    inner_rows: [usize; 2],
+    /// Input row of the first row's first tap, modulo 2^64, rows from row to row and from tap to tap, and rows that exist.
+    line: usize,
+    line_step: usize,
+    tap_line: usize,
+    lines: usize,
     /// Sums `[tap row][tap column][16]`, from tap row to tap row, and from block to block.
     sums: *mut f32,
     sums_row: usize,
@@ -56,6 +62,16 @@ struct SumArgs {
     /// Sums of the gradient itself, and from block to block.
     bias: *mut f32,
     bias_block: usize,
+}
+
+impl SumArgs {
+    /// Which of the first rows of taps exist in a row of outputs: a bit for each.
+    #[inline(always)]
+    fn exist(&self, row: usize, taps: usize) -> u32 {
+        let first = self.line.wrapping_add(row * self.line_step);
+        let exists = |ky: usize| first.wrapping_add(ky * self.tap_line) < self.lines;
+        (0..taps).map(|ky| u32::from(exists(ky)) << ky).sum()
+    }
 }
 
 /// What a tap multiplies the gradient's lanes by.
@@ -81,16 +97,17 @@ impl Source {
 struct Sum<const KH: usize, const KW: usize, const N: usize, const ONE: bool>;
 
 impl<const KH: usize, const KW: usize, const N: usize, const ONE: bool> Sum<KH, KW, N, ONE> {
-    /// Adds a pixel, at the border only those taps whose columns exist.
+    /// Adds a pixel, at the border only those taps that exist.
     ///
     /// # Safety
-    /// As [`Kernel::run`] of this kernel has it, for one pixel; `column` is that of its first tap, none where all exist.
+    /// As [`Kernel::run`] of this kernel has it, for one pixel; `border` is the column of its first tap and which rows of taps exist, none
+    /// where all taps do.
     #[inline(always)]
     unsafe fn pixel<I: Isa>(
         s: I,
         a: &SumArgs,
         (x, dy): (*const f32, *const f32),
-        column: Option<usize>,
+        border: Option<(usize, u32)>,
         acc: &mut [[[I::V; N]; KW]; KH],
         bias: &mut [I::V; N],
     ) {
@@ -102,12 +119,15 @@ impl<const KH: usize, const KW: usize, const N: usize, const ONE: bool> Sum<KH, 
             bias[b] = s.add(bias[b], g[b]);
         }
         for kx in 0..KW {
-            if column.is_some_and(|column| column.wrapping_add(kx) >= a.columns) {
+            if border.is_some_and(|(column, _)| column.wrapping_add(kx) >= a.columns) {
                 continue;
             }
             for ky in 0..KH {
+                if KH > 1 && border.is_some_and(|(_, rows)| rows >> ky & 1 == 0) {
+                    continue;
+                }
                 let tap = x.wrapping_add(ky * a.tap_row + kx * px);
-                // SAFETY: the caller vouches for taps whose columns exist.
+                // SAFETY: the caller vouches for taps that exist.
                 let tap = unsafe { if ONE { s.load_splat(tap) } else { s.load(tap) } };
                 for b in 0..N {
                     acc[ky][kx][b] = s.fma(tap, g[b], acc[ky][kx][b]);
@@ -121,9 +141,9 @@ impl<I: Isa, const KH: usize, const KW: usize, const N: usize, const ONE: bool> 
     type Args = SumArgs;
 
     /// # Safety
-    /// * `x` is readable for those taps of all pixels whose columns exist, `dy` for all pixels of `N` blocks; a tap is a
-    ///   block too, unless it is one float for all lanes;
-    /// * the columns of all taps of the `inner` pixels exist;
+    /// * `x` is readable for those taps of all pixels that exist, `dy` for all pixels of `N` blocks; a tap is a block too, unless it is one
+    ///   float for all lanes;
+    /// * the columns of all taps of the `inner` pixels exist, and all rows of taps of the `inner_rows`;
     /// * `sums`, for all taps, and `bias` are readable and writable for `N` blocks.
     #[inline(always)]
     unsafe fn run(s: I, a: &SumArgs) {
@@ -138,10 +158,12 @@ impl<I: Isa, const KH: usize, const KW: usize, const N: usize, const ONE: bool> 
                 let mut x = a.x.wrapping_add(row * a.x_row + lanes);
                 let mut dy = a.dy.wrapping_add(row * a.dy_row + part);
                 let mut column = a.column;
-                let [inner, end] = a.inner;
+                // Of a row that lacks taps, all pixels are asked.
+                let whole = KH == 1 || (a.inner_rows[0]..a.inner_rows[1]).contains(&row);
+                let ([inner, end], exist) = if whole { (a.inner, !0) } else { ([a.width; 2], a.exist(row, KH)) };
                 for _ in 0..inner {
-                    // SAFETY: a pixel of the gradient, and those of its taps whose columns exist.
-                    unsafe { Self::pixel(s, a, (x, dy), Some(column), &mut acc, &mut bias) };
+                    // SAFETY: a pixel of the gradient, and those of its taps that exist.
+                    unsafe { Self::pixel(s, a, (x, dy), Some((column, exist)), &mut acc, &mut bias) };
                     (x, dy, column) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK), column.wrapping_add(a.step));
                 }
                 for _ in inner..end {
@@ -151,8 +173,8 @@ impl<I: Isa, const KH: usize, const KW: usize, const N: usize, const ONE: bool> 
                 }
                 column = a.column.wrapping_add(end.wrapping_mul(a.step));
                 for _ in end..a.width {
-                    // SAFETY: a pixel of the gradient, and those of its taps whose columns exist.
-                    unsafe { Self::pixel(s, a, (x, dy), Some(column), &mut acc, &mut bias) };
+                    // SAFETY: a pixel of the gradient, and those of its taps that exist.
+                    unsafe { Self::pixel(s, a, (x, dy), Some((column, !0)), &mut acc, &mut bias) };
                     (x, dy, column) = (x.wrapping_add(a.x_px), dy.wrapping_add(BLOCK), column.wrapping_add(a.step));
                 }
             }
@@ -238,7 +260,7 @@ pub(super) struct Taps {
     shape: ConvShape,
     y: Axis,
     x: Axis,
-    /// The kernels of all taps, if there are any.
+    /// The kernels of all taps of several rows, if there are any.
     all: Option<Alike>,
     /// The kernels of a row of taps, with the first of each's.
     row: Vec<(usize, Alike)>,
@@ -286,7 +308,7 @@ impl Taps {
         if s.kh.saturating_mul(s.kw) > MOST_TAPS {
             return Err(TOO_MANY_TAPS);
         }
-        let all = Alike::find(level, source, |taps| s.dw == 1 && taps == [s.kh, s.kw]);
+        let all = Alike::find(level, source, |taps| s.kh > 1 && s.dw == 1 && taps == [s.kh, s.kw]);
         let mut row = Vec::new();
         let mut kx = 0;
         while kx < s.kw {
@@ -319,27 +341,22 @@ impl Taps {
         Some(reach.saturating_add(1).min(s.ih))
     }
 
-    /// Adds some rows of outputs: those that have all rows of taps at once, then others tap row by tap row.
+    /// Adds some rows of outputs: all taps at once, or tap row by tap row.
     pub fn add(&self, mut part: Part<'_>, rows: &Range<usize>) {
         let s = &self.shape;
-        let nothing = rows.start..rows.start;
-        let within = |r: Range<usize>| {
-            let r = r.start.max(rows.start)..r.end.min(rows.end);
-            if r.is_empty() { nothing.clone() } else { r }
-        };
-        let inner = self.all.map_or(nothing.clone(), |_| within(self.y.interior()));
-        if let Some(all) = self.all.filter(|_| !inner.is_empty()) {
-            self.call(all, &mut part, inner.clone(), Some([0, 0]), true);
+        if let Some(all) = self.all {
+            return self.call(all, &mut part, rows.clone(), Some([0, 0]), true);
         }
         // The row of taps that most pixels have counts the gradient itself.
-        let valid = |ky: usize| within(self.y.outputs(ky));
+        let valid = |ky: usize| {
+            let valid = self.y.outputs(ky);
+            let start = valid.start.clamp(rows.start, rows.end);
+            start..valid.end.clamp(start, rows.end)
+        };
         let counts = (0..s.kh).max_by_key(|&ky| valid(ky).len()).unwrap_or(0);
-        for ky in 0..s.kh {
-            let valid = valid(ky);
-            for rows in [valid.start..valid.end.min(inner.start), valid.start.max(inner.end)..valid.end] {
-                for &(kx, kernels) in self.row.iter().filter(|_| !rows.is_empty()) {
-                    self.call(kernels, &mut part, rows.clone(), Some([ky, kx]), ky == counts && kx == 0);
-                }
+        for ky in (0..s.kh).filter(|&ky| !valid(ky).is_empty()) {
+            for &(kx, kernels) in &self.row {
+                self.call(kernels, &mut part, valid(ky), Some([ky, kx]), ky == counts && kx == 0);
             }
         }
         let counted = valid(counts);
@@ -351,7 +368,7 @@ impl Taps {
     }
 
     /// Adds some rows of outputs to the sums of as many taps as the kernels have, from this one on, or of none; and to
-    /// those of the bias, if they are to be counted. These rows have these rows of taps.
+    /// those of the bias, if they are to be counted. Single rows of taps exist in all of these rows.
     fn call(&self, kernels: Alike, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
         let s = &self.shape;
         let px = kernels.one.source.px();
@@ -361,6 +378,10 @@ impl Taps {
         // The first tap of the first row.
         let top = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top + part.first);
         let column = (kx * s.dw).wrapping_sub(s.pad.left);
+        let line = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
+        let whole = self.y.interior();
+        let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
+        let inner_rows = [inside(whole.start), inside(whole.end)];
         let (columns, inner) = if tap.is_some() {
             let first = self.x.outputs(kx).start.min(s.ow);
             (s.iw, [first, self.x.outputs(kx + kw - 1).end.clamp(first, s.ow)])
@@ -368,8 +389,10 @@ impl Taps {
             (0, [0, 0])
         };
         if tap.is_some() {
-            let last = (rows.end - 1) * s.sh + (ky + kh - 1) * s.dh - s.pad.top - part.first;
-            assert!(top <= last && (last + 1) * row <= part.from.len(), "the input holds these rows of taps");
+            let first = (rows.start * s.sh + ky * s.dh).saturating_sub(s.pad.top);
+            let end = (rows.end * s.sh - s.sh + (ky + kh - 1) * s.dh + 1).saturating_sub(s.pad.top).min(s.ih);
+            let held = end.saturating_sub(part.first) * row <= part.from.len();
+            assert!(part.first <= first && held, "the input holds these rows of taps");
         }
         let dy_row = |row: usize| (row - part.first_dy) * s.ow * BLOCK;
         let first = (ky * s.kw + kx) * BLOCK;
@@ -406,6 +429,11 @@ impl Taps {
                 rows: rows.len(),
                 width: s.ow,
                 inner,
+                inner_rows,
+                line,
+                line_step: s.sh,
+                tap_line: s.dh,
+                lines: s.ih,
                 sums: to.wrapping_add(part.tap + first),
                 sums_row: s.kw * BLOCK,
                 sums_block: part.block,
@@ -414,8 +442,8 @@ impl Taps {
             };
             // SAFETY:
             // * the level is available (asserted by whoever runs), and `dy` holds these rows of the kernel's blocks (asserted);
-            // * the input holds these rows of taps (asserted), and the kernel reads those columns that exist;
-            // * inner pixels are those whose first tap and whose last lie inside, so that all between do;
+            // * the input holds those of these rows of taps that exist (asserted), and the kernel reads those and the columns that exist;
+            // * inner pixels are those whose first tap and whose last lie inside, so that all between do, and inner rows likewise;
             // * the sums hold a block of each of the kernel's taps (asserted), and `bias` is as many, or `unused` is two.
             unsafe { (kernel.run)(&args) };
             block += kernel.blocks;
