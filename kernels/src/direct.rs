@@ -359,7 +359,8 @@ impl Direct {
             && taps == 1
         {
             let at = (inputs.start - first * depth) * BLOCK;
-            return interleave_at(self.level, rows, pitch, BLOCK, &mut block[at..at + inputs.len() * BLOCK]);
+            let to = &mut block[at..at + inputs.len() * BLOCK];
+            return interleave_at(self.level, rows, pitch, BLOCK, to.into());
         }
         for (c, ic) in inputs.enumerate() {
             for (ky, kx) in (0..s.kh).flat_map(|ky| (0..s.kw).map(move |kx| (ky, kx))) {

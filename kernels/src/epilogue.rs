@@ -124,6 +124,21 @@ impl<'a> Outputs<'a> {
         self.len() == 0
     }
 
+    /// The floats, all of this value.
+    pub(crate) fn filled(self, value: f32) -> &'a mut [f32] {
+        match self {
+            Outputs::Floats(y) => {
+                y.fill(value);
+                y
+            }
+            Outputs::Unwritten(y) => {
+                y.fill(MaybeUninit::new(value));
+                // SAFETY: all of it has just been written.
+                unsafe { y.assume_init_mut() }
+            }
+        }
+    }
+
     /// For the parts of a run.
     pub(crate) fn shared(&mut self) -> Shared<'_> {
         match self {
@@ -159,10 +174,19 @@ pub(crate) struct Lengths {
 
 impl Lengths {
     /// Of a run on `packed` floats of weights, with input and output of these layouts and distances.
-    pub fn new(s: &ConvShape, packed: usize, [x, y]: [(Layout, Strides); 2]) -> Self {
+    pub fn new(s: &ConvShape, packed: usize, tensors: [(Layout, Strides); 2]) -> Self {
+        Self::of([s.input(), s.output()], packed, tensors)
+    }
+
+    /// The same of a convolution's data gradient, from its output to its input.
+    pub fn backward(s: &ConvShape, packed: usize, tensors: [(Layout, Strides); 2]) -> Self {
+        Self::of([s.output(), s.input()], packed, tensors)
+    }
+
+    fn of([from, to]: [[usize; 4]; 2], packed: usize, [x, y]: [(Layout, Strides); 2]) -> Self {
         let reach = |(layout, strides): (Layout, Strides), dims| strides.reach(layout, dims);
-        let (x, y_len) = (reach(x, s.input()), reach(y, s.output()));
-        Self { x, packed, y: y_len, gaps: y_len != y.0.len(s.output()), channels: s.oc }
+        let (x, y_len) = (reach(x, from), reach(y, to));
+        Self { x, packed, y: y_len, gaps: y_len != y.0.len(to), channels: to[1] }
     }
 
     /// Panics where a slice is not so long, and where outputs with gaps between them lie in memory that holds nothing.
