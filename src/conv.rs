@@ -156,13 +156,18 @@ setters!(Options {
     tuning: Tuning,
 });
 
-/// The one layout of a plan whose input and output have the same, and the level that its options say.
+/// The one layout of a plan of dense tensors whose input and output have the same, and the level that its options say.
 pub(crate) fn one_layout(options: &Options) -> Result<(Layout, Level)> {
+    Ok((same_layout(options)?, dense_level(options)?))
+}
+
+/// The one layout of a plan whose input and output have the same.
+pub(crate) fn same_layout(options: &Options) -> Result<Layout> {
     if options.input != options.output {
         let rule = format!("the input's is {}, and this has one for both", options.input.name());
         return Err(Error::Setting { what: "the output's layout", value: options.output.name().into(), rule });
     }
-    Ok((options.input, dense_level(options)?))
+    Ok(options.input)
 }
 
 /// How input and output of these extents lie by these options.
@@ -183,7 +188,7 @@ pub(crate) fn dense_level(options: &Options) -> Result<Level> {
 }
 
 /// The level that options say.
-fn level(options: &Options) -> Result<Level> {
+pub(crate) fn level(options: &Options) -> Result<Level> {
     let cpu = crate::cpu()?;
     Ok(options.level.map_or(Ok(cpu), |level| cpu.lowered(level))?.level)
 }

@@ -6,7 +6,8 @@ use core::mem::MaybeUninit;
 use proptest::prelude::*;
 use swath::conv::Candidate;
 use swath::layout::reorder;
-use swath::pool::MaxPool;
+use swath::norm::{Norm, Sets};
+use swath::pool::{AdaptiveAvgPool, AdaptiveMaxPool, AdaptiveShape, AvgPool, Divisor, MaxPool};
 use swath::{
     Accuracy, Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue,
     Layout, Options, Pitches, PoolShape, Scratch, Tuning,
@@ -216,6 +217,132 @@ impl Case {
     }
 }
 
+/// A pooling's input and output, dense and with gaps.
+struct Pooled {
+    x: Side,
+    y: Side,
+    /// Of dense tensors, and of those with gaps.
+    options: [Options; 2],
+}
+
+impl Pooled {
+    fn new(layout: Layout, dims: [[usize; 4]; 2], gaps: [Gaps; 2], threads: usize) -> Self {
+        let [x, y] = [0, 1].map(|i| Side::new(layout, dims[i], gaps[i]));
+        let dense = Options::default().layouts(layout, layout).threads(threads);
+        let far = dense.clone().pitches(x.pitches, y.pitches);
+        Self { x, y, options: [dense, far] }
+    }
+
+    /// `dense` and `far` compute outputs, and gradients at the input, of these plans.
+    fn agree<P>(
+        &self,
+        what: &str,
+        plan: impl Fn(&Options) -> swath::Result<P>,
+        forward_uninit: impl for<'y> Fn(&P, &[f32], &'y mut [MaybeUninit<f32>]) -> (&'y mut [f32], Vec<u32>),
+        forward: impl Fn(&P, &[f32], &mut [f32]) -> Vec<u32>,
+        backward_uninit: impl for<'x> Fn(&P, &[u32], &[f32], &'x mut [MaybeUninit<f32>]) -> &'x mut [f32],
+        backward: impl Fn(&P, &[u32], &[f32], &mut [f32]),
+    ) {
+        let [dense, far] = self.options.each_ref().map(|options| plan(options).unwrap());
+        let what = || format!("{what}, {:?} {:?} {:?}", self.x.layout, self.x.pitches, self.y.pitches);
+        // Ties, too; none of zeros of two signs, of which kernels may take either.
+        let x: Vec<f32> = self.x.numbers(1).iter().map(|v| (v * 4.0).round() + 0.0).collect();
+        let (dy, mut y, mut dx) = (self.y.numbers(2), unwritten(self.y.at.len()), unwritten(x.len()));
+        let (y, indices) = forward_uninit(&dense, &x, &mut y);
+        all_written(y, &what());
+        let (expected, mut y) = (self.y.spread(y), self.y.poison());
+        let indices_far = forward(&far, &self.x.spread(&x), &mut y);
+        same(&y, &expected, what);
+        assert_eq!(indices_far, indices, "indices of {}", what());
+        let dx = backward_uninit(&dense, &indices, &dy, &mut dx);
+        all_written(dx, &what());
+        let (expected, mut dx) = (self.x.spread(dx), self.x.poison());
+        backward(&far, &indices, &self.y.spread(&dy), &mut dx);
+        same(&dx, &expected, || format!("gradient of {}", what()));
+    }
+
+    fn windows(s: &PoolShape, layout: Layout, gaps: [Gaps; 2], threads: usize) {
+        let these = Self::new(layout, [s.input(), s.output()], gaps, threads);
+        let len = these.y.at.len();
+        these.agree(
+            &format!("max pooling {s:?}"),
+            |options| MaxPool::new(s, options),
+            |plan, x, y| {
+                let mut indices = vec![MaybeUninit::new(77); len];
+                let (y, indices) = plan.forward_uninit(x, y, Some(&mut indices)).unwrap();
+                // Without indices, by other kernels.
+                let mut alone = unwritten(len);
+                same(plan.forward_uninit(x, &mut alone, None).unwrap().0, y, || format!("without indices {s:?}"));
+                let indices = indices.unwrap().to_vec();
+                (y, indices)
+            },
+            |plan, x, y| {
+                let mut alone = y.to_vec();
+                let mut indices = vec![77; len];
+                plan.forward(x, y, Some(&mut indices)).unwrap();
+                plan.forward(x, &mut alone, None).unwrap();
+                same(&alone, y, || format!("without indices {s:?}"));
+                indices
+            },
+            |plan, indices, dy, dx| plan.backward_uninit(indices, dy, dx).unwrap(),
+            |plan, indices, dy, dx| plan.backward(indices, dy, dx).unwrap(),
+        );
+        if [s.dh, s.dw] != [1, 1] {
+            return;
+        }
+        these.agree(
+            &format!("average pooling {s:?}"),
+            |options| AvgPool::new(s, Divisor::Padded, options),
+            |plan, x, y| (plan.forward_uninit(x, y).unwrap(), Vec::new()),
+            |plan, x, y| plan.forward(x, y).map(|()| Vec::new()).unwrap(),
+            |plan, _, dy, dx| plan.backward_uninit(dy, dx).unwrap(),
+            |plan, _, dy, dx| plan.backward(dy, dx).unwrap(),
+        );
+    }
+
+    fn regions(s: &AdaptiveShape, layout: Layout, gaps: [Gaps; 2], threads: usize) {
+        let these = Self::new(layout, [s.input(), s.output()], gaps, threads);
+        let len = these.y.at.len();
+        these.agree(
+            &format!("adaptive averages {s:?}"),
+            |options| AdaptiveAvgPool::new(s, options),
+            |plan, x, y| (plan.forward_uninit(x, y).unwrap(), Vec::new()),
+            |plan, x, y| plan.forward(x, y).map(|()| Vec::new()).unwrap(),
+            |plan, _, dy, dx| plan.backward_uninit(dy, dx).unwrap(),
+            |plan, _, dy, dx| plan.backward(dy, dx).unwrap(),
+        );
+        these.agree(
+            &format!("adaptive maxima {s:?}"),
+            |options| AdaptiveMaxPool::new(s, options),
+            |plan, x, y| {
+                let mut indices = vec![MaybeUninit::new(77); len];
+                let (y, indices) = plan.forward_uninit(x, y, &mut indices).unwrap();
+                (y, indices.to_vec())
+            },
+            |plan, x, y| {
+                let mut indices = vec![77; len];
+                plan.forward(x, y, &mut indices).unwrap();
+                indices
+            },
+            |plan, indices, dy, dx| plan.backward_uninit(indices, dy, dx).unwrap(),
+            |plan, indices, dy, dx| plan.backward(indices, dy, dx).unwrap(),
+        );
+    }
+}
+
+fn any_window() -> impl Strategy<Value = PoolShape> {
+    let extents = (1usize..4, 1usize..36, 1usize..16, 1usize..24);
+    let window = (prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..4), prop::array::uniform2(0usize..2));
+    let dilation = prop_oneof![3 => Just(1usize), 1 => Just(2)];
+    (extents, window, dilation, any::<bool>()).prop_filter_map(
+        "a window within its input",
+        |((n, c, h, w), (kernel, stride, pad), dilation, ceil)| {
+            let shape = PoolShape::builder([n, c, h, w], kernel).stride(stride).padding(pad);
+            shape.dilation(dilation).ceil_mode(ceil).build().ok()
+        },
+    )
+}
+
 fn any_shape() -> impl Strategy<Value = ConvShape> {
     let extents = (1usize..4, 1usize..20, 1usize..20, 1usize..18, 1usize..40);
     let window = (prop_oneof![1 => Just(1usize), 2 => Just(3)], 1usize..4, 0usize..3, 0usize..3);
@@ -250,6 +377,29 @@ proptest! {
         threads in 1usize..4,
     ) {
         Case::new(&shape, layouts, gaps, threads).agree();
+    }
+
+    #[test]
+    fn gaps_change_nothing_of_pooling(
+        window in any_window(),
+        cells in prop::array::uniform2(1usize..7),
+        layout in prop::sample::select(Layout::ALL.to_vec()),
+        gaps in [any_gaps(), any_gaps()],
+        threads in 1usize..4,
+    ) {
+        Pooled::windows(&window, layout, gaps, threads);
+        Pooled::regions(&AdaptiveShape::new(window.input(), cells).unwrap(), layout, gaps, threads);
+    }
+}
+
+/// Enough floats for several parts, and for threads.
+#[test]
+fn large_planes_are_pooled() {
+    let s = PoolShape::builder([2, 20, 60, 70], 3).stride(2).padding(1).build().unwrap();
+    let cells = AdaptiveShape::new(s.input(), [7, 9]).unwrap();
+    for layout in Layout::ALL {
+        Pooled::windows(&s, layout, [[3, 1, 5], [1, 0, 2]], 3);
+        Pooled::regions(&cells, layout, [[0, 2, 0], [4, 0, 0]], 2);
     }
 }
 
@@ -315,7 +465,14 @@ fn what_cannot_lie_so_is_an_error_with_both_numbers() {
     assert_eq!(run(y, x - 1), Err(format!("the gradient at the input has {} elements, but {x} are needed", x - 1)));
     let e = plan.run_uninit(&vec![0.0; y], &weights, &mut unwritten, &mut scratch).unwrap_err();
     assert!(e.to_string().contains("the gradient at the input, of 479 floats with its gaps"), "{e}");
-    let e = MaxPool::new(&PoolShape::builder([1, 2, 4, 4], 2).build().unwrap(), &options).unwrap_err().to_string();
+    let pool = PoolShape::builder([2, 3, 8, 9], 2).build().unwrap();
+    let maxima = MaxPool::new(&pool, &options).unwrap();
+    let e = maxima.forward_uninit(&vec![0.0; x], &mut unwritten, None).unwrap_err().to_string();
+    assert!(e.contains("the output, of 521 floats with its gaps"), "{e}");
+    let short = Pitches { row: 8, ..far };
+    let e = MaxPool::new(&pool, &Options::default().pitches(Some(short), None)).unwrap_err().to_string();
+    assert!(e.contains("rows are 8 floats") && e.contains("each takes 9"), "{e}");
+    let e = Norm::new([2, 3, 8, 9], Sets::Batch, &options).unwrap_err().to_string();
     assert!(e.contains("10") && e.contains("dense"), "{e}");
     // Another batch of the same pitches.
     assert!(plan.with_batch(5).is_ok() && plan.with_batch(usize::MAX / 600).is_err());

@@ -165,6 +165,19 @@ pub(crate) trait Cut: Sync {
     unsafe fn piece(&self, i: usize) -> Self::Piece;
 }
 
+/// As many numbered pieces, of nothing.
+pub(crate) struct Numbers(pub usize);
+
+impl Cut for Numbers {
+    type Piece = ();
+
+    fn pieces(&self) -> usize {
+        self.0
+    }
+
+    unsafe fn piece(&self, _: usize) {}
+}
+
 /// Numbers of some pieces: `runs` runs of `len` neighbours, whose starts are `stride` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Runs {
