@@ -115,7 +115,8 @@ impl Options {
 
     /// With an input, and an output, that are parts of larger tensors: rows, channels and images lie so far apart, and so do those of
     /// the gradients there. Kernels read and write them where they lie; `bf16x6` alone does not. Slices begin at the first element and
-    /// may go on behind the last one; what lies between elements of what is written stays as it is.
+    /// may go on behind the last one; what lies between elements of what is written stays as it is. Plans of convolution, of
+    /// [`pool`](crate::pool) and of their gradients take them, others refuse.
     ///
     /// ```
     /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Pitches, Scratch};
