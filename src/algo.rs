@@ -61,7 +61,7 @@ pub struct Request<'a> {
     /// The geometry of the convolution, whatever the pass.
     pub(crate) shape: &'a ConvShape,
     pub(crate) level: Level,
-    /// How its input and its output lie, and the gradients there, which are dense.
+    /// How its input and its output lie, and the gradients there.
     pub(crate) views: [View; 2],
     pub(crate) accuracy: Accuracy,
 }

@@ -39,13 +39,14 @@ use core::mem::MaybeUninit;
 
 use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{Layout, Pitches, View};
+use swath_kernels::layout::{Layout, Pitches};
 use swath_kernels::setters;
 use swath_kernels::shape::ConvShape;
 
 use crate::algo::{Accuracy, Kernel};
 use crate::buffer::Buffer;
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, Result};
+use crate::layout::Held;
 use crate::par;
 use crate::tune::Tuning;
 
@@ -83,10 +84,10 @@ pub struct Options {
     pub input: Layout,
     /// Layout of the output, and of a residual.
     pub output: Layout,
-    /// How the input lies in memory, if its rows, channels or images do not follow each other: a view of a larger tensor. Of a
-    /// forward plan.
+    /// How the input lies in memory, and the gradient there, if its rows, channels or images do not follow each other: a view of a larger
+    /// tensor.
     pub input_pitches: Option<Pitches>,
-    /// The same of the output, and of a residual.
+    /// The same of the output, of a residual, and of the gradient at the output.
     pub output_pitches: Option<Pitches>,
     /// Level to take kernels from; `None` is the machine's, lowered by `SWATH_LEVEL`.
     pub level: Option<Level>,
@@ -112,9 +113,10 @@ impl Options {
         Self { input, output, ..self }
     }
 
-    /// With an input, and an output, that are parts of larger tensors: rows, channels and images lie so far apart. Kernels read and
-    /// write them where they lie; `bf16x6` alone does not. Slices begin at the first element and may go on behind the last one; what
-    /// lies between elements of the output stays as it is.
+    /// With an input, and an output, that are parts of larger tensors: rows, channels and images lie so far apart, and so do those of
+    /// the gradients there. Kernels read and write them where they lie; `bf16x6` alone does not. Slices begin at the first element and
+    /// may go on behind the last one; what lies between elements of what is written stays as it is. Plans of convolution, of
+    /// [`pool`](crate::pool) and of their gradients take them, others refuse.
     ///
     /// ```
     /// use swath::{ConvPlan, ConvShape, Epilogue, Options, Pitches, Scratch};
@@ -155,27 +157,25 @@ setters!(Options {
     tuning: Tuning,
 });
 
-/// The one layout of a plan whose input and output have the same, and the level that its options say.
+/// The one layout of a plan of dense tensors whose input and output have the same, and the level that its options say.
 pub(crate) fn one_layout(options: &Options) -> Result<(Layout, Level)> {
+    Ok((same_layout(options)?, dense_level(options)?))
+}
+
+/// The one layout of a plan whose input and output have the same.
+pub(crate) fn same_layout(options: &Options) -> Result<Layout> {
     if options.input != options.output {
         let rule = format!("the input's is {}, and this has one for both", options.input.name());
         return Err(Error::Setting { what: "the output's layout", value: options.output.name().into(), rule });
     }
-    Ok((options.input, dense_level(options)?))
+    Ok(options.input)
 }
 
-/// How input and output lie by these options.
-fn views(shape: &ConvShape, options: &Options) -> Result<[View; 2]> {
-    let of = |what, layout: Layout, dims, pitches: Option<Pitches>| match pitches {
-        Some(p) => View::pitched(layout, dims, p).map_err(|e| {
-            let value = format!("{}, {} and {} (rows, channels, images)", p.row, p.channel, p.image);
-            Error::Setting { what, value, rule: e.to_string() }
-        }),
-        None => Ok(View::dense(layout, dims)),
-    };
+/// How input and output of these extents lie by these options.
+pub(crate) fn held([input, output]: [[usize; 4]; 2], options: &Options) -> Result<[Held; 2]> {
     Ok([
-        of("the input's pitch", options.input, shape.input(), options.input_pitches)?,
-        of("the output's pitch", options.output, shape.output(), options.output_pitches)?,
+        Held::new("the input's pitch", options.input, input, options.input_pitches)?,
+        Held::new("the output's pitch", options.output, output, options.output_pitches)?,
     ])
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn dense_level(options: &Options) -> Result<Level> {
 }
 
 /// The level that options say.
-fn level(options: &Options) -> Result<Level> {
+pub(crate) fn level(options: &Options) -> Result<Level> {
     let cpu = crate::cpu()?;
     Ok(options.level.map_or(Ok(cpu), |level| cpu.lowered(level))?.level)
 }
@@ -326,9 +326,8 @@ impl ConvPlan {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let [_, to] = self.0.views;
-        let y = held("the output", y.len(), to, self.0.options.output_pitches).map(|len| &mut y[..len])?;
-        self.run(x, weights, epilogue, y.into(), scratch).map(|_| ())
+        let y = self.0.output.outputs("the output", y)?;
+        self.run(x, weights, epilogue, y, scratch).map(|_| ())
     }
 
     /// The same into memory that holds nothing yet, such as a `Vec`'s spare capacity. Returns what it then holds.
@@ -354,18 +353,8 @@ impl ConvPlan {
         y: &'y mut [MaybeUninit<f32>],
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
-        let [_, to] = self.0.views;
-        if !to.is_dense() {
-            let rule =
-                format!("memory that holds nothing takes a dense one of {}", to.layout().len(self.shape().output()));
-            return Err(Error::Setting {
-                what: "the output's length with its gaps",
-                value: to.len().to_string(),
-                rule,
-            });
-        }
-        check_len("the output", y.len(), to.len())?;
-        self.run(x, weights, epilogue, y.into(), scratch)
+        let y = self.0.output.unwritten("the output", y)?;
+        self.run(x, weights, epilogue, y, scratch)
     }
 
     fn run<'y>(
@@ -376,25 +365,12 @@ impl ConvPlan {
         y: Outputs<'y>,
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
-        let Choice { shape: s, options: o, views: [from, to], kernel, .. } = &self.0;
-        let x = held("the input", x.len(), *from, o.input_pitches).map(|len| &x[..len])?;
-        check_len("the bias", epilogue.bias.map_or(s.oc, <[f32]>::len), s.oc)?;
-        let residual = |r: &'_ [f32]| held("the residual", r.len(), *to, o.output_pitches);
-        let residual = match epilogue.residual {
-            Some(r) => Some(&r[..residual(r)?]),
-            None => None,
-        };
+        let Choice { shape: s, input, output, kernel, .. } = &self.0;
+        let x = input.floats("the input", x)?;
+        let epilogue = output.epilogue(epilogue, s.oc)?;
         weights.check(self.weights_key())?;
-        let executor = par::executor(o.threads, self.0.predicted);
+        let executor = par::executor(self.0.options.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        Ok(kernel.forward(x, &weights.data, &Epilogue { residual, ..epilogue }, y, scratch, &*executor))
+        Ok(kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor))
     }
-}
-
-/// Floats of a slice that a view takes: all of a whole tensor's, as many as there must be at least of a part of a larger one.
-fn held(what: &'static str, actual: usize, view: View, part: Option<Pitches>) -> Result<usize> {
-    if part.is_none() || actual < view.len() {
-        check_len(what, actual, view.len())?;
-    }
-    Ok(view.len())
 }

@@ -3,11 +3,14 @@
 //! A framework that holds NCHW may hand its tensors to plans as they lie, or change their layout once and stay blocked
 //! through many layers, as a [`Session`](crate::Session) does.
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::{Layout, Pitches, View};
 use swath_kernels::pass::Place;
 
-use crate::error::{Result, check_len};
+use crate::error::{Error, Result, check_len};
 use crate::par;
 use crate::tensor::stored_len;
 
@@ -41,6 +44,68 @@ pub(crate) fn reorder_checked(from: Layout, x: &[f32], to: Layout, y: &mut [f32]
     // Elements are only moved: every level has the same result.
     let level = crate::cpu().map_or(Level::Scalar, |cpu| cpu.level);
     swath_kernels::reorder::reorder(&Place::new(level, &*executor), from, x, to, y, dims);
+}
+
+/// How a plan's tensor lies in the slice that a run is given: dense, or a part of a larger tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    view: View,
+    /// Whether the slice may go on behind it.
+    part: bool,
+}
+
+impl Held {
+    /// By pitches that options may have; `what` names these.
+    pub fn new(what: &'static str, layout: Layout, dims: [usize; 4], pitches: Option<Pitches>) -> Result<Self> {
+        let Some(p) = pitches else { return Ok(Self { view: View::dense(layout, dims), part: false }) };
+        let view = View::pitched(layout, dims, p).map_err(|e| {
+            let value = format!("{}, {} and {} (rows, channels, images)", p.row, p.channel, p.image);
+            Error::Setting { what, value, rule: e.to_string() }
+        })?;
+        Ok(Self { view, part: true })
+    }
+
+    /// Where its elements lie.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// Its floats in a slice.
+    pub fn floats<'a>(&self, what: &'static str, x: &'a [f32]) -> Result<&'a [f32]> {
+        Ok(&x[..self.len(what, x.len())?])
+    }
+
+    /// The same of what is written.
+    pub fn outputs<'a>(&self, what: &'static str, y: &'a mut [f32]) -> Result<Outputs<'a>> {
+        let len = self.len(what, y.len())?;
+        Ok((&mut y[..len]).into())
+    }
+
+    /// The same in memory that holds nothing yet, all of which is written then.
+    pub fn unwritten<'a>(&self, what: &'static str, y: &'a mut [MaybeUninit<f32>]) -> Result<Outputs<'a>> {
+        if !self.view.is_dense() {
+            let value = format!("{what}, of {} floats with its gaps", self.view.len());
+            let rule = "memory that holds nothing takes dense tensors, since gaps stay unwritten".into();
+            return Err(Error::Setting { what: "a view", value, rule });
+        }
+        let len = self.len(what, y.len())?;
+        Ok((&mut y[..len]).into())
+    }
+
+    /// An epilogue of this tensor, whose bias has so many floats, and whose residual lies as it does.
+    pub fn epilogue<'a>(&self, e: Epilogue<'a>, channels: usize) -> Result<Epilogue<'a>> {
+        check_len("the bias", e.bias.map_or(channels, <[f32]>::len), channels)?;
+        let residual = e.residual.map(|r| self.floats("the residual", r)).transpose()?;
+        Ok(Epilogue { residual, ..e })
+    }
+
+    /// Floats of a slice that it takes: all of a whole tensor's, as many as there must be at least of a part of a larger one.
+    fn len(&self, what: &'static str, actual: usize) -> Result<usize> {
+        if !self.part || actual < self.view.len() {
+            check_len(what, actual, self.view.len())?;
+        }
+        Ok(self.view.len())
+    }
 }
 
 #[cfg(test)]

@@ -9,59 +9,84 @@
 //! Sequences `[n, c, l]` are pictures `[n, c, 1, l]`: the same slice, with a window of `[1, k]`, a stride of `[1, s]` and a padding of
 //! `[0, p]`.
 //!
-//! A plan takes what [`Options`] say of layout, level and threads; input and output have the same layout. Results are the same bits
-//! for any number of threads.
+//! A plan takes what [`Options`] say of layout, level and threads; input and output have the same layout. Both may be parts of larger
+//! tensors ([`Options::pitches`]), and so may the gradients there; indices have no gaps. Results are the same bits for any number of
+//! threads, and into memory that holds nothing yet (`forward_uninit`, `backward_uninit`), which takes outputs without gaps.
+//!
+//! ```
+//! use swath::{Options, Pitches, PoolShape, pool::MaxPool};
+//! // The right half of a picture that is four pixels wide.
+//! let half = Pitches { image: 8, channel: 8, row: 4 };
+//! let plan = MaxPool::new(&PoolShape::builder([1, 1, 2, 2], 2).build()?, &Options::default().pitches(Some(half), None))?;
+//! let (picture, mut y, mut dx) = ([9.0, 9.0, 1.0, 4.0, 9.0, 9.0, 3.0, 2.0], [0.0], [7.0; 8]);
+//! let mut index = [0];
+//! plan.forward(&picture[2..], &mut y, Some(&mut index))?;
+//! plan.backward(&index, &[5.0], &mut dx[2..])?;
+//! assert_eq!((y, index, dx), ([4.0], [1], [7.0, 7.0, 0.0, 5.0, 7.0, 7.0, 0.0, 0.0]));
+//! # Ok::<(), swath::Error>(())
+//! ```
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Layout;
+use swath_kernels::layout::View;
 use swath_kernels::pass::Place;
-use swath_kernels::pool::{self, Part};
+use swath_kernels::pool;
 
 pub use swath_kernels::pool::{AdaptiveShape, Divisor, NO_INDEX};
 pub use swath_kernels::shape::PoolShape;
 
-use crate::conv::{Options, one_layout};
+use crate::conv::{Options, held, level, same_layout};
 use crate::error::{Error, Result, check_len};
+use crate::layout::Held;
 use crate::par;
+
+/// What is computed, and the indices of what it is made of.
+type WithIndices<'y, 'i> = (&'y mut [f32], Option<&'i mut [u32]>);
 
 /// Where a plan runs, and on what.
 #[derive(Clone, Debug)]
 struct Site {
     level: Level,
-    layout: Layout,
     threads: Option<usize>,
-    /// Extents of input and output.
-    dims: [[usize; 4]; 2],
+    /// How input and output lie.
+    x: Held,
+    y: Held,
 }
 
 impl Site {
     fn new(options: &Options, dims: [[usize; 4]; 2]) -> Result<Self> {
-        let (layout, level) = one_layout(options)?;
-        Ok(Self { level, layout, threads: options.threads, dims })
+        same_layout(options)?;
+        let [x, y] = held(dims, options)?;
+        Ok(Self { level: level(options)?, threads: options.threads, x, y })
     }
 
-    fn check(&self, x: (&'static str, usize), y: (&'static str, usize)) -> Result<()> {
-        let [input, output] = self.dims.map(|dims| self.layout.len(dims));
-        check_len(x.0, x.1, input)?;
-        check_len(y.0, y.1, output)
+    fn views(&self) -> [View; 2] {
+        [self.x.view(), self.y.view()]
+    }
+
+    fn input<'a>(&self, x: &'a [f32]) -> Result<&'a [f32]> {
+        self.x.floats("the input", x)
+    }
+
+    fn gradient<'a>(&self, dy: &'a [f32]) -> Result<&'a [f32]> {
+        self.y.floats("the gradient at the output", dy)
     }
 
     /// Runs `f` at the level, on the threads.
-    fn run(&self, f: impl FnOnce(&Place<'_>)) {
-        f(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)));
+    fn run<T>(&self, f: impl FnOnce(&Place<'_>) -> T) -> T {
+        f(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)))
     }
 
-    /// Runs `f` on rows of the output; `work` is what one float of it costs.
-    fn rows(&self, y: &mut [f32], work: usize, f: impl Fn(&Part, &mut [f32]) + Sync) {
-        let row = pool::row_len(self.layout, self.dims[1]);
-        par::for_each_piece_on(self.threads, y, row, work, |rows, y| {
-            f(&Part { level: self.level, layout: self.layout, rows }, y);
-        });
+    fn check_len_of_indices(&self, len: usize) -> Result<()> {
+        let y = self.y.view();
+        check_len("the indices", len, y.layout().len(y.dims()))
     }
 
     fn check_indices(&self, indices: &[u32]) -> Result<()> {
-        let [[.., h, w], output] = self.dims;
-        check_len("the indices", indices.len(), self.layout.len(output))?;
+        let [.., h, w] = self.x.view().dims();
+        self.check_len_of_indices(indices.len())?;
         let beyond = |&&i: &&u32| i != NO_INDEX && i as usize >= h * w;
         match indices.iter().find(beyond) {
             Some(i) => Err(Error::Setting {
@@ -73,6 +98,10 @@ impl Site {
         }
     }
 }
+
+/// The names of what is written, in errors.
+const OUTPUT: &str = "the output";
+const GRADIENT: &str = "the gradient at the input";
 
 /// A plane whose pixels can be numbered.
 fn check_plane([_, _, h, w]: [usize; 4]) -> Result<()> {
@@ -105,7 +134,8 @@ impl MaxPool {
     /// Plans.
     ///
     /// # Errors
-    /// For a level that this machine lacks, and where input and output have different layouts.
+    /// For a level that this machine lacks, where input and output have different layouts, and for pitches at which neighbours would
+    /// overlap.
     pub fn new(shape: &PoolShape, options: &Options) -> Result<Self> {
         Ok(Self { shape: *shape, site: Site::new(options, [shape.input(), shape.output()])? })
     }
@@ -115,7 +145,7 @@ impl MaxPool {
         &self.shape
     }
 
-    /// Computes `y` and, if asked for, the index of each maximum: `iy * iw + ix` within its plane, in the layout of `y`, or
+    /// Computes `y` and, if asked for, the index of each maximum: `iy * iw + ix` within its plane, in the layout of `y` without gaps, or
     /// [`NO_INDEX`] where dilation leaves a window without an element. The first of equal maxima wins, and a NaN over everything.
     ///
     /// Channels that pad a blocked `x` must be zero, and are zero in `y`.
@@ -123,17 +153,32 @@ impl MaxPool {
     /// # Errors
     /// For wrong lengths, and indices of planes of 2^32 - 1 pixels and more.
     pub fn forward(&self, x: &[f32], y: &mut [f32], indices: Option<&mut [u32]>) -> Result<()> {
+        self.run(x, self.site.y.outputs(OUTPUT, y)?, indices.map(Into::into)).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`MaxPool::forward`], and for an output with gaps.
+    pub fn forward_uninit<'y, 'i>(
+        &self,
+        x: &[f32],
+        y: &'y mut [MaybeUninit<f32>],
+        indices: Option<&'i mut [MaybeUninit<u32>]>,
+    ) -> Result<WithIndices<'y, 'i>> {
+        self.run(x, self.site.y.unwritten(OUTPUT, y)?, indices.map(Into::into))
+    }
+
+    fn run<'y, 'i>(&self, x: &[f32], y: Outputs<'y>, indices: Option<Outputs<'i, u32>>) -> Result<WithIndices<'y, 'i>> {
         let (s, site) = (&self.shape, &self.site);
-        site.check(("the input", x.len()), ("the output", y.len()))?;
-        match indices {
-            None => site.rows(y, s.kh * s.kw, |part, y| pool::max(part, s, x, y, None)),
-            Some(indices) => {
-                check_len("the indices", indices.len(), y.len())?;
-                check_plane(s.input())?;
-                site.run(|place| pool::max_indices(place, site.layout, s, x, y, indices));
-            }
-        }
-        Ok(())
+        let x = site.input(x)?;
+        let Some(indices) = indices else {
+            return Ok((site.run(|place| pool::max(place, site.views(), s, x, y, None)), None));
+        };
+        site.check_len_of_indices(indices.len())?;
+        check_plane(s.input())?;
+        let (y, indices) = site.run(|place| pool::max_indices(place, site.views(), s, x, y, indices));
+        Ok((y, Some(indices)))
     }
 
     /// Computes the gradient `dx` at the input from the indices that [`MaxPool::forward`] gave and the gradient `dy` at the output.
@@ -142,11 +187,27 @@ impl MaxPool {
     /// # Errors
     /// For wrong lengths, and an index beyond the plane.
     pub fn backward(&self, indices: &[u32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
-        let (s, site) = (&self.shape, &self.site);
-        site.check(("the gradient at the input", dx.len()), ("the gradient at the output", dy.len()))?;
+        self.gradient(indices, dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`MaxPool::backward`], and for a `dx` with gaps.
+    pub fn backward_uninit<'x>(
+        &self,
+        indices: &[u32],
+        dy: &[f32],
+        dx: &'x mut [MaybeUninit<f32>],
+    ) -> Result<&'x mut [f32]> {
+        self.gradient(indices, dy, self.site.x.unwritten(GRADIENT, dx)?)
+    }
+
+    fn gradient<'x>(&self, indices: &[u32], dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
+        let site = &self.site;
+        let dy = site.gradient(dy)?;
         site.check_indices(indices)?;
-        site.run(|place| pool::max_indices_backward(place, site.layout, s, indices, dy, dx));
-        Ok(())
+        Ok(site.run(|place| pool::max_indices_backward(place, site.views(), &self.shape, indices, dy, dx)))
     }
 }
 
@@ -196,10 +257,21 @@ impl AvgPool {
     /// # Errors
     /// For wrong lengths.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
-        let (s, site) = (&self.shape, &self.site);
-        site.check(("the input", x.len()), ("the output", y.len()))?;
-        site.rows(y, s.kh * s.kw, |part, y| pool::average(part, s, x, y, self.divisor));
-        Ok(())
+        self.run(x, self.site.y.outputs(OUTPUT, y)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AvgPool::forward`], and for an output with gaps.
+    pub fn forward_uninit<'y>(&self, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> Result<&'y mut [f32]> {
+        self.run(x, self.site.y.unwritten(OUTPUT, y)?)
+    }
+
+    fn run<'y>(&self, x: &[f32], y: Outputs<'y>) -> Result<&'y mut [f32]> {
+        let site = &self.site;
+        let x = site.input(x)?;
+        Ok(site.run(|place| pool::average(place, site.views(), &self.shape, x, y, self.divisor)))
     }
 
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output. What `dx` held does not matter.
@@ -207,10 +279,21 @@ impl AvgPool {
     /// # Errors
     /// For wrong lengths.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        self.gradient(dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AvgPool::backward`], and for a `dx` with gaps.
+    pub fn backward_uninit<'x>(&self, dy: &[f32], dx: &'x mut [MaybeUninit<f32>]) -> Result<&'x mut [f32]> {
+        self.gradient(dy, self.site.x.unwritten(GRADIENT, dx)?)
+    }
+
+    fn gradient<'x>(&self, dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
         let site = &self.site;
-        site.check(("the gradient at the input", dx.len()), ("the gradient at the output", dy.len()))?;
-        site.run(|place| pool::average_backward(place, site.layout, &self.shape, self.divisor, dy, dx));
-        Ok(())
+        let dy = site.gradient(dy)?;
+        Ok(site.run(|place| pool::average_backward(place, site.views(), &self.shape, self.divisor, dy, dx)))
     }
 }
 
@@ -253,11 +336,21 @@ impl AdaptiveAvgPool {
     /// # Errors
     /// For wrong lengths.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
-        let (s, site) = (&self.shape, &self.site);
-        site.check(("the input", x.len()), ("the output", y.len()))?;
-        let cell = (s.ih * s.iw).div_ceil(s.oh * s.ow);
-        site.rows(y, cell, |part, y| pool::adaptive_average(part, s, x, y));
-        Ok(())
+        self.run(x, self.site.y.outputs(OUTPUT, y)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AdaptiveAvgPool::forward`], and for an output with gaps.
+    pub fn forward_uninit<'y>(&self, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> Result<&'y mut [f32]> {
+        self.run(x, self.site.y.unwritten(OUTPUT, y)?)
+    }
+
+    fn run<'y>(&self, x: &[f32], y: Outputs<'y>) -> Result<&'y mut [f32]> {
+        let site = &self.site;
+        let x = site.input(x)?;
+        Ok(site.run(|place| pool::adaptive_average(place, site.views(), &self.shape, x, y)))
     }
 
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output. What `dx` held does not matter.
@@ -265,10 +358,21 @@ impl AdaptiveAvgPool {
     /// # Errors
     /// For wrong lengths.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        self.gradient(dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AdaptiveAvgPool::backward`], and for a `dx` with gaps.
+    pub fn backward_uninit<'x>(&self, dy: &[f32], dx: &'x mut [MaybeUninit<f32>]) -> Result<&'x mut [f32]> {
+        self.gradient(dy, self.site.x.unwritten(GRADIENT, dx)?)
+    }
+
+    fn gradient<'x>(&self, dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
         let site = &self.site;
-        site.check(("the gradient at the input", dx.len()), ("the gradient at the output", dy.len()))?;
-        site.run(|place| pool::adaptive_average_backward(place, site.layout, &self.shape, dy, dx));
-        Ok(())
+        let dy = site.gradient(dy)?;
+        Ok(site.run(|place| pool::adaptive_average_backward(place, site.views(), &self.shape, dy, dx)))
     }
 }
 
@@ -310,11 +414,32 @@ impl AdaptiveMaxPool {
     /// # Errors
     /// For wrong lengths.
     pub fn forward(&self, x: &[f32], y: &mut [f32], indices: &mut [u32]) -> Result<()> {
+        self.run(x, self.site.y.outputs(OUTPUT, y)?, indices.into()).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AdaptiveMaxPool::forward`], and for an output with gaps.
+    pub fn forward_uninit<'y, 'i>(
+        &self,
+        x: &[f32],
+        y: &'y mut [MaybeUninit<f32>],
+        indices: &'i mut [MaybeUninit<u32>],
+    ) -> Result<(&'y mut [f32], &'i mut [u32])> {
+        self.run(x, self.site.y.unwritten(OUTPUT, y)?, indices.into())
+    }
+
+    fn run<'y, 'i>(
+        &self,
+        x: &[f32],
+        y: Outputs<'y>,
+        indices: Outputs<'i, u32>,
+    ) -> Result<(&'y mut [f32], &'i mut [u32])> {
         let site = &self.site;
-        site.check(("the input", x.len()), ("the output", y.len()))?;
-        check_len("the indices", indices.len(), y.len())?;
-        site.run(|place| pool::adaptive_max(place, site.layout, &self.shape, x, y, indices));
-        Ok(())
+        let x = site.input(x)?;
+        site.check_len_of_indices(indices.len())?;
+        Ok(site.run(|place| pool::adaptive_max(place, site.views(), &self.shape, x, y, indices)))
     }
 
     /// Computes the gradient `dx` at the input, as [`MaxPool::backward`].
@@ -322,10 +447,26 @@ impl AdaptiveMaxPool {
     /// # Errors
     /// For wrong lengths, and an index beyond the plane.
     pub fn backward(&self, indices: &[u32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        self.gradient(indices, dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`AdaptiveMaxPool::backward`], and for a `dx` with gaps.
+    pub fn backward_uninit<'x>(
+        &self,
+        indices: &[u32],
+        dy: &[f32],
+        dx: &'x mut [MaybeUninit<f32>],
+    ) -> Result<&'x mut [f32]> {
+        self.gradient(indices, dy, self.site.x.unwritten(GRADIENT, dx)?)
+    }
+
+    fn gradient<'x>(&self, indices: &[u32], dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
         let site = &self.site;
-        site.check(("the gradient at the input", dx.len()), ("the gradient at the output", dy.len()))?;
+        let dy = site.gradient(dy)?;
         site.check_indices(indices)?;
-        site.run(|place| pool::adaptive_max_backward(place, site.layout, &self.shape, indices, dy, dx));
-        Ok(())
+        Ok(site.run(|place| pool::adaptive_max_backward(place, site.views(), &self.shape, indices, dy, dx)))
     }
 }

@@ -8,7 +8,8 @@ use swath_kernels::act;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
+use swath_kernels::pass::Place;
+use swath_kernels::pool::{self, AdaptiveShape, Divisor};
 use swath_kernels::shape::PoolShape;
 
 /// f32 against f64 rounded to f32: a few roundings.
@@ -56,33 +57,27 @@ fn pooling() {
         let (x_shape, x) = fixtures.tensor(&format!("{case}.x"));
         let (y_shape, y) = fixtures.tensor(&format!("{case}.y"));
         for &level in Level::available() {
-            let name = format!("{case} {level}");
+            let (name, place) = (format!("{case} {level}"), &Place::inline(level));
             in_every_layout(&name, (&x_shape, &x), (&y_shape, &y), |layout, x, y| match params["kind"].as_str() {
                 Some("max") => {
                     let s = window(&params, dims(&x_shape));
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
-                    let part = Part::whole(level, layout, s.output());
                     let (mut other, mut indices) = (y.to_vec(), vec![0; y.len()]);
-                    pool::max(&part, &s, x, y, None);
-                    pool::max(&part, &s, x, &mut other, Some(&mut indices));
+                    pool::max(place, layout, &s, x, (&mut *y).into(), None);
+                    pool::max(place, layout, &s, x, other.as_mut_slice().into(), Some(&mut indices));
                     assert_eq!(y, other, "{name} with indices");
                 }
                 Some("avg") => {
                     let s = window(&params, dims(&x_shape));
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
                     let include = params["count_include_pad"].as_bool().expect("count_include_pad");
-                    pool::average(
-                        &Part::whole(level, layout, s.output()),
-                        &s,
-                        x,
-                        y,
-                        if include { Divisor::Padded } else { Divisor::Inside },
-                    );
+                    let divisor = if include { Divisor::Padded } else { Divisor::Inside };
+                    pool::average(place, layout, &s, x, y.into(), divisor);
                 }
                 Some("adaptive_avg") => {
                     let s = AdaptiveShape::new(dims(&x_shape), numbers(&params, "output")).expect("a shape");
                     assert_eq!(s.output(), dims(&y_shape), "{name}");
-                    pool::adaptive_average(&Part::whole(level, layout, s.output()), &s, x, y);
+                    pool::adaptive_average(place, layout, &s, x, y.into());
                 }
                 kind => panic!("{case} is of an unknown kind {kind:?}"),
             });

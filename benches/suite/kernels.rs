@@ -21,7 +21,8 @@ use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{BLOCK, Layout};
-use swath_kernels::pool::{self, Part};
+use swath_kernels::pass::Place;
+use swath_kernels::pool;
 use swath_kernels::probe;
 use swath_kernels::shape::{ConvShape, PoolShape};
 use swath_kernels::tile::{self, Access, Edge, Loop, Output, Soon, Sweep, TileArgs};
@@ -245,23 +246,26 @@ fn pools(level: Level) -> Vec<Row> {
         .into_iter()
         .flat_map(|(k, stride)| {
             let shape = PoolShape::builder([1, 16, 20, 20], k).stride(stride).build().expect("a valid window");
-            let part = Part::whole(level, Layout::Blocked, shape.output());
             let x = vec![0.5f32; Layout::Blocked.len(shape.input())];
             let y = vec![0.0f32; Layout::Blocked.len(shape.output())];
             let throughput = Throughput::Bytes(size_of_val(&x[..]) as u64);
-            let (part2, x2, mut y2) = (part.clone(), x.clone(), y.clone());
+            let (x2, mut y2) = (x.clone(), y.clone());
             let mut y = y;
             [
                 Row {
                     name: format!("maxpool_{k}x{k}s{stride}_{level}"),
                     throughput: throughput.clone(),
-                    run: Box::new(move || pool::max(&part, &shape, black_box(&x), &mut y, None)),
+                    run: Box::new(move || {
+                        let y = y.as_mut_slice().into();
+                        pool::max(&Place::inline(level), Layout::Blocked, &shape, black_box(&x), y, None);
+                    }),
                 },
                 Row {
                     name: format!("avgpool_{k}x{k}s{stride}_{level}"),
                     throughput,
                     run: Box::new(move || {
-                        pool::average(&part2, &shape, black_box(&x2), &mut y2, pool::Divisor::Inside);
+                        let (x, y) = (black_box(&x2), y2.as_mut_slice().into());
+                        pool::average(&Place::inline(level), Layout::Blocked, &shape, x, y, pool::Divisor::Inside);
                     }),
                 },
             ]

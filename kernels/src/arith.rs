@@ -14,8 +14,8 @@ mod prelu;
 
 use crate::control_word::with_default;
 use crate::isa::Isa;
-use crate::layout::{BLOCK, Layout};
-use crate::pass::{Chunks, Map, MapOver, Place, Sum, Vector};
+use crate::layout::{BLOCK, Layout, View};
+use crate::pass::{Chunks, Map, MapOver, Place, Sum, SumOver, Vector};
 use crate::shape::{ShapeError, checked_elements};
 use crate::slices::Slices;
 
@@ -73,8 +73,7 @@ pub enum Operand {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arith {
-    layout: Layout,
-    dims: [usize; 4],
+    view: View,
     operand: Operand,
     slices: Slices,
 }
@@ -192,28 +191,43 @@ struct Spread {
     channel: usize,
 }
 
+/// Whether there are not too many elements.
+fn check_extents([n, c, h, w]: [usize; 4]) -> Result<(), ShapeError> {
+    let padded = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
+    checked_elements("input", &[n, padded, h, w]).map(|_| ())
+}
+
 impl Arith {
     /// Of a tensor of the logical extents `dims` with an operand.
     ///
     /// # Errors
     /// If there are too many elements.
     pub fn new(layout: Layout, dims: [usize; 4], operand: Operand) -> Result<Self, ShapeError> {
-        let [n, c, h, w] = dims;
-        checked_elements("input", &[n, c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX), h, w])?;
+        check_extents(dims)?;
+        Self::of_view(View::dense(layout, dims), operand)
+    }
+
+    /// Of a tensor that is a part of a larger one, which [`Arith::sum`] alone takes.
+    ///
+    /// # Errors
+    /// As for [`Arith::new`].
+    pub fn of_view(view: View, operand: Operand) -> Result<Self, ShapeError> {
+        let (layout, dims) = (view.layout(), view.dims());
+        check_extents(dims)?;
         let slices = match operand {
             Operand::Pixels => Slices::new(layout, dims),
             _ => Slices::of_batch(layout, dims),
         };
-        Ok(Self { layout, dims, operand, slices })
+        Ok(Self { view, operand, slices })
     }
 
     /// Floats of the other operand, as results have them.
     pub fn operand_len(&self) -> usize {
-        let [n, c, ..] = self.dims;
+        let (layout, [n, c, ..]) = (self.view.layout(), self.view.dims());
         match self.operand {
             Operand::Same => self.slices.len(),
-            Operand::Pixels => self.layout.len([n, c, 1, 1]),
-            Operand::Channels => self.layout.len([1, c, 1, 1]),
+            Operand::Pixels => layout.len([n, c, 1, 1]),
+            Operand::Channels => layout.len([1, c, 1, 1]),
             Operand::Scalar => 1,
         }
     }
@@ -221,6 +235,11 @@ impl Arith {
     /// Floats of scratch that either pass needs.
     pub fn scratch(&self) -> usize {
         self.slices.sums() + 2 * self.spread().images * self.slices.channels()
+    }
+
+    /// Floats of scratch of each thread beside these: for what [`Arith::sum`] copies of a part of a larger tensor.
+    pub fn copy_len(&self) -> usize {
+        if self.view.is_dense() { 0 } else { self.slices.longest() }
     }
 
     fn spread(&self) -> Spread {
@@ -236,7 +255,11 @@ impl Arith {
         for t in tensors {
             assert_eq!(t.len(), self.slices.len(), "length of a tensor");
         }
-        let plain = self.operand == Operand::Channels && b.len() == self.dims[1];
+        self.check_small(b, scratch);
+    }
+
+    fn check_small(&self, b: &[f32], scratch: &[f32]) {
+        let plain = self.operand == Operand::Channels && b.len() == self.slices.c;
         assert!(plain || b.len() == self.operand_len(), "{} floats of {:?}", b.len(), self.operand);
         assert!(scratch.len() >= self.scratch(), "{} floats of scratch, {} needed", scratch.len(), self.scratch());
     }
@@ -275,9 +298,9 @@ impl Arith {
 
     /// Zeroes the channels that pad the last block.
     fn clear_padding(&self, y: &mut [f32]) {
-        let c = self.dims[1];
-        if self.layout == Layout::Blocked && !c.is_multiple_of(BLOCK) {
-            let unit = self.dims[2] * self.dims[3] * BLOCK;
+        let [_, c, h, w] = self.view.dims();
+        if self.view.layout() == Layout::Blocked && !c.is_multiple_of(BLOCK) {
+            let unit = h * w * BLOCK;
             let blocks = crate::layout::blocks(c);
             for unit in y.chunks_exact_mut(unit).skip(blocks - 1).step_by(blocks) {
                 unit.chunks_exact_mut(BLOCK).for_each(|pixel| pixel[c % BLOCK..].fill(0.0));
@@ -437,13 +460,22 @@ impl Arith {
 
     /// The sum of `x` over the axes that the operand lacks, times `scale`: the gradient of a bias, or with `scale` 1 over the number of pixels a mean.
     ///
+    /// `scratch` holds [`Arith::scratch`] floats, and [`Arith::copy_len`] for each thread that is to take part, at least for one.
+    ///
     /// # Panics
     /// If a length is not what the extents say, or the operand lacks no axis.
     pub fn sum(&self, place: &Place<'_>, x: &[f32], scale: f32, y: &mut [f32], scratch: &mut [f32]) {
-        self.check(&[x], y, scratch);
+        assert_eq!(x.len(), self.view.len(), "length of a tensor");
+        self.check_small(y, scratch);
         assert_ne!(self.operand, Operand::Same, "nothing to sum over");
-        let sums = &mut scratch[..self.slices.sums()];
-        self.slices.sum(place, self.slices.all(), Affine, [x], [], [&mut *sums]);
+        let (s, copy_len) = (&self.slices, self.copy_len());
+        let (scratch, copies) = scratch.split_at_mut(self.scratch());
+        let sums = &mut scratch[..s.sums()];
+        place.each_with(x.len(), Chunks::new(sums, s.ch), (copies, copy_len), |i, out, copy| {
+            let (.., range) = s.slice(i);
+            let x = if copy_len == 0 { &x[range] } else { self.view.floats(x, range, copy) };
+            place.at(SumOver { f: Affine, ch: s.ch, x: [x], p: [], out: [out] });
+        });
         self.totals(sums, y, |total, _| total * f64::from(scale));
     }
 }

@@ -27,10 +27,10 @@ pub use plane::{PlanarData, PlanarRow, planar_rows};
 
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
-use crate::epilogue::Epilogue;
-use crate::exec::{Executor, Inline, Shared, for_each_part_with};
+use crate::epilogue::{Epilogue, Lengths, Outputs};
+use crate::exec::{Executor, Inline, for_each_part_with};
 use crate::isa::Level;
-use crate::layout::{Layout, Strides};
+use crate::layout::{Layout, Strides, View};
 use crate::shape::{ConvShape, ShapeError};
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::{Taps, Weights};
@@ -95,7 +95,7 @@ struct Phase {
 /// let mut packed = vec![0.0; plan.packed_len()];
 /// plan.pack(&[1.0, 2.0, 3.0, 4.0], &mut packed);
 /// let mut dx = [f32::NAN; 16];
-/// plan.run(&[1.0, 10.0, 0.0, 0.0], &packed, &Epilogue::none(), &mut dx, &mut [], &Inline);
+/// plan.run(&[1.0, 10.0, 0.0, 0.0], &packed, &Epilogue::none(), dx.as_mut_slice().into(), &mut [], &Inline);
 /// assert_eq!(dx[..8], [1.0, 2.0, 10.0, 20.0, 3.0, 4.0, 30.0, 40.0]);
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
@@ -103,8 +103,11 @@ struct Phase {
 pub struct BackwardData {
     shape: ConvShape,
     level: Level,
+    /// How `dy` and `dx` lie.
     input: Layout,
     output: Layout,
+    ds: Strides,
+    xs: Strides,
     /// The phases' convolutions, each different one once.
     plans: Vec<Plan>,
     phases: Vec<Phase>,
@@ -119,41 +122,67 @@ impl BackwardData {
     /// # Errors
     /// Where a phase's sizes overflow, though those of the convolution do not, and for strides of more than [`MOST_PHASES`] phases.
     pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, ShapeError> {
+        Self::of_views(shape, level, [View::dense(input, shape.output()), View::dense(output, shape.input())])
+    }
+
+    /// The same for a `dy` and a `dx` that are parts of larger tensors.
+    ///
+    /// # Errors
+    /// As for [`BackwardData::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, views: [View; 2]) -> Result<Self, ShapeError> {
         few_phases(shape)?;
+        let layouts = views.map(|view| view.layout());
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, ShapeError> {
-            let direct = Direct::within(&conv?, level, [input, output], strides, None);
+            let direct = Direct::within(&conv?, level, layouts, strides, None);
             Ok(Plan::Direct(Box::new(direct)))
         };
-        Self::by(shape, level, [input, output], phase)
+        Self::by(shape, level, views, phase)
     }
 
     /// Plans it by depthwise convolutions, where one vector of input channels holds whole groups.
     ///
     /// # Errors
     /// A reason, as for [`Depthwise::new`] and [`BackwardData::new`].
-    pub fn depthwise(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, String> {
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn depthwise(shape: &ConvShape, level: Level, views: [View; 2]) -> Result<Self, String> {
         few_phases(shape).map_err(|e| e.to_string())?;
+        let layouts = views.map(|view| view.layout());
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, String> {
             let conv = conv.map_err(|e| e.to_string())?;
-            let plan = Depthwise::within(&conv, level, [input, output], strides, None)?;
+            let plan = Depthwise::within(&conv, level, layouts, strides, None)?;
             Ok(Plan::Depthwise(Box::new(plan.phase_of(shape.macs()))))
         };
-        Self::by(shape, level, [input, output], phase)
+        Self::by(shape, level, views, phase)
     }
 
     /// Plans each phase by `plan`, which is given its convolution and the strides of its tensors.
     fn by<E>(
         shape: &ConvShape,
         level: Level,
-        [input, output]: [Layout; 2],
+        [dy, dx]: [View; 2],
         plan: impl Fn(Result<ConvShape, ShapeError>, [Strides; 2]) -> Result<Plan, E>,
     ) -> Result<Self, E> {
         shape.assert_consistent();
         let s = *shape;
-        let (xs, ys) = (input.strides(s.output()), output.strides(s.input()));
-        let lattice = Strides { row: s.sh.saturating_mul(ys.row), px: s.sw.saturating_mul(ys.px), ..ys };
-        let mut this =
-            Self { shape: s, level, input, output, plans: Vec::new(), phases: Vec::new(), packed_len: 0, holes: false };
+        let (ds, xs) = (dy.strides_of(s.output()), dx.strides_of(s.input()));
+        let lattice = Strides { row: s.sh.saturating_mul(xs.row), px: s.sw.saturating_mul(xs.px), ..xs };
+        let mut this = Self {
+            shape: s,
+            level,
+            input: dy.layout(),
+            output: dx.layout(),
+            ds,
+            xs,
+            plans: Vec::new(),
+            phases: Vec::new(),
+            packed_len: 0,
+            holes: false,
+        };
         for y in Axis::y(&s).phases() {
             for x in Axis::x(&s).phases() {
                 let (Some(wy), Some(wx)) = (y.window, x.window) else {
@@ -165,15 +194,15 @@ impl BackwardData {
                 let plan = match known {
                     Some(plan) => plan,
                     None => {
-                        this.plans.push(plan(conv, [xs, lattice])?);
+                        this.plans.push(plan(conv, [ds, lattice])?);
                         this.plans.len() - 1
                     }
                 };
                 debug_assert_eq!(this.plans[plan].shape().output(), [s.n, s.ic, y.outputs, x.outputs]);
                 this.phases.push(Phase {
                     plan,
-                    x: wy.view[0] * xs.row + wx.view[0] * xs.px,
-                    y: y.first * ys.row + x.first * ys.px,
+                    x: wy.view[0] * ds.row + wx.view[0] * ds.px,
+                    y: y.first * xs.row + x.first * xs.px,
                     taps: [wy.taps, wx.taps],
                     packed: this.packed_len,
                 });
@@ -246,28 +275,27 @@ impl BackwardData {
     /// has no epilogue. The bias has one float per input channel of the convolution, the residual lies as `dx` does.
     /// `scratch` holds [`BackwardData::scratch_len`] floats for each thread that is to take part, at least for one.
     ///
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
+    ///
     /// # Panics
-    /// If a slice's length is not what the shape, the layouts and [`BackwardData::packed_len`] say.
-    pub fn run(
+    /// If a slice's length is not what the shape, the layouts and [`BackwardData::packed_len`] say. Where outputs with gaps between
+    /// them lie in memory that holds nothing.
+    pub fn run<'x>(
         &self,
         dy: &[f32],
         packed: &[f32],
         epilogue: &Epilogue<'_>,
-        dx: &mut [f32],
+        mut dx: Outputs<'x>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
-        let s = &self.shape;
-        assert_eq!(dy.len(), self.input.len(s.output()), "gradient's length");
-        assert_eq!(dx.len(), self.output.len(s.input()), "output length");
-        assert_eq!(packed.len(), self.packed_len, "packed weights' length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.ic), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == dx.len()), "residual length");
+    ) -> &'x mut [f32] {
+        Lengths::backward(&self.shape, self.packed_len, [(self.input, self.ds), (self.output, self.xs)])
+            .assert(dy, packed, epilogue, &dx);
         assert!(self.level.is_available());
-        let dx = Shared::new(dx);
+        let shared = dx.shared();
         let finish = SyncFinish(Finish::new(epilogue, self.level));
         if self.holes {
-            fill::Fill { d: self, y: dx, finish }.all(executor);
+            fill::Fill { d: self, y: shared, finish }.all(executor);
         }
         let threads = executor.threads();
         // As many parts for each phase, those that a small one lacks are empty. All phases of a part follow each other, which write
@@ -279,8 +307,11 @@ impl BackwardData {
             let plan = &self.plans[phase.plan];
             let packed = &packed[phase.packed..][..plan.packed_len()];
             let dy = &dy[phase.x.min(dy.len())..];
-            plan.part((dy, packed), finish, (dx, phase.y), [threads, i], scratch);
+            plan.part((dy, packed), finish, (shared, phase.y), [threads, i], scratch);
         });
+        // SAFETY: each position is of a phase, whose parts write all of its outputs, channels that pad included, or meets no tap and is
+        // filled; what holds nothing has no gaps (asserted).
+        unsafe { dx.written() }
     }
 
     /// Positions of an axis that meet no tap.

@@ -46,9 +46,10 @@ pub(crate) use run::{Pairs, biases};
 pub use stem::StemWeights;
 pub use sum::{Source, SumRow, sum_rows};
 
+use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::region::Axis;
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
@@ -90,7 +91,7 @@ const TOGETHER: usize = 4;
 /// let mut scratch = vec![0.0; plan.scratch_len(1)];
 /// let (x, dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], [1.0, 0.0, 0.0, 10.0]);
 /// let (mut dw, mut db) = ([f32::NAN; 4], [f32::NAN; 1]);
-/// plan.run(&x, &dy, &mut dw, Some(&mut db), &mut scratch, &Inline);
+/// plan.run(&x, &dy, dw.as_mut_slice().into(), Some(&mut db), &mut scratch, &Inline);
 /// assert_eq!((dw, db), ([51.0, 62.0, 84.0, 95.0], [11.0]));
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
@@ -100,8 +101,11 @@ pub struct BackwardWeights {
     /// The same over those input pixels alone that it reads, where they are copied.
     compact: ConvShape,
     level: Level,
+    /// How `x` and `dy` lie.
     input: Layout,
     gradient: Layout,
+    xs: Strides,
+    ds: Strides,
     y: Axis,
     x: Axis,
     /// The tiles, by their blocks of input channels, from one on, and their number of output channels.
@@ -169,6 +173,8 @@ impl BackwardWeights {
             level,
             input,
             gradient,
+            xs: input.strides(shape.input()),
+            ds: gradient.strides(shape.output()),
             y: Axis::y(&s),
             x: Axis::x(&s),
             tiles,
@@ -189,6 +195,15 @@ impl BackwardWeights {
             this.wide -= 1;
         }
         this
+    }
+
+    /// The same for an `x` and a `dy` that are parts of larger tensors.
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Self {
+        let (xs, ds) = (x.strides_of(shape.input()), dy.strides_of(shape.output()));
+        Self { xs, ds, ..Self::new(shape, level, x.layout(), dy.layout()) }
     }
 
     /// The input blocks that meet block `ocb` of output channels.
@@ -307,25 +322,28 @@ impl BackwardWeights {
     /// Computes `dw` `[oc, ic / groups, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch`
     /// holds [`BackwardWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
     ///
+    /// The weights' gradient may lie in memory that holds nothing yet; what it then is is returned.
+    ///
     /// # Panics
     /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
-    pub fn run(
+    pub fn run<'w>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
+        mut dw: Outputs<'w>,
         db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
-        let of = (&self.shape, self.level, [self.input, self.gradient]);
-        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
+    ) -> &'w mut [f32] {
+        let s = &self.shape;
+        let of = (s, self.level, [(self.input, self.xs), (self.gradient, self.ds)]);
+        assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
-        let x = self.blocked(x, (self.input, self.shape.input()), self.every(), copy, executor);
+        let x = self.blocked(x, (self.xs, s.input()), self.every(), copy, executor);
         let (copy, sums) = scratch.split_at_mut(dy_copy);
-        let dy = self.blocked(dy, (self.gradient, self.shape.output()), [1, 1], copy, executor);
-        let run = Run { d: self, x, dy, dw: Shared::new(dw), db: db.map(Shared::new) };
+        let dy = self.blocked(dy, (self.ds, s.output()), [1, 1], copy, executor);
+        let run = Run { d: self, x, dy, dw: dw.shared(), db: db.map(Shared::new) };
         if self.in_place() {
             run.in_place(executor);
         }
@@ -334,13 +352,15 @@ impl BackwardWeights {
         } else {
             run.at_once(sums, executor);
         }
+        // SAFETY: each weight is of a pair, and all pairs are stored.
+        unsafe { dw.written() }
     }
 
     /// The rows and columns that are taken of a tensor, in blocks: as they lie, or copied where there is room for a copy.
     fn blocked<'a>(
         &self,
         from: &'a [f32],
-        (layout, dims): (Layout, [usize; 4]),
+        (mut xs, dims): (Strides, [usize; 4]),
         [down, across]: [usize; 2],
         copy: &'a mut [f32],
         executor: &dyn Executor,
@@ -350,8 +370,8 @@ impl BackwardWeights {
         }
         let [n, c, h, w] = dims;
         let kept = [n, c, h.div_ceil(down), w.div_ceil(across)];
-        assert!(from.len() >= layout.strides(dims).reach(layout, dims) && copy.len() == Layout::Blocked.len(kept));
-        let (mut xs, ys, of) = (layout.strides(dims), Layout::Blocked.strides(kept), blocks(c));
+        assert!(copy.len() == Layout::Blocked.len(kept));
+        let (ys, of) = (Layout::Blocked.strides(kept), blocks(c));
         (xs.row, xs.px) = (xs.row.saturating_mul(down), xs.px.saturating_mul(across));
         let to = Shared::new(copy);
         for_each_part_with(executor, n * of, &mut [], 0, |part, _| {
@@ -359,28 +379,29 @@ impl BackwardWeights {
             let from = Pixels::new(from[image * xs.n + block * xs.block..].as_ptr(), &xs);
             let to = Pixels::new(to.at(part * ys.block), &ys);
             let channels = BLOCK.min(c - block * BLOCK);
-            // SAFETY: the level is available (asserted by `run`); `from` and the copy are as long as their layouts say (asserted
-            // above), so that the block's pixels lie inside, and no other part writes this block; channels or pixels are adjacent
-            // in every layout, and no columns of NCHW are left out.
+            // SAFETY: the level is available, and `from` reaches as far as its strides say (asserted by `run`), and the copy is as long
+            // as its layout says (asserted above), so that the block's pixels lie inside, and no other part writes this block;
+            // channels or pixels are adjacent in every layout, and no columns of NCHW are left out.
             unsafe { copy_block(self.level, from, to, [kept[2], kept[3]], [channels, BLOCK]) };
         });
         copy
     }
 }
 
-/// Panics unless the machine has the level, `x` and `dy`, in these layouts, and the gradients at weights and bias are as long as the
+/// Panics unless the machine has the level, `x` and `dy`, which lie so, and the gradients at weights and bias are as long as the
 /// shape says, and the scratch is as long as one thread needs.
 #[track_caller]
 pub(crate) fn assert_run(
-    (s, level, [input, gradient]): (&ConvShape, Level, [Layout; 2]),
-    [x, dy, dw]: [&[f32]; 3],
+    (s, level, [input, gradient]): (&ConvShape, Level, [(Layout, Strides); 2]),
+    [x, dy]: [&[f32]; 2],
+    dw: &Outputs<'_>,
     db: Option<&[f32]>,
     [scratch, needed]: [usize; 2],
 ) {
     assert!(level.is_available());
     assert!(scratch >= needed, "scratch holds {scratch}, not {needed}");
-    assert_eq!(x.len(), input.len(s.input()), "input length");
-    assert_eq!(dy.len(), gradient.len(s.output()), "gradient's length");
+    assert_eq!(x.len(), input.1.reach(input.0, s.input()), "input length");
+    assert_eq!(dy.len(), gradient.1.reach(gradient.0, s.output()), "gradient's length");
     assert_eq!(dw.len(), s.weights().iter().product::<usize>(), "length of the weights' gradient");
     assert!(db.is_none_or(|db| db.len() == s.oc), "length of the bias's gradient");
 }

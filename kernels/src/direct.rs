@@ -58,7 +58,7 @@ const SCRATCH: usize = 1 << 18;
 pub struct Direct {
     shape: ConvShape,
     level: Level,
-    /// 1x1 with a stride: the pixels that it meets are copied to scratch, and `xs` are the strides there.
+    /// 1x1 with a stride, to rows that follow each other: the pixels that it meets are copied to scratch, and `xs` are the strides there.
     compact: bool,
     xs: Strides,
     ys: Strides,
@@ -134,13 +134,15 @@ impl Direct {
     ) -> Self {
         shape.assert_consistent();
         let s = *shape;
+        // Whether rows of outputs follow each other, so that an image may be one long row.
+        let long = ys.row == s.ow * ys.px;
         let compact = s.is_pointwise()
             && (s.sh, s.sw) != (1, 1)
             && s.groups == 1
             && input == Layout::Blocked
+            && long
             && Blocking::MIN_COLS * blocks(s.ic) * BLOCK <= SCRATCH;
-        let adjacent = xs.row == s.iw * xs.px && ys.row == s.ow * ys.px;
-        let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) && adjacent || compact;
+        let flat = s.is_pointwise() && (s.sh, s.sw) == (1, 1) && long && xs.row == s.iw * xs.px || compact;
         let (y, x) = if flat { (Axis::pixels(1), Axis::pixels(s.oh * s.ow)) } else { (Axis::y(&s), Axis::x(&s)) };
         // All inner outputs have all taps, and at most so few on each side have fewer that edge tiles take them: one, or more where a row
         // is several long tiles.
@@ -357,7 +359,8 @@ impl Direct {
             && taps == 1
         {
             let at = (inputs.start - first * depth) * BLOCK;
-            return interleave_at(self.level, rows, pitch, BLOCK, &mut block[at..at + inputs.len() * BLOCK]);
+            let to = &mut block[at..at + inputs.len() * BLOCK];
+            return interleave_at(self.level, rows, pitch, BLOCK, to.into());
         }
         for (c, ic) in inputs.enumerate() {
             for (ky, kx) in (0..s.kh).flat_map(|ky| (0..s.kw).map(move |kx| (ky, kx))) {

@@ -91,27 +91,27 @@ pub struct Epilogue<'a> {
 
 /// Memory for the outputs of a run, which are written whole: what it held does not matter.
 #[derive(Debug)]
-pub enum Outputs<'a> {
-    /// That holds floats.
-    Floats(&'a mut [f32]),
+pub enum Outputs<'a, T = f32> {
+    /// That holds floats, or what else is written.
+    Floats(&'a mut [T]),
     /// That holds nothing yet.
-    Unwritten(&'a mut [MaybeUninit<f32>]),
+    Unwritten(&'a mut [MaybeUninit<T>]),
 }
 
-impl<'a> From<&'a mut [f32]> for Outputs<'a> {
-    fn from(y: &'a mut [f32]) -> Self {
+impl<'a, T> From<&'a mut [T]> for Outputs<'a, T> {
+    fn from(y: &'a mut [T]) -> Self {
         Outputs::Floats(y)
     }
 }
 
-impl<'a> From<&'a mut [MaybeUninit<f32>]> for Outputs<'a> {
-    fn from(y: &'a mut [MaybeUninit<f32>]) -> Self {
+impl<'a, T> From<&'a mut [MaybeUninit<T>]> for Outputs<'a, T> {
+    fn from(y: &'a mut [MaybeUninit<T>]) -> Self {
         Outputs::Unwritten(y)
     }
 }
 
-impl<'a> Outputs<'a> {
-    /// Floats.
+impl<'a, T> Outputs<'a, T> {
+    /// Elements.
     pub fn len(&self) -> usize {
         match self {
             Outputs::Floats(y) => y.len(),
@@ -124,23 +124,55 @@ impl<'a> Outputs<'a> {
         self.len() == 0
     }
 
+    /// The elements, all of this value.
+    pub(crate) fn filled(self, value: T) -> &'a mut [T]
+    where
+        T: Copy,
+    {
+        match self {
+            Outputs::Floats(y) => {
+                y.fill(value);
+                y
+            }
+            Outputs::Unwritten(y) => {
+                y.fill(MaybeUninit::new(value));
+                // SAFETY: all of it has just been written.
+                unsafe { y.assume_init_mut() }
+            }
+        }
+    }
+
+    /// As memory that may hold nothing.
+    ///
+    /// # Safety
+    /// Nothing but elements is written to it.
+    pub(crate) unsafe fn memory(&mut self) -> &mut [MaybeUninit<T>] {
+        match self {
+            // SAFETY: the same memory, in which elements stay elements by the contract.
+            Outputs::Floats(y) => unsafe { core::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), y.len()) },
+            Outputs::Unwritten(y) => y,
+        }
+    }
+
+    /// The elements.
+    ///
+    /// # Safety
+    /// If the memory held nothing, all of it has been written.
+    pub(crate) unsafe fn written(self) -> &'a mut [T] {
+        match self {
+            Outputs::Floats(y) => y,
+            // SAFETY: the same contract.
+            Outputs::Unwritten(y) => unsafe { y.assume_init_mut() },
+        }
+    }
+}
+
+impl Outputs<'_> {
     /// For the parts of a run.
     pub(crate) fn shared(&mut self) -> Shared<'_> {
         match self {
             Outputs::Floats(y) => Shared::new(y),
             Outputs::Unwritten(y) => Shared::unwritten(y),
-        }
-    }
-
-    /// The floats.
-    ///
-    /// # Safety
-    /// If the memory held nothing, all of it has been written.
-    pub(crate) unsafe fn written(self) -> &'a mut [f32] {
-        match self {
-            Outputs::Floats(y) => y,
-            // SAFETY: the same contract.
-            Outputs::Unwritten(y) => unsafe { y.assume_init_mut() },
         }
     }
 }
@@ -159,10 +191,19 @@ pub(crate) struct Lengths {
 
 impl Lengths {
     /// Of a run on `packed` floats of weights, with input and output of these layouts and distances.
-    pub fn new(s: &ConvShape, packed: usize, [x, y]: [(Layout, Strides); 2]) -> Self {
+    pub fn new(s: &ConvShape, packed: usize, tensors: [(Layout, Strides); 2]) -> Self {
+        Self::of([s.input(), s.output()], packed, tensors)
+    }
+
+    /// The same of a convolution's data gradient, from its output to its input.
+    pub fn backward(s: &ConvShape, packed: usize, tensors: [(Layout, Strides); 2]) -> Self {
+        Self::of([s.output(), s.input()], packed, tensors)
+    }
+
+    fn of([from, to]: [[usize; 4]; 2], packed: usize, [x, y]: [(Layout, Strides); 2]) -> Self {
         let reach = |(layout, strides): (Layout, Strides), dims| strides.reach(layout, dims);
-        let (x, y_len) = (reach(x, s.input()), reach(y, s.output()));
-        Self { x, packed, y: y_len, gaps: y_len != y.0.len(s.output()), channels: s.oc }
+        let (x, y_len) = (reach(x, from), reach(y, to));
+        Self { x, packed, y: y_len, gaps: y_len != y.0.len(to), channels: to[1] }
     }
 
     /// Panics where a slice is not so long, and where outputs with gaps between them lie in memory that holds nothing.

@@ -263,6 +263,19 @@ impl<'a> Shared<'a> {
         assert!(at <= self.len);
         self.start.wrapping_add(at)
     }
+
+    /// Elements from `at` on, which may hold nothing yet.
+    ///
+    /// # Safety
+    /// Nobody else uses them while they are borrowed.
+    ///
+    /// # Panics
+    /// If they reach beyond the end.
+    pub(crate) unsafe fn part(&self, at: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
+        assert!(at <= self.len && len <= self.len - at, "elements {at} and {len} on of {}", self.len);
+        // SAFETY: they lie inside the slice (asserted), which is borrowed for so long, and are this caller's alone.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(at).cast(), len) }
+    }
 }
 
 #[cfg(test)]

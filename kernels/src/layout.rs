@@ -9,6 +9,8 @@
 //! Sixteen floats are one cache line, one AVX-512 register, two of AVX2, four of NEON: a pixel of a block is one
 //! aligned load, and the pixels of a row are contiguous.
 
+use core::ops::Range;
+
 use thiserror::Error;
 
 /// Channels in a block, on every machine.
@@ -191,9 +193,43 @@ impl View {
         self.len() == self.layout.len(self.dims)
     }
 
+    /// Its logical extents `[n, c, h, w]`.
+    pub fn dims(&self) -> [usize; 4] {
+        self.dims
+    }
+
     /// The order of its elements.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Floats `range` of the tensor without its gaps: where they lie in `x`, if they follow each other there, else a copy.
+    pub(crate) fn floats<'a>(&self, x: &'a [f32], range: Range<usize>, copy: &'a mut [f32]) -> &'a [f32] {
+        let [_, c, h, w] = self.dims;
+        // What has no gaps: rows in NCHW, of all channels in NHWC, everything in blocks.
+        let (line, channels) = match self.layout {
+            Layout::Nchw => (w, c),
+            Layout::Nhwc => (w * c, 1),
+            Layout::Blocked => return &x[range],
+        };
+        if range.is_empty() {
+            return &[];
+        }
+        let place = |at: usize| {
+            let (row, s) = (at / line, &self.strides);
+            row / h / channels * s.n + row / h % channels * s.channel + row % h * s.row + at % line
+        };
+        let (first, last) = (place(range.start), place(range.end - 1));
+        if last - first == range.len() - 1 {
+            return &x[first..=last];
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let len = (line - at % line).min(range.end - at);
+            copy[at - range.start..][..len].copy_from_slice(&x[place(at)..][..len]);
+            at += len;
+        }
+        &copy[..range.len()]
     }
 
     /// Its distances, if it has these extents.

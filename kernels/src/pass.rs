@@ -105,10 +105,21 @@ impl<'a> Place<'a> {
     /// Calls `f` once for each piece of `cut`, on the executor's threads where `floats`, which the pass reads and writes
     /// in all, are worth it.
     pub(crate) fn each<C: Cut>(&self, floats: usize, cut: C, f: impl Fn(usize, C::Piece) + Sync) {
+        self.each_with(floats, cut, (&mut [], 0), |i, piece, _| f(i, piece));
+    }
+
+    /// The same with so many floats of scratch for each thread.
+    pub(crate) fn each_with<C: Cut>(
+        &self,
+        floats: usize,
+        cut: C,
+        (scratch, per_thread): (&mut [f32], usize),
+        f: impl Fn(usize, C::Piece, &mut [f32]) + Sync,
+    ) {
         let executor: &dyn Executor = if floats < INLINE_FLOATS { &Inline } else { self.executor };
-        for_each_part_with(executor, cut.pieces(), &mut [], 0, |i, _| {
+        for_each_part_with(executor, cut.pieces(), scratch, per_thread, |i, scratch| {
             // SAFETY: every part is claimed once, and `i` is below the number of pieces.
-            f(i, unsafe { cut.piece(i) })
+            f(i, unsafe { cut.piece(i) }, scratch)
         });
     }
 }
@@ -152,6 +163,19 @@ pub(crate) trait Cut: Sync {
     /// # Safety
     /// `i` is below [`Cut::pieces`], and no other piece of the number is alive.
     unsafe fn piece(&self, i: usize) -> Self::Piece;
+}
+
+/// As many numbered pieces, of nothing.
+pub(crate) struct Numbers(pub usize);
+
+impl Cut for Numbers {
+    type Piece = ();
+
+    fn pieces(&self) -> usize {
+        self.0
+    }
+
+    unsafe fn piece(&self, _: usize) {}
 }
 
 /// Numbers of some pieces: `runs` runs of `len` neighbours, whose starts are `stride` apart.

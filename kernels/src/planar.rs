@@ -265,14 +265,25 @@ impl Job<'_> {
         // * the kernel is one for these taps, strides and this dilation (`with_lanes`);
         // * parts of a run have disjoint planes or rows, so no two threads write the same output.
         unsafe { (row.run)(&args) };
-        if let Some(act) = finish.act {
-            // Row by row, or all at once where rows follow each other.
-            let (pieces, len) = if ys.row == s.ow { (1, rows.len() * s.ow) } else { (rows.len(), s.ow) };
-            for (channel, piece) in (0..channels).flat_map(|c| (0..pieces).map(move |piece| (c, piece))) {
-                let rows = y.wrapping_add(channel * plane + (rows.start + piece) * ys.row);
-                // SAFETY: these outputs are this part's alone, and the level is available.
-                unsafe { act(&ActArgs { src: rows, dst: rows, len, p: finish.act_params }) };
-            }
+        for channel in 0..channels {
+            let first = y.wrapping_add(channel * plane + rows.start * ys.row);
+            // SAFETY: these outputs are this part's alone, and the level is available.
+            unsafe { activate(&finish, first, [rows.len(), s.ow], ys.row) };
         }
+    }
+}
+
+/// Applies what is more than a clamp to some rows of a plane that are so far apart: row by row, or all at once where they follow each
+/// other.
+///
+/// # Safety
+/// They hold floats that no other thread uses, and the machine has the level that `finish` was made for.
+pub(crate) unsafe fn activate(finish: &Finish, first: *mut f32, [rows, columns]: [usize; 2], pitch: usize) {
+    let Some(act) = finish.act else { return };
+    let (pieces, len) = if pitch == columns { (1, rows * columns) } else { (rows, columns) };
+    for row in 0..pieces {
+        let row = first.wrapping_add(row * pitch);
+        // SAFETY: the same contract.
+        unsafe { act(&ActArgs { src: row, dst: row, len, p: finish.act_params }) };
     }
 }

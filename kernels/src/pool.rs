@@ -11,10 +11,8 @@
 //! | NHWC | `n` images | `c` |
 //!
 //! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well too,
-//! NCHW is correct and slow). Work is split by output rows: row `u * oh + oy` of a tensor is row `oy` of unit `u`,
-//! [`row_len`] floats that are contiguous in `y`. Each function takes a range of rows in [`Part`], the whole input, and the part
-//! of the output that the range covers; results do not depend on how a caller cuts the ranges. Channel block `b` of
-//! image `i` is the rows `(i * blocks + b) * oh ..` and `oh` on.
+//! NCHW is correct and slow). Rows, units and images may lie apart ([`Lies`]). Work is split by output rows: row `u * oh + oy` of a
+//! tensor is row `oy` of unit `u`. The shape alone fixes the cuts, and results do not depend on them.
 //!
 //! # Loop nest
 //!
@@ -34,9 +32,8 @@
 mod adaptive;
 mod backward;
 mod geometry;
+mod spans;
 mod window;
-
-use core::ops::Range;
 
 pub use adaptive::AdaptiveShape;
 pub use backward::{
@@ -44,9 +41,10 @@ pub use backward::{
     max_indices_backward, max_taps,
 };
 
-use crate::control_word::with_default;
+use crate::epilogue::Outputs;
 use crate::isa::{self, Level};
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, Layout, View, blocks};
+use crate::pass::{Numbers, Place};
 use crate::registry::{by_level, edges};
 use crate::shape::{MAX_ELEMENTS, Padding, PoolShape, checked_elements};
 
@@ -81,15 +79,94 @@ pub enum Divisor {
     Fixed(usize),
 }
 
+/// How far images, units and rows of a tensor lie apart, in floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// From image to image.
+    pub image: usize,
+    /// From unit to unit of an image.
+    pub unit: usize,
+    /// From row to row.
+    pub row: usize,
+}
+
+impl Apart {
+    /// # Panics
+    /// If the view has other extents.
+    fn new(view: View, dims: [usize; 4]) -> Self {
+        let s = view.strides_of(dims);
+        let unit = if view.layout() == Layout::Nchw { s.channel } else { s.block };
+        Self { image: s.n, unit, row: s.row }
+    }
+
+    /// Where a unit of the tensor begins, of which an image has so many.
+    #[inline(always)]
+    fn start(&self, units: usize, unit: usize) -> usize {
+        unit / units * self.image + unit % units * self.unit
+    }
+}
+
+/// How input and output lie: dense in a layout, or as parts of larger tensors. Both have one layout.
+///
+/// ```
+/// use swath_kernels::layout::{Layout, Pitches, View};
+/// use swath_kernels::{isa::Cpu, pass::Place, pool, shape::PoolShape};
+/// let s = PoolShape::builder([1, 1, 2, 2], 2).build()?;
+/// let place = Place::inline(Cpu::detect().level);
+/// let (mut y, mut window) = ([0.0], [0.0]);
+/// pool::max(&place, Layout::Nchw, &s, &[1.0, 4.0, 3.0, 2.0], y.as_mut_slice().into(), None);
+/// // The left half of a picture that is four pixels wide.
+/// let half = View::pitched(Layout::Nchw, s.input(), Pitches { image: 8, channel: 8, row: 4 }).unwrap();
+/// let views = [half, View::dense(Layout::Nchw, s.output())];
+/// pool::max(&place, views, &s, &[1.0, 4.0, 9.0, 9.0, 3.0, 2.0], window.as_mut_slice().into(), None);
+/// assert_eq!((y, window), ([4.0], [4.0]));
+/// # Ok::<(), swath_kernels::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Lies(Result<[View; 2], Layout>);
+
+impl From<Layout> for Lies {
+    fn from(layout: Layout) -> Self {
+        Self(Err(layout))
+    }
+}
+
+impl From<[View; 2]> for Lies {
+    fn from(views: [View; 2]) -> Self {
+        Self(Ok(views))
+    }
+}
+
+impl Lies {
+    /// The views of input and output of these extents.
+    ///
+    /// # Panics
+    /// If there are views of different layouts, or extents whose product overflows: a checked shape's never does, but its fields are public.
+    #[track_caller]
+    fn views(self, dims: [[usize; 4]; 2]) -> [View; 2] {
+        let fits = |[n, c, h, w]: [usize; 4]| {
+            c.checked_next_multiple_of(BLOCK).is_some_and(|c| checked_elements("", &[n, c, h, w]).is_ok())
+        };
+        assert!(dims.into_iter().all(fits), "a geometry that was changed after it was built: {dims:?}");
+        let views = self.0.unwrap_or_else(|layout| dims.map(|dims| View::dense(layout, dims)));
+        assert_eq!(views[0].layout(), views[1].layout(), "layouts of input and output");
+        views
+    }
+}
+
 /// What a pooling kernel's entry point takes; [`PoolRow::run`] has its contract.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PoolArgs {
     /// First float of the whole input.
     pub x: *const f32,
-    /// First float of the first output row.
+    /// How the input lies.
+    pub x_apart: Apart,
+    /// First float of the whole output.
     pub y: *mut f32,
-    /// First index of the first output row, in the layout of `y`; used by [`Op::MaxIndices`] only.
+    /// How the output lies.
+    pub y_apart: Apart,
+    /// First index of the whole output, in the layout of `y` without gaps; used by [`Op::MaxIndices`] only.
     pub indices: *mut u32,
     /// First output row, `unit * oh + oy`.
     pub first: usize,
@@ -132,8 +209,9 @@ pub struct PoolRow {
     ///
     /// # Safety
     /// * The machine has the level.
-    /// * `x` is readable for whole units of `input[0] * input[1] * ch` floats, up to the unit of the last row.
-    /// * `y`, and for [`Op::MaxIndices`] `indices`, are writable for `rows * output[1] * ch` elements, and overlap nothing.
+    /// * `x` is readable for `input[0]` rows of `input[1] * ch` floats of each unit of the output rows, at `x_apart`.
+    /// * `y`, and for [`Op::MaxIndices`] `indices`, are writable for `output[1] * ch` elements of each of the output rows, at `y_apart`
+    ///   and without gaps, and overlap nothing.
     /// * `kernel`, `stride`, `dilation`, `pad`, `input` and `output` are those of a [`PoolShape`] (for [`Op::Adaptive`]:
     ///   `input` and `output` are at least 1), and fit the row's `window`.
     pub run: isa::Entry<PoolArgs>,
@@ -194,30 +272,16 @@ fn units(layout: Layout, c: usize) -> (usize, usize) {
     }
 }
 
-/// Output rows of a tensor of the logical extents `output = [n, c, oh, ow]`: what the ranges of [`max`], [`average`] and
-/// [`adaptive_average`] count.
-///
-/// ```
-/// use swath_kernels::{layout::Layout, pool};
-/// assert_eq!(pool::rows(Layout::Blocked, [2, 40, 7, 9]), 2 * 3 * 7);
-/// assert_eq!(pool::row_len(Layout::Blocked, [2, 40, 7, 9]), 9 * 16);
-/// ```
-pub fn rows(layout: Layout, output: [usize; 4]) -> usize {
-    output[0] * units(layout, output[1]).0 * output[2]
-}
-
-/// Floats in one output row of a tensor of the logical extents `output = [n, c, oh, ow]`.
-pub fn row_len(layout: Layout, output: [usize; 4]) -> usize {
-    output[3] * units(layout, output[1]).1
-}
-
 impl PoolArgs {
     /// The geometry of an adaptive average; pointers are null and there are no rows yet.
     pub fn adaptive(s: &AdaptiveShape, layout: Layout) -> Self {
         let (units, ch) = units(layout, s.c);
+        let [x_apart, y_apart] = [s.input(), s.output()].map(|dims| Apart::new(View::dense(layout, dims), dims));
         Self {
             x: core::ptr::null(),
+            x_apart,
             y: core::ptr::null_mut(),
+            y_apart,
             indices: core::ptr::null_mut(),
             first: 0,
             rows: 0,
@@ -242,12 +306,9 @@ impl PoolArgs {
         Self { kernel, stride, dilation, pad, ..Self::adaptive(&extents, layout) }
     }
 
-    /// Whether no size is zero and no product or sum of sizes that kernels form overflows. A checked shape's never do, but
+    /// Whether no size is zero and no product or sum of sizes along an axis that kernels form overflows. A checked shape's never do, but
     /// its fields are public.
-    fn fits_memory(&self, [input, output]: [[usize; 4]; 2]) -> bool {
-        let tensor = |[n, c, h, w]: [usize; 4]| {
-            c.checked_next_multiple_of(BLOCK).is_some_and(|c| checked_elements("", &[n, c, h, w]).is_ok())
-        };
+    fn fits_memory(&self) -> bool {
         let pads = [[self.pad.top, self.pad.bottom], [self.pad.left, self.pad.right]];
         let axis = |i: usize| {
             let [size, o, k, s, d] = [self.input, self.output, self.kernel, self.stride, self.dilation].map(|v| v[i]);
@@ -255,44 +316,59 @@ impl PoolArgs {
             let sums = [size, pads[i][0], pads[i][1]].iter().all(|&v| v <= MAX_ELEMENTS);
             [size, o, k, s, d].iter().all(|&v| v > 0) && sums && ok(&[o, s]) && ok(&[k, d]) && ok(&[size, o])
         };
-        tensor(input) && tensor(output) && axis(0) && axis(1)
+        axis(0) && axis(1)
     }
 }
 
-/// What a call computes: some output rows of a tensor in a layout, at a level.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// The level to take the kernel from.
-    pub level: Level,
-    /// Layout of input and output.
-    pub layout: Layout,
-    /// Output rows, of [`rows`].
-    pub rows: Range<usize>,
+/// Arguments that all parts of a run share.
+struct SyncArgs(PoolArgs);
+
+// SAFETY: its pointers are those of a run, whose parts write disjoint rows.
+unsafe impl Sync for SyncArgs {}
+
+/// Floats of a part's input and output.
+const PART: usize = 16 << 10;
+
+/// Checks whole extents, then runs the first row of the table that supports the geometry, on the threads of `place`.
+fn run<'y>(
+    place: &Place<'_>,
+    op: Op,
+    (views, dims): ([View; 2], [[usize; 4]; 2]),
+    x: &[f32],
+    mut y: Outputs<'y>,
+    args: PoolArgs,
+) -> &'y mut [f32] {
+    let [from, to] = views;
+    assert!(args.fits_memory(), "a geometry that was changed after it was built: {args:?}");
+    let [x_apart, y_apart] = [Apart::new(from, dims[0]), Apart::new(to, dims[1])];
+    assert_lengths(views, x.len(), &y);
+    let args = PoolArgs { x: x.as_ptr(), x_apart, y: y.shared().at(0), y_apart, ..args };
+    let row = table(place.level()).iter().find(|r| r.op == op && r.supports(&args));
+    let (row, args) = (row.expect("the last row supports everything"), SyncArgs(args));
+    let rows = dims[1][0] * args.0.units * dims[1][2];
+    let floats = x.len() + y.len();
+    let together = rows.div_ceil((floats / PART).max(1)).max(1);
+    place.each(floats, Numbers(rows.div_ceil(together)), |part, ()| {
+        // All of it, which is `Sync`.
+        let SyncArgs(args) = &args;
+        let first = part * together;
+        let args = PoolArgs { first, rows: together.min(rows - first), ..*args };
+        // SAFETY: the level is available; x holds all units and y all rows at these distances, as just asserted, and `max` asserts
+        // the same of the indices; these are borrowed mutably and overlap nothing, and parts have rows of their own; no product of
+        // the geometry overflows, so that taps found inside are inside; the row supports it.
+        unsafe { (row.run)(&args) }
+    });
+    // SAFETY: parts of a run write all rows whole; what holds nothing has no gaps (asserted).
+    unsafe { y.written() }
 }
 
-impl Part {
-    /// All rows of a tensor of the logical extents `output = [n, c, oh, ow]`.
-    pub fn whole(level: Level, layout: Layout, output: [usize; 4]) -> Self {
-        Self { level, layout, rows: 0..rows(layout, output) }
-    }
-}
-
-/// Checks whole extents, then runs the first row of the table that supports the geometry.
-fn run(part: &Part, op: Op, dims: [[usize; 4]; 2], x: &[f32], y: &mut [f32], args: PoolArgs) {
-    let (Part { level, layout, rows: range }, [input, output]) = (part, dims);
-    assert!(Level::available().contains(level), "level {level} is not available on this machine");
-    assert!(args.fits_memory(dims), "a geometry that was changed after it was built: {args:?}");
-    let all = rows(*layout, output);
-    assert!(range.start <= range.end && range.end <= all, "rows {range:?} of {all}");
-    assert_eq!(x.len(), layout.len(input), "input length for {input:?} {}", layout.name());
-    let expected = range.len() * row_len(*layout, output);
-    assert_eq!(y.len(), expected, "output length for {} rows of {output:?} {}", range.len(), layout.name());
-    let args = PoolArgs { x: x.as_ptr(), y: y.as_mut_ptr(), first: range.start, rows: range.len(), ..args };
-    let row = table(*level).iter().find(|r| r.op == op && r.supports(&args)).expect("the last row supports everything");
-    // SAFETY: the level is available; x holds all units and y all rows of the range, as just asserted, and `max` asserts
-    // the same of the indices; `&mut` slices overlap nothing; no product of the geometry overflows, so that taps found inside
-    // are inside; the row supports it.
-    with_default(|| unsafe { (row.run)(&args) })
+/// Panics unless a tensor at the input is as long as its view says, and what is written as the other one's; and where that has gaps
+/// between its elements but holds nothing.
+#[track_caller]
+fn assert_lengths<T>([x, y]: [View; 2], x_len: usize, written: &Outputs<'_, T>) {
+    assert_eq!(x_len, x.len(), "input length for {:?} {}", x.dims(), x.layout().name());
+    assert_eq!(written.len(), y.len(), "output length for {:?} {}", y.dims(), y.layout().name());
+    assert!(y.is_dense() || matches!(written, Outputs::Floats(_)), "gaps between outputs stay unwritten");
 }
 
 /// Panics unless each pixel of a plane has an index.
@@ -301,74 +377,94 @@ fn assert_indexable(pixels: usize) {
     assert!(pixels < NO_INDEX as usize, "{pixels} pixels of a plane do not fit an index");
 }
 
-/// Max pooling of the output rows of `part` (see the [module](self)), with the indices of the maxima if wanted.
+/// Max pooling, with the indices of the maxima if wanted, in the layout of `y` without gaps. What `y` then is is returned.
 ///
-/// `x` is the whole input, `y` (and `indices`, in the layout of `y`) the piece of the output that the part covers. An index
-/// is `iy * iw + ix` within the plane, as PyTorch's; u32 because it halves the memory that training keeps, and a
+/// An index is `iy * iw + ix` within the plane, as PyTorch's; u32 because it halves the memory that training keeps, and a
 /// plane beyond 2^32 pixels is refused. As in PyTorch the first of equal maxima wins and a NaN wins over everything (the
 /// last one gives the index). A window that dilation leaves without a tap inside the input gives minus infinity and
 /// [`NO_INDEX`]. Channels that pad the last block must be zero in `x` and are zero in `y`.
 ///
 /// # Panics
-/// If a length is not what shape and part say, the rows end beyond [`rows`], indices are wanted of a plane of 2^32 - 1
-/// pixels or more, or the machine does not have the level.
+/// If a length is not what the shape says, views have other extents, indices are wanted of a plane of 2^32 - 1 pixels or more, or outputs
+/// with gaps lie in memory that holds nothing.
 ///
 /// ```
-/// use swath_kernels::{isa::Cpu, layout::Layout, pool, shape::PoolShape};
+/// use swath_kernels::{isa::Cpu, layout::Layout, pass::Place, pool, shape::PoolShape};
 /// let s = PoolShape::builder([1, 1, 2, 4], 2).build()?;
 /// let (mut y, mut indices) = ([0.0; 2], [0; 2]);
 /// let x = [1.0, 2.0, 5.0, 0.0, 4.0, 3.0, 5.0, 0.0];
-/// let part = pool::Part::whole(Cpu::detect().level, Layout::Nchw, s.output());
-/// pool::max(&part, &s, &x, &mut y, Some(&mut indices));
+/// let place = Place::inline(Cpu::detect().level);
+/// pool::max(&place, Layout::Nchw, &s, &x, y.as_mut_slice().into(), Some(&mut indices));
 /// assert_eq!((y, indices), ([4.0, 5.0], [4, 2]));
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
-pub fn max(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], indices: Option<&mut [u32]>) {
+pub fn max<'y>(
+    place: &Place<'_>,
+    lies: impl Into<Lies>,
+    shape: &PoolShape,
+    x: &[f32],
+    y: Outputs<'y>,
+    indices: Option<&mut [u32]>,
+) -> &'y mut [f32] {
     shape.assert_consistent();
-    let mut args = PoolArgs::window(shape, part.layout);
+    let dims = [shape.input(), shape.output()];
+    let views = lies.into().views(dims);
+    let layout = views[0].layout();
+    let mut args = PoolArgs::window(shape, layout);
     let mut op = Op::Max;
     if let Some(indices) = indices {
-        assert_eq!(indices.len(), y.len(), "as many indices as outputs");
+        assert_eq!(indices.len(), layout.len(shape.output()), "as many indices as outputs");
         assert_indexable(shape.ih * shape.iw);
         (args.indices, op) = (indices.as_mut_ptr(), Op::MaxIndices);
     }
-    run(part, op, [shape.input(), shape.output()], x, y, args);
+    run(place, op, (views, dims), x, y, args)
 }
 
-/// Average pooling of the output rows of `part` (see the [module](self)).
-///
-/// `x` is the whole input, `y` the piece of the output that the part covers. Channels that pad the last block must be zero
-/// in `x` and are zero in `y`.
+/// Average pooling. Channels that pad the last block must be zero in `x` and are zero in `y`. What `y` then is is returned.
 ///
 /// # Panics
-/// If the shape is dilated, a length is not what shape and part say, the rows end beyond [`rows`], or the machine does
-/// not have the level.
-pub fn average(part: &Part, shape: &PoolShape, x: &[f32], y: &mut [f32], divisor: Divisor) {
+/// If the shape is dilated, and as for [`max`].
+pub fn average<'y>(
+    place: &Place<'_>,
+    lies: impl Into<Lies>,
+    shape: &PoolShape,
+    x: &[f32],
+    y: Outputs<'y>,
+    divisor: Divisor,
+) -> &'y mut [f32] {
     shape.assert_consistent();
     assert_eq!([shape.dh, shape.dw], [1, 1], "average pooling has no dilation");
-    let args = PoolArgs { divisor, ..PoolArgs::window(shape, part.layout) };
-    run(part, Op::Average, [shape.input(), shape.output()], x, y, args);
+    let dims = [shape.input(), shape.output()];
+    let views = lies.into().views(dims);
+    let args = PoolArgs { divisor, ..PoolArgs::window(shape, views[0].layout()) };
+    run(place, Op::Average, (views, dims), x, y, args)
 }
 
-/// Adaptive and global average pooling of the output rows of `part` (see the [module](self)): output `o` of an axis averages
+/// Adaptive and global average pooling: output `o` of an axis averages
 /// the inputs from `floor(o * in / out)` to before `ceil((o + 1) * in / out)`, as PyTorch's.
 ///
-/// `x` is the whole input, `y` the piece of the output that the part covers. Channels that pad the last block must be
-/// zero in `x` and are zero in `y`.
+/// Channels that pad the last block must be zero in `x` and are zero in `y`. What `y` then is is returned.
 ///
 /// # Panics
-/// If a length is not what shape and part say, the rows end beyond [`rows`], or the machine does not have the level.
+/// As for [`max`].
 ///
 /// ```
-/// use swath_kernels::{isa::Cpu, layout::Layout, pool};
+/// use swath_kernels::{isa::Cpu, layout::Layout, pass::Place, pool};
 /// let s = pool::AdaptiveShape::global([1, 2, 1, 3])?;
 /// let mut y = [0.0; 2];
-/// let part = pool::Part::whole(Cpu::detect().level, Layout::Nchw, s.output());
-/// pool::adaptive_average(&part, &s, &[1.0, 2.0, 6.0, 0.0, 0.0, 3.0], &mut y);
+/// let place = Place::inline(Cpu::detect().level);
+/// pool::adaptive_average(&place, Layout::Nchw, &s, &[1.0, 2.0, 6.0, 0.0, 0.0, 3.0], y.as_mut_slice().into());
 /// assert_eq!(y, [3.0, 1.0]);
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
-pub fn adaptive_average(part: &Part, shape: &AdaptiveShape, x: &[f32], y: &mut [f32]) {
-    let args = PoolArgs::adaptive(shape, part.layout);
-    run(part, Op::Adaptive, [shape.input(), shape.output()], x, y, args);
+pub fn adaptive_average<'y>(
+    place: &Place<'_>,
+    lies: impl Into<Lies>,
+    shape: &AdaptiveShape,
+    x: &[f32],
+    y: Outputs<'y>,
+) -> &'y mut [f32] {
+    let dims = [shape.input(), shape.output()];
+    let views = lies.into().views(dims);
+    run(place, Op::Adaptive, (views, dims), x, y, PoolArgs::adaptive(shape, views[0].layout()))
 }

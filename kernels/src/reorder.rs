@@ -13,6 +13,7 @@
 
 use core::ops::Range;
 
+use crate::epilogue::Outputs;
 use crate::exec::Shared;
 use crate::isa::{Isa, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
@@ -219,7 +220,7 @@ impl Body for CopyBlock {
 /// # Panics
 /// If `from` ends before that.
 #[inline(always)]
-pub(crate) fn interleave<I: Isa>(s: I, from: &[f32], pitch: usize, rows: usize, to: &mut [f32]) {
+pub(crate) fn interleave<I: Isa>(s: I, from: &[f32], pitch: usize, rows: usize, mut to: Outputs<'_>) {
     if rows == 0 || to.len() < rows {
         return;
     }
@@ -227,11 +228,11 @@ pub(crate) fn interleave<I: Isa>(s: I, from: &[f32], pitch: usize, rows: usize, 
     assert!((rows - 1) * pitch + len <= from.len(), "{rows} rows of {len} floats, {pitch} apart");
     let rows = Rows { n: rows, written: rows, x: pitch, y: rows };
     // SAFETY: `from` holds that many rows of `len` floats (asserted), and `to` as many columns, borrowed here.
-    unsafe { transpose(s, from.as_ptr(), to.as_mut_ptr(), rows, len) }
+    unsafe { transpose(s, from.as_ptr(), to.shared().at(0), rows, len) }
 }
 
 /// [`interleave`] with the instructions of an available level.
-pub(crate) fn interleave_at(level: Level, from: &[f32], pitch: usize, rows: usize, to: &mut [f32]) {
+pub(crate) fn interleave_at(level: Level, from: &[f32], pitch: usize, rows: usize, to: Outputs<'_>) {
     Place::inline(level).at(Interleave { from, pitch, rows, to });
 }
 
@@ -239,7 +240,7 @@ struct Interleave<'a> {
     from: &'a [f32],
     pitch: usize,
     rows: usize,
-    to: &'a mut [f32],
+    to: Outputs<'a>,
 }
 
 impl Body for Interleave<'_> {
@@ -403,7 +404,7 @@ mod tests {
                 let pitch = len + 3;
                 let from: Vec<f32> = (0..rows * pitch).map(|v| v as f32).collect();
                 let mut to = vec![f32::NAN; rows * len];
-                interleave_at(level, &from, pitch, rows, &mut to);
+                interleave_at(level, &from, pitch, rows, to.as_mut_slice().into());
                 for (at, v) in to.iter().enumerate() {
                     assert_eq!(*v, from[at % rows * pitch + at / rows], "{level:?}, {rows} rows of {len}, [{at}]");
                 }

@@ -94,6 +94,11 @@ impl Slices {
         Chunks::of_units(tensor, self.unit_len(), self.chunk * self.ch)
     }
 
+    /// Floats of the longest slice.
+    pub fn longest(&self) -> usize {
+        self.chunk * self.ch
+    }
+
     /// Image, unit and floats of slice `i`.
     pub fn slice(&self, i: usize) -> (usize, usize, Range<usize>) {
         let (unit, s) = (i / self.per_unit, i % self.per_unit);

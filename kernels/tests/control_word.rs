@@ -16,7 +16,8 @@ use swath_kernels::gemm::{Gemm, Im2col, Matrix, Operands, Right};
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{Layout, reorder};
-use swath_kernels::pool::{self, Divisor, Part};
+use swath_kernels::pass::Place;
+use swath_kernels::pool::{self, Divisor};
 use swath_kernels::shape::{ConvShape, PoolShape};
 use swath_kernels::winograd::{Variant, Winograd};
 use threads::{bits, integers};
@@ -191,13 +192,13 @@ fn activations_softmax_and_pooling() {
         });
         for layout in Layout::ALL {
             check(&format!("pooling {level} {layout:?}"), |_| {
-                let part = Part::whole(level, layout, shape.output());
                 let mut x = vec![f32::NAN; layout.len(shape.input())];
                 reorder(Layout::Nchw, &tiny, layout, &mut x, shape.input());
                 let mut max = vec![f32::NAN; layout.len(shape.output())];
                 let mut mean = max.clone();
-                pool::max(&part, &shape, &x, &mut max, None);
-                pool::average(&part, &shape, &x, &mut mean, Divisor::Inside);
+                let place = Place::inline(level);
+                pool::max(&place, layout, &shape, &x, max.as_mut_slice().into(), None);
+                pool::average(&place, layout, &shape, &x, mean.as_mut_slice().into(), Divisor::Inside);
                 [max, mean].concat()
             });
         }

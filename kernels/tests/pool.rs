@@ -5,7 +5,8 @@ use std::ops::Range;
 use proptest::prelude::*;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, reorder};
-use swath_kernels::pool::{self, AdaptiveShape, Divisor, NO_INDEX, Op, Part, PoolArgs, PoolRow};
+use swath_kernels::pass::Place;
+use swath_kernels::pool::{self, AdaptiveShape, Divisor, NO_INDEX, Op, PoolArgs, PoolRow};
 use swath_kernels::reference;
 use swath_kernels::shape::{PoolShape, ShapeError};
 
@@ -63,12 +64,11 @@ impl Output {
 
     /// Runs rows `range` through a kernel's entry.
     fn run(&mut self, row: &PoolRow, args: &PoolArgs, x: &[f32], range: Range<usize>) {
-        let at = range.start * args.output[1] * args.ch;
-        assert!(at + range.len() * args.output[1] * args.ch <= self.y.len());
+        assert!(range.end * args.output[1] * args.ch <= self.y.len());
         let args = PoolArgs {
             x: x.as_ptr(),
-            y: self.y[at..].as_mut_ptr(),
-            indices: self.indices[at..].as_mut_ptr().cast(),
+            y: self.y.as_mut_ptr(),
+            indices: self.indices.as_mut_ptr().cast(),
             first: range.start,
             rows: range.len(),
             ..*args
@@ -97,6 +97,15 @@ impl Output {
     }
 }
 
+/// Floats of a row of outputs.
+fn row_len(layout: Layout, [_, c, _, w]: [usize; 4]) -> usize {
+    w * match layout {
+        Layout::Nchw => 1,
+        Layout::Nhwc => c,
+        Layout::Blocked => BLOCK,
+    }
+}
+
 fn same(a: f32, b: f32) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
@@ -111,7 +120,8 @@ fn every_row(
     check: impl Fn(&PoolRow, Layout, &[f32], &[u32]),
 ) {
     for (layout, side) in Layout::ALL.into_iter().flat_map(|layout| Side::BOTH.map(|side| (layout, side))) {
-        let (args, x, rows) = (args(layout), arranged(x, layout, input, side), pool::rows(layout, output));
+        let (args, x, rows) =
+            (args(layout), arranged(x, layout, input, side), layout.len(output) / row_len(layout, output));
         for level in Level::available() {
             for row in pool::table(*level).iter().filter(|r| r.op == op && r.supports(&args)) {
                 let mut whole = Output::new(layout, output, side);
@@ -259,11 +269,11 @@ fn averages_keep_their_bound() {
     let want_global = reference::adaptive_avg_pool2d(s.input(), [1, 1], &x);
     for &level in Level::available() {
         let mut y = vec![f32::NAN; want.len()];
-        pool::average(&Part::whole(level, Layout::Nchw, s.output()), &s, &x, &mut y, Divisor::Inside);
+        pool::average(&Place::inline(level), Layout::Nchw, &s, &x, y.as_mut_slice().into(), Divisor::Inside);
         let bound = |elements: usize| (elements + 1) as f64 * 2f64.powi(-24) * f64::from(largest);
         assert!(y.iter().zip(&want).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(9)));
         let mut y = vec![f32::NAN; want_global.len()];
-        pool::adaptive_average(&Part::whole(level, Layout::Nchw, global.output()), &global, &x, &mut y);
+        pool::adaptive_average(&Place::inline(level), Layout::Nchw, &global, &x, y.as_mut_slice().into());
         assert!(y.iter().zip(&want_global).all(|(&y, w)| (f64::from(y) - w).abs() <= bound(15 * 13)));
     }
 }
@@ -292,22 +302,22 @@ fn windows_without_taps() {
 fn rules_of_pytorch() {
     let s = PoolShape::builder([1, 1, 1, 6], [1, 3]).build().unwrap();
     for &level in Level::available() {
-        let part = Part { level, layout: Layout::Nchw, rows: 0..1 };
+        let (place, nchw) = (&Place::inline(level), Layout::Nchw);
         let (mut y, mut indices) = ([0.0; 2], [9; 2]);
         let x = [2.0, 5.0, 5.0, 1.0, f32::NAN, 7.0];
-        pool::max(&part, &s, &x, &mut y, Some(&mut indices));
+        pool::max(place, nchw, &s, &x, y.as_mut_slice().into(), Some(&mut indices));
         assert!(y[0] == 5.0 && y[1].is_nan() && indices == [1, 4], "{level} {y:?} {indices:?}");
-        pool::max(&part, &s, &x, &mut y, None);
+        pool::max(place, nchw, &s, &x, y.as_mut_slice().into(), None);
         assert!(y[0] == 5.0 && y[1].is_nan());
         // avg_pool2d(ones(1, 1, 1, 4), (1, 3), (1, 3), ceil_mode=True): the second window has one element.
         let c = PoolShape::builder([1, 1, 1, 4], [1, 3]).ceil_mode(true).build().unwrap();
-        pool::average(&part, &c, &[1.0; 4], &mut y, Divisor::Padded);
+        pool::average(place, nchw, &c, &[1.0; 4], y.as_mut_slice().into(), Divisor::Padded);
         assert_eq!(y, [1.0, 1.0]);
         // With padding (0, 1) the first window counts it: 2 / 3.
         let p = PoolShape::builder([1, 1, 1, 4], [1, 3]).padding([0, 1]).ceil_mode(true).build().unwrap();
-        pool::average(&part, &p, &[1.0; 4], &mut y, Divisor::Padded);
+        pool::average(place, nchw, &p, &[1.0; 4], y.as_mut_slice().into(), Divisor::Padded);
         assert_eq!(y, [2.0 / 3.0, 2.0 / 3.0]);
-        pool::average(&part, &p, &[1.0; 4], &mut y, Divisor::Inside);
+        pool::average(place, nchw, &p, &[1.0; 4], y.as_mut_slice().into(), Divisor::Inside);
         assert_eq!(y, [1.0, 1.0]);
     }
 }
@@ -329,7 +339,7 @@ fn windows_larger_than_the_image() {
     let run = |[h, w]: [usize; 2], k, s, x: &[f32], max: &[f32], mean: &[f32]| {
         let shape = pool([h, w], k, s).build().unwrap();
         for (&level, layout) in Level::available().iter().flat_map(|l| Layout::ALL.map(|layout| (l, layout))) {
-            let part = Part::whole(level, layout, shape.output());
+            let place = &Place::inline(level);
             let x = arranged(x, layout, shape.input(), Side::End);
             let pooled = |run: &dyn Fn(&mut [f32])| {
                 let mut y = vec![f32::NAN; layout.len(shape.output())];
@@ -338,9 +348,14 @@ fn windows_larger_than_the_image() {
                 reorder(layout, &y, Layout::Nchw, &mut nchw, shape.output());
                 nchw
             };
-            assert_eq!(pooled(&|y| pool::max(&part, &shape, &x, y, None)), max, "{level} {layout:?}");
+            assert_eq!(
+                pooled(&|y| _ = pool::max(place, layout, &shape, &x, y.into(), None)),
+                max,
+                "{level} {layout:?}"
+            );
             for divisor in [Divisor::Inside, Divisor::Padded] {
-                assert_eq!(pooled(&|y| pool::average(&part, &shape, &x, y, divisor)), mean, "{level} {layout:?}");
+                let average = |y: &mut [f32]| _ = pool::average(place, layout, &shape, &x, y.into(), divisor);
+                assert_eq!(pooled(&average), mean, "{level} {layout:?}");
             }
         }
         check_max(&case([h, w], k, s));
@@ -376,17 +391,10 @@ fn tables_are_in_order() {
 }
 
 #[test]
-#[should_panic(expected = "output length for 2 rows")]
+#[should_panic(expected = "output length for [1, 1, 2, 2]")]
 fn lengths_must_agree() {
     let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
-    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 0..2 }, &s, &[0.0; 16], &mut [0.0; 3], None);
-}
-
-#[test]
-#[should_panic(expected = "rows 1..3 of 2")]
-fn rows_must_exist() {
-    let s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
-    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 1..3 }, &s, &[0.0; 16], &mut [0.0; 4], None);
+    pool::max(&Place::inline(Level::Scalar), Layout::Nchw, &s, &[0.0; 16], [0.0; 3].as_mut_slice().into(), None);
 }
 
 /// A shape's fields are public: sizes that wrap around must not pass for small ones.
@@ -395,5 +403,19 @@ fn rows_must_exist() {
 fn changed_shapes_are_refused() {
     let mut s = PoolShape::builder([1, 1, 4, 4], 2).build().unwrap();
     s.dw = usize::MAX;
-    pool::max(&Part { level: Level::Scalar, layout: Layout::Nchw, rows: 0..2 }, &s, &[0.0; 16], &mut [0.0; 4], None);
+    pool::max(&Place::inline(Level::Scalar), Layout::Nchw, &s, &[0.0; 16], [0.0; 4].as_mut_slice().into(), None);
+}
+
+#[test]
+#[should_panic(expected = "changed after it was built")]
+fn changed_batches_are_refused() {
+    let mut s = AdaptiveShape::new([1, 1, 2, 2], [1, 1]).unwrap();
+    s.n = 1 << 62;
+    pool::adaptive_average_backward(
+        &Place::inline(Level::Scalar),
+        Layout::Nchw,
+        &s,
+        &[],
+        [0.0; 0].as_mut_slice().into(),
+    );
 }

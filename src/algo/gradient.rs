@@ -2,7 +2,7 @@
 
 use swath_kernels::backward_data::{self, BackwardData, PlanarData};
 use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
-use swath_kernels::epilogue::Epilogue;
+use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::exec::Executor;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
@@ -54,8 +54,8 @@ pub(super) fn phases(r: &Request<'_>) -> Result<DataKernel, String> {
 }
 
 fn phases_of_any(r: &Request<'_>) -> Result<DataKernel, String> {
-    let [input, output] = r.layouts();
-    let plan = BackwardData::new(r.shape, r.level, output, input).map_err(|e| e.to_string())?;
+    let [x, y] = r.views;
+    let plan = BackwardData::of_views(r.shape, r.level, [y, x]).map_err(|e| e.to_string())?;
     Ok(DataKernel(Data::Phases(Box::new(plan))))
 }
 
@@ -67,8 +67,8 @@ pub(super) fn depthwise(
     if backward_data::turned(r.shape).is_some() {
         return turned(r, plan);
     }
-    let [input, output] = r.layouts();
-    Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, output, input)?))))
+    let [x, y] = r.views;
+    Ok(DataKernel(Data::Phases(Box::new(BackwardData::depthwise(r.shape, r.level, [y, x])?))))
 }
 
 /// The same along rows of NCHW; of a stride across of 1 as forward.
@@ -82,7 +82,8 @@ pub(super) fn planar(
     if r.layouts() != [Layout::Nchw; 2] {
         return Err("reads and writes nchw".into());
     }
-    Ok(DataKernel(Data::Planar(Box::new(PlanarData::new(r.shape, r.level)?))))
+    let [x, y] = r.views;
+    Ok(DataKernel(Data::Planar(Box::new(PlanarData::of_views(r.shape, r.level, [y, x])?))))
 }
 
 /// The same from NCHW.
@@ -166,19 +167,17 @@ impl DataKernel {
         }
     }
 
-    pub(crate) fn run(
+    pub(crate) fn run<'x>(
         &self,
         dy: &[f32],
         packed: &[f32],
         epilogue: &Epilogue<'_>,
-        dx: &mut [f32],
+        dx: Outputs<'x>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'x mut [f32] {
         match &self.0 {
-            Data::Turned { kernel, .. } => {
-                kernel.forward(dy, packed, epilogue, dx.into(), scratch, executor);
-            }
+            Data::Turned { kernel, .. } => kernel.forward(dy, packed, epilogue, dx, scratch, executor),
             Data::Phases(k) => k.run(dy, packed, epilogue, dx, scratch, executor),
             Data::Planar(k) => k.run(dy, packed, epilogue, dx, executor),
         }
@@ -203,20 +202,17 @@ enum Sum {
 
 /// The weight gradient by sums over pixels: every geometry and layout.
 pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
-    let [input, output] = r.layouts();
-    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::new(r.shape, r.level, input, output)))))
+    Ok(WeightKernel(Sum::Pixels(Box::new(BackwardWeights::of_views(r.shape, r.level, r.views)))))
 }
 
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
-    let [input, output] = r.layouts();
-    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::new(r.shape, r.level, input, output)?))))
+    Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::of_views(r.shape, r.level, r.views)?))))
 }
 
 /// The same for few input channels.
 pub(super) fn stem_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
-    let [input, output] = r.layouts();
-    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::new(r.shape, r.level, input, output)?))))
+    Ok(WeightKernel(Sum::Stem(Box::new(StemWeights::of_views(r.shape, r.level, r.views)?))))
 }
 
 /// The weight gradient by Winograd's transforms.
@@ -224,8 +220,7 @@ pub(super) fn winograd_weights(r: &Request<'_>) -> Result<WeightKernel, String> 
     if r.accuracy == Accuracy::Exact {
         return Err("the accuracy asked for is `Exact`".into());
     }
-    let [input, output] = r.layouts();
-    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::new(r.shape, r.level, input, output)?))))
+    Ok(WeightKernel(Sum::Winograd(Box::new(WinogradWeights::of_views(r.shape, r.level, r.views)?))))
 }
 
 /// For algorithms without weight gradients.
@@ -280,15 +275,15 @@ impl WeightKernel {
         }
     }
 
-    pub(crate) fn run(
+    pub(crate) fn run<'w>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
+        dw: Outputs<'w>,
         db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'w mut [f32] {
         match &self.0 {
             Sum::Pixels(k) => k.run(x, dy, dw, db, scratch, executor),
             Sum::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),

@@ -2,12 +2,13 @@
 
 use swath_kernels::arith::{Arith, Operand};
 use swath_kernels::isa::Level;
-use swath_kernels::layout::Layout;
 use swath_kernels::pass::Place;
 
-use super::{Options, Scratch, dense_level};
+use super::{Options, Scratch, level};
 use crate::error::{Result, check_len};
+use crate::layout::Held;
 use crate::par;
+use crate::tensor::stored_len;
 
 /// Planned gradients at the bias of a convolution or transposed convolution: sums over images and pixels.
 ///
@@ -25,21 +26,22 @@ use crate::par;
 #[derive(Clone, Debug)]
 pub struct ConvBackwardBias {
     sums: Arith,
-    dims: [usize; 4],
-    layout: Layout,
+    dy: Held,
     level: Level,
     threads: Option<usize>,
 }
 
 impl ConvBackwardBias {
-    /// Plans, for a gradient `[n, c, h, w]` in the layout of the options' output.
+    /// Plans, for a gradient `[n, c, h, w]` in the layout of the options' output, which may be a part of a larger tensor
+    /// ([`Options::pitches`]). Rows that lie apart are copied, some at a time.
     ///
     /// # Errors
-    /// For a level that this machine lacks, and extents that overflow.
+    /// For a level that this machine lacks, extents that overflow, and pitches at which neighbours would overlap.
     pub fn new(dims: [usize; 4], options: &Options) -> Result<Self> {
-        let layout = options.output;
-        let sums = Arith::new(layout, dims, Operand::Channels)?;
-        Ok(Self { sums, dims, layout, level: dense_level(options)?, threads: options.threads })
+        stored_len(&dims, options.output)?;
+        let dy = Held::new("the output's pitch", options.output, dims, options.output_pitches)?;
+        let sums = Arith::of_view(dy.view(), Operand::Channels)?;
+        Ok(Self { sums, dy, level: level(options)?, threads: options.threads })
     }
 
     /// Computes `db` `[c]` from the gradient `dy` at the output. What `db` held does not matter. The result is the same bits for any
@@ -48,12 +50,14 @@ impl ConvBackwardBias {
     /// # Errors
     /// For wrong lengths, and [`Error::Memory`](crate::Error::Memory).
     pub fn run(&self, dy: &[f32], db: &mut [f32], scratch: &mut Scratch) -> Result<()> {
-        check_len("the gradient at the output", dy.len(), self.layout.len(self.dims))?;
-        check_len("the gradient at the bias", db.len(), self.dims[1])?;
+        let dy = self.dy.floats("the gradient at the output", dy)?;
+        let [_, channels, ..] = self.dy.view().dims();
+        check_len("the gradient at the bias", db.len(), channels)?;
+        let executor = par::executor(self.threads, f64::INFINITY);
         // Sums of whole blocks, those of the channels that pad the last one included.
         let padded = self.sums.operand_len();
-        let (sums, scratch) = scratch.take(padded + self.sums.scratch())?.split_at_mut(padded);
-        let executor = par::executor(self.threads, f64::INFINITY);
+        let needed = padded + self.sums.scratch() + self.sums.copy_len().saturating_mul(executor.threads());
+        let (sums, scratch) = scratch.take(needed)?.split_at_mut(padded);
         self.sums.sum(&Place::new(self.level, &*executor), dy, 1.0, sums, scratch);
         db.copy_from_slice(&sums[..db.len()]);
         Ok(())

@@ -1,12 +1,15 @@
 //! Plans of data gradients and transposed convolution.
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Scratch, WeightsKey};
 use super::{packing_methods, plan_methods};
 use crate::algo::DataKernel;
-use crate::error::{Result, check_len};
+use crate::error::Result;
 use crate::par;
 
 /// A planned gradient at a convolution's input.
@@ -35,12 +38,36 @@ packing_methods!(ConvBackwardData);
 impl ConvBackwardData {
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output.
     ///
-    /// Channels that pad a blocked `dx` become zero. The result is the same bits for any number of threads.
+    /// Channels that pad a blocked `dx` become zero. The result is the same bits for any number of threads. Both may be parts of larger
+    /// tensors ([`Options::pitches`]).
     ///
     /// # Errors
-    /// For wrong lengths, and weights that were packed for something else; never otherwise.
+    /// For wrong lengths, for weights that were packed for something else, and [`Error::Memory`](crate::Error::Memory) where the scratch
+    /// has to grow and cannot; never otherwise.
     pub fn run(&self, dy: &[f32], weights: &PackedWeights, dx: &mut [f32], scratch: &mut Scratch) -> Result<()> {
         self.transposed(dy, weights, Epilogue::none(), dx, scratch)
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As [`ConvBackwardData::run`], and for a `dx` with gaps, which stay unwritten.
+    ///
+    /// ```
+    /// use swath::{ConvBackwardData, ConvShape, Options, Scratch};
+    /// let plan = ConvBackwardData::new(&ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?, &Options::default())?;
+    /// let (weights, mut dx) = (plan.pack(&[0.5; 6])?, Box::new_uninit_slice(2 * 16));
+    /// assert_eq!(plan.run_uninit(&[1.0; 3 * 16], &weights, &mut dx, &mut Scratch::new())?, [1.5; 2 * 16]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn run_uninit<'x>(
+        &self,
+        dy: &[f32],
+        weights: &PackedWeights,
+        dx: &'x mut [MaybeUninit<f32>],
+        scratch: &mut Scratch,
+    ) -> Result<&'x mut [f32]> {
+        self.transposed_uninit(dy, weights, Epilogue::none(), dx, scratch)
     }
 
     /// Computes the transposed convolution `y = activation(x * weights + bias + residual)`, where `x` is what the
@@ -56,16 +83,40 @@ impl ConvBackwardData {
         y: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Choice { shape: s, options: o, kernel, .. } = &self.0;
-        let y_len = o.input.len(s.input());
-        check_len("the gradient at the output", x.len(), o.output.len(s.output()))?;
-        check_len("the gradient at the input", y.len(), y_len)?;
-        check_len("the bias", epilogue.bias.map_or(s.ic, <[f32]>::len), s.ic)?;
-        check_len("the residual", epilogue.residual.map_or(y_len, <[f32]>::len), y_len)?;
+        let y = self.0.input.outputs("the gradient at the input", y)?;
+        self.run_to(x, weights, epilogue, y, scratch).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`ConvBackwardData::run_uninit`].
+    pub fn transposed_uninit<'y>(
+        &self,
+        x: &[f32],
+        weights: &PackedWeights,
+        epilogue: Epilogue<'_>,
+        y: &'y mut [MaybeUninit<f32>],
+        scratch: &mut Scratch,
+    ) -> Result<&'y mut [f32]> {
+        let y = self.0.input.unwritten("the gradient at the input", y)?;
+        self.run_to(x, weights, epilogue, y, scratch)
+    }
+
+    fn run_to<'y>(
+        &self,
+        x: &[f32],
+        weights: &PackedWeights,
+        epilogue: Epilogue<'_>,
+        y: Outputs<'y>,
+        scratch: &mut Scratch,
+    ) -> Result<&'y mut [f32]> {
+        let Choice { shape: s, input, output, kernel, .. } = &self.0;
+        let x = output.floats("the gradient at the output", x)?;
+        let epilogue = input.epilogue(epilogue, s.ic)?;
         weights.check(self.weights_key())?;
-        let executor = par::executor(o.threads, self.0.predicted);
+        let executor = par::executor(self.0.options.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        kernel.run(x, &weights.data, &epilogue, y, scratch, &*executor);
-        Ok(())
+        Ok(kernel.run(x, &weights.data, &epilogue, y, scratch, &*executor))
     }
 }

@@ -1,5 +1,8 @@
 //! Plans of weight gradients.
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
@@ -34,10 +37,10 @@ impl ConvBackwardWeights {
     /// `[oc]` at the bias, from the input `x` and the gradient `dy` at the output. What `dw` and `db` held does not
     /// matter.
     ///
-    /// The result is the same bits for any number of threads.
+    /// The result is the same bits for any number of threads. `x` and `dy` may be parts of larger tensors ([`Options::pitches`]).
     ///
     /// # Errors
-    /// For wrong lengths.
+    /// For wrong lengths, and [`Error::Memory`](crate::Error::Memory) where the scratch has to grow and cannot.
     pub fn run(
         &self,
         x: &[f32],
@@ -46,14 +49,49 @@ impl ConvBackwardWeights {
         db: Option<&mut [f32]>,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Choice { shape: s, options: o, kernel, .. } = &self.0;
-        check_len("the input", x.len(), o.input.len(s.input()))?;
-        check_len("the gradient at the output", dy.len(), o.output.len(s.output()))?;
+        self.run_to(x, dy, dw.into(), db, scratch).map(|_| ())
+    }
+
+    /// The same with `dw` in memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`ConvBackwardWeights::run`].
+    ///
+    /// ```
+    /// use swath::{ConvBackwardWeights, ConvShape, Options, Scratch};
+    /// let shape = ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?;
+    /// let plan = ConvBackwardWeights::new(&shape, &Options::default())?;
+    /// let mut dw = Box::new_uninit_slice(3 * 2);
+    /// let dw = plan.run_uninit(&[1.0; 2 * 16], &[0.5; 3 * 16], &mut dw, None, &mut Scratch::new())?;
+    /// assert_eq!(dw, [8.0; 3 * 2]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    pub fn run_uninit<'w>(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &'w mut [MaybeUninit<f32>],
+        db: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+    ) -> Result<&'w mut [f32]> {
+        self.run_to(x, dy, dw.into(), db, scratch)
+    }
+
+    fn run_to<'w>(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: Outputs<'w>,
+        db: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+    ) -> Result<&'w mut [f32]> {
+        let Choice { shape: s, input, output, kernel, .. } = &self.0;
+        let x = input.floats("the input", x)?;
+        let dy = output.floats("the gradient at the output", dy)?;
         check_len("the gradient at the weights", dw.len(), s.weights().iter().product())?;
         check_len("the gradient at the bias", db.as_ref().map_or(s.oc, |db| db.len()), s.oc)?;
-        let executor = par::executor(o.threads, self.0.predicted);
+        let executor = par::executor(self.0.options.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        kernel.run(x, dy, dw, db, scratch, &*executor);
-        Ok(())
+        Ok(kernel.run(x, dy, dw, db, scratch, &*executor))
     }
 }

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{Pitches, View};
+use swath_kernels::layout::Pitches;
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
 use crate::algo::{self, ALGOS, Pass, Planned, Request};
 use crate::error::{Error, Result};
+use crate::layout::Held;
 use crate::tune::{self, Figures, Tuning};
 
 /// One algorithm as a plan saw it.
@@ -30,8 +31,9 @@ pub(super) struct Choice<K> {
     pub shape: ConvShape,
     pub options: Options,
     pub level: Level,
-    /// How input and output lie.
-    pub views: [View; 2],
+    /// How input and output lie, and the gradients there.
+    pub input: Held,
+    pub output: Held,
     pub algo: &'static str,
     pub kernel: K,
     /// Milliseconds on one thread, by the cost model.
@@ -44,12 +46,8 @@ impl<K: Planned> Choice<K> {
     /// Asks every algorithm to plan, and takes one. Never times anything.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
         let level = super::level(options)?;
-        let views = super::views(shape, options)?;
-        if K::PASS != Pass::Forward && views.iter().any(|view| !view.is_dense()) {
-            let what = "the pass of a plan whose tensors have gaps";
-            return Err(Error::Setting { what, value: K::PASS.name().into(), rule: "gradients are dense".into() });
-        }
-        let request = Request { shape, level, views, accuracy: options.accuracy };
+        let held = super::held([shape.input(), shape.output()], options)?;
+        let request = Request { shape, level, views: held.map(|held| held.view()), accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
@@ -67,22 +65,24 @@ impl<K: Planned> Choice<K> {
             kept.keep(K::PASS, shape, options, algo);
         }
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
-        let (shape, options) = (*shape, options.clone());
-        Ok(Self { shape, options, level, views, algo, kernel, predicted, candidates, reason })
+        let (shape, options, [input, output]) = (*shape, options.clone(), held);
+        Ok(Self { shape, options, level, input, output, algo, kernel, predicted, candidates, reason })
     }
 
     /// The same of so many images, by the same algorithm.
     pub fn with_batch(&self, n: usize) -> Result<Self> {
         let Self { shape, options, level, algo: name, .. } = self;
         let shape = shape.with_batch(n)?;
-        let (level, views) = (*level, super::views(&shape, options)?);
+        let (level, held) = (*level, super::held([shape.input(), shape.output()], options)?);
         let algo = algo::find(name).expect("the plan has one of the table");
+        let views = held.map(|held| held.view());
         let kernel = K::plan(algo, &Request { shape: &shape, level, views, accuracy: options.accuracy })
             .map_err(|why| Error::Algo { name: (*name).into(), why })?;
         let predicted = kernel.predict(name, level, &shape);
         let candidates = vec![Candidate { algo: name, predicted: Ok(predicted), measured: None }];
         let reason = "it is that of the plan for another batch".into();
-        Ok(Self { shape, options: options.clone(), level, views, algo: name, kernel, predicted, candidates, reason })
+        let (options, [input, output]) = (options.clone(), held);
+        Ok(Self { shape, options, level, input, output, algo: name, kernel, predicted, candidates, reason })
     }
 }
 

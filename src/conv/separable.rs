@@ -26,11 +26,12 @@ impl SeparablePlan {
         if !alike || (first.algo, second.algo) != ("depthwise", "direct") {
             return None;
         }
-        let dense =
-            [first, second].iter().all(|c| c.views.iter().all(|v| v.is_dense() && v.layout() == Layout::Blocked));
+        let blocked = [first, second]
+            .iter()
+            .all(|c| [c.input, c.output].iter().all(|held| held.view().layout() == Layout::Blocked));
         let threads = par::width(second.options.threads);
-        let kernel = Separable::new([&first.shape, &second.shape], first.level, threads).ok().filter(|_| dense)?;
-        let [input, output] = [first.views[0], second.views[1]].map(|view| view.len());
+        let kernel = Separable::new([&first.shape, &second.shape], first.level, threads).ok().filter(|_| blocked)?;
+        let [input, output] = [first.input, second.output].map(|held| held.view().len());
         Some(Self {
             kernel,
             keys: [depthwise, pointwise].map(ConvPlan::weights_key),

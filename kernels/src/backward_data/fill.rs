@@ -27,7 +27,7 @@ impl Fill<'_> {
         let s = &self.d.shape;
         let tiles = TileSet::new(self.d.level, Access::Strided, 1);
         for_each_part_with(executor, s.n * s.ih, &mut [], 0, |part, _| {
-            let ys = self.d.output.strides(s.input());
+            let ys = self.d.xs;
             let (n, row) = (part / s.ih, part % s.ih);
             let at = n * ys.n + row * ys.row;
             let meets = Axis::y(s).phase(row % s.sh).window.is_some();
@@ -47,7 +47,7 @@ impl Fill<'_> {
     /// One block of channels of a line.
     fn line(&self, tiles: &TileSet, block: usize, line: &Line) {
         let s = &self.d.shape;
-        let ys = self.d.output.strides(s.input());
+        let ys = self.d.xs;
         for (first, mr, n) in runs(line.pixels, tiles.max_mr(1)) {
             let at = line.at + first * line.px + block * ys.block;
             let out = Output::new(&self.y, at, &ys, self.d.output, block * BLOCK..s.ic, &self.finish);

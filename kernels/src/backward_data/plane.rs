@@ -14,12 +14,11 @@
 //! Order of each sum: outputs of the group, rows of taps, taps, each in its order. Error: as for the register tile.
 //! Magnitudes: [`FiniteRange::PLAIN`](crate::finite::FiniteRange::PLAIN).
 
-use crate::act::ActArgs;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, for_each_part_with, parts_wanted};
 use crate::isa::{Entry, Isa, Kernel, Level};
-use crate::layout::{Layout, Strides};
-use crate::planar::{MAX_ICG, range};
+use crate::layout::{Layout, Strides, View};
+use crate::planar::{MAX_ICG, activate, range};
 use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
@@ -27,10 +26,11 @@ use crate::tile::{Finish, SyncFinish};
 /// What a call works on. Lengths and steps in floats.
 #[derive(Clone, Copy)]
 struct TwinArgs {
-    /// Pixel (0, 0) of the group's first plane of `dy`; extents of a plane, and from plane to plane.
+    /// Pixel (0, 0) of the group's first plane of `dy`; extents of a plane, and from row to row and plane to plane.
     dy: *const f32,
     height: usize,
     width: usize,
+    dy_row: usize,
     dy_plane: usize,
     /// Planes of a group.
     outputs: usize,
@@ -46,9 +46,10 @@ struct TwinArgs {
     first: usize,
     /// Pairs of vectors of which all columns of `dx` and `dy` exist.
     inner: [usize; 2],
-    /// The plane of `dx`: rows, columns, and the residual there, null for none.
+    /// The plane of `dx`: rows, columns, from row to row, and the residual there, null for none.
     rows: usize,
     columns: usize,
+    y_row: usize,
     y: *mut f32,
     residual: *const f32,
     bias: f32,
@@ -107,7 +108,7 @@ impl Lines {
         let mut these = Self::default();
         for ky in 0..a.taps[0] {
             if place.rest == 0 && place.whole < a.height {
-                let (dy, w) = (place.whole * a.width, ky * a.taps[1]);
+                let (dy, w) = (place.whole * a.dy_row, ky * a.taps[1]);
                 match these.n {
                     0 => (these.dy, these.w) = (dy, w),
                     1 => (these.dy_step, these.w_step) = (dy.wrapping_sub(these.dy), w - these.w),
@@ -181,11 +182,12 @@ impl<const KW: usize, const ODD: bool> Twin<KW, ODD> {
             }
         }
         let acc = if ODD { [others, these] } else { [these, others] };
-        let at = row * a.columns + 2 * v * I::LANES;
+        let first = 2 * v * I::LANES;
         let (bias, lo, hi) = (s.splat(a.bias), s.splat(a.lo), s.splat(a.hi));
         for (half, v) in s.zip(acc[0], acc[1]).into_iter().enumerate() {
-            let at = at + half * I::LANES;
-            let n = if EDGE { ((row + 1) * a.columns).saturating_sub(at).min(I::LANES) } else { I::LANES };
+            let column = first + half * I::LANES;
+            let n = if EDGE { a.columns.saturating_sub(column).min(I::LANES) } else { I::LANES };
+            let at = row * a.y_row + column;
             let mut v = s.add(v, bias);
             // SAFETY: the columns that exist, of `dx` and of the residual.
             unsafe {
@@ -287,7 +289,7 @@ by_level! {
 /// let shape = ConvShape::builder([1, 2, 1, 4], [2, 1, 1, 2]).stride([1, 2]).groups(2).build()?;
 /// let plan = PlanarData::new(&shape, Level::Scalar)?;
 /// let mut dx = [f32::NAN; 8];
-/// plan.run(&[1.0, 10.0, 2.0, 20.0], &[1.0, 2.0, 1.0, -1.0], &Epilogue::none(), &mut dx, &Inline);
+/// plan.run(&[1.0, 10.0, 2.0, 20.0], &[1.0, 2.0, 1.0, -1.0], &Epilogue::none(), dx.as_mut_slice().into(), &Inline);
 /// assert_eq!(dx, [1.0, 2.0, 10.0, 20.0, 2.0, -2.0, 20.0, -20.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -296,6 +298,8 @@ pub struct PlanarData {
     shape: ConvShape,
     row: &'static PlanarRow,
     inner: [usize; 2],
+    ds: Strides,
+    xs: Strides,
 }
 
 impl PlanarData {
@@ -327,7 +331,21 @@ impl PlanarData {
         let room = s.ow as isize - most - lanes as isize;
         let end = if room < 0 { 0 } else { room.unsigned_abs() / lanes + 1 }.min(s.iw / (2 * lanes));
         let first = first.min(s.iw.div_ceil(2 * lanes));
-        Ok(Self { shape: s, row, inner: [first, end.max(first)] })
+        let [ds, xs] = [s.output(), s.input()].map(|dims| Layout::Nchw.strides(dims));
+        Ok(Self { shape: s, row, inner: [first, end.max(first)], ds, xs })
+    }
+
+    /// The same for a `dy` and a `dx` that are parts of larger tensors.
+    ///
+    /// # Errors
+    /// As for [`PlanarData::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's, or another layout than NCHW.
+    pub fn of_views(shape: &ConvShape, level: Level, [dy, dx]: [View; 2]) -> Result<Self, &'static str> {
+        assert!([dy, dx].iter().all(|view| view.layout() == Layout::Nchw), "a view in NCHW");
+        let [ds, xs] = [dy.strides_of(shape.output()), dx.strides_of(shape.input())];
+        Ok(Self { ds, xs, ..Self::new(shape, level)? })
     }
 
     /// The convolution whose gradient this is.
@@ -344,45 +362,46 @@ impl PlanarData {
     /// weights as they are, `[oc, ic / groups, kh, kw]`. The bias has one float per input channel of the convolution, the residual lies as
     /// `dx` does.
     ///
+    /// The outputs may lie in memory that holds nothing yet; what they then are is returned.
+    ///
     /// # Panics
-    /// If a slice's length is not what the shape says.
-    pub fn run(&self, dy: &[f32], w: &[f32], epilogue: &Epilogue<'_>, dx: &mut [f32], executor: &dyn Executor) {
+    /// If a slice's length is not what the shape says. Where outputs with gaps between them lie in memory that holds nothing.
+    pub fn run<'x>(
+        &self,
+        dy: &[f32],
+        w: &[f32],
+        epilogue: &Epilogue<'_>,
+        mut dx: Outputs<'x>,
+        executor: &dyn Executor,
+    ) -> &'x mut [f32] {
         let s = &self.shape;
-        assert_eq!(dy.len(), Layout::Nchw.len(s.output()), "gradient's length");
-        assert_eq!(dx.len(), Layout::Nchw.len(s.input()), "output length");
-        assert_eq!(w.len(), s.weights().iter().product::<usize>(), "weights' length");
-        assert!(epilogue.bias.is_none_or(|b| b.len() == s.ic), "bias length");
-        assert!(epilogue.residual.is_none_or(|r| r.len() == dx.len()), "residual length");
+        Lengths::backward(s, s.weights().iter().product(), [(Layout::Nchw, self.ds), (Layout::Nchw, self.xs)])
+            .assert(dy, w, epilogue, &dx);
         assert!(self.row.level.is_available());
         let finish = SyncFinish(Finish::new(epilogue, self.row.level));
-        let [ds, xs] = [s.output(), s.input()].map(|dims| Layout::Nchw.strides(dims));
-        let (dx, planes) = (Shared::new(dx), s.n * s.ic);
+        let (shared, planes) = (dx.shared(), s.n * s.ic);
         let parts = parts_wanted(executor.threads()).min(planes);
         for_each_part_with(executor, parts, &mut [], 0, |part, _| {
             for plane in crate::exec::cut(planes, parts, part) {
-                self.plane((dy, &ds), w, &finish, (&dx, &xs), [plane / s.ic, plane % s.ic]);
+                self.plane(dy, w, &finish, &shared, [plane / s.ic, plane % s.ic]);
             }
         });
+        // SAFETY: parts of a run write all planes whole; what holds nothing has no gaps (asserted).
+        unsafe { dx.written() }
     }
 
     /// A plane of `dx`.
-    fn plane(
-        &self,
-        (dy, ds): (&[f32], &Strides),
-        w: &[f32],
-        finish: &SyncFinish,
-        (dx, xs): (&Shared<'_>, &Strides),
-        [n, c]: [usize; 2],
-    ) {
-        let s = &self.shape;
+    fn plane(&self, dy: &[f32], w: &[f32], finish: &SyncFinish, dx: &Shared<'_>, [n, c]: [usize; 2]) {
+        let (s, ds, xs) = (&self.shape, &self.ds, &self.xs);
         let (group, taps) = (c / s.icg(), s.kh * s.kw);
         let at = n * xs.n + c * xs.channel;
         let finish = finish.0.at(c, at);
-        let (y, len) = (dx.at(at), s.ih * s.iw);
+        let y = dx.at(at);
         let args = TwinArgs {
             dy: dy[n * ds.n + group * s.ocg() * ds.channel..].as_ptr(),
             height: s.oh,
             width: s.ow,
+            dy_row: ds.row,
             dy_plane: ds.channel,
             outputs: s.ocg(),
             w: w[(group * s.ocg() * s.icg() + c % s.icg()) * taps..].as_ptr(),
@@ -395,6 +414,7 @@ impl PlanarData {
             inner: self.inner,
             rows: s.ih,
             columns: s.iw,
+            y_row: xs.row,
             y,
             residual: finish.residual,
             // SAFETY: there is a bias for each channel.
@@ -403,15 +423,13 @@ impl PlanarData {
             hi: finish.hi,
         };
         // SAFETY:
-        // * the level is available, and all slices are as long as the shape says (asserted in `run`), so that the planes of this group
-        //   and its weights lie inside;
+        // * the level is available, and all slices are as long as shape and strides say (asserted in `run`), so that the planes of this
+        //   group and its weights lie inside;
         // * pairs of vectors are whole where their last column is in the row, and the least and the largest column of `dy` that their
         //   lanes meet exist (`new`);
         // * parts of a run have disjoint planes, so no two threads write the same one.
         unsafe { (self.row.run)(&args) };
-        if let Some(act) = finish.act {
-            // SAFETY: this plane is this part's alone, and the level is available.
-            unsafe { act(&ActArgs { src: y, dst: y, len, p: finish.act_params }) };
-        }
+        // SAFETY: this plane is this part's alone, and the level is available.
+        unsafe { activate(&finish, y, [s.ih, s.iw], xs.row) };
     }
 }

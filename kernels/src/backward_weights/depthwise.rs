@@ -18,9 +18,10 @@ use core::ops::Range;
 use super::sum::{Part, Source, Taps, finish};
 use super::{LONGEST, PARTS, Segments, assert_run};
 use crate::control_word::with_default;
+use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
 
@@ -39,7 +40,7 @@ const STRIP: usize = 1 << 17;
 /// let (x, mut dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0; 32]);
 /// (dy[0], dy[16], dy[1], dy[17]) = (1.0, 10.0, 1.0, 1.0); // two pixels of two channels
 /// let (mut dw, mut scratch) = ([f32::NAN; 4], vec![0.0; plan.scratch_len(1)]);
-/// plan.run(&x, &dy, &mut dw, None, &mut scratch, &Inline);
+/// plan.run(&x, &dy, dw.as_mut_slice().into(), None, &mut scratch, &Inline);
 /// assert_eq!(dw, [21.0, 32.0, 9.0, 11.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -47,8 +48,11 @@ const STRIP: usize = 1 << 17;
 pub struct DepthwiseWeights {
     shape: ConvShape,
     level: Level,
+    /// How `x` and `dy` lie.
     input: Layout,
     gradient: Layout,
+    xs: Strides,
+    ds: Strides,
     kernels: Taps,
     segments: Segments,
     /// Segments are cut into so many slices.
@@ -86,11 +90,24 @@ impl DepthwiseWeights {
             (segments, few.min(segments.len()), 1)
         };
         let ready = input == Layout::Blocked && s.ocg() == 1;
-        let this = Self { shape: s, level, input, gradient, kernels, segments, slices, together, ready };
+        let (xs, ds) = (input.strides(s.input()), gradient.strides(s.output()));
+        let this = Self { shape: s, level, input, gradient, xs, ds, kernels, segments, slices, together, ready };
         if this.copy_len().is_none_or(|[x, dy]| x.saturating_add(dy) > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
         Ok(this)
+    }
+
+    /// The same for an `x` and a `dy` that are parts of larger tensors.
+    ///
+    /// # Errors
+    /// As for [`DepthwiseWeights::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+        let (xs, ds) = (x.strides_of(shape.input()), dy.strides_of(shape.output()));
+        Ok(Self { xs, ds, ..Self::new(shape, level, x.layout(), dy.layout())? })
     }
 
     /// Floats of the copies of a segment's input and gradient; None if that overflows.
@@ -150,20 +167,22 @@ impl DepthwiseWeights {
     /// Computes `dw` `[oc, 1, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
     /// [`DepthwiseWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
     ///
+    /// The weights' gradient may lie in memory that holds nothing yet; what it then is is returned.
+    ///
     /// # Panics
     /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
-    pub fn run(
+    pub fn run<'w>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
+        mut dw: Outputs<'w>,
         db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'w mut [f32] {
         let s = &self.shape;
-        let of = (s, self.level, [self.input, self.gradient]);
-        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
+        let of = (s, self.level, [(self.input, self.xs), (self.gradient, self.ds)]);
+        assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
         let (of, len) = (blocks(s.oc), self.block_len());
         let copy_len = self.copies().iter().sum();
@@ -184,7 +203,9 @@ impl DepthwiseWeights {
                 }
             }
         });
-        with_default(|| finish(self.level, sums, of * len, self.taps(), dw, db));
+        with_default(|| finish(self.level, sums, of * len, self.taps(), &dw.shared(), db));
+        // SAFETY: `finish` writes all.
+        unsafe { dw.written() }
     }
 
     /// Adds an image's part of a segment to the sums of a block.
@@ -211,7 +232,7 @@ impl DepthwiseWeights {
             let reach = self.kernels.reach(rows);
             let from = &mut copy[..reach.len() * xs.row];
             if s.ocg() == 1 {
-                self.transpose((x, self.input), s.input(), [n, ocb], &reach, from);
+                self.transpose((x, &self.xs), s.input(), [n, ocb], &reach, from);
             } else {
                 self.copy(x, ocb, n, reach.clone(), from);
             }
@@ -221,17 +242,17 @@ impl DepthwiseWeights {
             (&dy[n * ds.n + ocb * ds.block..][..s.oh * ds.row], 0)
         } else {
             let to = &mut dy_copy[..rows.len() * ds.row];
-            self.transpose((dy, self.gradient), s.output(), [n, ocb], rows, to);
+            self.transpose((dy, &self.ds), s.output(), [n, ocb], rows, to);
             (&*to, rows.start)
         };
         let (block, bias) = (sums.len(), Some(self.taps() * BLOCK));
-        self.kernels.add(Part { from, first, dy, dy_block: 0, first_dy, sums, block, tap: 0, bias }, rows);
+        self.kernels.add(Part { from, first, row: xs.row, dy, dy_block: 0, first_dy, sums, block, tap: 0, bias }, rows);
     }
 
     /// Copies some rows of a block of an image to scratch.
     fn transpose(
         &self,
-        (x, layout): (&[f32], Layout),
+        (x, xs): (&[f32], &Strides),
         dims: [usize; 4],
         [n, block]: [usize; 2],
         rows: &Range<usize>,
@@ -241,26 +262,25 @@ impl DepthwiseWeights {
         if rows.is_empty() {
             return;
         }
-        let (xs, ys) = (layout.strides(dims), Layout::Blocked.strides(dims));
-        assert!(x.len() >= xs.reach(layout, dims) && to.len() == rows.len() * ys.row, "rows of a block");
-        let from = Pixels::new(x[n * xs.n + block * xs.block + rows.start * xs.row..].as_ptr(), &xs);
+        let ys = Layout::Blocked.strides(dims);
+        assert!(to.len() == rows.len() * ys.row, "rows of a block");
+        let from = Pixels::new(x[n * xs.n + block * xs.block + rows.start * xs.row..].as_ptr(), xs);
         let (to, channels) = (Pixels::new(to.as_mut_ptr(), &ys), BLOCK.min(c - block * BLOCK));
-        // SAFETY: the level is available (asserted by `run`); `x` is as long as its layout says (asserted above), so that these
-        // rows of a block lie inside, and `to` holds them; channels or pixels are adjacent in every layout.
+        // SAFETY: the level is available, and `x` reaches as far as its strides say (asserted by `run`), so that these rows of a block
+        // lie inside, and `to` holds them (asserted); channels or pixels are adjacent in every layout.
         unsafe { copy_block(self.level, from, to, [rows.len(), width], [channels, BLOCK]) };
     }
 
     /// Copies some rows of an image to scratch, in blocks: for each lane its own channel.
     fn copy(&self, x: &[f32], ocb: usize, n: usize, rows: Range<usize>, copy: &mut [f32]) {
-        let s = &self.shape;
-        let xs = self.input.strides(s.input());
+        let (s, xs) = (&self.shape, &self.xs);
         let channels: [Option<usize>; BLOCK] = core::array::from_fn(|lane| {
             let o = ocb * BLOCK + lane;
             (o < s.oc).then(|| o / s.ocg())
         });
-        let image = &x[n * xs.n..][..xs.n];
+        let image = &x[n * xs.n..];
         for (row, to) in rows.zip(copy.chunks_exact_mut(s.iw * BLOCK)) {
-            gather(image, &xs, row, &channels, to);
+            gather(image, xs, row, &channels, to);
         }
     }
 }

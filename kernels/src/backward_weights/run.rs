@@ -353,14 +353,13 @@ impl Body for Pairs<'_> {
                 }
                 let (at, lane) = ((o * icg + ics.start - first) * taps, ics.start % BLOCK);
                 let weights = ics.len() * taps;
-                assert!(at + weights <= dw.len(), "length of the weights' gradient");
                 for line in (0..weights).step_by(BLOCK) {
                     isa.prefetch_write(dw.at(at).wrapping_add(icg * taps + line));
                 }
-                // SAFETY: these weights exist (asserted), and no other pair has them.
-                let to = unsafe { core::slice::from_raw_parts_mut(dw.at(at), weights) };
+                // SAFETY: no other pair has these weights.
+                let to = unsafe { dw.part(at, weights) };
                 // Weights of an input channel are adjacent.
-                interleave(isa, &sums[i * len + o % BLOCK * BLOCK + lane..], BLOCK * BLOCK, taps, to);
+                interleave(isa, &sums[i * len + o % BLOCK * BLOCK + lane..], BLOCK * BLOCK, taps, to.into());
             }
         }
     }

@@ -16,9 +16,10 @@ use core::ops::Range;
 use super::sum::{MOST_TAPS, Part, Source, TOO_MANY_TAPS, Taps, finish};
 use super::{PARTS, Segments, assert_run};
 use crate::control_word::with_default;
+use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
-use crate::layout::{BLOCK, Layout, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::shape::ConvShape;
 
 /// Most pixels of a segment, but for rows that are longer: a block of the gradient stays in L1 for all taps, and two of them where L1 has
@@ -37,7 +38,7 @@ const MOST: usize = 1 << 19;
 /// let (x, mut dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], [0.0; 64]);
 /// (dy[0], dy[48]) = (1.0, 10.0); // the first and the last pixel
 /// let (mut dw, mut scratch) = ([f32::NAN; 4], vec![0.0; plan.scratch_len(1)]);
-/// plan.run(&x, &dy, &mut dw, None, &mut scratch, &Inline);
+/// plan.run(&x, &dy, dw.as_mut_slice().into(), None, &mut scratch, &Inline);
 /// assert_eq!(dw, [51.0, 62.0, 84.0, 95.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -45,7 +46,9 @@ const MOST: usize = 1 << 19;
 pub struct StemWeights {
     shape: ConvShape,
     level: Level,
+    /// How `x` lies.
     input: Layout,
+    xs: Strides,
     kernels: Taps,
     segments: Segments,
     slices: usize,
@@ -78,11 +81,22 @@ impl StemWeights {
         let kernels = Taps::new(&s, level, Source::One)?;
         let segments = Segments::new(&s, SEGMENT);
         let slices = (2 * PARTS).min(segments.len());
-        let this = Self { shape: s, level, input, kernels, segments, slices };
+        let this = Self { shape: s, level, input, xs: input.strides(s.input()), kernels, segments, slices };
         if this.copy_len().is_none_or(|len| len > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
         Ok(this)
+    }
+
+    /// The same for an `x` that is a part of a larger tensor.
+    ///
+    /// # Errors
+    /// As for [`StemWeights::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+        Ok(Self { xs: x.strides_of(shape.input()), ..Self::new(shape, level, x.layout(), dy.layout())? })
     }
 
     /// Floats of the copy of a segment's input; None if that overflows.
@@ -133,20 +147,23 @@ impl StemWeights {
     /// Computes `dw` `[oc, ic, kh, kw]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
     /// [`StemWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
     ///
+    /// The weights' gradient may lie in memory that holds nothing yet; what it then is is returned.
+    ///
     /// # Panics
     /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
-    pub fn run(
+    pub fn run<'w>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
+        mut dw: Outputs<'w>,
         db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'w mut [f32] {
         let s = &self.shape;
-        let of = (s, self.level, [self.input, Layout::Blocked]);
-        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
+        let blocked = Layout::Blocked;
+        let of = (s, self.level, [(self.input, self.xs), (blocked, blocked.strides(s.output()))]);
+        assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.slices * self.slice_len());
         let (len, copy_len) = (self.slice_len(), self.copy_len().unwrap_or(0));
         let (shared, biased) = (Shared::new(sums), db.is_some());
@@ -161,7 +178,9 @@ impl StemWeights {
                 }
             }
         });
-        with_default(|| finish(self.level, sums, self.slice_len(), self.terms(), dw, db));
+        with_default(|| finish(self.level, sums, self.slice_len(), self.terms(), &dw.shared(), db));
+        // SAFETY: `finish` writes all.
+        unsafe { dw.written() }
     }
 
     /// Adds an image's part of a segment to the sums.
@@ -176,14 +195,14 @@ impl StemWeights {
         sums: &mut [f32],
         biased: bool,
     ) {
-        let s = &self.shape;
-        let (xs, ds) = (self.input.strides(s.input()), Layout::Blocked.strides(s.output()));
-        let reach = self.kernels.reach(rows);
-        let (planes, plane, first) = if self.input == Layout::Nchw {
-            (&x[n * xs.n..][..xs.n], s.ih * s.iw, 0)
+        let (s, xs) = (&self.shape, &self.xs);
+        let ds = Layout::Blocked.strides(s.output());
+        let (reach, image) = (self.kernels.reach(rows), &x[n * xs.n..]);
+        let (planes, plane, row, first) = if self.input == Layout::Nchw {
+            (image, xs.channel, xs.row, 0)
         } else {
-            self.copy(&x[n * xs.n..][..xs.n], reach.clone(), copy);
-            (&*copy, reach.len() * s.iw, reach.start)
+            self.copy(image, reach.clone(), copy);
+            (&*copy, reach.len() * s.iw, s.iw, reach.start)
         };
         let (block, dy) = (self.block_len(), &dy[n * ds.n..][..ds.n]);
         // All channels of two blocks, whose gradients are in L1 then.
@@ -192,8 +211,9 @@ impl StemWeights {
             for c in 0..s.ic {
                 self.kernels.add(
                     Part {
-                        from: &planes[c * plane..][..plane],
+                        from: &planes[c * plane..],
                         first,
+                        row,
                         dy,
                         dy_block: ds.block,
                         first_dy: 0,
@@ -210,8 +230,7 @@ impl StemWeights {
 
     /// Copies some rows of an image to planes.
     fn copy(&self, image: &[f32], rows: Range<usize>, copy: &mut [f32]) {
-        let s = &self.shape;
-        let xs = self.input.strides(s.input());
+        let (s, xs) = (&self.shape, &self.xs);
         let from = (0..s.ic).flat_map(|c| rows.clone().map(move |row| c * xs.channel + row * xs.row));
         for (from, to) in from.zip(copy.chunks_exact_mut(s.iw)) {
             to.iter_mut().enumerate().for_each(|(column, to)| *to = image[from + column * xs.px]);

@@ -14,6 +14,7 @@
 
 use core::ops::Range;
 
+use crate::exec::Shared;
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::region::Axis;
@@ -284,9 +285,10 @@ impl Alike {
 
 /// What is added to what: an image's part of a segment.
 pub(super) struct Part<'a> {
-    /// Rows of the input, and which is the first.
+    /// Rows of the input, which is the first, and from row to row.
     pub from: &'a [f32],
     pub first: usize,
+    pub row: usize,
     /// Rows of the image's gradient, blocks of channels so far apart, and which row is the first.
     pub dy: &'a [f32],
     pub dy_block: usize,
@@ -372,7 +374,7 @@ impl Taps {
     fn call(&self, kernels: Alike, part: &mut Part<'_>, rows: Range<usize>, tap: Option<[usize; 2]>, count: bool) {
         let s = &self.shape;
         let px = kernels.one.source.px();
-        let row = s.iw * px;
+        let row = part.row;
         let [ky, kx] = tap.unwrap_or([0, 0]);
         let [kh, kw] = kernels.one.taps;
         // The first tap of the first row.
@@ -391,8 +393,9 @@ impl Taps {
         if tap.is_some() {
             let first = (rows.start * s.sh + ky * s.dh).saturating_sub(s.pad.top);
             let end = (rows.end * s.sh - s.sh + (ky + kh - 1) * s.dh + 1).saturating_sub(s.pad.top).min(s.ih);
-            let held = end.saturating_sub(part.first) * row <= part.from.len();
-            assert!(part.first <= first && held, "the input holds these rows of taps");
+            let held = end.saturating_sub(part.first);
+            let long = held == 0 || (held - 1) * row + s.iw * px <= part.from.len();
+            assert!(part.first <= first && long, "the input holds these rows of taps");
         }
         let dy_row = |row: usize| (row - part.first_dy) * s.ow * BLOCK;
         let first = (ky * s.kw + kx) * BLOCK;
@@ -452,24 +455,27 @@ impl Taps {
 }
 
 /// Adds the sums of all slices, each `[dy block][tap][16 oc]` with the gradient itself behind the taps, and stores them in
-/// PyTorch's order, with the instructions of an available level: `dw` `[oc][tap]` and, if asked for, `db` `[oc]`.
+/// PyTorch's order, with the instructions of an available level: all of `dw` `[oc][tap]` and, if asked for, `db` `[oc]`.
 pub(super) fn finish(
     level: Level,
     sums: &mut [f32],
     slice: usize,
     taps: usize,
-    dw: &mut [f32],
+    dw: &Shared<'_>,
     mut db: Option<&mut [f32]>,
 ) {
     let (sum, others) = sums.split_at_mut(slice);
     for other in others.chunks_exact(slice) {
         sum.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
     }
-    for (i, (sum, dw)) in sum.chunks_exact((taps + 1) * BLOCK).zip(dw.chunks_mut(BLOCK * taps)).enumerate() {
+    for (i, sum) in sum.chunks_exact((taps + 1) * BLOCK).enumerate() {
+        let at = i * BLOCK * taps;
+        let len = (BLOCK * taps).min(dw.len() - at);
         if let Some(db) = &mut db {
-            let channels = dw.len() / taps;
+            let channels = len / taps;
             db[i * BLOCK..][..channels].copy_from_slice(&sum[taps * BLOCK..][..channels]);
         }
-        interleave_at(level, sum, BLOCK, taps, dw);
+        // SAFETY: the run's parts are done, and each block has weights of its own.
+        interleave_at(level, sum, BLOCK, taps, unsafe { dw.part(at, len) }.into());
     }
 }

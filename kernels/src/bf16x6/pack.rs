@@ -75,7 +75,8 @@ fn gather<I: Isa>(
         && outputs == BLOCK
         && taps.len() == all
     {
-        return interleave(s, &rows[c * all..], pitch, BLOCK, &mut lines[..inputs * all * LINE]);
+        let to = &mut lines[..inputs * all * LINE];
+        return interleave(s, &rows[c * all..], pitch, BLOCK, to.into());
     }
     for (input, (t, tap)) in (0..inputs).flat_map(|c| taps.clone().enumerate().map(move |tap| (c, tap))) {
         let line = (input * taps.len() + t) * LINE;

@@ -91,6 +91,8 @@ impl<I: Isa> Kernel<I> for Adaptive {
         for r in 0..a.rows {
             let (unit, oy) = ((a.first + r) / oh, (a.first + r) % oh);
             let (iy, height) = region(oy, ih, oh);
+            let from = a.x_apart.start(a.units, unit) + iy * a.x_apart.row;
+            let to = a.y_apart.start(a.units, unit) + oy * a.y_apart.row;
             for ox in 0..ow {
                 let (ix, width) = region(ox, iw, ow);
                 let count = s.splat((height * width) as f32);
@@ -100,13 +102,13 @@ impl<I: Isa> Kernel<I> for Adaptive {
                     // SAFETY: the region is inside the unit (its end is at most `input`), and unit and row inside the
                     // buffers by the contract; `lanes` channels from `channel` on are inside the pixel.
                     unsafe {
-                        let x = a.x.add((unit * ih * iw + iy * iw + ix) * a.ch + channel);
+                        let x = a.x.add(from + ix * a.ch + channel);
                         let sum = if lanes == I::LANES {
-                            add::<I, true>(s, x, lanes, [height, width], [iw * a.ch, a.ch])
+                            add::<I, true>(s, x, lanes, [height, width], [a.x_apart.row, a.ch])
                         } else {
-                            add::<I, false>(s, x, lanes, [height, width], [iw * a.ch, a.ch])
+                            add::<I, false>(s, x, lanes, [height, width], [a.x_apart.row, a.ch])
                         };
-                        s.store_partial(a.y.add((r * ow + ox) * a.ch + channel), s.div(sum, count), lanes);
+                        s.store_partial(a.y.add(to + ox * a.ch + channel), s.div(sum, count), lanes);
                     }
                     channel += lanes;
                 }

@@ -10,12 +10,15 @@
 //! Max pooling keeps for each output which tap won: a byte for windows of up to 255 taps, two for larger ones. In NCHW planes, where a
 //! pixel is one float, each output adds to the one input that it names instead.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::geometry::{Geometry, Span};
-use super::{AdaptiveShape, Divisor, assert_indexable};
+use super::spans::Spans;
+use super::{AdaptiveShape, Divisor, Lies, assert_indexable, assert_lengths};
+use crate::epilogue::Outputs;
 use crate::isa::Isa;
-use crate::layout::{BLOCK, Layout};
+use crate::layout::BLOCK;
 use crate::pass::{Body, Chunks, Place};
 use crate::shape::PoolShape;
 
@@ -66,31 +69,38 @@ fn pixel<T>(v: &[T], at: usize, lanes: usize) -> &[T] {
     &v[at..at + lanes]
 }
 
+/// Row `row` of a piece, of `len` floats that are `apart` from the next one's, all zero.
+#[inline(always)]
+fn zeroed(dx: &mut [MaybeUninit<f32>], row: usize, apart: usize, len: usize) -> &mut [f32] {
+    Outputs::Unwritten(&mut dx[row * apart..][..len]).filled(0.0)
+}
+
 /// Some rows of maxima with their taps.
 struct MaxRows<'a, T> {
     g: &'a Geometry,
-    /// The unit's input.
+    /// From the unit's input on.
     x: &'a [f32],
     /// Channels that exist.
     existing: usize,
     /// First output row.
     first: usize,
-    y: &'a mut [f32],
-    taps: &'a mut [T],
+    y: &'a mut [MaybeUninit<f32>],
+    /// Those of the same rows, without gaps.
+    taps: &'a mut [MaybeUninit<T>],
     /// Numbers of taps count from the input's first pixel, not the window's.
     absolute: bool,
 }
 
 impl<T: Tap> MaxRows<'_, T> {
-    /// `N` lanes of an output.
+    /// `N` lanes of the output at these places of `y` and `taps`.
     #[inline(always)]
-    fn lanes<const N: usize>(&mut self, (v, h): (&Span, &Span), at: usize, c: usize) {
+    fn lanes<const N: usize>(&mut self, (v, h): (&Span, &Span), [at, tap_at]: [usize; 2], c: usize) {
         let (g, ch) = (self.g, self.g.ch);
         let (mut best, mut tap) = ([f32::NEG_INFINITY; N], [T::NONE.get() as u32; N]);
         for (i, ky) in v.taps.clone().enumerate() {
             for (j, kx) in h.taps.clone().enumerate() {
                 let (iy, ix) = (v.start + i * v.step, h.start + j * h.step);
-                let p: &[f32; N] = pixel(self.x, (iy * g.h.input + ix) * ch + c, N).try_into().expect("N lanes");
+                let p: &[f32; N] = pixel(self.x, iy * g.x.row + ix * ch + c, N).try_into().expect("N lanes");
                 let number = if self.absolute { iy * g.h.input + ix } else { ky * g.kw + kx } as u32;
                 let first = i + j == 0;
                 for k in 0..N {
@@ -107,9 +117,9 @@ impl<T: Tap> MaxRows<'_, T> {
                 best[k] = 0.0; // channels that pad the block
             }
         }
-        self.y[at + c..at + c + N].copy_from_slice(&best);
-        for (t, k) in self.taps[at + c..at + c + N].iter_mut().zip(tap) {
-            *t = T::new(k as usize);
+        self.y[at + c..at + c + N].copy_from_slice(&best.map(MaybeUninit::new));
+        for (t, k) in self.taps[tap_at + c..tap_at + c + N].iter_mut().zip(tap) {
+            t.write(T::new(k as usize));
         }
     }
 }
@@ -120,10 +130,10 @@ impl<T: Tap> Body for MaxRows<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(mut self, _: I) {
         let (ow, ch) = (self.g.h.output, self.g.ch);
-        for row in 0..self.y.len() / (ow * ch) {
+        for row in 0..self.taps.len() / (ow * ch) {
             let v = self.g.v.span(self.first + row);
             for ox in 0..ow {
-                let (h, at) = (self.g.h.span(ox), (row * ow + ox) * ch);
+                let (h, at) = (self.g.h.span(ox), [row * self.g.y.row + ox * ch, (row * ow + ox) * ch]);
                 let whole = ch - ch % BLOCK;
                 for c in (0..whole).step_by(BLOCK) {
                     self.lanes::<BLOCK>((&v, &h), at, c);
@@ -153,11 +163,12 @@ fn add_lanes(d: &mut [f32], g: &[f32], f: impl Fn(usize, f32) -> f32) {
 /// Some rows of the gradient of max pooling.
 struct MaxGradient<'a, T> {
     g: &'a Geometry,
-    /// The unit's.
+    /// The unit's taps, without gaps, and its gradient and what follows.
     taps: &'a [T],
     dy: &'a [f32],
     first: usize,
-    dx: &'a mut [f32],
+    rows: usize,
+    dx: &'a mut [MaybeUninit<f32>],
 }
 
 impl<T: Tap> Body for MaxGradient<'_, T> {
@@ -166,14 +177,14 @@ impl<T: Tap> Body for MaxGradient<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         let (g, ch) = (self.g, self.g.ch);
-        for (row, dx) in self.dx.chunks_exact_mut(g.h.input * ch).enumerate() {
-            dx.fill(0.0);
+        for row in 0..self.rows {
+            let dx = zeroed(self.dx, row, g.x.row, g.h.input * ch);
             let iy = self.first + row;
             for oy in g.v.covering(iy) {
                 let Some(ky) = g.v.tap(oy, iy) else { continue };
                 for ox in 0..g.h.output {
                     let (h, at) = (g.h.span(ox), (oy * g.h.output + ox) * ch);
-                    let (dy, taps) = (pixel(self.dy, at, ch), pixel(self.taps, at, ch));
+                    let (dy, taps) = (pixel(self.dy, oy * g.y.row + ox * ch, ch), pixel(self.taps, at, ch));
                     for (j, kx) in h.taps.enumerate() {
                         let (ix, tap) = (h.start + j * h.step, T::new(ky * g.kw + kx));
                         let d = &mut dx[ix * ch..(ix + 1) * ch];
@@ -190,25 +201,36 @@ impl<T: Tap> Body for MaxGradient<'_, T> {
 }
 
 /// The gradient of max pooling of one unit, output by output. Numbers are taps, or count from the unit's first pixel.
-fn scatter<T: Tap>(g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mut [f32]) {
-    let ch = g.ch;
-    dx.fill(0.0);
+fn scatter<T: Tap>(g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mut [MaybeUninit<f32>]) {
+    let (ch, pixels) = (g.ch, g.v.input * g.h.input);
+    for row in 0..g.v.input {
+        zeroed(dx, row, g.x.row, g.h.input * ch);
+    }
+    // Where rows follow each other, pixels need not be told apart by them.
+    let long = g.x.row == g.h.input * ch;
     for (oy, ox) in (0..g.v.output).flat_map(|oy| (0..g.h.output).map(move |ox| (oy, ox))) {
         let (v, h, at) = (g.v.span(oy), g.h.span(ox), (oy * g.h.output + ox) * ch);
+        let dy_at = oy * g.y.row + ox * ch;
         for c in 0..ch {
             let tap = taps[at + c];
             if tap == T::NONE {
                 continue;
             }
-            let pixel = if absolute {
-                tap.get()
+            let at_pixel = if absolute {
+                let pixel = tap.get();
+                assert!(pixel < pixels, "pixel {pixel} of a plane of {pixels}");
+                if long { pixel * ch } else { pixel / g.h.input * g.x.row + pixel % g.h.input * ch }
             } else {
                 let (ky, kx) = (tap.get() / g.kw, tap.get() % g.kw);
                 let inside = v.taps.contains(&ky) && h.taps.contains(&kx);
                 assert!(inside, "tap {} of the window at {oy}, {ox} is outside the input", tap.get());
-                (v.start + (ky - v.taps.start) * v.step) * g.h.input + h.start + (kx - h.taps.start) * h.step
+                let (iy, ix) = (v.start + (ky - v.taps.start) * v.step, h.start + (kx - h.taps.start) * h.step);
+                iy * g.x.row + ix * ch
             };
-            dx[pixel * ch + c] += dy[at + c];
+            let d = &mut dx[at_pixel + c];
+            // SAFETY: a channel of a pixel, all of which were zeroed above.
+            let sum = unsafe { d.assume_init() } + dy[dy_at + c];
+            d.write(sum);
         }
     }
 }
@@ -216,10 +238,11 @@ fn scatter<T: Tap>(g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mu
 /// Some rows of the gradient of averages.
 struct AverageGradient<'a> {
     g: &'a Geometry,
-    /// The unit's.
+    /// The unit's and what follows.
     dy: &'a [f32],
     first: usize,
-    dx: &'a mut [f32],
+    rows: usize,
+    dx: &'a mut [MaybeUninit<f32>],
 }
 
 impl Body for AverageGradient<'_> {
@@ -228,8 +251,8 @@ impl Body for AverageGradient<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         let (g, ch) = (self.g, self.g.ch);
-        for (row, dx) in self.dx.chunks_exact_mut(g.h.input * ch).enumerate() {
-            dx.fill(0.0);
+        for row in 0..self.rows {
+            let dx = zeroed(self.dx, row, g.x.row, g.h.input * ch);
             let iy = self.first + row;
             for oy in g.v.covering(iy) {
                 if g.v.tap(oy, iy).is_none() {
@@ -238,7 +261,7 @@ impl Body for AverageGradient<'_> {
                 let rows = g.v.span(oy).taps.len();
                 for ox in 0..g.h.output {
                     let h = g.h.span(ox);
-                    let dy = pixel(self.dy, (oy * g.h.output + ox) * ch, ch);
+                    let dy = pixel(self.dy, oy * g.y.row + ox * ch, ch);
                     let count = g.count((oy, rows), (ox, h.taps.len()));
                     for j in 0..h.taps.len() {
                         let ix = h.start + j * h.step;
@@ -250,14 +273,6 @@ impl Body for AverageGradient<'_> {
     }
 }
 
-/// Checks the lengths of a tensor at the input and of those at the output.
-fn check(layout: Layout, [input, output]: [[usize; 4]; 2], x: usize, y: &[usize]) {
-    assert_eq!(x, layout.len(input), "input length for {input:?} {}", layout.name());
-    for &y in y {
-        assert_eq!(y, layout.len(output), "output length for {output:?} {}", layout.name());
-    }
-}
-
 /// Panics unless the taps of a window can be told apart.
 #[track_caller]
 fn check_taps<T: Tap>(shape: &PoolShape) {
@@ -265,53 +280,78 @@ fn check_taps<T: Tap>(shape: &PoolShape) {
     assert!(taps <= T::most(), "{taps} taps of a window, {} can be told apart", T::most());
 }
 
-fn max<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, x: &[f32], y: &mut [f32], taps: &mut [T]) {
-    let ([input, output], [_, row]) = (g.unit_lens(), g.row_lens());
-    let rows = rows_of(row);
-    let per_unit = g.v.output.div_ceil(rows);
-    let cut = (Chunks::of_units(y, output, rows * row), Chunks::of_units(taps, output, rows * row));
-    place.each(x.len() + 2 * output, cut, |i, (y, taps)| {
-        let (unit, first) = (i / per_unit, i % per_unit * rows);
-        let x = &x[unit * input..(unit + 1) * input];
-        place.at(MaxRows { g, x, existing: g.existing(unit), first, y, taps, absolute });
-    });
-}
-
-fn max_gradient<T: Tap>(place: &Place<'_>, g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mut [f32]) {
-    let [input, output] = g.unit_lens();
-    let floats = dx.len() + 2 * dy.len();
-    if absolute || g.ch == 1 {
-        return place.each(floats, Chunks::of_units(dx, input, input), |unit, dx| {
-            let range = unit * output..(unit + 1) * output;
-            scatter(g, absolute, &taps[range.clone()], &dy[range], dx);
-        });
-    }
-    by_rows(place, g, floats, dx, |range, first, dx| {
-        place.at(MaxGradient { g, taps: &taps[range.clone()], dy: &dy[range], first, dx });
-    });
-}
-
-fn average_gradient(place: &Place<'_>, g: &Geometry, dy: &[f32], dx: &mut [f32]) {
-    by_rows(place, g, dx.len() + dy.len(), dx, |range, first, dx| {
-        place.at(AverageGradient { g, dy: &dy[range], first, dx });
-    });
-}
-
-/// `f` of some rows of the input's gradient, with the elements of their unit in tensors of outputs, and the first row's number.
-fn by_rows(
+fn max<'y, 'i, T: Tap>(
     place: &Place<'_>,
     g: &Geometry,
-    floats: usize,
-    dx: &mut [f32],
-    f: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
-) {
-    let ([input, output], [row, _]) = (g.unit_lens(), g.row_lens());
+    absolute: bool,
+    x: &[f32],
+    mut y: Outputs<'y>,
+    mut taps: Outputs<'i, T>,
+) -> (&'y mut [f32], &'i mut [T]) {
+    assert_lengths(g.views, x.len(), &y);
+    let (output, [_, row]) = (g.outputs(), g.row_lens());
+    assert_eq!(taps.len(), g.n * g.units * output, "as many taps as outputs");
     let rows = rows_of(row);
-    let per_unit = g.v.input.div_ceil(rows);
-    place.each(floats, Chunks::of_units(dx, input, rows * row), |i, dx| {
-        let (unit, first) = (i / per_unit, i % per_unit * rows);
-        f(unit * output..(unit + 1) * output, first, dx);
+    // SAFETY: floats and taps are written to them.
+    let (floats, cells) = unsafe { (y.memory(), taps.memory()) };
+    let cut = (Spans::new(floats, g, g.y, [g.v.output, row], rows), Chunks::of_units(cells, output, rows * row));
+    place.each(x.len() + 2 * g.n * g.units * output, cut, |_, (([unit, first], y), taps)| {
+        let x = &x[g.x.start(g.units, unit)..];
+        place.at(MaxRows { g, x, existing: g.existing(unit), first, y, taps, absolute });
     });
+    // SAFETY: all rows of all units are written, and what holds nothing has no gaps (asserted).
+    unsafe { (y.written(), taps.written()) }
+}
+
+fn max_gradient<'x, T: Tap>(
+    place: &Place<'_>,
+    g: &Geometry,
+    absolute: bool,
+    taps: &[T],
+    dy: &[f32],
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
+    let output = g.outputs();
+    assert_eq!(taps.len(), g.n * g.units * output, "as many taps as outputs");
+    let of = |unit: usize| &taps[unit * output..(unit + 1) * output];
+    let rows = if absolute || g.ch == 1 { g.v.input } else { rows_of(g.row_lens()[0]) };
+    by_rows(place, g, rows, dx, dy, taps.len(), |unit, rows, dy, dx| {
+        let taps = of(unit);
+        if absolute || g.ch == 1 {
+            return scatter(g, absolute, taps, dy, dx);
+        }
+        place.at(MaxGradient { g, taps, dy, first: rows.start, rows: rows.len(), dx });
+    })
+}
+
+fn average_gradient<'x>(place: &Place<'_>, g: &Geometry, dy: &[f32], dx: Outputs<'x>) -> &'x mut [f32] {
+    by_rows(place, g, rows_of(g.row_lens()[0]), dx, dy, 0, |_, rows, dy, dx| {
+        place.at(AverageGradient { g, dy, first: rows.start, rows: rows.len(), dx });
+    })
+}
+
+/// `f` of each unit and some rows of the input's gradient, which it writes, with the output's gradient from the unit on. `more` is what it
+/// reads besides.
+fn by_rows<'x>(
+    place: &Place<'_>,
+    g: &Geometry,
+    rows: usize,
+    mut dx: Outputs<'x>,
+    dy: &[f32],
+    more: usize,
+    f: impl Fn(usize, Range<usize>, &[f32], &mut [MaybeUninit<f32>]) + Sync,
+) -> &'x mut [f32] {
+    let [x, y] = g.views;
+    assert_lengths([y, x], dy.len(), &dx);
+    let (height, floats) = (g.v.input, dx.len() + dy.len() + more);
+    // SAFETY: floats are written to it.
+    let memory = unsafe { dx.memory() };
+    let cut = Spans::new(memory, g, g.x, [height, g.row_lens()[0]], rows);
+    place.each(floats, cut, |_, ([unit, first], dx)| {
+        f(unit, first..(first + rows).min(height), &dy[g.y.start(g.units, unit)..], dx);
+    });
+    // SAFETY: all rows of all units are written, and what holds nothing has no gaps (asserted).
+    unsafe { dx.written() }
 }
 
 /// Max pooling that keeps which tap of each window won: `y` and `taps`, in the layout of `y`, for [`max_backward`].
@@ -320,143 +360,142 @@ fn by_rows(
 /// inside the input gives minus infinity and [`Tap::NONE`]. Channels that pad the last block must be zero, and are zero in `y`.
 ///
 /// # Panics
-/// If a window has more taps than `T` counts, or a length is not what shape and layout say.
+/// If a window has more taps than `T` counts, or a length is not what the shape says.
 ///
 /// ```
 /// use swath_kernels::{isa::Cpu, layout::Layout, pass::Place, pool, shape::PoolShape};
 /// let s = PoolShape::builder([1, 1, 2, 4], 2).build()?;
 /// let (mut y, mut taps, mut dx) = ([0.0; 2], [0u8; 2], [0.0; 8]);
 /// let place = Place::inline(Cpu::detect().level);
-/// pool::max_taps(&place, Layout::Nchw, &s, &[1.0, 2.0, 5.0, 0.0, 4.0, 3.0, 5.0, 0.0], &mut y, &mut taps);
+/// let x = [1.0, 2.0, 5.0, 0.0, 4.0, 3.0, 5.0, 0.0];
+/// pool::max_taps(&place, Layout::Nchw, &s, &x, y.as_mut_slice().into(), taps.as_mut_slice().into());
 /// assert_eq!((y, taps), ([4.0, 5.0], [2, 0]));
-/// pool::max_backward(&place, Layout::Nchw, &s, &taps, &[10.0, 20.0], &mut dx);
+/// pool::max_backward(&place, Layout::Nchw, &s, &taps, &[10.0, 20.0], dx.as_mut_slice().into());
 /// assert_eq!(dx, [0.0, 0.0, 20.0, 0.0, 10.0, 0.0, 0.0, 0.0]);
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
-pub fn max_taps<T: Tap>(
+pub fn max_taps<'y, 'i, T: Tap>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &PoolShape,
     x: &[f32],
-    y: &mut [f32],
-    taps: &mut [T],
-) {
+    y: Outputs<'y>,
+    taps: Outputs<'i, T>,
+) -> (&'y mut [f32], &'i mut [T]) {
     check_taps::<T>(shape);
-    check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), taps.len()]);
-    max(place, &Geometry::window(shape, layout, Divisor::Inside), false, x, y, taps);
+    max(place, &Geometry::window(shape, lies.into(), Divisor::Inside), false, x, y, taps)
 }
 
 /// The gradient of max pooling at the input: each `dy` goes to its window's tap, and where windows overlap gradients add, in the
 /// order of the outputs.
 ///
 /// # Panics
-/// If a length is not what shape and layout say, or a tap is not one of its window's inside the input (where pixels are single floats).
-pub fn max_backward<T: Tap>(
+/// If a length is not what the shape says, or a tap is not one of its window's inside the input (where pixels are single floats).
+pub fn max_backward<'x, T: Tap>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &PoolShape,
     taps: &[T],
     dy: &[f32],
-    dx: &mut [f32],
-) {
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
     check_taps::<T>(shape);
-    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len(), taps.len()]);
-    max_gradient(place, &Geometry::window(shape, layout, Divisor::Inside), false, taps, dy, dx);
+    max_gradient(place, &Geometry::window(shape, lies.into(), Divisor::Inside), false, taps, dy, dx)
 }
 
 /// Max pooling that keeps the index of each maximum, `iy * iw + ix` within the plane, as PyTorch's, in the layout of `y`; ties and NaN as
 /// in [`max_taps`], and [`NO_INDEX`](super::NO_INDEX) where a window has no tap inside the input.
 ///
 /// # Panics
-/// If a plane has 2^32 - 1 pixels or more, or a length is not what shape and layout say.
-pub fn max_indices(
+/// If a plane has 2^32 - 1 pixels or more, or a length is not what the shape says.
+pub fn max_indices<'y, 'i>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &PoolShape,
     x: &[f32],
-    y: &mut [f32],
-    indices: &mut [u32],
-) {
+    y: Outputs<'y>,
+    indices: Outputs<'i, u32>,
+) -> (&'y mut [f32], &'i mut [u32]) {
     shape.assert_consistent();
     assert_indexable(shape.ih * shape.iw);
-    check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), indices.len()]);
-    max(place, &Geometry::window(shape, layout, Divisor::Inside), true, x, y, indices);
+    max(place, &Geometry::window(shape, lies.into(), Divisor::Inside), true, x, y, indices)
 }
 
 /// The gradient of [`max_indices`] at the input. Each `dy` goes to the pixel that its index names; where windows overlap, gradients add
 /// in the order of the outputs.
 ///
 /// # Panics
-/// If a length is not what shape and layout say, or an index is beyond the plane.
-pub fn max_indices_backward(
+/// If a length is not what the shape says, or an index is beyond the plane.
+pub fn max_indices_backward<'x>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &PoolShape,
     indices: &[u32],
     dy: &[f32],
-    dx: &mut [f32],
-) {
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
     shape.assert_consistent();
-    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len(), indices.len()]);
-    max_gradient(place, &Geometry::window(shape, layout, Divisor::Inside), true, indices, dy, dx);
+    max_gradient(place, &Geometry::window(shape, lies.into(), Divisor::Inside), true, indices, dy, dx)
 }
 
 /// The gradient of average pooling at the input.
 ///
 /// # Panics
-/// If the shape is dilated, the divisor is zero, or a length is not what shape and layout say.
-pub fn average_backward(
+/// If the shape is dilated, the divisor is zero, or a length is not what the shape says.
+pub fn average_backward<'x>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &PoolShape,
     divisor: Divisor,
     dy: &[f32],
-    dx: &mut [f32],
-) {
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
     assert_eq!([shape.dh, shape.dw], [1, 1], "average pooling has no dilation");
-    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len()]);
-    average_gradient(place, &Geometry::window(shape, layout, divisor), dy, dx);
+    average_gradient(place, &Geometry::window(shape, lies.into(), divisor), dy, dx)
 }
 
 /// The gradient of adaptive and global average pooling at the input.
 ///
 /// # Panics
-/// If a length is not what shape and layout say.
-pub fn adaptive_average_backward(place: &Place<'_>, layout: Layout, shape: &AdaptiveShape, dy: &[f32], dx: &mut [f32]) {
-    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len()]);
-    average_gradient(place, &Geometry::adaptive(shape, layout), dy, dx);
+/// If a length is not what the shape says.
+pub fn adaptive_average_backward<'x>(
+    place: &Place<'_>,
+    lies: impl Into<Lies>,
+    shape: &AdaptiveShape,
+    dy: &[f32],
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
+    average_gradient(place, &Geometry::adaptive(shape, lies.into()), dy, dx)
 }
 
 /// Adaptive max pooling: output `o` of an axis is the maximum from `floor(o * in / out)` to before `ceil((o + 1) * in / out)`. Indices
 /// are `iy * iw + ix` within the plane, as PyTorch's, in the layout of `y`; ties and NaN as in [`max_taps`].
 ///
 /// # Panics
-/// If a plane has 2^32 - 1 pixels or more, or a length is not what shape and layout say.
-pub fn adaptive_max(
+/// If a plane has 2^32 - 1 pixels or more, or a length is not what the shape says.
+pub fn adaptive_max<'y, 'i>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &AdaptiveShape,
     x: &[f32],
-    y: &mut [f32],
-    indices: &mut [u32],
-) {
+    y: Outputs<'y>,
+    indices: Outputs<'i, u32>,
+) -> (&'y mut [f32], &'i mut [u32]) {
     assert_indexable(shape.ih * shape.iw);
-    check(layout, [shape.input(), shape.output()], x.len(), &[y.len(), indices.len()]);
-    max(place, &Geometry::adaptive(shape, layout), true, x, y, indices);
+    max(place, &Geometry::adaptive(shape, lies.into()), true, x, y, indices)
 }
 
 /// The gradient of adaptive max pooling at the input.
 ///
 /// # Panics
-/// If an index is outside the plane, or a length is not what shape and layout say.
-pub fn adaptive_max_backward(
+/// If an index is outside the plane, or a length is not what the shape says.
+pub fn adaptive_max_backward<'x>(
     place: &Place<'_>,
-    layout: Layout,
+    lies: impl Into<Lies>,
     shape: &AdaptiveShape,
     indices: &[u32],
     dy: &[f32],
-    dx: &mut [f32],
-) {
-    check(layout, [shape.input(), shape.output()], dx.len(), &[dy.len(), indices.len()]);
-    max_gradient(place, &Geometry::adaptive(shape, layout), true, indices, dy, dx);
+    dx: Outputs<'x>,
+) -> &'x mut [f32] {
+    max_gradient(place, &Geometry::adaptive(shape, lies.into()), true, indices, dy, dx)
 }

@@ -3,8 +3,8 @@
 
 use core::ops::Range;
 
-use super::{AdaptiveShape, Divisor, units};
-use crate::layout::Layout;
+use super::{AdaptiveShape, Apart, Divisor, Lies, units};
+use crate::layout::View;
 use crate::shape::{PoolShape, taps_inside};
 
 /// Windows along one axis.
@@ -95,6 +95,12 @@ impl Axis {
 pub(super) struct Geometry {
     pub v: Axis,
     pub h: Axis,
+    /// How input and output lie.
+    pub views: [View; 2],
+    pub x: Apart,
+    pub y: Apart,
+    /// Images.
+    pub n: usize,
     /// Taps of a window's row.
     pub kw: usize,
     /// Units of an image.
@@ -108,21 +114,31 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// Of sliding windows.
-    pub fn window(s: &PoolShape, layout: Layout, divisor: Divisor) -> Self {
+    pub fn window(s: &PoolShape, lies: Lies, divisor: Divisor) -> Self {
         s.assert_consistent();
-        let (units, ch) = units(layout, s.c);
         let kind = |kernel, stride, dilation, before, after| Kind::Window { kernel, stride, dilation, before, after };
         let v = Axis { input: s.ih, output: s.oh, kind: kind(s.kh, s.sh, s.dh, s.pad.top, s.pad.bottom) };
         let h = Axis { input: s.iw, output: s.ow, kind: kind(s.kw, s.sw, s.dw, s.pad.left, s.pad.right) };
-        Self { v, h, kw: s.kw, units, ch, c: s.c, divisor }
+        Self::new((v, h), s.kw, lies.views([s.input(), s.output()]), divisor)
     }
 
     /// Of adaptive windows.
-    pub fn adaptive(s: &AdaptiveShape, layout: Layout) -> Self {
-        let (units, ch) = units(layout, s.c);
+    pub fn adaptive(s: &AdaptiveShape, lies: Lies) -> Self {
         let axis = |input, output| Axis { input, output, kind: Kind::Adaptive };
         let (v, h) = (axis(s.ih, s.oh), axis(s.iw, s.ow));
-        Self { v, h, kw: s.iw, units, ch, c: s.c, divisor: Divisor::Inside }
+        Self::new((v, h), s.iw, lies.views([s.input(), s.output()]), Divisor::Inside)
+    }
+
+    fn new((v, h): (Axis, Axis), kw: usize, views: [View; 2], divisor: Divisor) -> Self {
+        let [n, c, ..] = views[0].dims();
+        assert_eq!(
+            views.map(|view| view.dims()),
+            [[n, c, v.input, h.input], [n, c, v.output, h.output]],
+            "extents of views"
+        );
+        let (units, ch) = units(views[0].layout(), c);
+        let [x, y] = views.map(|view| Apart::new(view, view.dims()));
+        Self { v, h, views, x, y, n, kw, units, ch, c, divisor }
     }
 
     /// What an average of output `(oy, ox)` is divided by.
@@ -139,10 +155,9 @@ impl Geometry {
         [self.h.input * self.ch, self.h.output * self.ch]
     }
 
-    /// Floats of an input unit, and of an output unit.
-    pub fn unit_lens(&self) -> [usize; 2] {
-        let [input, output] = self.row_lens();
-        [self.v.input * input, self.v.output * output]
+    /// Elements of a unit of a tensor of outputs without gaps.
+    pub fn outputs(&self) -> usize {
+        self.v.output * self.h.output * self.ch
     }
 
     /// Interleaved channels of unit `unit` of the tensor that exist.

@@ -73,7 +73,7 @@ impl Line {
     /// `a` is as [`super::PoolRow::run`] states, `r < a.rows`, `channel < a.ch`.
     #[inline(always)]
     unsafe fn new(a: &PoolArgs, r: usize, channel: usize, lanes: usize) -> Self {
-        let ([ih, iw], [oh, ow]) = (a.input, a.output);
+        let ([ih, _], [oh, ow]) = (a.input, a.output);
         let (unit, oy) = ((a.first + r) / oh, (a.first + r) % oh);
         let taps = taps_inside(oy, a.stride[0], a.dilation[0], a.pad.top, a.kernel[0], ih);
         // Where there is no tap, row 0 stands in and is not read.
@@ -81,13 +81,15 @@ impl Line {
         // Channels of this unit that exist; more than ch for all but the last.
         let exist = a.c - (unit % a.units) * a.ch;
         let lanes = lanes.min(a.ch - channel);
-        let (from, to) = ((unit * ih + iy) * iw * a.ch + channel, r * ow * a.ch + channel);
+        let from = a.x_apart.start(a.units, unit) + iy * a.x_apart.row + channel;
+        let to = a.y_apart.start(a.units, unit) + oy * a.y_apart.row + channel;
         Line {
             // SAFETY: row iy of the unit is inside x, by the contract.
             x: unsafe { a.x.add(from) },
-            // SAFETY: row r is inside y, by the contract.
+            // SAFETY: row oy of the unit is inside y, by the contract.
             y: unsafe { a.y.add(to) },
-            indices: a.indices.wrapping_add(to), // null, and not used, where no indices are wanted
+            // Null, and not used, where no indices are wanted.
+            indices: a.indices.wrapping_add((a.first + r) * ow * a.ch + channel),
             taps: taps.len(),
             iy,
             height: divisor(a, 0, oy, taps.len(), ih + a.pad.top + a.pad.bottom),
@@ -163,7 +165,7 @@ impl Line {
             return unsafe { self.empty(a, ox, F::EMPTY) };
         }
         let ix = ox * a.stride[1] + taps.start * a.dilation[1] - a.pad.left;
-        let pitch = a.dilation[0] * a.input[1] * a.ch;
+        let pitch = a.dilation[0] * a.x_apart.row;
         // SAFETY: these taps are inside the input's width, and self.taps rows inside its height.
         unsafe {
             let x = self.x.add(ix * a.ch);
@@ -187,7 +189,7 @@ impl Line {
         a: &PoolArgs,
         inside: Range<usize>,
     ) {
-        let (ch, pitch) = (a.ch, a.input[1] * a.ch);
+        let (ch, pitch) = (a.ch, a.x_apart.row);
         // SAFETY: the caller vouches for K rows and columns of every window; the pointer moves past the last window
         // without being read.
         unsafe {
@@ -321,9 +323,9 @@ impl MaxIndices {
             let mut index = number(l.iy * iw + ix);
             for ky in 0..l.taps {
                 for kx in 0..taps.len() {
-                    let offset = ky * a.dilation[0] * iw + ix + kx * a.dilation[1];
-                    let v = l.load::<I, WHOLE>(s, l.x.add(offset * a.ch));
-                    let i = number(l.iy * iw + offset);
+                    let (down, across) = (ky * a.dilation[0], ix + kx * a.dilation[1]);
+                    let v = l.load::<I, WHOLE>(s, l.x.add(down * a.x_apart.row + across * a.ch));
+                    let i = number((l.iy + down) * iw + across);
                     index = s.select_nan(v, i, s.select_lt(best, v, i, index));
                     best = s.select_nan(v, v, s.select_lt(best, v, v, best));
                 }

@@ -27,9 +27,10 @@ use core::ops::Range;
 use super::input::InputArgs;
 use super::{TransformRow, Variant, check, transforms};
 use crate::backward_weights::{PAIR_OF_NINE, Pairs, assert_run, biases};
+use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
-use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::layout::{BLOCK, Layout, Strides, View, blocks};
 use crate::registry::by_level;
 use crate::shape::ConvShape;
 use crate::tile::pieces;
@@ -360,6 +361,17 @@ impl WinogradWeights {
         Ok(Self { shape: s, level, xs: input.strides(s.input()), input, transform, row, tiles, chunks, slices })
     }
 
+    /// The same for an `x` that is a part of a larger tensor.
+    ///
+    /// # Errors
+    /// As for [`WinogradWeights::new`].
+    ///
+    /// # Panics
+    /// If a view has other extents than the shape's.
+    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+        Ok(Self { xs: x.strides_of(shape.input()), ..Self::new(shape, level, x.layout(), dy.layout())? })
+    }
+
     /// The geometry.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
@@ -439,33 +451,38 @@ impl WinogradWeights {
     /// Computes `dw` `[oc, ic, 3, 3]` and, if asked for, `db` `[oc]`, on the executor's threads. `scratch` holds
     /// [`WinogradWeights::scratch_len`] floats for as many threads as are to take part, at least for one.
     ///
+    /// The weights' gradient may lie in memory that holds nothing yet; what it then is is returned.
+    ///
     /// # Panics
     /// If a slice's length is not what the shape and the layouts say, or the scratch is too short.
-    pub fn run(
+    pub fn run<'w>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
+        mut dw: Outputs<'w>,
         db: Option<&mut [f32]>,
         scratch: &mut [f32],
         executor: &dyn Executor,
-    ) {
+    ) -> &'w mut [f32] {
         let s = &self.shape;
-        let of = (s, self.level, [self.input, Layout::Blocked]);
-        assert_run(of, [x, dy, dw], db.as_deref(), [scratch.len(), self.scratch_len(1)]);
+        let blocked = Layout::Blocked;
+        let of = (s, self.level, [(self.input, self.xs), (blocked, blocked.strides(s.output()))]);
+        assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         if let Some(db) = db {
             biases(s, self.level, dy, db, executor);
         }
         if s.n == 0 {
-            return dw.fill(0.0);
+            return dw.filled(0.0);
         }
         let (sums, scratch) = scratch.split_at_mut(self.sums());
-        let run = Run { d: self, x, dy, dw: Shared::new(dw), sums: Shared::new(sums) };
+        let run = Run { d: self, x, dy, dw: dw.shared(), sums: Shared::new(sums) };
         if self.slices > 1 {
             run.in_slices(scratch, executor);
         } else {
             run.together(scratch, executor);
         }
+        // SAFETY: each weight is of a pair, and the last chunk's parts store all pairs.
+        unsafe { dw.written() }
     }
 }
 
@@ -620,7 +637,7 @@ impl Run<'_> {
             u_point: d.point(s.oc),
             u_block: d.longest() * BLOCK,
         };
-        // SAFETY: the level is available, and tensors have the lengths of their layouts (asserted in `run`); tile `at`
+        // SAFETY: the level is available, and tensors reach as far as their strides say (asserted in `run`); tile `at`
         // lies in each point and block of `v` and `u`, and belongs to this part alone.
         unsafe {
             (d.transform.input)(&input);

@@ -6,7 +6,7 @@ use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWei
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::layout::{Layout, View, reorder};
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, WinogradWeights};
@@ -73,17 +73,21 @@ fn data(s: &ConvShape, level: Level, layouts: [Layout; 2], seed: u64) {
         data_by(s, &format!("{by} {level}"), layouts, seed, &|dy, w, e, dx, threads| {
             let mut packed = Pages::nan(plan.packed_len(), side);
             plan.pack(w, &mut packed);
-            plan.run(dy, &packed, e, dx, &mut Pages::nan(plan.scratch_len() * threads.threads(), side), threads);
+            plan.run(dy, &packed, e, dx.into(), &mut Pages::nan(plan.scratch_len() * threads.threads(), side), threads);
         });
     };
     of_phases("direct", &BackwardData::new(s, level, input, output).unwrap());
-    if let Ok(plan) = BackwardData::depthwise(s, level, input, output) {
+    if let Ok(plan) =
+        BackwardData::depthwise(s, level, [View::dense(input, s.output()), View::dense(output, s.input())])
+    {
         of_phases("depthwise", &plan);
     }
     if layouts == [Layout::Nchw; 2]
         && let Ok(plan) = PlanarData::new(s, level)
     {
-        let run: Run<'_> = &|dy, w, e, dx, threads| plan.run(dy, w, e, dx, threads);
+        let run: Run<'_> = &|dy, w, e, dx, threads| {
+            plan.run(dy, w, e, dx.into(), threads);
+        };
         data_by(s, &format!("planar {level}"), layouts, seed, run);
     }
 }
@@ -177,16 +181,30 @@ impl WeightCase {
         let exact = |_| 0.0;
         let plan = BackwardWeights::new(s, level, input, gradient);
         self.check(layouts, &format!("pixel sums {level}"), exact, |x, dy, dw, db, threads| {
-            plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
+            plan.run(x, dy, dw.into(), db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
         });
         if let Ok(plan) = DepthwiseWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("lanes {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
+                plan.run(
+                    x,
+                    dy,
+                    dw.into(),
+                    db,
+                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
+                    threads,
+                );
             });
         }
         if let Ok(plan) = StemWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("stem {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
+                plan.run(
+                    x,
+                    dy,
+                    dw.into(),
+                    db,
+                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
+                    threads,
+                );
             });
         }
         for chunk in [None, Some(5), Some(24)] {
@@ -195,7 +213,14 @@ impl WeightCase {
             // Inputs are at most 3.
             let bound = |sum: f64| Variant::F4.bound(tiles, 3.0, sum);
             self.check(layouts, &format!("winograd {level}"), bound, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw, db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
+                plan.run(
+                    x,
+                    dy,
+                    dw.into(),
+                    db,
+                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
+                    threads,
+                );
             });
         }
     }
@@ -318,7 +343,7 @@ fn weight_gradients_have_no_nan_from_padding() {
         for &level in Level::available() {
             let plan = DepthwiseWeights::new(&shape, level, Layout::Nchw, Layout::Nchw).unwrap();
             let (mut dw, mut scratch) = (vec![0.0; want.len()], vec![0.0; plan.scratch_len(1)]);
-            plan.run(&x, &dy, &mut dw, None, &mut scratch, &Inline);
+            plan.run(&x, &dy, dw.as_mut_slice().into(), None, &mut scratch, &Inline);
             for (i, (got, want)) in dw.iter().zip(&want).enumerate() {
                 assert_eq!(got.is_nan(), want.is_nan(), "{level} iw {iw} stride {stride} [{i}]: {got}, not {want}");
             }

@@ -13,7 +13,7 @@ use swath_kernels::norm::{
 };
 
 use swath_kernels::pass::Place;
-use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
+use swath_kernels::pool::{self, AdaptiveShape, Divisor};
 use swath_kernels::resample::{Filter, Resample, Size};
 use swath_kernels::shape::PoolShape;
 use swath_kernels::shuffle::Shuffle;
@@ -323,8 +323,8 @@ fn pooling() {
         let Some(s) = window(case) else { return };
         pooled(case, s.output(), |place, layout, x, y, dy, dx| {
             let mut taps = vec![0u8; y.len()];
-            pool::max_taps(place, layout, &s, x, y, &mut taps);
-            pool::max_backward(place, layout, &s, &taps, dy, dx);
+            pool::max_taps(place, layout, &s, x, y.into(), taps.as_mut_slice().into());
+            pool::max_backward(place, layout, &s, &taps, dy, dx.into());
         });
     };
     let average = |case: &Case<'_>| {
@@ -332,8 +332,8 @@ fn pooling() {
         let inside = !case.params["count_include_pad"].as_bool().unwrap();
         let divisor = if inside { Divisor::Inside } else { Divisor::Padded };
         pooled(case, s.output(), |place, layout, x, y, dy, dx| {
-            pool::average(&Part::whole(place.level(), layout, s.output()), &s, x, y, divisor);
-            pool::average_backward(place, layout, &s, divisor, dy, dx);
+            pool::average(place, layout, &s, x, y.into(), divisor);
+            pool::average_backward(place, layout, &s, divisor, dy, dx.into());
         });
     };
     let adaptive = |case: &Case<'_>| {
@@ -342,11 +342,11 @@ fn pooling() {
         pooled(case, s.output(), |place, layout, x, y, dy, dx| {
             if max {
                 let mut indices = vec![0; y.len()];
-                pool::adaptive_max(place, layout, &s, x, y, &mut indices);
-                pool::adaptive_max_backward(place, layout, &s, &indices, dy, dx);
+                pool::adaptive_max(place, layout, &s, x, y.into(), indices.as_mut_slice().into());
+                pool::adaptive_max_backward(place, layout, &s, &indices, dy, dx.into());
             } else {
-                pool::adaptive_average(&Part::whole(place.level(), layout, s.output()), &s, x, y);
-                pool::adaptive_average_backward(place, layout, &s, dy, dx);
+                pool::adaptive_average(place, layout, &s, x, y.into());
+                pool::adaptive_average_backward(place, layout, &s, dy, dx.into());
             }
         });
     };

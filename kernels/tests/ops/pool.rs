@@ -51,11 +51,11 @@ fn check_max<T: Tap>(s: &PoolShape, x: &[f32], dy: &[f32]) {
         for (level, got) in at_levels(|place| {
             let (mut y, mut dx, mut taps) =
                 (Guarded::nan(dyl.len()), Guarded::nan(xl.len()), vec![T::new(77); dyl.len()]);
-            pool::max_taps(place, layout, s, &xl, y.slice(), &mut taps);
+            pool::max_taps(place, layout, s, &xl, y.slice().into(), taps.as_mut_slice().into());
             for (o, tap) in back_of(layout, s.output(), &taps).into_iter().enumerate() {
                 assert_eq!(index(s, tap, o), indices[o], "{layout:?} {s:?} tap of output {o}");
             }
-            pool::max_backward(place, layout, s, &taps, &dyl, dx.slice());
+            pool::max_backward(place, layout, s, &taps, &dyl, dx.slice().into());
             vec![back(layout, s.output(), &y.check()), back(layout, s.input(), &dx.check())]
         }) {
             let what = format!("{level} {layout:?} {s:?}");
@@ -81,7 +81,7 @@ fn check_average(s: &PoolShape, divisor: Divisor, dy: &[f32]) {
         let dyl = to(layout, s.output(), dy);
         for (level, got) in at_levels(|place| {
             let mut dx = Guarded::nan(layout.len(s.input()));
-            pool::average_backward(place, layout, s, divisor, &dyl, dx.slice());
+            pool::average_backward(place, layout, s, divisor, &dyl, dx.slice().into());
             vec![back(layout, s.input(), &dx.check())]
         }) {
             close(&format!("{level} {layout:?} {divisor:?} {s:?}"), &got[0], &want, 2e-7, largest(&want, 1.0));
@@ -120,10 +120,10 @@ proptest! {
             for (level, got) in at_levels(|place| {
                 let (mut y, mut at) = (Guarded::nan(dyl.len()), vec![7; dyl.len()]);
                 let (mut dx, mut da) = (Guarded::nan(xl.len()), Guarded::nan(xl.len()));
-                pool::adaptive_max(place, layout, &s, &xl, y.slice(), &mut at);
+                pool::adaptive_max(place, layout, &s, &xl, y.slice().into(), at.as_mut_slice().into());
                 assert_eq!(back_of(layout, s.output(), &at), indices, "{layout:?}");
-                pool::adaptive_max_backward(place, layout, &s, &at, &dyl, dx.slice());
-                pool::adaptive_average_backward(place, layout, &s, &dyl, da.slice());
+                pool::adaptive_max_backward(place, layout, &s, &at, &dyl, dx.slice().into());
+                pool::adaptive_average_backward(place, layout, &s, &dyl, da.slice().into());
                 vec![back(layout, s.output(), &y.check()), back(layout, s.input(), &dx.check()), back(layout, s.input(), &da.check())]
             }) {
                 let what = format!("{level} {layout:?} {s:?}");
@@ -155,7 +155,14 @@ fn large_windows_want_more_than_a_byte() {
     let refused = std::panic::catch_unwind(|| {
         let place = Place::inline(Level::Scalar);
         let (mut y, mut taps) = (vec![0.0; 17 * 16], vec![0u8; 17 * 16]);
-        pool::max_taps(&place, Layout::Nchw, &s, &vec![0.0; 17 * 400], &mut y, &mut taps);
+        pool::max_taps(
+            &place,
+            Layout::Nchw,
+            &s,
+            &vec![0.0; 17 * 400],
+            y.as_mut_slice().into(),
+            taps.as_mut_slice().into(),
+        );
     });
     assert_eq!(*refused.unwrap_err().downcast_ref::<String>().unwrap(), "289 taps of a window, 255 can be told apart");
 }

@@ -91,8 +91,10 @@ impl MaxStep {
 impl Step for MaxStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
         let [y, pixels] = y else { unreachable!("values and pixels") };
-        let pixels = &mut bytemuck::cast_slice_mut(pixels)[..y.len()];
-        pass(self.level, |place| pool::adaptive_max(place, self.layout, &self.shape, x.get(0), y, pixels));
+        let pixels: &mut [u32] = &mut bytemuck::cast_slice_mut(pixels)[..y.len()];
+        pass(self.level, |place| {
+            pool::adaptive_max(place, self.layout, &self.shape, x.get(0), (&mut **y).into(), pixels.into());
+        });
     }
 
     fn describe(&self) -> String {
@@ -135,7 +137,9 @@ impl Step for MaxGradientStep {
     fn run(&self, x: &Operands<'_>, dx: &mut [f32], _: bool, _: &mut Scratch) {
         let (s, dy) = (&self.0, x.get(0));
         let pixels = &bytemuck::cast_slice(x.get(1))[..dy.len()];
-        pass(s.level, |place| pool::adaptive_max_backward(place, s.layout, &s.shape, pixels, dy, dx));
+        pass(s.level, |place| {
+            pool::adaptive_max_backward(place, s.layout, &s.shape, pixels, dy, dx.into());
+        });
     }
 
     fn describe(&self) -> String {

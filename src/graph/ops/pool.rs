@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout, blocks};
-use swath_kernels::pass;
-use swath_kernels::pool::{self, AdaptiveShape, Divisor, Part};
+use swath_kernels::pool::{self, AdaptiveShape, Divisor};
 use swath_kernels::shape::{Padding, Pair, PoolShape, ShapeError, checked_elements};
 
 use super::four;
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::lower::Place;
-use crate::graph::step::{Operands, Step};
+use crate::graph::step::{Operands, Step, pass};
 use crate::graph::{ElementType, Fact, Gradient, Group, Lower, Operator};
-use crate::par;
 
 /// Options that both sliding windows share.
 #[derive(Clone, Copy, Debug)]
@@ -311,27 +309,16 @@ struct TapsStep {
 impl Step for TapsStep {
     fn run_all(&self, x: &Operands<'_>, y: &mut [&mut [f32]], _: bool, _: &mut Scratch) {
         let [y, taps] = y else { unreachable!("values and taps") };
-        let executor = par::everyone();
-        let (place, len) = (pass::Place::new(self.level, &*executor), y.len());
-        if self.wide {
-            pool::max_taps::<u16>(
-                &place,
-                self.layout,
-                &self.shape,
-                x.get(0),
-                y,
-                &mut bytemuck::cast_slice_mut(taps)[..len],
-            );
-        } else {
-            pool::max_taps::<u8>(
-                &place,
-                self.layout,
-                &self.shape,
-                x.get(0),
-                y,
-                &mut bytemuck::cast_slice_mut(taps)[..len],
-            );
-        }
+        let (x, len) = (x.get(0), y.len());
+        pass(self.level, |place| {
+            if self.wide {
+                let taps: &mut [u16] = &mut bytemuck::cast_slice_mut(taps)[..len];
+                pool::max_taps(place, self.layout, &self.shape, x, (&mut **y).into(), taps.into());
+            } else {
+                let taps: &mut [u8] = &mut bytemuck::cast_slice_mut(taps)[..len];
+                pool::max_taps(place, self.layout, &self.shape, x, (&mut **y).into(), taps.into());
+            }
+        });
     }
 
     fn describe(&self) -> String {
@@ -375,14 +362,16 @@ struct MaxGradientStep(TapsStep);
 
 impl Step for MaxGradientStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let s = &self.0;
-        let executor = par::everyone();
-        let (place, dy) = (pass::Place::new(s.level, &*executor), x.get(0));
-        if s.wide {
-            pool::max_backward::<u16>(&place, s.layout, &s.shape, &bytemuck::cast_slice(x.get(1))[..dy.len()], dy, y);
-        } else {
-            pool::max_backward::<u8>(&place, s.layout, &s.shape, &bytemuck::cast_slice(x.get(1))[..dy.len()], dy, y);
-        }
+        let (s, dy, taps) = (&self.0, x.get(0), x.get(1));
+        pass(s.level, |place| {
+            if s.wide {
+                let taps = &bytemuck::cast_slice(taps)[..dy.len()];
+                pool::max_backward::<u16>(place, s.layout, &s.shape, taps, dy, y.into());
+            } else {
+                let taps = &bytemuck::cast_slice(taps)[..dy.len()];
+                pool::max_backward::<u8>(place, s.layout, &s.shape, taps, dy, y.into());
+            }
+        });
     }
 
     fn describe(&self) -> String {
@@ -422,13 +411,14 @@ struct AverageGradientStep {
 
 impl Step for AverageGradientStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let executor = par::everyone();
-        let place = pass::Place::new(self.level, &*executor);
-        match &self.kind {
-            Kind::Avg(s, divisor) => pool::average_backward(&place, self.layout, s, *divisor, x.get(0), y),
-            Kind::AdaptiveAvg(s) => pool::adaptive_average_backward(&place, self.layout, s, x.get(0), y),
-            Kind::Max(_) => unreachable!("max pooling has taps"),
-        }
+        let (dy, dx) = (x.get(0), y.into());
+        pass(self.level, |place| {
+            match &self.kind {
+                Kind::Avg(s, divisor) => pool::average_backward(place, self.layout, s, *divisor, dy, dx),
+                Kind::AdaptiveAvg(s) => pool::adaptive_average_backward(place, self.layout, s, dy, dx),
+                Kind::Max(_) => unreachable!("max pooling has taps"),
+            };
+        });
     }
 
     fn describe(&self) -> String {
@@ -462,20 +452,13 @@ struct Pooling {
 
 impl Step for Pooling {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let (output, taps) = match &self.kind {
-            Kind::Max(s) | Kind::Avg(s, _) => (s.output(), s.kh * s.kw),
-            Kind::AdaptiveAvg(s) => (s.output(), (s.ih * s.iw).div_ceil(s.oh * s.ow)),
-        };
-        let x = x.get(0);
-        // Rows of the output are contiguous, so pieces of it are whole rows.
-        let row = pool::row_len(self.layout, output);
-        par::for_each_piece(y, row, taps, |rows, y| {
-            let part = Part { level: self.level, layout: self.layout, rows };
+        let (x, y) = (x.get(0), y.into());
+        pass(self.level, |place| {
             match &self.kind {
-                Kind::Max(s) => pool::max(&part, s, x, y, None),
-                Kind::Avg(s, divisor) => pool::average(&part, s, x, y, *divisor),
-                Kind::AdaptiveAvg(s) => pool::adaptive_average(&part, s, x, y),
-            }
+                Kind::Max(s) => pool::max(place, self.layout, s, x, y, None),
+                Kind::Avg(s, divisor) => pool::average(place, self.layout, s, x, y, *divisor),
+                Kind::AdaptiveAvg(s) => pool::adaptive_average(place, self.layout, s, x, y),
+            };
         });
     }
 
