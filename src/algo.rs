@@ -186,7 +186,7 @@ algos! {
         is_available: everywhere,
         plan: planar,
         data: |r| gradient::planar(r, planar),
-        weights: gradient::no_weights,
+        weights: gradient::planar_weights,
     },
     Algo {
         name: "direct",

@@ -33,11 +33,13 @@
 //! with `t` pixels in a segment, and `s` segments and slices, `|err| <= (t + s + 2) * 2^-24 * sum |x * dy|`.
 
 mod depthwise;
+mod plane;
 mod run;
 mod stem;
 mod sum;
 
 pub use depthwise::DepthwiseWeights;
+pub use plane::{PlanarWeights, PlaneRow, plane_rows};
 
 use core::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Algorithms of the two gradients: what the rows' columns for them hold.
 
 use swath_kernels::backward_data::{self, BackwardData, PlanarData};
-use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, PlanarWeights, StemWeights};
 use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::exec::Executor;
 use swath_kernels::isa::Level;
@@ -194,6 +194,8 @@ enum Sum {
     Pixels(Box<BackwardWeights>),
     /// Sums over pixels, lane by lane.
     Lanes(Box<DepthwiseWeights>),
+    /// Sums along rows of planes.
+    Planar(Box<PlanarWeights>),
     /// Sums over pixels, for few input channels.
     Stem(Box<StemWeights>),
     /// Winograd F(3x3, 4x4).
@@ -208,6 +210,11 @@ pub(super) fn pixel_sums(r: &Request<'_>) -> Result<WeightKernel, String> {
 /// The same lane by lane: depthwise.
 pub(super) fn lanes(r: &Request<'_>) -> Result<WeightKernel, String> {
     Ok(WeightKernel(Sum::Lanes(Box::new(DepthwiseWeights::of_views(r.shape, r.level, r.views)?))))
+}
+
+/// The same along rows of NCHW: depthwise 3x3.
+pub(super) fn planar_weights(r: &Request<'_>) -> Result<WeightKernel, String> {
+    Ok(WeightKernel(Sum::Planar(Box::new(PlanarWeights::of_views(r.shape, r.level, r.views)?))))
 }
 
 /// The same for few input channels.
@@ -241,6 +248,7 @@ impl Planned for WeightKernel {
         let (macs, transformed) = match &self.0 {
             Sum::Pixels(k) => (s.macs_inside() as f64 * k.waste(), tensors),
             Sum::Lanes(k) => (s.macs() as f64, copied(tensors, k.copied())),
+            Sum::Planar(k) => (s.macs() as f64 * k.waste(), [s.input(), s.output()].map(|dims| Layout::Nchw.len(dims))),
             Sum::Stem(_) => (s.macs() as f64, tensors),
             Sum::Winograd(k) => (k.macs() as f64, k.transformed()),
         };
@@ -260,6 +268,7 @@ impl WeightKernel {
         match &self.0 {
             Sum::Pixels(k) => k.kernel(),
             Sum::Lanes(k) => k.kernel(),
+            Sum::Planar(k) => k.kernel(),
             Sum::Stem(k) => k.kernel(),
             Sum::Winograd(k) => k.kernel(),
         }
@@ -270,6 +279,7 @@ impl WeightKernel {
         match &self.0 {
             Sum::Pixels(k) => k.scratch_len(threads),
             Sum::Lanes(k) => k.scratch_len(threads),
+            Sum::Planar(k) => k.scratch_len(),
             Sum::Stem(k) => k.scratch_len(threads),
             Sum::Winograd(k) => k.scratch_len(threads),
         }
@@ -287,6 +297,7 @@ impl WeightKernel {
         match &self.0 {
             Sum::Pixels(k) => k.run(x, dy, dw, db, scratch, executor),
             Sum::Lanes(k) => k.run(x, dy, dw, db, scratch, executor),
+            Sum::Planar(k) => k.run(x, dy, dw, db, scratch, executor),
             Sum::Stem(k) => k.run(x, dy, dw, db, scratch, executor),
             Sum::Winograd(k) => k.run(x, dy, dw, db, scratch, executor),
         }

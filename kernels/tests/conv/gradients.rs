@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use swath_kernels::backward_data::{BackwardData, PlanarData};
-use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, StemWeights};
+use swath_kernels::backward_weights::{BackwardWeights, DepthwiseWeights, PlanarWeights, StemWeights};
 use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::isa::Level;
@@ -195,6 +195,12 @@ impl WeightCase {
                 );
             });
         }
+        let dense = [View::dense(input, s.input()), View::dense(gradient, s.output())];
+        if let Ok(plan) = PlanarWeights::of_views(s, level, dense) {
+            self.check(layouts, &format!("planar {level}"), exact, |x, dy, dw, db, threads| {
+                plan.run(x, dy, dw.into(), db, &mut Pages::nan(plan.scratch_len(), Side::End), threads);
+            });
+        }
         if let Ok(plan) = StemWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("stem {level}"), exact, |x, dy, dw, db, threads| {
                 plan.run(
@@ -293,11 +299,12 @@ fn planar_shapes() -> impl Strategy<Value = ConvShape> {
     let image = (0usize..3, 1usize..12, 1usize..90);
     let window =
         ([1usize..5, 1usize..6], [1usize..4, 1usize..3], [1usize..3, 1usize..2], prop::array::uniform4(0usize..4));
-    (groups, image, window, any::<bool>()).prop_filter_map(
+    (groups, image, window, 0..3).prop_filter_map(
         "kernel beyond the input",
         |((g, icg, ocg), (n, ih, iw), (k, s, d, p), three)| {
-            // Half of them depthwise 3x3.
-            let (icg, k) = if three { (1, [3, 3]) } else { (icg, k) };
+            // Two thirds of them depthwise 3x3, half of these of stride 1.
+            let (icg, k) = if three > 0 { (1, [3, 3]) } else { (icg, k) };
+            let (s, d) = if three > 1 { ([1, 1], [1, 1]) } else { (s, d) };
             let shape = ConvShape::builder([n, g * icg, ih, iw], [g * ocg, icg, k[0], k[1]]);
             shape.stride(s).dilation(d).padding(p).groups(g).build().ok()
         },
@@ -312,6 +319,9 @@ proptest! {
         let case = WeightCase::new(&shape, seed);
         for level in Level::available() {
             assert_eq!(PlanarData::new(&shape, *level).is_ok(), shape.sw == 2);
+            let dense = [shape.input(), shape.output()].map(|dims| View::dense(Layout::Nchw, dims));
+            let three = [shape.icg(), shape.kh, shape.kw, shape.sh, shape.sw, shape.dh, shape.dw] == [1, 3, 3, 1, 1, 1, 1];
+            assert_eq!(PlanarWeights::of_views(&shape, *level, dense).is_ok(), three);
             case.all(*level, [Layout::Nchw; 2]);
             data(&shape, *level, [Layout::Nchw; 2], seed);
         }
