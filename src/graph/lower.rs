@@ -464,7 +464,7 @@ pub(crate) fn extents(dims: &[usize]) -> [usize; 4] {
 pub(crate) fn words(fact: &Fact, layout: Layout) -> Result<usize> {
     match fact.element {
         ElementType::F32 => {
-            crate::tensor::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw })
+            crate::layout::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw })
         }
         other => {
             let elements = swath_kernels::shape::checked_elements("value", &fact.dims).map_err(Error::from)?;
