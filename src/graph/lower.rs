@@ -10,7 +10,7 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
-use super::ops::batch_norm::Affine;
+use super::affine::Affine;
 use super::packed::{self, NameContents, Ready, ReadyKey, ReadyWeights};
 use super::step::{Reorder, Step};
 use super::{ElementType, Fact, Graph, NodeId, Parameters, Source, ValueId};
