@@ -37,7 +37,7 @@ impl Tensor {
     /// A row-major tensor (NCHW for four extents) of zeros.
     ///
     /// # Errors
-    /// If the extents multiply to more than 64 bits, and [`Error::Memory`].
+    /// If the extents multiply to more than 64 bits, and [`Error::Memory`](crate::Error::Memory).
     pub fn zeros(dims: impl AsRef<[usize]>) -> Result<Self> {
         Self::zeros_in(dims, Layout::Nchw)
     }
@@ -46,7 +46,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If the extents overflow, for a layout other than [`Layout::Nchw`] with other than four extents, and
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn zeros_in(dims: impl AsRef<[usize]>, layout: Layout) -> Result<Self> {
         let dims = dims.as_ref().to_vec();
         let len = stored_len(&dims, layout)?;
@@ -91,7 +91,7 @@ impl Tensor {
     /// A copy.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { dims: self.dims.clone(), layout: self.layout, data: self.data.copied()? })
     }
@@ -119,7 +119,7 @@ impl Tensor {
     /// A copy in another layout.
     ///
     /// # Errors
-    /// If the tensor does not have four extents and the layout changes, and [`Error::Memory`].
+    /// If the tensor does not have four extents and the layout changes, and [`Error::Memory`](crate::Error::Memory).
     pub fn to_layout(&self, layout: Layout) -> Result<Self> {
         if layout == self.layout {
             return self.try_clone();
