@@ -27,8 +27,10 @@ use swath_kernels::epilogue::Activation;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+mod affine;
 pub(crate) mod autodiff;
 mod builder;
+mod gradient;
 pub(crate) mod lower;
 pub mod ops;
 pub(crate) mod packed;
@@ -37,8 +39,10 @@ pub(crate) mod step;
 mod value;
 mod work;
 
-pub use autodiff::{Differentiated, Gradient, Recorded};
+use affine::Affine;
+pub use autodiff::Differentiated;
 pub use builder::Builder;
+pub use gradient::{Gradient, Recorded};
 pub use lower::{Absorbs, Fused, Group, Lower};
 pub use parameters::Init;
 pub(crate) use parameters::{ParameterSpec, Parameters};
@@ -142,7 +146,7 @@ pub trait Operator: fmt::Debug + Send + Sync + Any {
 
     /// As a scale and a shift of each channel of input 0, which a convolution before it may absorb, where its other inputs are
     /// constants.
-    fn as_affine(&self, _inputs: &[Option<&Tensor>]) -> Option<ops::batch_norm::Affine> {
+    fn as_affine(&self, _inputs: &[Option<&Tensor>]) -> Option<Affine> {
         None
     }
 

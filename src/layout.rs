@@ -7,12 +7,12 @@ use core::mem::MaybeUninit;
 
 use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::isa::Level;
-use swath_kernels::layout::{Layout, Pitches, View};
+use swath_kernels::layout::{BLOCK, Layout, Pitches, View};
 use swath_kernels::pass::Place;
+use swath_kernels::shape::checked_elements;
 
 use crate::error::{Error, Result, check_len};
 use crate::par;
-use crate::tensor::stored_len;
 
 /// Copies `x` in layout `from` to `y` in layout `to`, both of the logical extents `[n, c, h, w]`. Channels that pad the
 /// last block become zero. [`Layout::len`] says how many floats a layout takes.
@@ -44,6 +44,18 @@ pub(crate) fn reorder_checked(from: Layout, x: &[f32], to: Layout, y: &mut [f32]
     // Elements are only moved: every level has the same result.
     let level = crate::cpu().map_or(Level::Scalar, |cpu| cpu.level);
     swath_kernels::reorder::reorder(&Place::new(level, &*executor), from, x, to, y, dims);
+}
+
+/// Floats of a tensor in a layout, checked.
+pub(crate) fn stored_len(dims: &[usize], layout: Layout) -> Result<usize> {
+    match (layout, dims) {
+        (Layout::Blocked, &[n, c, h, w]) => {
+            let c = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
+            Ok(checked_elements("tensor", &[n, c, h, w])?)
+        }
+        (Layout::Nchw, _) | (_, [_, _, _, _]) => Ok(checked_elements("tensor", dims)?),
+        _ => Err(Error::Rank { what: "a layout of channels", takes: "[n, c, h, w]", gets: dims.to_vec() }),
+    }
 }
 
 /// How a plan's tensor lies in the slice that a run is given: dense, or a part of a larger tensor.

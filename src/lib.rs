@@ -52,7 +52,8 @@
 //! | 6 | [`algo`] | [`ALGOS`](algo::ALGOS), the ordered table of algorithms, and the cost model |
 //! | 6 | [`conv`] | [`ConvPlan`], [`ConvBackwardData`], [`ConvBackwardWeights`]: shape, pass, algorithm, packed weights |
 //! | 6 | [`norm`], [`pool`], [`resample`], [`softmax`] | plans of normalisation, pooling, interpolation and padding, softmax |
-//! | 6 | [`tune`] | tuning tables that plans choose by, the tuner that measures them, their file |
+//! | 6 | `tuning` | tuning tables that plans choose by, their file: what [`tune`] has beside the tuner |
+//! | 6 | [`tune`] | the tuner that measures tuning tables |
 //! | 7 | [`graph`] | the one form of a model: typed operators in SSA order |
 //! | 8 | [`compile`] | [`Session`]: fusion, layouts, memory plan |
 //! | 8 | [`Model`], [`WeightsFile`] | a graph and its parameters; safetensors files |
@@ -106,6 +107,7 @@ pub mod resample;
 pub mod softmax;
 mod tensor;
 pub mod tune;
+mod tuning;
 
 #[cfg(feature = "tune")]
 pub mod file;

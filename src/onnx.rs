@@ -45,11 +45,10 @@ mod wire;
 
 pub use error::OnnxError;
 pub use export::{export, export_for, save};
-pub use external::External;
+pub use external::{External, ExternalPlace};
 pub use interpret::Interpreter;
 pub use proto::{
-    AttributeProto, AttributeValue, Dimension, ExternalPlace, GraphProto, ModelProto, NodeProto, TensorProto,
-    ValueInfo, ValueType,
+    AttributeProto, AttributeValue, Dimension, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfo, ValueType,
 };
 pub use session::{Network, NetworkSession};
 pub use shapes::Shapes;

@@ -24,6 +24,7 @@ mod call;
 mod conv;
 mod detect;
 mod doubles;
+mod error;
 mod gather;
 mod infer;
 mod loss;
@@ -36,6 +37,7 @@ mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod room;
 mod shape;
 mod unary;
 mod view;
@@ -43,19 +45,19 @@ mod wide;
 mod window;
 
 pub use array::{Array, Data, Element, ElementType};
-pub use call::{Attribute, Attributes, Call, OpError, OpResult};
+pub use call::{Attribute, Attributes, Call};
+pub use doubles::cast;
+pub use error::{OpError, OpResult};
 pub use infer::{Fact, Inference, Known};
-pub use unary::cast;
 use view::Move;
 /// What lowering ONNX models asks for.
 #[cfg(feature = "onnx")]
 pub(crate) use {
-    array::count,
-    call::{checked_count, limited, room},
+    array::zeros,
     conv::transposed_axes,
-    infer::zeros,
     recurrent::{Named, activations},
     resize::{Sampler, resize_sums},
+    room::{checked_count, count, limited, room},
     unary::erf,
     view::View,
     window::{Axis, pool_axes, window_axes},

@@ -2,12 +2,12 @@
 
 use core::fmt;
 
-use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::layout::Layout;
 use swath_kernels::shape::checked_elements;
 
 use crate::buffer::Buffer;
-use crate::error::{Error, Result, check_len};
-use crate::layout::reorder_checked;
+use crate::error::{Result, check_len};
+use crate::layout::{reorder_checked, stored_len};
 
 /// An owned tensor of `f32`: extents, and data that starts on a 64-byte boundary, but for constants of imported models.
 ///
@@ -37,7 +37,7 @@ impl Tensor {
     /// A row-major tensor (NCHW for four extents) of zeros.
     ///
     /// # Errors
-    /// If the extents multiply to more than 64 bits, and [`Error::Memory`].
+    /// If the extents multiply to more than 64 bits, and [`Error::Memory`](crate::Error::Memory).
     pub fn zeros(dims: impl AsRef<[usize]>) -> Result<Self> {
         Self::zeros_in(dims, Layout::Nchw)
     }
@@ -46,7 +46,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If the extents overflow, for a layout other than [`Layout::Nchw`] with other than four extents, and
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn zeros_in(dims: impl AsRef<[usize]>, layout: Layout) -> Result<Self> {
         let dims = dims.as_ref().to_vec();
         let len = stored_len(&dims, layout)?;
@@ -91,7 +91,7 @@ impl Tensor {
     /// A copy.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { dims: self.dims.clone(), layout: self.layout, data: self.data.copied()? })
     }
@@ -119,7 +119,7 @@ impl Tensor {
     /// A copy in another layout.
     ///
     /// # Errors
-    /// If the tensor does not have four extents and the layout changes, and [`Error::Memory`].
+    /// If the tensor does not have four extents and the layout changes, and [`Error::Memory`](crate::Error::Memory).
     pub fn to_layout(&self, layout: Layout) -> Result<Self> {
         if layout == self.layout {
             return self.try_clone();
@@ -152,18 +152,6 @@ pub(crate) fn extents4(dims: &[usize]) -> [usize; 4] {
     d
 }
 
-/// Floats of a tensor in a layout, checked.
-pub(crate) fn stored_len(dims: &[usize], layout: Layout) -> Result<usize> {
-    match (layout, dims) {
-        (Layout::Blocked, &[n, c, h, w]) => {
-            let c = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
-            Ok(checked_elements("tensor", &[n, c, h, w])?)
-        }
-        (Layout::Nchw, _) | (_, [_, _, _, _]) => Ok(checked_elements("tensor", dims)?),
-        _ => Err(Error::Rank { what: "a layout of channels", takes: "[n, c, h, w]", gets: dims.to_vec() }),
-    }
-}
-
 impl AsRef<[f32]> for Tensor {
     fn as_ref(&self) -> &[f32] {
         self.as_slice()
@@ -186,6 +174,7 @@ impl fmt::Debug for Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     fn aligned(t: &Tensor) -> bool {
         t.as_slice().as_ptr().addr().is_multiple_of(64)

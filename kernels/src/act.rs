@@ -39,7 +39,7 @@ use function::*;
 use crate::control_word::with_default;
 use crate::epilogue::Activation;
 use crate::isa::{self, Isa, Kernel, Level};
-use crate::registry::{by_level, edges};
+use crate::table::{by_level, edges};
 
 pub use gradient::{Kept, backward, backward_inplace, bound as gradient_bound, output_suffices};
 pub use softmax::{SoftmaxArgs, SoftmaxRow, log_softmax, softmax, softmax_table};

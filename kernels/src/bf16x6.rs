@@ -35,8 +35,8 @@ use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE};
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
 use crate::pass::Place;
-use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
+use crate::table::{by_level, edges};
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::Weights;
 

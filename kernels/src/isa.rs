@@ -25,7 +25,14 @@ pub use x86::{Avx2, Avx512, Avx512Half};
 
 use thiserror::Error;
 
-use crate::registry::compiled_in;
+/// Code for a level, where the level is of this architecture and not left out by a cargo feature.
+macro_rules! compiled_in {
+    (Scalar => $($code:tt)*) => { $($code)* };
+    (Neon => $($code:tt)*) => { #[cfg(all(target_arch = "aarch64", feature = "neon"))] $($code)* };
+    (Avx2 => $($code:tt)*) => { #[cfg(all(target_arch = "x86_64", feature = "avx2"))] $($code)* };
+    (Avx512 => $($code:tt)*) => { #[cfg(all(target_arch = "x86_64", feature = "avx512"))] $($code)* };
+}
+pub(crate) use compiled_in;
 
 /// An instruction-set level: the key of every kernel table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

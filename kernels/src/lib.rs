@@ -23,7 +23,7 @@
 //! | 1 | [`finite`] | for which magnitudes results are finite |
 //! | 1 | `groups` | output channels, cut into pieces of one group each |
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
-//! | 1 | [`registry`] | levels that are compiled in, outermost edges, the list of all kernel tables |
+//! | 1 | `table` | what families make their kernels callable with: tables by level, outermost edges |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
@@ -44,6 +44,7 @@
 //! | 4 | [`backward_weights`] | the gradients at a convolution's weights and bias |
 //! | 4 | [`separable`] | a depthwise convolution and the 1x1 convolution behind it, by strips of rows |
 //! | 4 | [`pool`] | max, average, adaptive and global pooling |
+//! | 4 | [`registry`] | the list of all kernel tables |
 //! | - | [`reference`](mod@reference) | naive loops that accumulate in f64: the only oracle |
 //!
 //! # Glossary
@@ -102,6 +103,7 @@ pub mod shape;
 pub mod shuffle;
 mod slices;
 pub mod softmax;
+mod table;
 pub mod tile;
 mod unrolled;
 pub mod vecmath;

@@ -13,8 +13,8 @@ use core::marker::PhantomData;
 
 use crate::control_word::with_default;
 use crate::exec::{Executor, Inline, for_each_part_with};
-use crate::isa::{Isa, Kernel, Level};
-use crate::registry::{compiled_in, edges};
+use crate::isa::{Isa, Kernel, Level, compiled_in};
+use crate::table::edges;
 
 mod stream;
 mod vector;

@@ -45,8 +45,8 @@ use crate::epilogue::Outputs;
 use crate::isa::{self, Level};
 use crate::layout::{BLOCK, Layout, View, blocks};
 use crate::pass::{Numbers, Place};
-use crate::registry::{by_level, edges};
 use crate::shape::{MAX_ELEMENTS, Padding, PoolShape, checked_elements};
+use crate::table::{by_level, edges};
 
 use adaptive::Adaptive;
 use window::{Max, MaxIndices, Sum, Window};

@@ -14,7 +14,7 @@ use core::hint::black_box;
 use std::sync::OnceLock;
 
 use crate::isa::{Cpu, Entry, Isa, Kernel, Level, LevelError};
-use crate::registry::{by_level, edges};
+use crate::table::{by_level, edges};
 
 /// Accumulators at levels with 16 registers; with two operands (and a product, where nothing fuses) they all fit.
 const ACC_16: usize = 12;

@@ -43,7 +43,7 @@ use std::sync::OnceLock;
 use crate::isa::{Cpu, Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::probe;
-use crate::registry::by_level;
+use crate::table::by_level;
 
 /// One loop of the reduction: how often, and how far `x` and `w` move, in floats.
 #[derive(Clone, Copy, Debug)]
@@ -863,7 +863,7 @@ pub struct Row {
 /// The outermost edges, a module for each access: rustc generates the code of a module's functions together, and several modules'
 /// at the same time.
 mod edge {
-    use crate::registry::edges;
+    use crate::table::edges;
 
     edges!(pub(super) blocked1);
     edges!(pub(super) blocked2);

@@ -64,8 +64,8 @@ use crate::exec::{Executor, Inline, for_each_chunk};
 use crate::finite::FiniteRange;
 use crate::isa::{Cpu, Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
-use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
+use crate::table::{by_level, edges};
 use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
 use crate::weights::Weights;
 

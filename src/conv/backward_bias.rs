@@ -6,9 +6,8 @@ use swath_kernels::pass::Place;
 
 use super::{Options, Scratch, level};
 use crate::error::{Result, check_len};
-use crate::layout::Held;
+use crate::layout::{Held, stored_len};
 use crate::par;
-use crate::tensor::stored_len;
 
 /// Planned gradients at the bias of a convolution or transposed convolution: sums over images and pixels.
 ///

@@ -9,7 +9,7 @@ use swath_kernels::shape::ConvShape;
 
 use super::{ConvBackwardData, ConvBackwardWeights, ConvPlan, Options};
 use crate::error::Result;
-use crate::tune::{self, Ground};
+use crate::tuning::Ground;
 
 /// Plans that were asked for before: at most so many of each pass, of which those go that were not asked for the longest.
 ///
@@ -147,7 +147,7 @@ impl<P> Plans<P> {
         options: &Options,
         plan: impl FnOnce(&ConvShape, &Options) -> Result<P>,
     ) -> Result<Arc<P>> {
-        let ground = tune::ground(options);
+        let ground = options.tuning.ground(options.threads);
         let hash = cache.hasher.hash_one((shape, options, &ground));
         // Relaxed: which of two plans is the older one need not be exact.
         let now = self.askings.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +182,7 @@ impl<P> Plans<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::{KeptChoices, Tuning, TuningTable};
+    use crate::tuning::{KeptChoices, Tuning, TuningTable};
 
     fn shape(n: usize) -> ConvShape {
         ConvShape::builder([n, 8, 6, 6], [8, 8, 3, 3]).padding(1).build().unwrap()

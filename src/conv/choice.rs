@@ -9,21 +9,11 @@ use swath_kernels::layout::Pitches;
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
+use super::candidates::{Candidate, consult};
 use crate::algo::{self, ALGOS, Pass, Planned, Request};
 use crate::error::{Error, Result};
 use crate::layout::Held;
-use crate::tune::{self, Figures, Tuning};
-
-/// One algorithm as a plan saw it.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// Name, from [`ALGOS`].
-    pub algo: &'static str,
-    /// Predicted milliseconds on one thread, or why it does not support the shape.
-    pub predicted: Result<f64, String>,
-    /// What a tuning table measured, on the threads that the plan is for.
-    pub measured: Option<Figures>,
-}
+use crate::tuning::{Convolution, Tuning};
 
 /// A convolution, one of its passes, and the kernel that was chosen for it.
 #[derive(Clone, Debug)]
@@ -62,7 +52,7 @@ impl<K: Planned> Choice<K> {
         let Candidate { algo, predicted, .. } = &candidates[chosen];
         let (algo, predicted) = (*algo, predicted.as_ref().map_or(f64::INFINITY, |&ms| ms));
         if let Tuning::Kept(kept) = &options.tuning {
-            kept.keep(K::PASS, shape, options, algo);
+            kept.keep(K::PASS, &Convolution::new(shape, options), algo);
         }
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
         let (shape, options, [input, output]) = (*shape, options.clone(), held);
@@ -98,11 +88,10 @@ fn choose(
     // The first of equals: the order of the table breaks ties.
     let modelled = supported.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
     // Tuning tables hold forward passes.
-    let tuned =
-        modelled.filter(|_| pass == Pass::Forward).and_then(|m| tune::consult(shape, level, options, candidates, m));
+    let tuned = modelled.filter(|_| pass == Pass::Forward).and_then(|m| consult(shape, level, options, candidates, m));
     let tuned = tuned.map(|(chosen, why)| (chosen, why.into()));
     let kept = match &options.tuning {
-        Tuning::Kept(kept) => kept.get(pass, shape, options),
+        Tuning::Kept(kept) => kept.get(pass, &Convolution::new(shape, options)),
         _ => None,
     };
     let reason = if options.algo.is_some() { "asked for" } else { "it was chosen before" };

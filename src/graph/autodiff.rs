@@ -10,12 +10,9 @@ mod recompute;
 
 use std::collections::HashMap;
 
-use super::ops::Binary;
-use super::{Builder, Fact, Graph, NodeId, Operator, ParameterId, Source, ValueId};
+use super::{Builder, Fact, Gradient, Graph, NodeId, ParameterId, Source, ValueId};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-
-pub use recompute::Recorded;
 
 /// A differentiated graph, and what its inputs and outputs are.
 #[derive(Clone, Debug)]
@@ -48,103 +45,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) inputs: &'a [usize],
     /// Whether activations that are cheap to compute are computed again in the backward pass.
     pub(crate) recompute: bool,
-}
-
-/// What an operator's [`Operator::gradient`] may ask for, and where it puts gradients.
-pub struct Gradient<'a> {
-    builder: &'a mut Builder,
-    node: NodeId,
-    needs: &'a [bool],
-    gradients: &'a mut HashMap<ValueId, ValueId>,
-}
-
-impl Gradient<'_> {
-    /// Input `i` of the operator.
-    pub fn input(&self, i: usize) -> ValueId {
-        self.builder.graph.nodes[self.node].inputs[i]
-    }
-
-    /// Number of inputs.
-    pub fn inputs(&self) -> usize {
-        self.builder.graph.nodes[self.node].inputs.len()
-    }
-
-    /// Result `slot` of the operator.
-    pub fn output(&self, slot: usize) -> ValueId {
-        ValueId { node: self.node, slot }
-    }
-
-    /// The gradient at the first result.
-    pub fn dy(&self) -> ValueId {
-        self.gradients[&ValueId::of(self.node)]
-    }
-
-    /// The gradient at a result, if the loss depends on it.
-    pub fn upstream(&self, slot: usize) -> Option<ValueId> {
-        self.gradients.get(&self.output(slot)).copied()
-    }
-
-    /// Whether input `i` needs a gradient.
-    pub fn needs(&self, i: usize) -> bool {
-        self.needs[self.input(i).node]
-    }
-
-    /// Facts of a value.
-    pub fn fact(&self, v: ValueId) -> &Fact {
-        self.builder.fact(v).expect("facts are known when a graph is differentiated")
-    }
-
-    /// Number of the operator's node, for random numbers of its own.
-    pub(crate) fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// Appends an operator; its results.
-    ///
-    /// # Errors
-    /// Of its shape rule.
-    pub fn push(&mut self, op: impl Operator, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
-        self.builder.push(op, inputs)
-    }
-
-    /// Appends a constant.
-    ///
-    /// # Errors
-    /// None are known.
-    pub fn constant(&mut self, value: Tensor) -> Result<ValueId> {
-        Ok(self.builder.constant(value))
-    }
-
-    /// A value times a number.
-    ///
-    /// # Errors
-    /// If memory does not suffice.
-    pub fn scaled(&mut self, v: ValueId, factor: f32) -> Result<ValueId> {
-        let factor = self.builder.constant(Tensor::new([1], &[factor])?);
-        let rank = self.fact(v).dims.len();
-        let product = self.push(Binary::mul(), &[v, factor])?[0];
-        match rank {
-            0 => Ok(self.push(super::ops::Reshape::to(&[]), &[product])?[0]),
-            _ => Ok(product),
-        }
-    }
-
-    /// Adds to the gradient of input `i`, if it needs one.
-    ///
-    /// # Errors
-    /// If the extents are not the input's.
-    pub fn add(&mut self, i: usize, d: ValueId) -> Result<()> {
-        if !self.needs(i) {
-            return Ok(());
-        }
-        let input = self.input(i);
-        let sum = match self.gradients.get(&input) {
-            Some(&other) => self.push(Binary::add(), &[other, d])?[0],
-            None => d,
-        };
-        self.gradients.insert(input, sum);
-        Ok(())
-    }
 }
 
 impl Graph {

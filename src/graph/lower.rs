@@ -10,7 +10,7 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
-use super::ops::batch_norm::Affine;
+use super::affine::Affine;
 use super::packed::{self, NameContents, Ready, ReadyKey, ReadyWeights};
 use super::step::{Reorder, Step};
 use super::{ElementType, Fact, Graph, NodeId, Parameters, Source, ValueId};
@@ -464,7 +464,7 @@ pub(crate) fn extents(dims: &[usize]) -> [usize; 4] {
 pub(crate) fn words(fact: &Fact, layout: Layout) -> Result<usize> {
     match fact.element {
         ElementType::F32 => {
-            crate::tensor::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw })
+            crate::layout::stored_len(&fact.dims, if fact.dims.len() == 4 { layout } else { Layout::Nchw })
         }
         other => {
             let elements = swath_kernels::shape::checked_elements("value", &fact.dims).map_err(Error::from)?;

@@ -7,6 +7,7 @@ pub(crate) mod adaptive_max;
 mod arith;
 pub(crate) mod batch_norm;
 mod binary;
+mod broadcast;
 mod concat;
 mod conv;
 mod conv_transpose;
@@ -28,8 +29,9 @@ mod slice;
 mod softmax;
 mod view;
 
+pub use super::affine::Affine;
 pub use activation::Activate;
-pub use batch_norm::{Affine, BatchNorm};
+pub use batch_norm::BatchNorm;
 pub use binary::Binary;
 pub use concat::Concat;
 pub use conv::Conv;

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use super::proto::ExternalPlace;
-
 /// Where a model's external data may lie.
 ///
 /// A model can name any file; only regular files inside the model's own folder are read. Absolute paths, `..`, and links
@@ -17,6 +15,17 @@ pub enum External {
     Refused,
     /// In this folder or below.
     Folder(PathBuf),
+}
+
+/// A range of another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalPlace<'a> {
+    /// The file, relative to the model's folder.
+    pub location: &'a str,
+    /// Bytes before the range.
+    pub offset: u64,
+    /// Bytes of the range; `None` takes what the dimensions ask for.
+    pub length: Option<u64>,
 }
 
 impl External {

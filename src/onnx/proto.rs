@@ -10,7 +10,7 @@ mod tensor;
 mod value;
 
 pub use graph::{AttributeProto, AttributeValue, GraphProto, NodeProto};
-pub use tensor::{ExternalPlace, TensorProto};
+pub use tensor::TensorProto;
 pub(crate) use value::written;
 pub use value::{Dimension, ValueInfo, ValueType};
 

@@ -6,7 +6,8 @@ use half::slice::HalfFloatSliceExt as _;
 use half::vec::HalfBitsVecExt as _;
 use half::{bf16, f16};
 
-use super::call::{OpResult, filled, room};
+use super::error::OpResult;
+use super::room::{checked_count, count, filled, room};
 
 /// A type that elements can have.
 pub trait Element: Clone + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
@@ -438,11 +439,10 @@ impl Array {
     }
 }
 
-/// The number of elements that dimensions make; `None` if it does not fit. As in NumPy, zeros make no room for others that do not fit:
-/// the product of any of the dimensions does.
-pub(crate) fn count(dims: &[usize]) -> Option<usize> {
-    let others = dims.iter().filter(|&&d| d != 0).try_fold(1usize, |n, &d| n.checked_mul(d))?;
-    Some(if dims.contains(&0) { 0 } else { others })
+/// An array of zeros.
+pub(crate) fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
+    let len = checked_count(dims)?;
+    Ok(Array::new(dims, Data::zeros(element, len)?).expect("as many elements as the dimensions make"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Attention and what goes with it.
 
-use super::call::{OpResult, refuse};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
 use super::{Array, Call, Operator};
 
 /// The operators of this file.

@@ -1,7 +1,7 @@
 //! Functions of two or more arrays, element by element, with NumPy's broadcasting.
 
 use super::array::{Bits, Moved, moves};
-use super::call::{OpResult, refuse};
+use super::error::{OpResult, refuse};
 use super::number::Arithmetic;
 use super::view::{View, broadcast_all, expand};
 use super::wide::{Binary, Domain, Wide, binary, zip};

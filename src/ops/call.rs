@@ -1,40 +1,8 @@
-//! What an operator is called with, and what it says when it refuses.
+//! What an operator is called with.
 
-use std::cell::Cell;
-use std::fmt;
-
-use swath_kernels::pages::prefer_large;
-
-use super::array::count;
+use super::error::{OpResult, refuse};
+use super::room::checked_count;
 use super::{Array, Data, Element};
-
-/// Why an operator refuses its inputs or attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpError(String);
-
-impl OpError {
-    /// The reason, with the numbers that disagree.
-    pub fn new(problem: impl Into<String>) -> Self {
-        Self(problem.into())
-    }
-}
-
-impl fmt::Display for OpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OpError {}
-
-/// `Result` with [`OpError`].
-pub type OpResult<T> = Result<T, OpError>;
-
-/// Returns an [`OpError`]: `refuse!("axis is {axis}")`.
-macro_rules! refuse {
-    ($($text:tt)*) => { return Err($crate::ops::OpError::new(format!($($text)*))) };
-}
-pub(crate) use refuse;
 
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq)]
@@ -280,58 +248,6 @@ pub(crate) fn axes(all: &[i64], rank: usize) -> OpResult<Vec<usize>> {
         refuse!("axes {all:?} name one of {rank} dimensions twice");
     }
     Ok(found)
-}
-
-/// The most elements that an operator makes: 2^28. A damaged model could ask for any number.
-const MAX_ELEMENTS: usize = 1 << 28;
-
-thread_local! {
-    /// The most that an operator makes on this thread now.
-    static MOST: Cell<usize> = const { Cell::new(MAX_ELEMENTS) };
-}
-
-/// Runs `f`, in which operators make at most so many elements.
-#[cfg(feature = "onnx")]
-pub(crate) fn limited<R>(most: usize, f: impl FnOnce() -> R) -> R {
-    struct Restore(usize);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            MOST.set(self.0);
-        }
-    }
-    let _restore = Restore(MOST.replace(most.min(MAX_ELEMENTS)));
-    f()
-}
-
-/// The number of elements of a result.
-pub(crate) fn checked_count(dims: &[usize]) -> OpResult<usize> {
-    let most = MOST.get();
-    match count(dims) {
-        Some(n) if n <= most => Ok(n),
-        Some(n) if n <= MAX_ELEMENTS => {
-            refuse!("a constant of the dimensions {dims:?} is computed from few elements: at most {most} are made")
-        }
-        _ => refuse!("a result of the dimensions {dims:?}, but at most {MAX_ELEMENTS} elements are made"),
-    }
-}
-
-/// Room for so many elements. What a model asks for may be more than there is memory.
-pub(crate) fn room<T>(len: usize) -> OpResult<Vec<T>> {
-    let mut elements = Vec::new();
-    match elements.try_reserve_exact(len) {
-        Ok(()) => {
-            prefer_large(elements.spare_capacity_mut());
-            Ok(elements)
-        }
-        Err(_) => refuse!("no memory for {len} elements of {} bytes", size_of::<T>()),
-    }
-}
-
-/// So many elements of one value.
-pub(crate) fn filled<T: Clone>(value: T, len: usize) -> OpResult<Vec<T>> {
-    let mut elements = room(len)?;
-    elements.resize(len, value);
-    Ok(elements)
 }
 
 /// Dimensions that a shape tensor names.

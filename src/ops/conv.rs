@@ -1,7 +1,9 @@
 //! Convolutions in any number of dimensions, as plain sums.
 
-use super::call::{OpResult, checked_count, dims as checked_dims, filled, refuse};
+use super::call::dims as checked_dims;
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
+use super::room::{checked_count, filled};
 use super::view::contiguous;
 use super::window::{Axis, auto_pad, pads, per_axis, places, spatial, spatial_of, unpadded, windows};
 use super::{Array, Call, Operator};

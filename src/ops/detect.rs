@@ -1,7 +1,7 @@
 //! Selecting boxes.
 
-use super::call::{OpResult, refuse};
 use super::doubles::doubles;
+use super::error::{OpResult, refuse};
 use super::{Array, Call, Operator};
 
 /// The operators of this file.

@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 
 use super::array::{Bits, Moved, moves};
-use super::call::{OpResult, axis, checked_count, dims, filled, integers, refuse, room};
+use super::call::{axis, dims, integers};
+use super::error::{OpResult, refuse};
 use super::number::{Arithmetic, Number, numbers};
+use super::room::{checked_count, filled, room};
 use super::view::{View, around, contiguous, take};
 use super::wide::{Domain, Wide, wide};
 use super::{Array, Call, Data, Operator};

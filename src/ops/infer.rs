@@ -2,15 +2,17 @@
 
 use std::fmt;
 
-use super::array::count;
-use super::call::{OpResult, dims as checked_dims, refuse};
+use super::array::zeros;
+use super::call::dims as checked_dims;
 use super::conv::groups;
+use super::error::{OpResult, refuse};
 use super::reduce::reduced_dims;
 use super::resize::{Sampler, resized_dims};
+use super::room::count;
 use super::shape::{concat_dims, padded_dims};
 use super::view::broadcast_dims;
 use super::window::{spatial_of, windows};
-use super::{Array, Attributes, Call, Data, ElementType, Operator};
+use super::{Array, Attributes, Call, ElementType, Operator};
 
 /// Extents and element type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -443,11 +445,6 @@ impl Inference<'_> {
         let outputs = self.operator.run(&self.call(&inputs))?;
         Ok(outputs.iter().map(|a| Fact { dims: a.dims().to_vec(), element: a.element() }).collect())
     }
-}
-
-pub(crate) fn zeros(dims: &[usize], element: ElementType) -> OpResult<Array> {
-    let len = super::call::checked_count(dims)?;
-    Ok(Array::new(dims, Data::zeros(element, len)?).expect("as many elements as the dimensions make"))
 }
 
 #[cfg(test)]

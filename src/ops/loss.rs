@@ -1,7 +1,7 @@
 //! Losses of classification, as a model can hold them.
 
-use super::call::{OpResult, refuse};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
 use super::reduce::log_softmax_of;
 use super::{Array, Call, Operator};
 

@@ -1,7 +1,8 @@
 //! Products of matrices.
 
-use super::call::{OpResult, checked_count, filled, refuse};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
+use super::room::{checked_count, filled};
 use super::view::{View, broadcast_dims, expand};
 use super::wide::Wide;
 use super::{Array, Call, Operator};

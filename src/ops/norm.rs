@@ -1,7 +1,8 @@
 //! Normalisations.
 
-use super::call::{OpResult, axes, axis, refuse};
+use super::call::{axes, axis};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
 use super::view::{View, expand};
 use super::{Array, Call, Operator};
 

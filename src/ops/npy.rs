@@ -2,7 +2,7 @@
 //!
 //! Source: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3.
 
-use super::call::{OpResult, refuse};
+use super::error::{OpResult, refuse};
 use super::{Array, Data, ElementType};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -50,7 +50,7 @@ pub fn read(bytes: &[u8]) -> OpResult<Array> {
     };
     let order = value(header, "'fortran_order'")?;
     let dims = dims(value(header, "'shape'")?)?;
-    let elements = super::array::count(&dims);
+    let elements = super::room::count(&dims);
     if elements.and_then(|n| element.packed_bytes(n)) != Some(data.len()) {
         refuse!("{} bytes of {element} elements, which do not make {dims:?}", data.len());
     }

@@ -1,7 +1,9 @@
 //! Pooling in any number of dimensions.
 
-use super::call::{OpResult, checked_count, dims as checked_dims, filled, refuse, room};
+use super::call::dims as checked_dims;
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
+use super::room::{checked_count, filled, room};
 use super::view::contiguous;
 use super::window::{Axis, places, spatial, windows};
 use super::{Array, Call, Operator};

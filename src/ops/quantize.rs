@@ -1,8 +1,9 @@
 //! Quantised operators: integers with a scale and a zero point.
 
-use super::call::{OpResult, axis, refuse};
+use super::call::axis;
 use super::conv::Problem;
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
 use super::matrix::matmul;
 use super::view::around;
 use super::window::{spatial, windows};

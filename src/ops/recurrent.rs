@@ -1,7 +1,9 @@
 //! Recurrent layers: LSTM, GRU and the plain one, in one direction or both.
 
-use super::call::{OpResult, dims as checked_dims, filled, refuse};
+use super::call::dims as checked_dims;
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
+use super::room::filled;
 use super::view::View;
 use super::{Array, Call, Operator};
 
@@ -200,7 +202,7 @@ fn run(call: &Call<'_>, gates: usize) -> OpResult<Vec<Array>> {
         (state(5)?, if gates == 4 { state(6)? } else { vec![0.0; directions * batch * hidden] });
     let clip = call.float("clip", f32::INFINITY)?;
     let activations = activations(call, directions, gates)?;
-    let mut y = filled(0.0, super::call::checked_count(&[steps, directions, batch, hidden])?)?;
+    let mut y = filled(0.0, super::room::checked_count(&[steps, directions, batch, hidden])?)?;
     for (d, activations) in activations.into_iter().enumerate() {
         let direction = Direction {
             gates,

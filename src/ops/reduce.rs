@@ -1,7 +1,8 @@
 //! Operators along axes: reductions, running sums, softmax.
 
-use super::call::{OpResult, axes, axis, refuse};
+use super::call::{axes, axis};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
 use super::number::{Arithmetic, Number, floats};
 use super::view::{View, around};
 use super::wide::{Domain, Wide, wide};

@@ -1,8 +1,10 @@
 //! Resizing and sampling: every element is a weighted sum of elements along each axis.
 
 use super::array::moves;
-use super::call::{OpResult, axes, axis, checked_count, dims as checked_dims, filled, refuse, room};
+use super::call::{axes, axis, dims as checked_dims};
 use super::doubles::{doubles, rounded};
+use super::error::{OpResult, refuse};
+use super::room::{checked_count, filled, room};
 use super::view::{around, take};
 use super::{Array, Attribute, Attributes, Call, ElementType, Operator};
 
@@ -329,7 +331,7 @@ fn resized(x: &Array, method: &Method, all: &[(usize, Along)]) -> OpResult<Array
     let dims = dims_of(x.dims(), all)?;
     if dims.contains(&0) {
         // The other extents may be of any size, as nothing is computed for them.
-        return super::infer::zeros(&dims, x.element());
+        return super::array::zeros(&dims, x.element());
     }
     let changes: Vec<&(usize, Along)> = all.iter().filter(|(_, along)| method.changes(along)).collect();
     if method.moves() {

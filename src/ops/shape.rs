@@ -1,9 +1,11 @@
 //! Operators that move elements, and those that make shapes and constants.
 
-use super::array::{Bits, Moved, count, moves};
-use super::call::{Attribute, OpResult, axes, axis, checked_count, dims, filled, refuse, room};
+use super::array::{Bits, Moved, moves};
+use super::call::{Attribute, axes, axis, dims};
 use super::doubles::doubles;
+use super::error::{OpResult, refuse};
 use super::number::{Arithmetic, Number, floats};
+use super::room::{checked_count, count, filled, room};
 use super::view::{Move, View, around, broadcast_dims, take};
 use super::wide::{Domain, Wide};
 use super::{Array, Call, Data, ElementType, Operator};

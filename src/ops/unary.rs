@@ -1,8 +1,7 @@
 //! Functions of one array, element by element.
 
-use half::slice::HalfFloatSliceExt;
-
-use super::call::{OpResult, refuse};
+use super::doubles::cast;
+use super::error::{OpResult, refuse};
 use super::number::Arithmetic;
 use super::wide::{self, Binary, Domain, Wide, binary, wide};
 use super::{Array, Call, Data, ElementType, Operator};
@@ -208,29 +207,6 @@ fn bit_cast(call: &Call<'_>) -> OpResult<Vec<Array>> {
             Ok(vec![Array::new(x.dims(), data).expect("as many elements as before")])
         }
         _ => refuse!("the bits of {} elements as elements of type number {code}", x.element()),
-    }
-}
-
-/// The elements in another type. Floats are cut towards zero and saturate where they become integers.
-pub fn cast(x: &Array, to: ElementType) -> OpResult<Array> {
-    if x.element() == to {
-        return Ok(x.clone());
-    }
-    let (from, none) = (x.element(), |_: &mut Wide| {});
-    match (x.data(), to) {
-        (_, ElementType::Str) => refuse!("numbers are not written as text"),
-        (Data::Str(_), ElementType::Bool) => refuse!("elements of type {from} do not become truth values"),
-        (Data::Str(v), _) => {
-            let parse = |v: &String| match v.trim().parse::<f64>() {
-                Ok(v) => Ok(v),
-                Err(_) => refuse!("{v:?} is no number"),
-            };
-            super::doubles::rounded(x.dims(), v.iter().map(parse).collect::<OpResult<_>>()?, to)
-        }
-        // Weights of half size, millions of them: many at a time.
-        (Data::F16(v), ElementType::F32) => Ok(Array::of(x.dims(), v.to_f32_vec())),
-        _ if from.is_integer() && to.is_integer() => wide::map(x, Domain::I64, to, &none),
-        _ => wide::map(x, Domain::F64, to, &none),
     }
 }
 

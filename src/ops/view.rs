@@ -3,7 +3,8 @@
 //! Transpose, slice, expand, reverse and depth-to-space are all one copy through a view.
 
 use super::array::{Array, Element, moves};
-use super::call::{OpResult, checked_count, refuse, room};
+use super::error::{OpResult, refuse};
+use super::room::{checked_count, room};
 
 /// Where the elements of a result lie in the source: `offset + sum(index[i] * strides[i])`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 //! compiled for each type of elements, the function for four types at most, and the loops around all of them once.
 
 use super::array::{Array, Data, ElementType};
-use super::call::{OpResult, checked_count, refuse};
+use super::error::{OpResult, refuse};
 use super::number::{Arithmetic, Number, numbers, of_types};
+use super::room::checked_count;
 use super::view::rows_of_two;
 
 /// The elements of a row: small enough for L1, where they stay between reading and writing.

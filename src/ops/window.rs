@@ -1,6 +1,7 @@
 //! Windows that move over the spatial dimensions: the geometry of convolution and pooling, in any number of dimensions.
 
-use super::call::{OpResult, checked_count, refuse};
+use super::error::{OpResult, refuse};
+use super::room::checked_count;
 use super::{Array, Call};
 
 /// A window along one spatial dimension.

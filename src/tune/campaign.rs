@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use swath_kernels::shape::ConvShape;
 
-use super::Tuning;
-use super::file::TuningFile;
-use super::table::{Conditions, Convolution, Entry, TuningTable};
 use super::tuner::{ACCURACIES, Tuned, Tuner};
 use crate::conv::{ConvPlan, Options};
 use crate::error::Result;
+use crate::tuning::{Conditions, Convolution, Entry, Tuning, TuningFile, TuningTable};
 
 /// A convolution to tune.
 #[derive(Clone, Debug)]

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use swath_kernels::shape::ConvShape;
 
 use super::race::Sample;
-use super::tuner::Effort;
 use crate::buffer::floats;
 use crate::conv::{ConvPlan, Epilogue, Options, PackedWeights, Scratch};
 use crate::error::Result;
@@ -36,8 +35,15 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Plans and packs every algorithm, and finds how often each must run to be timed well.
-    pub(super) fn new(shape: &ConvShape, options: &Options, algos: &[&str], effort: &Effort) -> Result<Self> {
+    /// Plans and packs every algorithm, and finds how often each must run to take a slice of time. Copies of all packed weights take
+    /// so many bytes of memory at most.
+    pub(super) fn new(
+        shape: &ConvShape,
+        options: &Options,
+        algos: &[&str],
+        slice: Duration,
+        memory: usize,
+    ) -> Result<Self> {
         let x = numbers(shape.input())?.to_layout(options.input)?;
         let y = Tensor::zeros_in(shape.output(), options.output)?;
         let last = machine::last_cache();
@@ -54,12 +60,12 @@ impl Bench {
             let start = Instant::now();
             bench.run(i, 0)?;
             let once = start.elapsed().max(Duration::from_nanos(50));
-            let runs = effort.slice.div_duration_f64(once) as usize;
+            let runs = slice.div_duration_f64(once) as usize;
             let c = &mut bench.candidates[i];
             c.warm_runs = runs.clamp(1, 100_000);
             // One at least, also of weights larger than the last cache, which may keep a part of those of the run before.
             let bytes = c.weights[0].bytes().max(1);
-            let copies = runs.clamp(1, MOST_COLD).min((effort.memory / algos.len() / bytes).max(1));
+            let copies = runs.clamp(1, MOST_COLD).min((memory / algos.len() / bytes).max(1));
             for _ in 0..copies {
                 let copy = c.weights[0].try_clone()?;
                 c.weights.push(copy);

@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use swath_kernels::shape::ConvShape;
 
-use super::Tuning;
 use super::race::{Rules, race};
 use super::stopwatch::Bench;
-use super::table::{Conditions, Convolution, Entry, Figures, Measured};
 use crate::algo::Accuracy;
 use crate::conv::{Candidate, ConvPlan, Options};
 use crate::error::{Error, Result};
+use crate::tuning::{Conditions, Convolution, Entry, Figures, Measured, Tuning};
 
 /// How hard a tuner tries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,8 +111,8 @@ impl Tuner {
             }
         }
         let options = Options { accuracy: Accuracy::Fast, ..options };
-        let mut bench = Bench::new(shape, &options, &algos, &self.effort)?;
-        let rules = &self.effort.rules;
+        let Effort { slice, memory, ref rules, .. } = self.effort;
+        let mut bench = Bench::new(shape, &options, &algos, slice, memory)?;
         let late = || until.is_some_and(|t| Instant::now() >= t);
         let tracks = race(&leagues, rules, late, |i, first| bench.sample(i, first))?;
         let measured = algos.iter().zip(&tracks).filter_map(|(algo, track)| {

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use crate::display::Logged;
+use crate::epochs::Logged;
 use crate::failure::{Failure, Outcome};
 
 /// Width and height of the picture, in pixels.

@@ -8,39 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
-use swath::train::{EpochReport, Event};
+use swath::train::Event;
 
 use crate::curves;
+use crate::epochs::Logged;
 use crate::failure::{Failure, Outcome};
 use crate::files;
-
-/// One epoch in log.json.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Logged {
-    pub epoch: u64,
-    pub loss: f64,
-    pub accuracy: Option<f64>,
-    pub validation: Option<f64>,
-    pub lr: f64,
-    pub seconds: f64,
-    pub images_per_second: f64,
-}
-
-impl From<&EpochReport> for Logged {
-    fn from(r: &EpochReport) -> Self {
-        let seconds = r.training.as_secs_f64();
-        Self {
-            epoch: r.epoch,
-            loss: r.loss,
-            accuracy: r.accuracy,
-            validation: r.validation,
-            lr: r.lr,
-            seconds: seconds + r.validating.as_secs_f64(),
-            images_per_second: r.samples as f64 / seconds.max(1e-9),
-        }
-    }
-}
 
 /// How many batches a run has, and how many of them are behind it.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +135,8 @@ fn describe(l: &Logged) -> String {
 
 #[cfg(test)]
 mod tests {
+    use swath::train::EpochReport;
+
     use super::*;
 
     fn logged(epoch: u64) -> Logged {

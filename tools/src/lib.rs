@@ -7,6 +7,7 @@ mod bench_train;
 mod curves;
 mod demo;
 mod display;
+mod epochs;
 mod eval;
 mod explain;
 mod export;

@@ -15,7 +15,7 @@
 
 use crate::control_word::with_default;
 use crate::isa::{self, Isa, Kernel, Level};
-use crate::registry::{by_level, edges};
+use crate::table::{by_level, edges};
 use crate::vecmath::{exp, log};
 
 /// What softmax's entry point takes.

@@ -19,8 +19,8 @@ use crate::exec::{Executor, Shared, for_each_part_with, parts_wanted};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{Layout, Strides, View};
 use crate::planar::{MAX_ICG, activate, range};
-use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
+use crate::table::{by_level, edges};
 use crate::tile::{Finish, SyncFinish};
 
 /// What a call works on. Lengths and steps in floats.

@@ -18,9 +18,9 @@ use crate::exec::Shared;
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::region::Axis;
-use crate::registry::{by_level, edges};
 use crate::reorder::interleave_at;
 use crate::shape::ConvShape;
+use crate::table::{by_level, edges};
 
 /// Most taps of all input channels that share a block's sums: 256 KiB.
 pub(super) const MOST_TAPS: usize = 4096;

@@ -1,7 +1,7 @@
 //! The table of kernels, and how a line is cut into runs.
 
 use crate::isa::{Entry, Level};
-use crate::registry::by_level;
+use crate::table::by_level;
 
 use super::lanes::{APART, LaneArgs, Lanes, ONE, OWN, PERMUTED};
 
@@ -52,7 +52,7 @@ pub enum Source {
 
 /// The outermost edges, a module for each source, so that their code is generated side by side.
 mod edge {
-    use crate::registry::edges;
+    use crate::table::edges;
 
     edges!(pub(super) dw);
     edges!(pub(super) nhwc);

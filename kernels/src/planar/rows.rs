@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::ptr;
 
 use crate::isa::{Entry, Isa, Kernel, Level};
-use crate::registry::{by_level, edges};
+use crate::table::{by_level, edges};
 use crate::unrolled::unrolled;
 
 /// What a call works on. Lengths and steps in floats.

@@ -31,8 +31,8 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
-use crate::registry::by_level;
 use crate::shape::ConvShape;
+use crate::table::by_level;
 use crate::tile::pieces;
 
 /// Outputs of a tile along an axis, and its points.
@@ -273,7 +273,7 @@ pub struct GradientRow {
 }
 
 mod edge {
-    use crate::registry::edges;
+    use crate::table::edges;
 
     edges!(pub(super) transform);
     edges!(pub(super) outer);

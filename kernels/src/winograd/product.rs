@@ -12,7 +12,7 @@
 
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
-use crate::registry::{by_level, edges};
+use crate::table::{by_level, edges};
 
 /// What one point's product works on. Steps in floats.
 #[derive(Clone, Copy, Debug)]

@@ -8,22 +8,7 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Graph, Node, NodeId, Source, ValueId};
-
-/// A node as its operator sees it: what it reads, and the names of its results.
-#[derive(Clone, Copy, Debug)]
-pub struct Recorded<'a> {
-    /// What it reads.
-    pub inputs: &'a [ValueId],
-    node: NodeId,
-}
-
-impl Recorded<'_> {
-    /// Result `slot`.
-    pub fn result(&self, slot: usize) -> ValueId {
-        ValueId { node: self.node, slot }
-    }
-}
+use crate::graph::{Graph, Node, NodeId, Recorded, Source, ValueId};
 
 /// Lets the nodes from number `backward` on read what is computed again, just before the first of them that wants it.
 pub(super) fn recompute(graph: &mut Graph, backward: NodeId) {

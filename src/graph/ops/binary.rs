@@ -1,15 +1,18 @@
 //! Sum, difference, product, quotient, minimum and maximum of two values; extents of 1 are repeated.
 
 use swath_kernels::arith::Op;
-use swath_kernels::layout::{BLOCK, Layout, blocks};
+use swath_kernels::layout::{BLOCK, Layout};
 
 use super::arith::Repeated;
+use super::broadcast::{Pairs, broadcast};
+use super::view::Reshape;
 use crate::conv::Scratch;
 use crate::error::{Error, Result};
 use crate::graph::lower::Place;
 use crate::graph::step::{Operands, Step, clear_padding};
 use crate::graph::{Gradient, Group, Lower, Operator, ValueId};
 use crate::par;
+use crate::tensor::Tensor;
 
 /// What is computed of each pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,18 +81,38 @@ impl Binary {
     }
 }
 
-/// The extents that two values are repeated to.
-pub(crate) fn broadcast(what: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
-    let rank = a.len().max(b.len());
-    let at = |d: &[usize], i: usize| if i + d.len() >= rank { d[i + d.len() - rank] } else { 1 };
-    (0..rank)
-        .map(|i| match (at(a, i), at(b, i)) {
-            (x, y) if x == y => Ok(x),
-            (1, y) => Ok(y),
-            (x, 1) => Ok(x),
-            _ => Err(Error::Shapes { what, left: a.to_vec(), right: b.to_vec() }),
-        })
-        .collect()
+// Here, and not with the rest of `Gradient`: products and sums are operators of this file.
+impl Gradient<'_> {
+    /// A value times a number.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn scaled(&mut self, v: ValueId, factor: f32) -> Result<ValueId> {
+        let factor = self.builder.constant(Tensor::new([1], &[factor])?);
+        let rank = self.fact(v).dims.len();
+        let product = self.push(Binary::mul(), &[v, factor])?[0];
+        match rank {
+            0 => Ok(self.push(Reshape::to(&[]), &[product])?[0]),
+            _ => Ok(product),
+        }
+    }
+
+    /// Adds to the gradient of input `i`, if it needs one.
+    ///
+    /// # Errors
+    /// If the extents are not the input's.
+    pub fn add(&mut self, i: usize, d: ValueId) -> Result<()> {
+        if !self.needs(i) {
+            return Ok(());
+        }
+        let input = self.input(i);
+        let sum = match self.gradients.get(&input) {
+            Some(&other) => self.push(Binary::add(), &[other, d])?[0],
+            None => d,
+        };
+        self.gradients.insert(input, sum);
+        Ok(())
+    }
 }
 
 impl Operator for Binary {
@@ -134,19 +157,16 @@ impl Operator for Binary {
                 [] => Layout::Nchw,
             };
         }
-        let mut views = Vec::new();
         let mut inputs = Vec::new();
         for v in [a, b] {
-            let of = cx.fact(v).dims.clone();
             // A single element lies at the start, whatever the layout.
             let Place { buffer, .. } =
                 if cx.fact(v).len() == 1 { cx.native(v)? } else { Place { buffer: cx.want(v, layout)?, layout } };
             inputs.push(buffer);
-            views.push(strides(&of, &dims, layout));
         }
-        let extents = physical(&dims, layout);
+        let pairs = Pairs::new([&cx.fact(a).dims, &cx.fact(b).dims], &dims, layout);
         let same = cx.fact(a).dims == dims && cx.fact(b).dims == dims;
-        let step = BinaryStep { op: *self, extents, views: [views.remove(0), views.remove(0)], same, dims, layout };
+        let step = BinaryStep { op: *self, pairs, same, dims, layout };
         cx.step(group, layout, Box::new(step), inputs, 0)
     }
 
@@ -206,31 +226,6 @@ impl Operator for Binary {
     }
 }
 
-/// Extents of a tensor as it lies: of a blocked one `[n, c / 16, h, w, 16]`.
-fn physical(dims: &[usize], layout: Layout) -> Vec<usize> {
-    match (layout, dims) {
-        (Layout::Blocked, &[n, c, h, w]) => vec![n, blocks(c), h, w, BLOCK],
-        (Layout::Nhwc, &[n, c, h, w]) => vec![n, h, w, c],
-        _ => dims.to_vec(),
-    }
-}
-
-/// Distances in floats along the [`physical`] extents of the result, in an operand of extents `of`: 0 where it is repeated.
-fn strides(of: &[usize], dims: &[usize], layout: Layout) -> Vec<usize> {
-    let mut padded = vec![1; dims.len() - of.len()];
-    padded.extend(of);
-    let extents = physical(&padded, layout);
-    let mut strides = vec![0; extents.len()];
-    let mut step = 1;
-    for (i, &e) in extents.iter().enumerate().rev() {
-        // A single channel lies in the first lane of its block.
-        let repeated = e == 1 || layout == Layout::Blocked && matches!(i, 1 | 4) && padded[1] == 1;
-        strides[i] = if repeated { 0 } else { step };
-        step *= e;
-    }
-    strides
-}
-
 /// PyTorch's share of a gradient: of NaN, whole.
 fn share(none: bool, half: bool) -> f32 {
     match (none, half) {
@@ -242,10 +237,7 @@ fn share(none: bool, half: bool) -> f32 {
 
 struct BinaryStep {
     op: Binary,
-    /// Extents of the result as it lies.
-    extents: Vec<usize>,
-    /// Strides of the operands along them.
-    views: [Vec<usize>; 2],
+    pairs: Pairs,
     /// Whether neither operand is repeated.
     same: bool,
     dims: Vec<usize>,
@@ -253,29 +245,6 @@ struct BinaryStep {
 }
 
 impl BinaryStep {
-    /// Computes rows of the innermost extent, from row `first` on.
-    fn rows(&self, first: usize, a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy) {
-        let rank = self.extents.len();
-        let row = self.extents.last().copied().unwrap_or(1);
-        let inner = [self.views[0].last().copied().unwrap_or(0), self.views[1].last().copied().unwrap_or(0)];
-        for (i, y) in y.chunks_mut(row).enumerate() {
-            let mut rest = first + i;
-            let mut at = [0; 2];
-            for axis in (0..rank.saturating_sub(1)).rev() {
-                let k = rest % self.extents[axis];
-                rest /= self.extents[axis];
-                (0..2).for_each(|o| at[o] += k * self.views[o][axis]);
-            }
-            let (a, b) = (&a[at[0]..], &b[at[1]..]);
-            match inner {
-                [0, 0] => y.fill(f(a[0], b[0])),
-                [0, _] => y.iter_mut().zip(b).for_each(|(y, b)| *y = f(a[0], *b)),
-                [_, 0] => y.iter_mut().zip(a).for_each(|(y, a)| *y = f(*a, b[0])),
-                _ => y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = f(*a, *b)),
-            }
-        }
-    }
-
     fn apply(&self, x: &Operands<'_>, y: &mut [f32], in_place: bool, f: impl Fn(f32, f32) -> f32 + Copy + Sync) {
         let b = x.get(1);
         if self.same {
@@ -290,10 +259,7 @@ impl BinaryStep {
                 }
             });
         }
-        let (a, row) = (x.get(0), self.extents.last().copied().unwrap_or(1));
-        if row > 0 {
-            par::for_each_piece(y, row, 1, |rows, y| self.rows(rows.start, a, b, y, f));
-        }
+        self.pairs.apply(x.get(0), b, y, f);
     }
 }
 
@@ -326,30 +292,5 @@ impl Step for BinaryStep {
 
     fn describe(&self) -> String {
         self.op.name().into()
-    }
-}
-
-/// The repetition of a value in row-major order.
-pub(super) struct ExpandStep(BinaryStep);
-
-impl ExpandStep {
-    pub(super) fn new(of: &[usize], dims: &[usize]) -> Self {
-        let layout = Layout::Nchw;
-        let view = strides(of, dims, layout);
-        let views = [view.clone(), view];
-        Self(BinaryStep { op: Binary::add(), extents: dims.to_vec(), views, same: false, dims: dims.to_vec(), layout })
-    }
-}
-
-impl Step for ExpandStep {
-    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
-        let (x, row) = (x.get(0), self.0.extents.last().copied().unwrap_or(1));
-        if row > 0 {
-            par::for_each_piece(y, row, 1, |rows, y| self.0.rows(rows.start, x, x, y, |a, _| a));
-        }
-    }
-
-    fn describe(&self) -> String {
-        "Expand".into()
     }
 }

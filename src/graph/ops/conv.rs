@@ -7,12 +7,12 @@ use swath_kernels::epilogue::Activation;
 use swath_kernels::layout::{BLOCK, Layout};
 use swath_kernels::shape::{ConvShape, Padding};
 
-use super::batch_norm::Affine;
 use super::four;
 use crate::conv::{
     ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, Options, PackedWeights, Scratch, SeparablePlan,
 };
 use crate::error::Result;
+use crate::graph::affine::Affine;
 use crate::graph::packed::Ready;
 use crate::graph::step::{Operands, Step};
 use crate::graph::{Absorbs, Fact, Fused, Gradient, Group, Lower, Operator, Work};

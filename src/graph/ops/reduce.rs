@@ -5,7 +5,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, Layout};
 
 use super::arith::summed;
-use super::binary::ExpandStep;
+use super::broadcast::{Pairs, broadcast};
 use crate::conv::Scratch;
 use crate::error::Result;
 use crate::graph::step::{Operands, Step, pass};
@@ -193,12 +193,13 @@ impl Operator for Expand {
     }
 
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        super::binary::broadcast("Expand", inputs[0], &self.dims)
+        broadcast("Expand", inputs[0], &self.dims)
     }
 
     fn lower(&self, group: &Group, cx: &mut Lower<'_>) -> Result<()> {
         let x = cx.input(group, 0);
-        let step = ExpandStep::new(&cx.fact(x).dims, &cx.result(group).dims);
+        let of = &cx.fact(x).dims[..];
+        let step = ExpandStep(Pairs::new([of; 2], &cx.result(group).dims, Layout::Nchw));
         let inputs = vec![cx.want(x, Layout::Nchw)?];
         cx.step(group, Layout::Nchw, Box::new(step), inputs, 0)
     }
@@ -207,5 +208,19 @@ impl Operator for Expand {
         let dims = g.fact(g.input(0)).dims.clone();
         let dx = sum_to(g, g.dy(), &dims)?;
         g.add(0, dx)
+    }
+}
+
+/// The repetition of a value in row-major order.
+struct ExpandStep(Pairs);
+
+impl Step for ExpandStep {
+    fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
+        let x = x.get(0);
+        self.0.apply(x, x, y, |a, _| a);
+    }
+
+    fn describe(&self) -> String {
+        "Expand".into()
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::onnx::error::{OnnxError, Read};
-use crate::onnx::external::External;
+use crate::onnx::external::{External, ExternalPlace};
 use crate::onnx::wire::Bytes;
 use crate::ops::{Array, Data, ElementType, count};
 
@@ -22,17 +22,6 @@ pub struct TensorProto<'a> {
     raw: Option<Bytes<'a>>,
     /// The message, for elements that are stored as numbers.
     message: Bytes<'a>,
-}
-
-/// A range of another file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExternalPlace<'a> {
-    /// The file, relative to the model's folder.
-    pub location: &'a str,
-    /// Bytes before the range.
-    pub offset: u64,
-    /// Bytes of the range; `None` takes what the dimensions ask for.
-    pub length: Option<u64>,
 }
 
 impl<'a> TensorProto<'a> {

@@ -86,7 +86,7 @@ pub fn collect(job: &Job) -> Outcome<Report> {
                 plan::with_threads(threads, || {
                     for (problem, layer) in problems.iter().zip(&mut layers) {
                         progress.at(&format!("{name}: {}, {threads} threads", layer.geometry()));
-                        merge(layer, run(problem, &request, timing, job.cold)?);
+                        layer.keep_fastest(run(problem, &request, timing, job.cold)?);
                         progress.step();
                     }
                     Ok(())
@@ -161,31 +161,6 @@ fn run(problem: &Problem, request: &Request, timing: Timing, cold: bool) -> Outc
     Ok(Run { threads: request.threads, choices, algorithms, peers: Vec::new() })
 }
 
-/// Adds the run to the layer's, keeping the smaller times where there is one for its threads.
-pub fn merge(layer: &mut Layer, new: Run) {
-    let known = run_for(layer, new.threads);
-    if known.algorithms.is_empty() {
-        (known.choices, known.algorithms) = (new.choices, new.algorithms);
-        return;
-    }
-    for (known, new) in known.algorithms.iter_mut().zip(new.algorithms) {
-        known.ms = known.ms.min(new.ms);
-        known.median_ms = known.median_ms.min(new.median_ms);
-    }
-}
-
-/// The layer's run for a number of threads, made if there is none: a peer's times come first.
-pub fn run_for(layer: &mut Layer, threads: usize) -> &mut Run {
-    let at = match layer.runs.iter().position(|r| r.threads == threads) {
-        Some(at) => at,
-        None => {
-            layer.runs.push(Run { threads, choices: Vec::new(), algorithms: Vec::new(), peers: Vec::new() });
-            layer.runs.len() - 1
-        }
-    };
-    &mut layer.runs[at]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,9 +189,9 @@ mod tests {
             algorithms: [("a", a), ("b", b)].map(|(n, ms)| Time { algorithm: n.into(), ms, median_ms: ms }).to_vec(),
             peers: Vec::new(),
         };
-        run_for(&mut l, 1);
-        merge(&mut l, run(2.0, 3.0));
-        merge(&mut l, run(4.0, 1.0));
+        l.run_mut(1);
+        l.keep_fastest(run(2.0, 3.0));
+        l.keep_fastest(run(4.0, 1.0));
         assert_eq!(l.runs.len(), 1);
         assert_eq!((l.runs[0].ms("a"), l.runs[0].ms("b")), (Some(2.0), Some(1.0)));
     }

@@ -188,6 +188,31 @@ impl Run {
 }
 
 impl Layer {
+    /// Adds a run, keeping the smaller times where there is one for its threads.
+    pub fn keep_fastest(&mut self, new: Run) {
+        let known = self.run_mut(new.threads);
+        if known.algorithms.is_empty() {
+            (known.choices, known.algorithms) = (new.choices, new.algorithms);
+            return;
+        }
+        for (known, new) in known.algorithms.iter_mut().zip(new.algorithms) {
+            known.ms = known.ms.min(new.ms);
+            known.median_ms = known.median_ms.min(new.median_ms);
+        }
+    }
+
+    /// The run for a number of threads, made if there is none: a peer's times come first.
+    pub fn run_mut(&mut self, threads: usize) -> &mut Run {
+        let at = match self.runs.iter().position(|r| r.threads == threads) {
+            Some(at) => at,
+            None => {
+                self.runs.push(Run { threads, choices: Vec::new(), algorithms: Vec::new(), peers: Vec::new() });
+                self.runs.len() - 1
+            }
+        };
+        &mut self.runs[at]
+    }
+
     /// GFLOP/s at so many milliseconds.
     pub fn gflops(&self, ms: f64) -> f64 {
         self.flop as f64 / ms / 1e6

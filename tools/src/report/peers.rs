@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use swath::benchdnn::Problem;
 
-use super::collect::run_for;
 use super::data::{Layer, PeerTime, Report};
 use crate::failure::{Failure, Outcome};
 use crate::measure::TIMES;
@@ -96,7 +95,7 @@ fn assign(name: &str, lines: &[Line], threads: usize, layers: &mut [Layer]) -> u
         let times = lines.iter().filter(|l| l.problem.shape == problem.shape);
         let Some(best) = times.min_by(|a, b| a.ms.total_cmp(&b.ms)) else { continue };
         let implementation = best.implementation.clone();
-        run_for(layer, threads).keep(PeerTime { peer: name.into(), implementation, ms: best.ms });
+        layer.run_mut(threads).keep(PeerTime { peer: name.into(), implementation, ms: best.ms });
         count += 1;
     }
     count

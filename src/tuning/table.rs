@@ -9,8 +9,7 @@ use swath_kernels::registry::FAMILIES;
 use swath_kernels::shape::ConvShape;
 
 use crate::algo::ALGOS;
-use crate::conv::Options;
-use crate::{machine, par};
+use crate::machine;
 
 /// What measurements depend on besides the problem. All of it must match for an entry to apply.
 ///
@@ -31,12 +30,6 @@ impl Conditions {
     /// Those of this machine and this build, at a level, on so many threads.
     pub fn here(level: Level, threads: usize) -> Self {
         Self { cpu: machine::cpu_identity().into(), level: level.name().into(), threads, kernels: kernel_set().into() }
-    }
-
-    /// Those that a plan with these options runs under, when it is run from where this is called: of its threads, there
-    /// may be fewer ([`par`]).
-    pub fn of(level: Level, options: &Options) -> Self {
-        Self::here(level, par::width(options.threads))
     }
 
     /// Whether the two differ in the kernel set alone.
@@ -82,13 +75,6 @@ pub struct Convolution {
     pub output: Layout,
 }
 
-impl Convolution {
-    /// The convolution of a plan with these options.
-    pub fn new(shape: &ConvShape, options: &Options) -> Self {
-        Self { shape: *shape, input: options.input, output: options.output }
-    }
-}
-
 /// Milliseconds of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
@@ -128,7 +114,7 @@ impl Figures {
 /// One candidate, as it was measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// What [`Options::algo`] takes: a name of [`ALGOS`].
+    /// What [`Options::algo`](crate::Options) takes: a name of [`ALGOS`].
     pub algo: String,
     /// Its times.
     pub figures: Figures,

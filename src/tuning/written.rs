@@ -103,7 +103,7 @@ pub(super) fn line(e: impl fmt::Display) -> String {
 #[cfg(all(test, feature = "tune"))]
 mod tests {
     use super::*;
-    use crate::tune::form;
+    use crate::tuning::form;
 
     #[test]
     fn what_is_written_is_read_as_toml_reads_it() {

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use swath_kernels::shape::ConvShape;
-
-use super::Tuning;
+use super::{Convolution, Tuning};
 use crate::algo::Pass;
-use crate::conv::Options;
 
 /// The algorithm of each convolution and pass that was planned with it: chosen as another tuning says the first time, and by
 /// that name from then on. A training run keeps its names in its checkpoint, so that a resumed one has the same bits whatever
@@ -72,12 +69,12 @@ impl KeptChoices {
         &self.tuning
     }
 
-    pub(crate) fn get(&self, pass: Pass, shape: &ConvShape, options: &Options) -> Option<String> {
-        self.lock().get(&words(pass, shape, options)).cloned()
+    pub(crate) fn get(&self, pass: Pass, convolution: &Convolution) -> Option<String> {
+        self.lock().get(&words(pass, convolution)).cloned()
     }
 
-    pub(crate) fn keep(&self, pass: Pass, shape: &ConvShape, options: &Options, algo: &str) {
-        let before = self.lock().insert(words(pass, shape, options), algo.into());
+    pub(crate) fn keep(&self, pass: Pass, convolution: &Convolution, algo: &str) {
+        let before = self.lock().insert(words(pass, convolution), algo.into());
         if before.is_some_and(|name| name != algo) {
             self.changes.fetch_add(1, Ordering::Release);
         }
@@ -89,9 +86,10 @@ impl KeptChoices {
 }
 
 /// `bwd_d 8x64x56x56 * 64x64x3x3, stride 1x1, dilation 1x1, groups 1, padding 1/1/1/1, blocked to blocked`
-fn words(pass: Pass, s: &ConvShape, options: &Options) -> String {
+fn words(pass: Pass, convolution: &Convolution) -> String {
     let extents = |d: [usize; 4]| d.map(|v| v.to_string()).join("x");
-    let (pad, input, output) = (s.pad, options.input.name(), options.output.name());
+    let Convolution { shape: s, input, output } = convolution;
+    let (pad, input, output) = (s.pad, input.name(), output.name());
     format!(
         "{} {} * {}, stride {}x{}, dilation {}x{}, groups {}, padding {}/{}/{}/{}, {input} to {output}",
         pass.name(),

@@ -4,7 +4,7 @@
 //! before it and the same file:
 //!
 //! ```text
-//! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --passes 5 --export src/tune/shipped/zen3.toml
+//! SWATH_TUNE_FILE=target/zen3.toml cargo run --release -- tune --again --passes 5 --export src/tuning/shipped/zen3.toml
 //! ```
 //!
 //! (`granite_rapids`: three passes, at AVX-512 alone.)
@@ -57,7 +57,7 @@ mod tests {
             let stale = parsed.table.filtered(|c| c.kernels != kernel_set()).len();
             if stale > 0 {
                 eprintln!(
-                    "{name}: {stale} of {} entries are STALE (this build's kernels: {}); src/tune/shipped.rs says how \
+                    "{name}: {stale} of {} entries are STALE (this build's kernels: {}); src/tuning/shipped.rs says how \
                      to make it anew",
                     parsed.table.len(),
                     kernel_set()
