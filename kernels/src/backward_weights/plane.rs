@@ -24,8 +24,8 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{BLOCK, Layout, Strides, View};
-use crate::registry::{by_level, edges};
 use crate::shape::ConvShape;
+use crate::table::{by_level, edges};
 
 /// Rows and columns of taps.
 const K: usize = 3;
@@ -148,30 +148,33 @@ impl Plane {
         }
     }
 
-    /// Adds a row to the sums of one row of taps, if its row of `dy` exists.
+    /// Adds a row to the sums of rows of taps from `FIRST` on, where the first of them meets this row of `dy`.
     ///
     /// # Safety
     /// As [`Kernel::run`] of this kernel has it.
     #[inline(always)]
-    unsafe fn row<I: Isa, const KY: usize>(
+    unsafe fn row<I: Isa, const FIRST: usize, const N: usize>(
         s: I,
         a: &PlaneArgs,
-        (x, dy): (*const f32, Option<*const f32>),
+        (x, dy): (*const f32, *const f32),
         acc: &mut [[I::V; K]; K],
         bias: &mut I::V,
     ) {
-        let Some(dy) = dy else { return };
-        let Across { vectors, inner: [inner, end], .. } = a.across;
-        for v in 0..vectors {
-            let edge = if (inner..end).contains(&v) {
-                None
-            } else if v < inner {
-                Some(&a.across.edges[0])
-            } else {
-                Some(&a.across.edges[v + 3 - vectors])
-            };
-            // SAFETY: a row of `dy` that exists, and its vectors.
-            unsafe { Self::vector::<I, KY, 1>(s, a, (x, dy, v), edge, acc, bias) };
+        let Across { vectors, inner: [inner, end], edges } = &a.across;
+        // SAFETY: rows that exist; vectors between `inner` and `end` are whole. The others are no loop, for which masks would be kept.
+        unsafe {
+            if *inner > 0 {
+                Self::vector::<I, FIRST, N>(s, a, (x, dy, 0), Some(&edges[0]), acc, bias);
+            }
+            for v in *inner..*end {
+                Self::vector::<I, FIRST, N>(s, a, (x, dy, v), None, acc, bias);
+            }
+            if end + 1 < *vectors {
+                Self::vector::<I, FIRST, N>(s, a, (x, dy, vectors - 2), Some(&edges[1]), acc, bias);
+            }
+            if end < vectors {
+                Self::vector::<I, FIRST, N>(s, a, (x, dy, vectors - 1), Some(&edges[2]), acc, bias);
+            }
         }
     }
 }
@@ -191,31 +194,25 @@ impl<I: Isa> Kernel<I> for Plane {
             // SAFETY: the same pointer: what a row needs is read for each, not kept on the stack.
             let a = unsafe { &*s.opaque(core::ptr::from_ref(a)) };
             let x = a.x.wrapping_add(row * a.x_row);
-            let Across { vectors, inner: [inner, end], .. } = a.across;
-            let behind = |v: usize| &a.across.edges[v + 3 - vectors];
             let met = a.first.wrapping_add(row);
             let [first, last] = a.segment;
             let exists = |ky: usize| (first..last).contains(&met.wrapping_sub(ky));
             let line = |ky: usize| a.dy.wrapping_add(met.wrapping_sub(ky).wrapping_mul(a.dy_row));
-            // SAFETY: rows of `dy` that exist; vectors between `inner` and `end` are whole.
+            // SAFETY: rows of `dy` that exist.
             unsafe {
                 if exists(0) && exists(K - 1) {
-                    let dy = line(0);
-                    if inner > 0 {
-                        Self::vector::<I, 0, K>(s, a, (x, dy, 0), Some(&a.across.edges[0]), &mut acc, &mut bias);
-                    }
-                    for v in inner..end {
-                        Self::vector::<I, 0, K>(s, a, (x, dy, v), None, &mut acc, &mut bias);
-                    }
-                    for v in end..vectors {
-                        Self::vector::<I, 0, K>(s, a, (x, dy, v), Some(behind(v)), &mut acc, &mut bias);
-                    }
+                    Self::row::<I, 0, K>(s, a, (x, line(0)), &mut acc, &mut bias);
                     continue;
                 }
-                let some = |ky: usize| exists(ky).then(|| line(ky));
-                Self::row::<I, 0>(s, a, (x, some(0)), &mut acc, &mut bias);
-                Self::row::<I, 1>(s, a, (x, some(1)), &mut acc, &mut bias);
-                Self::row::<I, 2>(s, a, (x, some(2)), &mut acc, &mut bias);
+                if exists(0) {
+                    Self::row::<I, 0, 1>(s, a, (x, line(0)), &mut acc, &mut bias);
+                }
+                if exists(1) {
+                    Self::row::<I, 1, 1>(s, a, (x, line(1)), &mut acc, &mut bias);
+                }
+                if exists(2) {
+                    Self::row::<I, 2, 1>(s, a, (x, line(2)), &mut acc, &mut bias);
+                }
             }
         }
         let mut all = [s.zero(); SUMS];
@@ -262,10 +259,11 @@ macro_rules! plane {
 }
 
 by_level! {
-    /// The kernels of these sums at a level; none for a level of another architecture.
+    /// The kernels of these sums at a level; none for the portable one, and a level of another architecture.
     pub fn plane_rows() -> [PlaneRow];
 
-    Scalar: plane!(Scalar scalar "scalar"),
+    // The portable level keeps so many sums on the stack.
+    Scalar: &[],
     Avx2: plane!(Avx2 avx2 "avx2"),
     Avx512: plane!(Avx512 avx512 "avx512"),
     Neon: plane!(Neon neon "neon"),
@@ -277,13 +275,15 @@ by_level! {
 /// use swath_kernels::{backward_weights::PlanarWeights, exec::Inline, isa::Level, layout::{Layout, View}, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 2, 3, 3], [2, 1, 3, 3]).padding(1).groups(2).build()?;
 /// let dense = [shape.input(), shape.output()].map(|dims| View::dense(Layout::Nchw, dims));
-/// let plan = PlanarWeights::of_views(&shape, Level::Scalar, dense)?;
 /// let (mut dy, mut dw, mut db) = ([0.0; 18], [f32::NAN; 18], [f32::NAN; 2]);
 /// (dy[4], dy[9]) = (1.0, 2.0); // the middle of one channel, and the first pixel of the other
 /// let x: Vec<f32> = (0..18).map(|v| v as f32).collect();
-/// plan.run(&x, &dy, dw.as_mut_slice().into(), Some(&mut db), &mut vec![0.0; plan.scratch_len()], &Inline);
-/// assert_eq!(dw[..9], x[..9]);
-/// assert_eq!((&dw[9..], db), (&[0.0, 0.0, 0.0, 0.0, 18.0, 20.0, 0.0, 24.0, 26.0][..], [1.0, 2.0]));
+/// for level in Level::available().iter().filter(|level| **level != Level::Scalar) {
+///     let plan = PlanarWeights::of_views(&shape, *level, dense)?;
+///     plan.run(&x, &dy, dw.as_mut_slice().into(), Some(&mut db), &mut vec![0.0; plan.scratch_len()], &Inline);
+///     assert_eq!(dw[..9], x[..9]);
+///     assert_eq!((&dw[9..], db), (&[0.0, 0.0, 0.0, 0.0, 18.0, 20.0, 0.0, 24.0, 26.0][..], [1.0, 2.0]));
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
