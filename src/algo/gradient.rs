@@ -250,7 +250,7 @@ impl Planned for WeightKernel {
             Sum::Lanes(k) => (s.macs() as f64, copied(tensors, k.copied())),
             Sum::Planar(k) => (s.macs() as f64 * k.waste(), [s.input(), s.output()].map(|dims| Layout::Nchw.len(dims))),
             Sum::Stem(_) => (s.macs() as f64, tensors),
-            Sum::Winograd(k) => (k.macs() as f64, k.transformed()),
+            Sum::Winograd(k) => (k.macs() as f64 * k.waste(), k.transformed()),
         };
         let dw = s.weights().iter().product();
         predict(algo, level, &Work::of(macs, transformed, tensors, dw))

@@ -50,6 +50,9 @@ const GROUPS: [[usize; 2]; 3] = [[2, 2], [1, 2], [1, 1]];
 /// caches anyway.
 const FEW: usize = 24;
 
+/// Tiles whose products take as long as it takes to store and gather those of a chunk.
+const GATHER: usize = 12;
+
 /// Most slices, and how many times as many floats as their sums both transformed tensors have at least: so few that what the sums cost
 /// is little.
 const SLICES: usize = 16;
@@ -391,6 +394,11 @@ impl WinogradWeights {
     pub fn macs(&self) -> u64 {
         let factors = [P * P, self.pairs(), BLOCK * BLOCK];
         factors.iter().fold(self.total() as u64, |macs, &e| macs.saturating_mul(e as u64))
+    }
+
+    /// Time in that of as many multiplications, over that of [`WinogradWeights::macs`]: a chunk's products are stored and gathered.
+    pub fn waste(&self) -> f64 {
+        1.0 + GATHER as f64 / self.longest().max(1) as f64
     }
 
     /// Floats of all transformed inputs and gradients, of which a chunk's exist at a time.
