@@ -39,7 +39,7 @@ mod stem;
 mod sum;
 
 pub use depthwise::DepthwiseWeights;
-pub use plane::{PlanarWeights, PlaneRow, plane_rows};
+pub use plane::{PlanarRow, PlanarWeights, planar_rows};
 
 use core::ops::Range;
 

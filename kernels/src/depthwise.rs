@@ -381,7 +381,8 @@ impl Depthwise {
         &self.shape
     }
 
-    /// The same as a phase of a run of so many multiply-adds, all of which are cut alike: what one thread writes by all phases is adjacent.
+    /// The same as a phase of a run of so many multiply-adds. Phases of as many rows are cut alike: what a thread writes by all of them is
+    /// adjacent.
     pub(crate) fn phase_of(self, work: u64) -> Self {
         Self { work, ..self }
     }

@@ -31,7 +31,10 @@ pub static FAMILIES: &[Family] = &[
     Family { name: "winograd product", names: <crate::winograd::Row as Named>::names },
     Family { name: "winograd weight gradient", names: <crate::winograd::GradientRow as Named>::names },
     Family { name: "weight gradient of planes and lanes", names: <crate::backward_weights::SumRow as Named>::names },
-    Family { name: "weight gradient along rows of planes", names: <crate::backward_weights::PlaneRow as Named>::names },
+    Family {
+        name: "weight gradient along rows of planes",
+        names: <crate::backward_weights::PlanarRow as Named>::names,
+    },
     Family { name: "activation", names: <crate::act::Row as Named>::names },
     Family { name: "softmax", names: <crate::act::SoftmaxRow as Named>::names },
     Family { name: "pool", names: <crate::pool::PoolRow as Named>::names },

@@ -12,7 +12,7 @@
 //! vectors are aligned. Of rows that lack taps each tap row is summed by itself. A vector that hangs over an edge is loaded for each tap
 //! with those lanes that have it, of `x` and of `dy`, so that nothing is multiplied by padding.
 //!
-//! Order of each sum: lane by lane from row to row, each from left to right; lanes by halves; images, segments and slices in their order.
+//! Order of each sum: lane by lane from row to row, each from left to right; lanes pair by pair; images, segments and slices in their order.
 //! Error: as for [`BackwardWeights`](super::BackwardWeights).
 
 use core::mem::MaybeUninit;
@@ -23,7 +23,7 @@ use crate::control_word::with_default;
 use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
-use crate::layout::{BLOCK, Layout, Strides, View};
+use crate::layout::{Layout, Strides, View};
 use crate::shape::ConvShape;
 use crate::table::{by_level, edges};
 
@@ -81,7 +81,7 @@ impl Across {
     /// Those of a row, or why there are more.
     fn new(s: &ConvShape, lanes: usize) -> Result<Self, &'static str> {
         if s.pad.left > lanes || s.pad.right > lanes {
-            return Err("padding of more than a vector");
+            return Err("padding of more than a vector on the left or the right");
         }
         let vectors = s.ow.div_ceil(lanes);
         let first = s.pad.left.div_ceil(lanes).min(vectors);
@@ -236,9 +236,9 @@ impl<I: Isa> Kernel<I> for Plane {
     }
 }
 
-/// A kernel of this family: the row of [`plane_rows`].
+/// A kernel of this family: the row of [`planar_rows`].
 #[derive(Clone, Copy, Debug)]
-pub struct PlaneRow {
+pub struct PlanarRow {
     /// `plane3x3_bwd_w_f32_avx512`.
     pub name: &'static str,
     /// Level.
@@ -250,7 +250,7 @@ edges!(edge);
 
 macro_rules! plane {
     ($level:ident $module:ident $name:literal) => {
-        &[PlaneRow {
+        &[PlanarRow {
             name: concat!("plane3x3_bwd_w_f32_", $name),
             level: Level::$level,
             run: edge::$module::run::<Plane>,
@@ -260,7 +260,7 @@ macro_rules! plane {
 
 by_level! {
     /// The kernels of these sums at a level; none for a level of another architecture.
-    pub fn plane_rows() -> [PlaneRow];
+    pub fn planar_rows() -> [PlanarRow];
 
     Scalar: plane!(Scalar scalar "scalar"),
     Avx2: plane!(Avx2 avx2 "avx2"),
@@ -286,7 +286,7 @@ by_level! {
 #[derive(Clone, Debug)]
 pub struct PlanarWeights {
     shape: ConvShape,
-    row: &'static PlaneRow,
+    row: &'static PlanarRow,
     xs: Strides,
     ds: Strides,
     across: Across,
@@ -300,7 +300,7 @@ impl PlanarWeights {
     ///
     /// # Errors
     /// A reason: other layouts, more than one input channel a group, another kernel than 3x3, a stride or a dilation, padding of more than a
-    /// vector.
+    /// vector on the left or the right.
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
@@ -316,11 +316,11 @@ impl PlanarWeights {
         if [s.kh, s.kw, s.sh, s.sw, s.dh, s.dw] != [K, K, 1, 1, 1, 1] {
             return Err("not a 3x3 kernel of stride 1");
         }
-        let row = plane_rows(level).first().ok_or("no kernels at this level")?;
+        let row = planar_rows(level).first().ok_or("no kernels at this level")?;
         let lanes = level.lanes();
         let across = Across::new(&s, lanes)?;
-        // A lane sums every so many pixels.
-        let segments = Segments::new(&s, LONGEST * BLOCK.min(lanes));
+        // Vectors of a row share its pixels' sums among their lanes.
+        let segments = Segments::new(&s, LONGEST * s.ow / across.vectors);
         let slices = PARTS.div_ceil(s.oc.max(1)).min(segments.len());
         let (xs, ds) = (x.strides_of(s.input()), dy.strides_of(s.output()));
         Ok(Self { shape: s, row, xs, ds, across, segments, slices })
@@ -329,6 +329,11 @@ impl PlanarWeights {
     /// The geometry.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
+    }
+
+    /// The instruction-set level whose kernels run.
+    pub fn level(&self) -> Level {
+        self.row.level
     }
 
     /// Name of the kernel: what `explain` prints.

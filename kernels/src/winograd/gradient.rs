@@ -13,8 +13,8 @@
 //! ```
 //!
 //! **Threads share out slices**, where there are few pairs: what a core transforms, it multiplies, and it stays in the core's own cache.
-//! Where sums of several slices would be too many, there is one, whose tiles and then groups of pairs threads share out: then most of a
-//! chunk comes from another core's cache. What hangs over the border of the output counts as a gradient of zero.
+//! Where sums of several slices would be too many, there is one. Its tiles, and then its groups of pairs, threads share out, and so do many
+//! threads with those of few slices, one after the other: then most of a chunk comes from another core's cache. What hangs over the border of the output counts as a gradient of zero.
 //!
 //! Order of each sum: tiles within a chunk, at each point; chunks in their order within a slice, and slices in theirs, all of which the
 //! shape alone fixes. Error:
@@ -53,8 +53,7 @@ const FEW: usize = 24;
 /// Tiles whose products take as long as it takes to store and gather those of a chunk.
 const GATHER: usize = 12;
 
-/// Most slices, and how many times as many floats as their sums both transformed tensors have at least: so few that what the sums cost
-/// is little.
+/// Most slices; and both transformed tensors have at least so many times as many floats as the sums of all slices, so that these cost little.
 const SLICES: usize = 16;
 const PER_SUM: usize = 3;
 
@@ -354,7 +353,8 @@ impl WinogradWeights {
         let tiles = [s.oh.div_ceil(M), s.ow.div_ceil(M)];
         let (total, each) = (s.n * tiles[0] * tiles[1], P * P * BLOCK * (blocks(s.ic) + blocks(s.oc)));
         let sums = blocks(s.ic).saturating_mul(blocks(s.oc)).saturating_mul(PER_SUM * PAIR_OF_NINE);
-        let most = if OWN_TILES * each > OWN_MOST { 1 } else { (total * each / sums).clamp(1, SLICES) };
+        let few = each <= OWN_MOST / OWN_TILES;
+        let most = if few { (total.saturating_mul(each) / sums).clamp(1, SLICES) } else { 1 };
         let of_size = || match most {
             1 => (CHUNK / each).max(TILES.min(MOST / each)).max(2 * BLOCK),
             _ => (OWN_CHUNK / each).min(total / SLICES).max(OWN_TILES),
@@ -401,7 +401,7 @@ impl WinogradWeights {
         1.0 + GATHER as f64 / self.longest().max(1) as f64
     }
 
-    /// Floats of all transformed inputs and gradients, of which a chunk's exist at a time.
+    /// Floats of all transformed inputs and gradients, of which those of a chunk, or one for each thread, exist at a time.
     pub fn transformed(&self) -> [usize; 2] {
         [self.shape.ic, self.shape.oc].map(|c| (self.total() * P * P).saturating_mul(blocks(c) * BLOCK))
     }
@@ -451,7 +451,7 @@ impl WinogradWeights {
     /// a group's products.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let threads = threads.max(1);
-        let [chunk, chunks] = [self.transforms().iter().sum(), if self.slices > 1 { threads } else { 1 }];
+        let [chunk, chunks] = [self.transforms().iter().sum(), threads.min(self.slices)];
         let products = threads.saturating_mul(self.products());
         self.sums().saturating_add(chunks.saturating_mul(chunk)).saturating_add(products)
     }
@@ -484,12 +484,15 @@ impl WinogradWeights {
         }
         let (sums, scratch) = scratch.split_at_mut(self.sums());
         let run = Run { d: self, x, dy, dw: dw.shared(), sums: Shared::new(sums) };
-        if self.slices > 1 {
+        if self.slices > 1 && executor.threads() < 2 * self.slices {
             run.in_slices(scratch, executor);
         } else {
             run.together(scratch, executor);
         }
-        // SAFETY: each weight is of a pair, and the last chunk's parts store all pairs.
+        if self.slices > 1 {
+            run.add_slices(executor);
+        }
+        // SAFETY: each weight is of a pair, and those who have complete sums store all pairs.
         unsafe { dw.written() }
     }
 }
@@ -545,25 +548,28 @@ impl Run<'_> {
         Groups { group, blocks: [self.d.shape.oc, self.d.shape.ic].map(blocks) }
     }
 
-    /// One slice: threads share out a chunk's tiles, and then its groups of pairs.
+    /// Slice after slice: threads share out a chunk's tiles, and then its groups of pairs.
     fn together(&self, scratch: &mut [f32], executor: &dyn Executor) {
         let d = self.d;
         let (to, own) = Chunk::new(d, scratch);
         let many = d.longest() >= FEW;
         let enough = |group: &[usize; 2]| many && self.groups(*group).len() >= 2 * executor.threads();
         let groups = self.groups(GROUPS.into_iter().find(enough).unwrap_or(GROUPS[GROUPS.len() - 1]));
-        for chunk in 0..d.chunks {
-            let tiles = d.chunk(chunk);
-            for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| self.transform(tiles.start + i, i, &to));
-            for_each_part_with(executor, groups.len(), own, d.products(), |i, own| {
-                let group = groups.at(i);
-                self.products(&group, &to, tiles.len(), own);
-                self.gather(&group, (0, chunk > 0), own, chunk + 1 == d.chunks);
-            });
+        for (slice, chunks) in (0..d.slices).map(|slice| (slice, cut(d.chunks, d.slices, slice))) {
+            for chunk in chunks.clone() {
+                let tiles = d.chunk(chunk);
+                for_each_part_with(executor, tiles.len(), &mut [], 0, |i, _| self.transform(tiles.start + i, i, &to));
+                for_each_part_with(executor, groups.len(), own, d.products(), |i, own| {
+                    let group = groups.at(i);
+                    self.products(&group, &to, tiles.len(), own);
+                    let complete = d.slices == 1 && chunk + 1 == chunks.end;
+                    self.gather(&group, (slice, chunk > chunks.start), own, complete);
+                });
+            }
         }
     }
 
-    /// Several slices: threads share them out, and then groups of pairs, whose sums they add.
+    /// Threads share out slices.
     fn in_slices(&self, scratch: &mut [f32], executor: &dyn Executor) {
         let d = self.d;
         let own = d.transforms().iter().sum::<usize>() + d.products();
@@ -580,6 +586,11 @@ impl Run<'_> {
                 }
             }
         });
+    }
+
+    /// Adds the sums of all slices, and stores them.
+    fn add_slices(&self, executor: &dyn Executor) {
+        let d = self.d;
         let rows = self.groups(GROUPS[1]);
         for_each_part_with(executor, rows.len(), &mut [], 0, |i, _| {
             let [ocbs, icbs] = rows.at(i);
@@ -681,8 +692,7 @@ impl Run<'_> {
                         m_block: PRODUCTS,
                     };
                     let outer = kernels().find(|&&(rows, ..)| rows == mr).expect("pieces of a block have kernels").2;
-                    // SAFETY: the level is available; the chunk's tiles of these blocks were transformed before this part
-                    // began; `m` holds a block of rows of each pair at every point (asserted).
+                    // SAFETY: the level is available; the chunk's tiles of these blocks were transformed before; `m` holds a block of rows of each pair at every point (asserted).
                     unsafe { outer(&args) };
                 }
                 icb += wide;

@@ -335,6 +335,10 @@ fn what_gradients_along_rows_do_not_do_is_refused() {
         PlanarData::new(&shape, Level::Scalar).unwrap_err()
     };
     assert_eq!(refused([1, 2, 9, 9], [2, 2, 3, 3], 1), "one group");
+    let wide = ConvShape::builder([1, 2, 3, 9], [2, 1, 3, 3]).padding([0, 0, 0, 5]).groups(2).build().unwrap();
+    let dense = [wide.input(), wide.output()].map(|dims| View::dense(Layout::Nchw, dims));
+    let why = PlanarWeights::of_views(&wide, Level::Scalar, dense).unwrap_err();
+    assert_eq!(why, "padding of more than a vector on the left or the right");
     assert_eq!(refused([1, 2, 9, 9], [18, 1, 3, 3], 2), "more than 8 output channels a group");
 }
 
@@ -351,12 +355,21 @@ fn weight_gradients_have_no_nan_from_padding() {
         x.chunks_mut(iw).for_each(|row| row[read..].fill(f32::INFINITY));
         let want = reference::conv2d_backward_weights(&shape, &x, &dy);
         for &level in Level::available() {
+            let same = |by: &str, dw: &[f32]| {
+                for (i, (got, want)) in dw.iter().zip(&want).enumerate() {
+                    let what = format!("{by} {level} iw {iw} stride {stride} [{i}]");
+                    assert_eq!(got.is_nan(), want.is_nan(), "{what}: {got}, not {want}");
+                }
+            };
             let plan = DepthwiseWeights::new(&shape, level, Layout::Nchw, Layout::Nchw).unwrap();
             let (mut dw, mut scratch) = (vec![0.0; want.len()], vec![0.0; plan.scratch_len(1)]);
             plan.run(&x, &dy, dw.as_mut_slice().into(), None, &mut scratch, &Inline);
-            for (i, (got, want)) in dw.iter().zip(&want).enumerate() {
-                assert_eq!(got.is_nan(), want.is_nan(), "{level} iw {iw} stride {stride} [{i}]: {got}, not {want}");
-            }
+            same("lanes", &dw);
+            let dense = [shape.input(), shape.output()].map(|dims| View::dense(Layout::Nchw, dims));
+            let Ok(plan) = PlanarWeights::of_views(&shape, level, dense) else { continue };
+            let (mut dw, mut scratch) = (vec![0.0; want.len()], vec![0.0; plan.scratch_len()]);
+            plan.run(&x, &dy, dw.as_mut_slice().into(), None, &mut scratch, &Inline);
+            same("planar", &dw);
         }
     }
 }
@@ -392,6 +405,11 @@ fn named_gradients() {
         conv([1, 128, 60, 60], [128, 1, 3, 3]).padding(1).groups(128).build(),
         conv([1, 20, 60, 60], [20, 1, 3, 3]).padding(1).groups(20).build(),
         conv([1, 20, 101, 120], [20, 1, 3, 3]).padding(1).stride(2).groups(20).build(),
+        // The same along rows: bands of rows, images that share segments, and padding as wide as a vector of 4 and of 16.
+        conv([1, 3, 190, 181], [3, 1, 3, 3]).padding(1).groups(3).build(),
+        conv([40, 2, 30, 31], [4, 1, 3, 3]).padding(1).groups(2).build(),
+        conv([1, 2, 5, 1], [2, 1, 3, 3]).padding([1, 4, 1, 4]).groups(2).build(),
+        conv([1, 2, 3, 17], [2, 1, 3, 3]).padding([0, 16, 2, 16]).groups(2).build(),
         // More taps to the row than ranges are kept of, over rows of several vectors.
         conv([1, 6, 5, 90], [6, 1, 2, 9]).padding([0, 4, 1, 3]).stride([1, 2]).groups(6).build(),
         conv([1, 6, 5, 90], [6, 1, 3, 8]).padding([1, 3, 1, 4]).stride([3, 2]).groups(6).build(),
