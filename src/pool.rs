@@ -112,6 +112,42 @@ fn check_plane([_, _, h, w]: [usize; 4]) -> Result<()> {
     Err(Error::Setting { what: "the number of pixels of a plane", value: (h * w).to_string(), rule })
 }
 
+/// The gradient of a plan that gives indices, by this kernel.
+macro_rules! gradient_by_indices {
+    ($plan:ident, $kernel:path) => {
+        impl $plan {
+            /// Computes the gradient `dx` at the input from the indices that [`Self::forward`] gave and the gradient `dy` at the output.
+            /// What `dx` held does not matter.
+            ///
+            /// # Errors
+            /// For wrong lengths, and an index beyond the plane.
+            pub fn backward(&self, indices: &[u32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
+                self.gradient(indices, dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
+            }
+
+            /// The same into memory that holds nothing yet. Returns what it then holds.
+            ///
+            /// # Errors
+            /// As for [`Self::backward`], and for a `dx` with gaps.
+            pub fn backward_uninit<'x>(
+                &self,
+                indices: &[u32],
+                dy: &[f32],
+                dx: &'x mut [MaybeUninit<f32>],
+            ) -> Result<&'x mut [f32]> {
+                self.gradient(indices, dy, self.site.x.unwritten(GRADIENT, dx)?)
+            }
+
+            fn gradient<'x>(&self, indices: &[u32], dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
+                let site = &self.site;
+                let dy = site.gradient(dy)?;
+                site.check_indices(indices)?;
+                Ok(site.run(|place| $kernel(place, site.views(), &self.shape, indices, dy, dx)))
+            }
+        }
+    };
+}
+
 /// Max pooling, planned.
 ///
 /// ```
@@ -180,36 +216,9 @@ impl MaxPool {
         let (y, indices) = site.run(|place| pool::max_indices(place, site.views(), s, x, y, indices));
         Ok((y, Some(indices)))
     }
-
-    /// Computes the gradient `dx` at the input from the indices that [`MaxPool::forward`] gave and the gradient `dy` at the output.
-    /// What `dx` held does not matter.
-    ///
-    /// # Errors
-    /// For wrong lengths, and an index beyond the plane.
-    pub fn backward(&self, indices: &[u32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
-        self.gradient(indices, dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
-    }
-
-    /// The same into memory that holds nothing yet. Returns what it then holds.
-    ///
-    /// # Errors
-    /// As for [`MaxPool::backward`], and for a `dx` with gaps.
-    pub fn backward_uninit<'x>(
-        &self,
-        indices: &[u32],
-        dy: &[f32],
-        dx: &'x mut [MaybeUninit<f32>],
-    ) -> Result<&'x mut [f32]> {
-        self.gradient(indices, dy, self.site.x.unwritten(GRADIENT, dx)?)
-    }
-
-    fn gradient<'x>(&self, indices: &[u32], dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
-        let site = &self.site;
-        let dy = site.gradient(dy)?;
-        site.check_indices(indices)?;
-        Ok(site.run(|place| pool::max_indices_backward(place, site.views(), &self.shape, indices, dy, dx)))
-    }
 }
+
+gradient_by_indices!(MaxPool, pool::max_indices_backward);
 
 /// Average pooling, planned.
 ///
@@ -441,32 +450,6 @@ impl AdaptiveMaxPool {
         site.check_len_of_indices(indices.len())?;
         Ok(site.run(|place| pool::adaptive_max(place, site.views(), &self.shape, x, y, indices)))
     }
-
-    /// Computes the gradient `dx` at the input, as [`MaxPool::backward`].
-    ///
-    /// # Errors
-    /// For wrong lengths, and an index beyond the plane.
-    pub fn backward(&self, indices: &[u32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
-        self.gradient(indices, dy, self.site.x.outputs(GRADIENT, dx)?).map(|_| ())
-    }
-
-    /// The same into memory that holds nothing yet. Returns what it then holds.
-    ///
-    /// # Errors
-    /// As for [`AdaptiveMaxPool::backward`], and for a `dx` with gaps.
-    pub fn backward_uninit<'x>(
-        &self,
-        indices: &[u32],
-        dy: &[f32],
-        dx: &'x mut [MaybeUninit<f32>],
-    ) -> Result<&'x mut [f32]> {
-        self.gradient(indices, dy, self.site.x.unwritten(GRADIENT, dx)?)
-    }
-
-    fn gradient<'x>(&self, indices: &[u32], dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
-        let site = &self.site;
-        let dy = site.gradient(dy)?;
-        site.check_indices(indices)?;
-        Ok(site.run(|place| pool::adaptive_max_backward(place, site.views(), &self.shape, indices, dy, dx)))
-    }
 }
+
+gradient_by_indices!(AdaptiveMaxPool, pool::adaptive_max_backward);

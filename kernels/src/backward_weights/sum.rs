@@ -378,9 +378,8 @@ impl Taps {
         let [ky, kx] = tap.unwrap_or([0, 0]);
         let [kh, kw] = kernels.one.taps;
         // The first tap of the first row.
-        let top = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top + part.first);
-        let column = (kx * s.dw).wrapping_sub(s.pad.left);
         let line = (rows.start * s.sh + ky * s.dh).wrapping_sub(s.pad.top);
+        let column = (kx * s.dw).wrapping_sub(s.pad.left);
         let whole = self.y.interior();
         let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
         let inner_rows = [inside(whole.start), inside(whole.end)];
@@ -419,7 +418,11 @@ impl Taps {
                 None => (unused.as_mut_ptr(), BLOCK),
             };
             let args = SumArgs {
-                x: part.from.as_ptr().wrapping_add(top.wrapping_mul(row)).wrapping_add(column.wrapping_mul(px)),
+                x: part
+                    .from
+                    .as_ptr()
+                    .wrapping_add(line.wrapping_sub(part.first).wrapping_mul(row))
+                    .wrapping_add(column.wrapping_mul(px)),
                 x_row: s.sh * row,
                 x_px: s.sw * px,
                 tap_row: s.dh * row,

@@ -179,38 +179,25 @@ impl WeightCase {
     fn all(&self, level: Level, layouts: [Layout; 2]) {
         let (s, [input, gradient]) = (&self.shape, layouts);
         let exact = |_| 0.0;
+        let scratch = |len| Pages::nan(len, Side::End);
         let plan = BackwardWeights::new(s, level, input, gradient);
         self.check(layouts, &format!("pixel sums {level}"), exact, |x, dy, dw, db, threads| {
-            plan.run(x, dy, dw.into(), db, &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End), threads);
+            plan.run(x, dy, dw.into(), db, &mut scratch(plan.scratch_len(threads.threads())), threads);
         });
         if let Ok(plan) = DepthwiseWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("lanes {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(
-                    x,
-                    dy,
-                    dw.into(),
-                    db,
-                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
-                    threads,
-                );
+                plan.run(x, dy, dw.into(), db, &mut scratch(plan.scratch_len(threads.threads())), threads);
             });
         }
         let dense = [View::dense(input, s.input()), View::dense(gradient, s.output())];
         if let Ok(plan) = PlanarWeights::of_views(s, level, dense) {
             self.check(layouts, &format!("planar {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(x, dy, dw.into(), db, &mut Pages::nan(plan.scratch_len(), Side::End), threads);
+                plan.run(x, dy, dw.into(), db, &mut scratch(plan.scratch_len()), threads);
             });
         }
         if let Ok(plan) = StemWeights::new(s, level, input, gradient) {
             self.check(layouts, &format!("stem {level}"), exact, |x, dy, dw, db, threads| {
-                plan.run(
-                    x,
-                    dy,
-                    dw.into(),
-                    db,
-                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
-                    threads,
-                );
+                plan.run(x, dy, dw.into(), db, &mut scratch(plan.scratch_len(threads.threads())), threads);
             });
         }
         for chunk in [None, Some(5), Some(24)] {
@@ -219,14 +206,7 @@ impl WeightCase {
             // Inputs are at most 3.
             let bound = |sum: f64| Variant::F4.bound(tiles, 3.0, sum);
             self.check(layouts, &format!("winograd {level}"), bound, |x, dy, dw, db, threads| {
-                plan.run(
-                    x,
-                    dy,
-                    dw.into(),
-                    db,
-                    &mut Pages::nan(plan.scratch_len(threads.threads()), Side::End),
-                    threads,
-                );
+                plan.run(x, dy, dw.into(), db, &mut scratch(plan.scratch_len(threads.threads())), threads);
             });
         }
     }
