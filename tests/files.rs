@@ -100,11 +100,11 @@ fn content(name: &str, write: Writer) -> Vec<u8> {
     fs::read(folder.at("file")).unwrap()
 }
 
-/// Runs something that must end within a few seconds, which is forever next to what it has to do.
+/// Runs something that must end within two minutes, which is forever next to what it has to do.
 fn soon<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, wait) = mpsc::channel();
     thread::spawn(move || done.send(run()));
-    wait.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what} does not end"))
+    wait.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|_| panic!("{what} does not end"))
 }
 
 #[test]

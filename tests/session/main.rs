@@ -3,12 +3,15 @@
 
 mod image;
 mod pieces;
+#[path = "../../kernels/tests/tries/mod.rs"]
+mod tries;
 
 use image::Image;
 use pieces::{Piece, conv, pieces};
 use proptest::prelude::*;
 use swath::nn::*;
 use swath::{Accuracy, Graph, Layout, Level, Model, Result, Session, SessionOptions, Tensor, Value};
+use tries::tries;
 
 fn input(dims: [usize; 4], seed: u32) -> Tensor {
     let mut state = seed.wrapping_mul(2654435761) | 1;
@@ -49,7 +52,7 @@ fn assert_close(session: &mut Session, x: &Tensor, expected: &Image) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(tries(64))]
 
     #[test]
     fn random_networks(
