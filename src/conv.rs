@@ -41,6 +41,7 @@ use core::mem::MaybeUninit;
 use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, Pitches};
+use swath_kernels::machine::Core;
 use swath_kernels::setters;
 use swath_kernels::shape::ConvShape;
 
@@ -188,6 +189,11 @@ pub(crate) fn dense_level(options: &Options) -> Result<Level> {
         return Err(Error::Setting { what: "the pitch of rows", value: p.row.to_string(), rule });
     }
     level(options)
+}
+
+/// The core that options say: this machine's, at their level.
+pub(crate) fn core(options: &Options) -> Result<Core> {
+    level(options).map(Core::here)
 }
 
 /// The level that options say.

@@ -154,6 +154,7 @@ pub use error::{Error, Result};
 pub use swath_kernels::epilogue::Activation;
 pub use swath_kernels::isa::{Cpu, Level};
 pub use swath_kernels::layout::{Layout, Pitches};
+pub use swath_kernels::machine::Core;
 pub use swath_kernels::shape::{ConvShape, ConvTransposeShape, Padding, Pair, PoolShape, ShapeError};
 pub use tensor::Tensor;
 pub use tune::Tuning;

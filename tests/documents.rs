@@ -151,6 +151,48 @@ fn kernels_read_no_environment_and_no_files() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Planning is a function of shape and core: what detects or measures is named by the code of a few files alone, tests
+/// left out. A library makes cores in one place, and kernels in none.
+#[test]
+fn planning_asks_the_core_alone() {
+    if !is_repository() {
+        return;
+    }
+    // What a core is made of, and where it is told or made; and what has a use of its own.
+    let rules: [(&str, &[&str]); 9] = [
+        ("l2_bytes()", &["kernels/src/isa.rs", "kernels/src/isa/x86.rs", "kernels/src/machine.rs"]),
+        ("half_registers_gain", &["kernels/src/machine.rs", "kernels/src/probe.rs"]),
+        ("probe::", &["kernels/src/machine.rs"]),
+        (
+            "Amx.is_available",
+            &["kernels/src/isa.rs", "kernels/src/isa/matrix.rs", "kernels/src/machine.rs", "src/algo.rs"],
+        ),
+        ("MatrixUnit::beside", &[]),
+        ("Cpu::detect", &["kernels/src/probe.rs", "src/cpu.rs"]),
+        ("cpuid", &["kernels/src/isa/matrix/amx.rs", "kernels/src/isa/x86.rs"]),
+        ("Core::here", &["src/conv.rs"]),
+        ("Instant", &["kernels/src/probe.rs"]),
+    ];
+    let mut paths = files(&root().join("kernels/src"), &[".rs"]);
+    let kernels = paths.len();
+    paths.extend(files(&root().join("src"), &[".rs"]));
+    let (mut found, mut used) = (Vec::new(), HashSet::new());
+    for (i, path) in paths.iter().enumerate() {
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap();
+        let (text, _) = untested(&read(path));
+        // Of the library, tuning and training hold clocks of their own.
+        let named = rules.iter().filter(|(what, _)| text.contains(what) && (*what != "Instant" || i < kernels));
+        for (what, allowed) in named {
+            match allowed.iter().find(|&&file| file == name) {
+                Some(file) => drop(used.insert((what, file))),
+                None => found.push(format!("{name} names {what}")),
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(used.len(), rules.iter().map(|(_, allowed)| allowed.len()).sum::<usize>(), "{used:?}");
+}
+
 /// Modules of a crate with their floors, as the map in the documentation of its `lib.rs` has them.
 fn floors(lib: &str) -> Vec<(String, usize)> {
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | "));

@@ -1,11 +1,15 @@
 //! Plans: choice, refusal, and weights that fit no other plan.
 
+#[path = "../kernels/tests/tries/mod.rs"]
+mod tries;
+
 use proptest::prelude::*;
 use swath::benchdnn::Problem;
 use swath::{
     Accuracy, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch,
     Tuning,
 };
+use tries::tries;
 
 #[test]
 fn weights_packed_for_another_layout_are_refused() {
@@ -34,7 +38,9 @@ fn algorithms_are_chosen_by_name_or_by_the_model() {
     };
     let exact = |options| Options { accuracy: Accuracy::Exact, ..options };
     assert_eq!(algo(&dense, &exact(Options::blocked())).unwrap(), "direct");
-    assert_eq!(algo(&dense, &exact(Options::default())).unwrap(), "stem");
+    assert_eq!(algo(&dense, &exact(Options::default())).unwrap(), "direct", "by copies to blocks");
+    let first = ConvShape::builder([1, 3, 32, 32], [64, 3, 3, 3]).padding(1).build().unwrap();
+    assert_eq!(algo(&first, &exact(Options::default())).unwrap(), "stem");
     assert!(algo(&dense, &Options::blocked()).unwrap().starts_with("winograd"));
     for input in Layout::ALL {
         assert_eq!(algo(&depthwise, &Options { input, ..Options::blocked() }).unwrap(), "depthwise", "{input:?}");
@@ -140,7 +146,7 @@ fn extent() -> impl Strategy<Value = usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_global_rejects: 1_000_000, ..tries(4000) })]
 
     /// A shape or an error, and of a shape a plan, whatever the extents.
     #[test]

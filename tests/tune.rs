@@ -3,6 +3,9 @@
 //! No test here reads the user's file: tables are given by argument, files lie in the target folder.
 #![cfg(feature = "nn")]
 
+#[path = "../kernels/tests/tries/mod.rs"]
+mod tries;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
@@ -14,6 +17,7 @@ use swath::tune::{
     TuningTable, kernel_set,
 };
 use swath::{Accuracy, ConvPlan, ConvShape, Epilogue, Error, Layout, Options, Scratch, SessionOptions, Tensor, Tuning};
+use tries::tries;
 
 fn shape() -> ConvShape {
     ConvShape::builder([1, 64, 14, 14], [64, 64, 3, 3]).padding(1).build().unwrap()
@@ -448,7 +452,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(tries(64))]
 
     #[test]
     fn what_is_written_reads_back(table in any_table()) {

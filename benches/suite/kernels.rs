@@ -21,6 +21,7 @@ use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{BLOCK, Layout};
+use swath_kernels::machine::Core;
 use swath_kernels::pass::Place;
 use swath_kernels::pool;
 use swath_kernels::probe;
@@ -110,7 +111,7 @@ fn tile_row(row: &'static tile::Row) -> Row {
             w_block,
             w_step: 0,
             accumulate: false,
-            fetch_output: tile::fetches_output(row.level, STEPS * BLOCK, 0),
+            fetch_output: tile::fetches_output(Core::here(row.level), STEPS * BLOCK, 0),
             edge: Edge::NONE,
             sweep: Sweep::ONE,
             soon: Soon::NONE,
@@ -152,7 +153,8 @@ fn lane_row(row: &'static depthwise::Row) -> Row {
         .build()
         .expect("a valid shape");
     let input = if row.source == depthwise::Source::Apart { Layout::Nhwc } else { Layout::Blocked };
-    let plan = Depthwise::new(&shape, row.level, input, Layout::Blocked).expect("such groups are supported");
+    let plan =
+        Depthwise::new(&shape, Core::here(row.level), input, Layout::Blocked).expect("such groups are supported");
     let x = vec![0.5; input.len(shape.input())];
     let mut packed = vec![0.0; plan.packed_len()];
     plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
@@ -196,7 +198,8 @@ fn product_row(row: &'static winograd::Row) -> Row {
 /// A whole convolution of so few channels that it is mostly the two transforms; in bytes of input.
 fn transform_row(row: &'static TransformRow) -> Row {
     let shape = ConvShape::builder([1, 16, 24, 24], [16, 16, 3, 3]).padding(1).build().expect("a valid shape");
-    let plan = Winograd::new(&shape, row.level, row.variant, Layout::Blocked, Layout::Blocked).expect("3x3, stride 1");
+    let plan = Winograd::new(&shape, Core::here(row.level), row.variant, Layout::Blocked, Layout::Blocked)
+        .expect("3x3, stride 1");
     let x = vec![0.5f32; Layout::Blocked.len(shape.input())];
     let mut packed = vec![0.0; plan.packed_len()];
     plan.pack(&vec![0.5; shape.weights().iter().product()], &mut packed);
@@ -213,7 +216,8 @@ fn transform_row(row: &'static TransformRow) -> Row {
 /// clocks higher than any layer lets it.
 fn matrix_row(level: Level, unit: MatrixUnit) -> Row {
     let shape = ConvShape::builder([1, 128, 16, 32], [128, 128, 1, 1]).build().expect("a valid shape");
-    let plan = Bf16x6::new(&shape, level, unit, Layout::Blocked, Layout::Blocked).expect("the unit is available");
+    let plan =
+        Bf16x6::new(&shape, Core::here(level), unit, Layout::Blocked, Layout::Blocked).expect("the unit is available");
     let random = |i: usize| (i as u32).wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32 - 0.5;
     let x: Vec<f32> = (0..Layout::Blocked.len(shape.input())).map(random).collect();
     let w: Vec<f32> = (0..shape.weights().iter().product()).map(random).collect();

@@ -31,6 +31,7 @@ use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{Layout, Strides, View};
+use crate::machine::Core;
 use crate::shape::{ConvShape, ShapeError};
 use crate::tile::{Finish, SyncFinish};
 use crate::weights::{Taps, Weights};
@@ -89,9 +90,9 @@ struct Phase {
 ///
 /// ```
 /// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
-/// use swath_kernels::backward_data::BackwardData;
+/// use swath_kernels::{backward_data::BackwardData, machine::Core};
 /// let shape = ConvShape::builder([1, 1, 4, 4], [1, 1, 2, 2]).stride(2).build()?;
-/// let plan = BackwardData::new(&shape, Level::Scalar, Layout::Nchw, Layout::Nchw)?;
+/// let plan = BackwardData::new(&shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Nchw)?;
 /// let mut packed = vec![0.0; plan.packed_len()];
 /// plan.pack(&[1.0, 2.0, 3.0, 4.0], &mut packed);
 /// let mut dx = [f32::NAN; 16];
@@ -102,7 +103,7 @@ struct Phase {
 #[derive(Clone, Debug)]
 pub struct BackwardData {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     /// How `dy` and `dx` lie.
     input: Layout,
     output: Layout,
@@ -121,8 +122,8 @@ impl BackwardData {
     ///
     /// # Errors
     /// Where a phase's sizes overflow, though those of the convolution do not, and for strides of more than [`MOST_PHASES`] phases.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, ShapeError> {
-        Self::of_views(shape, level, [View::dense(input, shape.output()), View::dense(output, shape.input())])
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, output: Layout) -> Result<Self, ShapeError> {
+        Self::of_views(shape, core, [View::dense(input, shape.output()), View::dense(output, shape.input())])
     }
 
     /// The same for a `dy` and a `dx` that are parts of larger tensors.
@@ -132,14 +133,14 @@ impl BackwardData {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, views: [View; 2]) -> Result<Self, ShapeError> {
+    pub fn of_views(shape: &ConvShape, core: Core, views: [View; 2]) -> Result<Self, ShapeError> {
         few_phases(shape)?;
         let layouts = views.map(|view| view.layout());
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, ShapeError> {
-            let direct = Direct::within(&conv?, level, layouts, strides, None);
+            let direct = Direct::within(&conv?, core, layouts, strides, None);
             Ok(Plan::Direct(Box::new(direct)))
         };
-        Self::by(shape, level, views, phase)
+        Self::by(shape, core, views, phase)
     }
 
     /// Plans it by depthwise convolutions, where one vector of input channels holds whole groups.
@@ -149,21 +150,21 @@ impl BackwardData {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn depthwise(shape: &ConvShape, level: Level, views: [View; 2]) -> Result<Self, String> {
+    pub fn depthwise(shape: &ConvShape, core: Core, views: [View; 2]) -> Result<Self, String> {
         few_phases(shape).map_err(|e| e.to_string())?;
         let layouts = views.map(|view| view.layout());
         let phase = |conv: Result<ConvShape, ShapeError>, strides| -> Result<Plan, String> {
             let conv = conv.map_err(|e| e.to_string())?;
-            let plan = Depthwise::within(&conv, level, layouts, strides, None)?;
+            let plan = Depthwise::within(&conv, core, layouts, strides, None)?;
             Ok(Plan::Depthwise(Box::new(plan.phase_of(shape.macs()))))
         };
-        Self::by(shape, level, views, phase)
+        Self::by(shape, core, views, phase)
     }
 
     /// Plans each phase by `plan`, which is given its convolution and the strides of its tensors.
     fn by<E>(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         [dy, dx]: [View; 2],
         plan: impl Fn(Result<ConvShape, ShapeError>, [Strides; 2]) -> Result<Plan, E>,
     ) -> Result<Self, E> {
@@ -173,7 +174,7 @@ impl BackwardData {
         let lattice = Strides { row: s.sh.saturating_mul(xs.row), px: s.sw.saturating_mul(xs.px), ..xs };
         let mut this = Self {
             shape: s,
-            level,
+            core,
             input: dy.layout(),
             output: dx.layout(),
             ds,
@@ -219,7 +220,7 @@ impl BackwardData {
 
     /// The instruction-set level whose tiles run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the tile that does most of the work: what `explain` prints.
@@ -291,9 +292,9 @@ impl BackwardData {
     ) -> &'x mut [f32] {
         Lengths::backward(&self.shape, self.packed_len, [(self.input, self.ds), (self.output, self.xs)])
             .assert(dy, packed, epilogue, &dx);
-        assert!(self.level.is_available());
+        assert!(self.core.level.is_available());
         let shared = dx.shared();
-        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        let finish = SyncFinish(Finish::new(epilogue, self.core.level));
         if self.holes {
             fill::Fill { d: self, y: shared, finish }.all(executor);
         }

@@ -52,6 +52,7 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::region::Axis;
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
@@ -87,9 +88,9 @@ const TOGETHER: usize = 4;
 ///
 /// ```
 /// use swath_kernels::{exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
-/// use swath_kernels::backward_weights::BackwardWeights;
+/// use swath_kernels::{backward_weights::BackwardWeights, machine::Core};
 /// let shape = ConvShape::builder([1, 1, 3, 3], [1, 1, 2, 2]).build()?;
-/// let plan = BackwardWeights::new(&shape, Level::Scalar, Layout::Nchw, Layout::Nchw);
+/// let plan = BackwardWeights::new(&shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Nchw);
 /// let mut scratch = vec![0.0; plan.scratch_len(1)];
 /// let (x, dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], [1.0, 0.0, 0.0, 10.0]);
 /// let (mut dw, mut db) = ([f32::NAN; 4], [f32::NAN; 1]);
@@ -102,7 +103,7 @@ pub struct BackwardWeights {
     shape: ConvShape,
     /// The same over those input pixels alone that it reads, where they are copied.
     compact: ConvShape,
-    level: Level,
+    core: Core,
     /// How `x` and `dy` lie.
     input: Layout,
     gradient: Layout,
@@ -160,19 +161,19 @@ impl Segments {
 
 impl BackwardWeights {
     /// Plans, for `x` in layout `input` and `dy` in layout `gradient`.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Self {
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, gradient: Layout) -> Self {
         shape.assert_consistent();
         let s = compact(shape, input);
         let longest = if s.kh * s.kw >= MANY_TAPS || blocks(s.ic) <= WIDEST { LONGEST } else { SHORT };
         let mut tiles = [[None; BLOCK + 1]; WIDEST];
-        for row in tile::rows(level).iter().filter(|r| r.access == Access::PixelSum) {
+        for row in tile::rows(core.level).iter().filter(|r| r.access == Access::PixelSum) {
             tiles[row.blocks - 1][row.mr] = Some(row);
         }
         let segments = Segments::new(&s, longest);
         let mut this = Self {
             shape: *shape,
             compact: s,
-            level,
+            core,
             input,
             gradient,
             xs: input.strides(shape.input()),
@@ -203,9 +204,9 @@ impl BackwardWeights {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Self {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, dy]: [View; 2]) -> Self {
         let (xs, ds) = (x.strides_of(shape.input()), dy.strides_of(shape.output()));
-        Self { xs, ds, ..Self::new(shape, level, x.layout(), dy.layout()) }
+        Self { xs, ds, ..Self::new(shape, core, x.layout(), dy.layout()) }
     }
 
     /// The input blocks that meet block `ocb` of output channels.
@@ -287,7 +288,7 @@ impl BackwardWeights {
 
     /// The instruction-set level whose tiles run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the tile that does the work: what `explain` prints.
@@ -338,7 +339,7 @@ impl BackwardWeights {
         executor: &dyn Executor,
     ) -> &'w mut [f32] {
         let s = &self.shape;
-        let of = (s, self.level, [(self.input, self.xs), (self.gradient, self.ds)]);
+        let of = (s, self.core.level, [(self.input, self.xs), (self.gradient, self.ds)]);
         assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let [x_copy, dy_copy] = self.copies();
         let (copy, scratch) = scratch.split_at_mut(x_copy);
@@ -384,7 +385,7 @@ impl BackwardWeights {
             // SAFETY: the level is available, and `from` reaches as far as its strides say (asserted by `run`), and the copy is as long
             // as its layout says (asserted above), so that the block's pixels lie inside, and no other part writes this block;
             // channels or pixels are adjacent in every layout, and no columns of NCHW are left out.
-            unsafe { copy_block(self.level, from, to, [kept[2], kept[3]], [channels, BLOCK]) };
+            unsafe { copy_block(self.core.level, from, to, [kept[2], kept[3]], [channels, BLOCK]) };
         });
         copy
     }

@@ -32,8 +32,9 @@ use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, Shared, for_each_part_with};
 use crate::finite::FiniteRange;
 use crate::isa::matrix::{DEPTH, LINE, MAX_TILES, MatrixUnit, PARTS, ROWS, TILE};
-use crate::isa::{Cpu, Entry, Level};
+use crate::isa::{Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::machine::Core;
 use crate::pass::Place;
 use crate::shape::ConvShape;
 use crate::table::{by_level, edges};
@@ -103,9 +104,9 @@ const SUMS: usize = 4 * TILE;
 ///
 /// ```
 /// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
-/// use swath_kernels::{bf16x6::Bf16x6, isa::matrix::MatrixUnit};
+/// use swath_kernels::{bf16x6::Bf16x6, isa::matrix::MatrixUnit, machine::Core};
 /// let shape = ConvShape::builder([1, 16, 2, 2], [16, 16, 1, 1]).build()?;
-/// let conv = Bf16x6::new(&shape, Level::Scalar, MatrixUnit::Portable, Layout::Blocked, Layout::Blocked)?;
+/// let conv = Bf16x6::new(&shape, Core::here(Level::Scalar), MatrixUnit::Portable, Layout::Blocked, Layout::Blocked)?;
 /// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
 /// conv.pack(&[0.1; 256], &mut packed);
 /// let mut y = [f32::NAN; 64];
@@ -152,15 +153,16 @@ impl Bf16x6 {
     /// Plans, or says why the shape is not for this algorithm.
     ///
     /// # Errors
-    /// A reason: no such unit, groups, channels of the input that are not adjacent, a row of outputs whose inputs exceed the scratch.
+    /// A reason: a core without the unit, groups, channels of the input that are not adjacent, a row of outputs whose
+    /// inputs exceed the scratch.
     pub fn new(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         unit: MatrixUnit,
         input: Layout,
         output: Layout,
     ) -> Result<Self, &'static str> {
-        Self::with_most(shape, level, unit, input, output, None)
+        Self::with_most(shape, core, unit, input, output, None)
     }
 
     /// Plans with chunks of at most so many rows of the output, or of pixels where the kernel is 1x1 without padding; at least one. Any
@@ -170,14 +172,14 @@ impl Bf16x6 {
     /// As for [`Bf16x6::new`].
     pub fn with_most(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         unit: MatrixUnit,
         input: Layout,
         output: Layout,
         most: Option<usize>,
     ) -> Result<Self, &'static str> {
         shape.assert_consistent();
-        if !unit.is_available() {
+        if unit != MatrixUnit::Portable && core.matrix_unit != Some(unit) {
             return Err("no matrix unit for bf16 (x86-64's AMX on Linux)");
         }
         if shape.groups != 1 {
@@ -186,13 +188,13 @@ impl Bf16x6 {
         if input == Layout::Nchw {
             return Err("reads blocked or nhwc input, not nchw");
         }
-        let row = rows(level).first().ok_or("no kernels at this level")?;
+        let row = rows(core.level).first().ok_or("no kernels at this level")?;
         let (xs, ys) = (input.strides(shape.input()), output.strides(shape.output()));
         let mut this = Self { shape: *shape, unit, row, xs, ys, input, output, most: 1 };
         if this.scratch_len() > MAX_SCRATCH {
             return Err("not even one row of outputs fits the scratch");
         }
-        let budget = this.budget();
+        let budget = this.budget(core);
         let fits = |most: usize| this.image_len(most) <= budget;
         let (mut low, mut high) = (1, this.units().max(1));
         while low < high {
@@ -206,8 +208,8 @@ impl Bf16x6 {
     /// Floats of split inputs that a chunk aims at: a quarter of L2, which then holds the weights and outputs of some
     /// blocks, too; half of it where each chunk reads the weights from beyond L2 once more (Granite Rapids: 1x1, 512->128 at
     /// 28x28 193 -> 230 GFLOP/s by the former, 3x3 of 512 at 14x14, stride 2, 116 -> 142 by the latter).
-    fn budget(&self) -> usize {
-        let l2 = Cpu::l2_bytes() / size_of::<f32>();
+    fn budget(&self, core: Core) -> usize {
+        let l2 = core.l2_bytes / size_of::<f32>();
         let share = if self.packed_len() > l2 / 2 { l2 / 2 } else { l2 / 4 };
         share.min(MAX_SCRATCH - SUMS)
     }
@@ -358,4 +360,29 @@ fn tile_start(tile: usize, rows: usize, pixels: usize) -> usize {
 /// Rows of the tiles that so many adjacent pixels are cut into; the last tile overlaps the one before it.
 fn tile_rows(pixels: usize) -> usize {
     pixels.div_ceil(pixels.div_ceil(ROWS).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Output rows (pixels, if 1x1) that are split together, for L2 caches of 512 KiB to 2 MiB.
+    #[test]
+    fn parts_follow_the_cache() {
+        let most = |l2_bytes, [ic, oc, size, k]: [usize; 4]| {
+            let shape = ConvShape::builder([1, ic, size, size], [oc, ic, k, k]).padding(k / 2).build().unwrap();
+            let core = Core { level: Level::Scalar, l2_bytes, ..Core::GRANITE_RAPIDS };
+            let plan = Bf16x6::new(&shape, core, MatrixUnit::Amx, Layout::Blocked, Layout::Blocked);
+            plan.unwrap().most
+        };
+        let caches = [512 << 10, 1 << 20, 2 << 20];
+        let of_caches = |layer| caches.map(|l2| most(l2, layer));
+        assert_eq!(of_caches([64, 64, 56, 3]), [3, 9, 21]);
+        assert_eq!(
+            of_caches([512, 128, 28, 1]),
+            [64, 64, 160],
+            "weights beyond half of the smallest cache are read less often"
+        );
+        assert_eq!(of_caches([512, 512, 14, 3]), [3, 8, 14]);
+    }
 }

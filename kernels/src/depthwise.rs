@@ -50,6 +50,7 @@ use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::region::Axis;
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
@@ -81,7 +82,7 @@ const ROWS: usize = 1 << 17;
 #[derive(Clone, Debug)]
 pub struct Depthwise {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     y: Axis,
     x: Axis,
     /// Strides of the input as it is given, and as the kernels see it: where it lies, or copied to scratch.
@@ -120,23 +121,23 @@ struct Sweep {
 
 impl Sweep {
     /// All columns where their overhang is a kernel's, else those with all taps.
-    fn choose(s: &ConvShape, x: &Axis, level: Level, source: Source, pixels: Option<usize>) -> Option<Self> {
+    fn choose(s: &ConvShape, x: &Axis, core: Core, source: Source, pixels: Option<usize>) -> Option<Self> {
         if s.dw != 1 || s.dh != 1 || s.kw == 1 {
             return None;
         }
         let right = ((s.ow - 1) * s.sw + s.kw).saturating_sub(s.pad.left + s.iw);
         let rows = move || {
             let like = move |r: &&Row| (r.kw, r.stride, r.source) == (s.kw, s.sw, source);
-            rows(level).iter().filter(like).filter(move |r| pixels.is_none_or(|p| r.mr == p))
+            rows(core.level).iter().filter(like).filter(move |r| pixels.is_none_or(|p| r.mr == p))
         };
         let hangs = [s.pad.left > 0, right > 0];
         let fits = |overhang: usize, of: usize| overhang == 0 || overhang == of;
         let whole = rows().filter(|r| fits(s.pad.left, r.overhang[0]) && fits(right, r.overhang[1]));
-        if let Some(runs) = Runs::choose(whole, s.ow, hangs) {
+        if let Some(runs) = Runs::choose(core, whole, s.ow, hangs) {
             return Some(Self { runs, columns: 0..s.ow, hangs });
         }
         let columns = x.interior();
-        let runs = Runs::choose(rows(), columns.len(), [false; 2])?;
+        let runs = Runs::choose(core, rows(), columns.len(), [false; 2])?;
         Some(Self { runs, columns, hangs: [false; 2] })
     }
 }
@@ -146,8 +147,8 @@ impl Depthwise {
     ///
     /// # Errors
     /// A reason, when some output vector's lanes would draw from more than one input vector.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Result<Self, &'static str> {
-        Self::with_pixels(shape, level, input, output, None)
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, output: Layout) -> Result<Self, &'static str> {
+        Self::with_pixels(shape, core, input, output, None)
     }
 
     /// The same with runs of so many pixels, where the level has such a kernel and the rows are long enough.
@@ -156,13 +157,13 @@ impl Depthwise {
     /// As for [`Depthwise::new`].
     pub fn with_pixels(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         input: Layout,
         output: Layout,
         pixels: Option<usize>,
     ) -> Result<Self, &'static str> {
         let strides = [input.strides(shape.input()), output.strides(shape.output())];
-        Self::within(shape, level, [input, output], strides, pixels)
+        Self::within(shape, core, [input, output], strides, pixels)
     }
 
     /// Plans for tensors that are parts of larger ones.
@@ -172,9 +173,9 @@ impl Depthwise {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, y]: [View; 2]) -> Result<Self, &'static str> {
         let strides = [x.strides_of(shape.input()), y.strides_of(shape.output())];
-        Self::within(shape, level, [x.layout(), y.layout()], strides, None)
+        Self::within(shape, core, [x.layout(), y.layout()], strides, None)
     }
 
     /// The same with these distances between their elements, which the caller vouches for.
@@ -183,7 +184,7 @@ impl Depthwise {
     /// As for [`Depthwise::new`].
     pub(crate) fn within(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         [input, output]: [Layout; 2],
         [xs, ys]: [Strides; 2],
         pixels: Option<usize>,
@@ -195,7 +196,7 @@ impl Depthwise {
         }
         let source = match (s.icg(), s.ocg()) {
             (1, 1) => Source::Own,
-            (_, ocg) if ocg.is_multiple_of(level.lanes()) => Source::One,
+            (_, ocg) if ocg.is_multiple_of(core.level.lanes()) => Source::One,
             _ => Source::Permuted,
         };
         let three = s.kw == 3 && s.sw <= 2 && s.dw == 1 && s.dh == 1;
@@ -204,16 +205,16 @@ impl Depthwise {
                 "more than 8 input channels a group, or 32 where a vector lies in one and there are three taps",
             );
         }
-        if source == Source::Permuted && straddles(&s, level.lanes()) {
+        if source == Source::Permuted && straddles(&s, core.level.lanes()) {
             return Err("groups straddle vectors");
         }
         let x = Axis::x(&s);
-        let any = rows(level).chunk_by(|a, b| (a.kw, a.source) == (b.kw, b.source));
+        let mut any = rows(core.level).chunk_by(|a, b| (a.kw, a.source) == (b.kw, b.source));
         // Of a lattice, pixels are stored one by one.
         let copies_out = output == Layout::Nchw && ys.px == 1;
         let mut this = Self {
             shape: s,
-            level,
+            core,
             y: Axis::y(&s),
             from: xs,
             xs: if input == Layout::Blocked { xs } else { Layout::Blocked.strides(s.input()) },
@@ -226,9 +227,9 @@ impl Depthwise {
             strip: s.oh,
             depth: 0,
             copies_out,
-            sweep: Sweep::choose(&s, &x, level, source, pixels),
-            apart: Sweep::choose(&s, &x, level, Source::Apart, pixels),
-            any: any.clone().find(|r| r[0].kw == 1 && r[0].source == source).expect("every level has these rows"),
+            sweep: Sweep::choose(&s, &x, core, source, pixels),
+            apart: Sweep::choose(&s, &x, core, Source::Apart, pixels),
+            any: any.find(|r| r[0].kw == 1 && r[0].source == source).ok_or("no kernels at this level")?,
             x,
         };
         if copies_out {
@@ -266,7 +267,7 @@ impl Depthwise {
 
     /// Name of the kernel that covers inner pixels: what `explain` prints.
     pub fn kernel(&self) -> &'static str {
-        let any = || Runs::choose(self.any.iter(), self.x.interior().len().max(1), [false; 2]);
+        let any = || Runs::choose(self.core, self.any.iter(), self.x.interior().len().max(1), [false; 2]);
         let sweep = if self.reads_in_place(0) { &self.apart } else { &self.sweep };
         sweep.as_ref().map(|s| s.runs).or_else(any).map_or("none", |r| r.row.name)
     }
@@ -369,7 +370,7 @@ impl Depthwise {
         let s = &self.shape;
         Lengths::new(s, self.packed_len(), [(self.input, self.from), (self.output, self.to)])
             .assert(x, packed, epilogue, &y);
-        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        let finish = SyncFinish(Finish::new(epilogue, self.core.level));
         let job = self.job(x, packed, finish, (y.shared(), 0), executor.threads());
         for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
         // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
@@ -403,7 +404,7 @@ impl Depthwise {
         assert!(self.from.reach(self.input, s.input()) <= x.len(), "input length");
         assert!(y_first + self.to.reach(self.output, s.output()) <= y.len(), "output length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert!(self.level.is_available());
+        assert!(self.core.level.is_available());
         let (strips, together) = self.cuts(threads);
         Job { d: self, x, w: packed, finish, y, y_first, strips, together }
     }
@@ -424,7 +425,7 @@ impl Depthwise {
     ) {
         let s = &self.shape;
         let (planes, finish) = (blocks(s.oc), &finish.0);
-        assert!((self.input, self.output) == (Layout::Blocked, Layout::Blocked) && self.level.is_available());
+        assert!((self.input, self.output) == (Layout::Blocked, Layout::Blocked) && self.core.level.is_available());
         assert!(n < s.n && self.from.reach(self.input, s.input()) <= x.len(), "input length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
         assert!(rows.end <= s.oh && rows.len() * self.ys.row <= self.ys.block, "a strip's planes lie apart");
@@ -442,7 +443,7 @@ impl Depthwise {
 
     /// The instruction-set level whose kernels run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// How many parts a run on so many threads has.
@@ -499,7 +500,7 @@ impl Depthwise {
             let to = Pixels::new(copy.as_mut_ptr(), &self.xs);
             // SAFETY: the level is available and `x` reaches as far as its strides say (asserted in `job`), so that these rows
             // lie inside, and the scratch holds them (asserted above); channels or pixels are adjacent in NCHW and NHWC.
-            unsafe { copy_block(self.level, from, to, [rows, s.iw], [channels, BLOCK]) };
+            unsafe { copy_block(self.core.level, from, to, [rows, s.iw], [channels, BLOCK]) };
         }
         let (strides, sweep) = (self.xs, self.sweep.as_ref());
         Input { x: scratch, image: 0, row: first, block: sources.start, strides, sweep }
@@ -560,12 +561,12 @@ impl Job<'_> {
         unsafe {
             if !finish.residual.is_null() {
                 let from = Pixels::new(finish.residual.wrapping_add(first_row), &d.to);
-                copy_block(d.level, from, Pixels::new(residual, &d.ys), size, [channels, BLOCK]);
+                copy_block(d.core.level, from, Pixels::new(residual, &d.ys), size, [channels, BLOCK]);
                 moved.residual = plane(residual);
             }
             run(plane(sums), moved);
             let to = Pixels::new(y.wrapping_add(first_row), &d.to);
-            copy_block(d.level, Pixels::new(sums.cast_const(), &d.ys), to, size, [channels; 2]);
+            copy_block(d.core.level, Pixels::new(sums.cast_const(), &d.ys), to, size, [channels; 2]);
         }
     }
 

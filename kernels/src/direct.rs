@@ -30,6 +30,8 @@
 //! never change a bit. Magnitudes: [`FiniteRange::PLAIN`](crate::finite::FiniteRange::PLAIN).
 
 mod blocking;
+#[cfg(test)]
+mod choices;
 mod run;
 
 pub use blocking::Blocking;
@@ -42,8 +44,9 @@ use run::Run;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, Shared, for_each_chunk, for_each_part_with};
 use crate::groups::Pieces;
-use crate::isa::{Cpu, Level};
+use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::region::Axis;
 use crate::reorder::interleave_at;
 use crate::shape::ConvShape;
@@ -57,7 +60,7 @@ const SCRATCH: usize = 1 << 18;
 #[derive(Clone, Debug)]
 pub struct Direct {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     /// 1x1 with a stride, to rows that follow each other: the pixels that it meets are copied to scratch, and `xs` are the strides there.
     compact: bool,
     xs: Strides,
@@ -99,35 +102,35 @@ impl Tiling {
 
 impl Direct {
     /// Plans with the default blocking.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Self {
-        Self::with_blocking(shape, level, input, output, None)
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, output: Layout) -> Self {
+        Self::with_blocking(shape, core, input, output, None)
     }
 
     /// Plans with the given blocking, clamped to what the shape allows.
     pub fn with_blocking(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         input: Layout,
         output: Layout,
         blocking: Option<Blocking>,
     ) -> Self {
         let strides = [input.strides(shape.input()), output.strides(shape.output())];
-        Self::within(shape, level, [input, output], strides, blocking)
+        Self::within(shape, core, [input, output], strides, blocking)
     }
 
     /// Plans for tensors that are parts of larger ones.
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Self {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, y]: [View; 2]) -> Self {
         let strides = [x.strides_of(shape.input()), y.strides_of(shape.output())];
-        Self::within(shape, level, [x.layout(), y.layout()], strides, None)
+        Self::within(shape, core, [x.layout(), y.layout()], strides, None)
     }
 
     /// The same with these distances between their elements, which the caller vouches for.
     pub(crate) fn within(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         [input, output]: [Layout; 2],
         [xs, ys]: [Strides; 2],
         blocking: Option<Blocking>,
@@ -147,7 +150,7 @@ impl Direct {
         // All inner outputs have all taps, and at most so few on each side have fewer that edge tiles take them: one, or more where a row
         // is several long tiles.
         let inner = x.interior();
-        let most = if x.output > MAX_MR { tile::overhang(level, x.stride, MAX_MR) } else { 1 };
+        let most = if x.output > MAX_MR { tile::overhang(core.level, x.stride, MAX_MR) } else { 1 };
         let few = inner.len() > 1 && inner.start <= most && inner.end + most >= x.output && inner.len() < x.output;
         let access = match (input, x.stride) {
             (Layout::Blocked, 1) => Access::Blocked1,
@@ -160,14 +163,14 @@ impl Direct {
         let edges = few && matches!(access, Access::Blocked1 | Access::Blocked2);
         let terms = s.terms();
         let tiles = Tiling {
-            rows: TileSet::new(level, access, terms),
-            columns: Some(TileSet::new(level, Access::Strided, terms)),
+            rows: TileSet::new(core, access, terms),
+            columns: Some(TileSet::new(core, Access::Strided, terms)),
             edges,
             half: false,
         };
         // Where no column of outputs needs tiles of its own.
         let half = || {
-            let rows = TileSet::half(level, access, terms)?;
+            let rows = TileSet::half(core, access, terms)?;
             (edges || inner.len() == x.output).then_some(Tiling { rows, columns: None, edges, half: true })
         };
         let pieces = Pieces::new(&s, output);
@@ -175,7 +178,7 @@ impl Direct {
         let halves = pieces.ragged() || (s.ocg() - 1) % BLOCK < BLOCK / 2;
         let mut this = Self {
             shape: s,
-            level,
+            core,
             compact,
             xs,
             ys,
@@ -185,7 +188,7 @@ impl Direct {
             x,
             tiles,
             pieces,
-            half: if halves && tile::halves_gain(level) { half() } else { None },
+            half: if halves && core.halves_gain { half() } else { None },
             blocking: Blocking { images: 1, rows: y.output, cols: x.output, panel: 1, chunk: usize::MAX },
             span: 0,
         };
@@ -193,7 +196,7 @@ impl Direct {
         this.blocking.panel = widest;
         // Where groups start in a block repeats after at most a block of them.
         this.span = (0..s.groups.min(BLOCK)).map(|g| this.steps(&this.group_channels(g)).len()).max().unwrap_or(1);
-        this.blocking = Blocking::choose(&this, flat, Cpu::l2_bytes());
+        this.blocking = Blocking::choose(&this, flat, core.l2_bytes);
         if let Some(b) = blocking {
             let panel = this.panel_of_one_group(b.panel.clamp(1, widest));
             let cols = if flat { b.cols.clamp(1, x.output) } else { x.output };
@@ -289,7 +292,7 @@ impl Direct {
 
     /// The instruction-set level whose tiles run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the tile that covers the inner region: what `explain` prints.
@@ -298,7 +301,7 @@ impl Direct {
         let (_, blocks, tiles) = self.covers(0).next().expect("a panel has blocks");
         let width = tiles.width(tiles.rows, inner, blocks);
         let mr = pieces(inner, tiles.rows.max_mr(width)).next().map_or(1, |(_, n)| n);
-        tiles.rows.get(mr, width).name
+        tiles.rows.name(mr, width)
     }
 
     /// The blocks of the panel that starts at output block `ocb`, as (first, number, tiles): whole ones, then up to two that end
@@ -360,7 +363,7 @@ impl Direct {
         {
             let at = (inputs.start - first * depth) * BLOCK;
             let to = &mut block[at..at + inputs.len() * BLOCK];
-            return interleave_at(self.level, rows, pitch, BLOCK, to.into());
+            return interleave_at(self.core.level, rows, pitch, BLOCK, to.into());
         }
         for (c, ic) in inputs.enumerate() {
             for (ky, kx) in (0..s.kh).flat_map(|ky| (0..s.kw).map(move |kx| (ky, kx))) {
@@ -401,8 +404,8 @@ impl Direct {
         let s = &self.shape;
         Lengths::new(s, self.packed_len(), [(self.input, self.from()), (self.output, self.ys)])
             .assert(x, packed, epilogue, &y);
-        assert!(self.level.is_available());
-        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        assert!(self.core.level.is_available());
+        let finish = SyncFinish(Finish::new(epilogue, self.core.level));
         let job = self.job(x, packed, finish, (y.shared(), 0), executor.threads());
         for_each_part_with(executor, job.parts(), scratch, self.scratch_len(), |i, scratch| job.part(i, scratch));
         // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
@@ -425,8 +428,8 @@ impl Direct {
         assert!(self.from().reach(self.input, s.input()) <= x.len(), "input length");
         assert!(y_first + self.ys.reach(self.output, s.output()) <= y.len(), "output length");
         assert_eq!(packed.len(), self.packed_len(), "packed weights' length");
-        assert!(self.level.is_available());
-        let fetch_output = tile::fetches_output(self.level, s.terms(), 4 * y.len() / threads.max(1));
+        assert!(self.core.level.is_available());
+        let fetch_output = tile::fetches_output(self.core, s.terms(), 4 * y.len() / threads.max(1));
         let run = Run { d: self, x, w: packed, y, y_first, finish, fetch_output };
         Job { run, grid: Grid::new(self, threads) }
     }

@@ -142,6 +142,43 @@ impl<'a, T> Outputs<'a, T> {
         }
     }
 
+    /// Has it written chunk by chunk, of `len` elements and a last one of what is left: `write` gets a chunk's number and memory, and returns
+    /// that memory, written.
+    ///
+    /// # Panics
+    /// If `len` is 0, or `write` returns other memory.
+    ///
+    /// ```
+    /// use swath_kernels::epilogue::Outputs;
+    /// let mut memory = [0.0; 5];
+    /// let y = Outputs::from(&mut memory[..]).by_chunks(2, |i, chunk| {
+    ///     let Outputs::Floats(y) = chunk else { unreachable!() };
+    ///     y.fill(i as f32);
+    ///     y
+    /// });
+    /// assert_eq!(y, [0.0, 0.0, 1.0, 1.0, 2.0]);
+    /// ```
+    pub fn by_chunks(mut self, len: usize, mut write: impl FnMut(usize, Outputs<'_, T>) -> &mut [T]) -> &'a mut [T] {
+        let mut check = |i: usize, chunk: *const T, n: usize, y: Outputs<'_, T>| {
+            let got = write(i, y);
+            assert!(got.as_ptr() == chunk && got.len() == n, "chunk {i} was not written");
+        };
+        match &mut self {
+            Outputs::Floats(y) => {
+                for (i, y) in y.chunks_mut(len).enumerate() {
+                    check(i, y.as_ptr(), y.len(), Outputs::Floats(y));
+                }
+            }
+            Outputs::Unwritten(y) => {
+                for (i, y) in y.chunks_mut(len).enumerate() {
+                    check(i, y.as_ptr().cast(), y.len(), Outputs::Unwritten(y));
+                }
+            }
+        }
+        // SAFETY: every chunk came back as elements.
+        unsafe { self.written() }
+    }
+
     /// As memory that may hold nothing.
     ///
     /// # Safety

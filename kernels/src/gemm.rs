@@ -52,6 +52,7 @@ use crate::epilogue::Epilogue;
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::Level;
 use crate::layout::{BLOCK, blocks};
+use crate::machine::Core;
 use crate::tile::{Access, Finish, pieces};
 use block::{Block, Left, Tiles, Weights};
 
@@ -151,7 +152,8 @@ pub struct Operands<'a> {
 /// use swath_kernels::exec::Inline;
 /// use swath_kernels::gemm::{Gemm, Matrix, Operands, Right};
 /// use swath_kernels::isa::Level;
-/// let gemm = Gemm::new(Level::Scalar, [1, 2, 3]);
+/// use swath_kernels::machine::Core;
+/// let gemm = Gemm::new(Core::here(Level::Scalar), [1, 2, 3]);
 /// let (a, weights) = ([1.0, 2.0, 3.0], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]); // weights [out, in], as in PyTorch
 /// let operands = Operands {
 ///     alpha: 1.0,
@@ -166,7 +168,7 @@ pub struct Operands<'a> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Gemm {
-    level: Level,
+    core: Core,
     m: usize,
     n: usize,
     k: usize,
@@ -177,14 +179,14 @@ pub struct Gemm {
 
 impl Gemm {
     /// Plans `[m, n, k]` with the default blocking.
-    pub fn new(level: Level, extents: [usize; 3]) -> Self {
-        Self::with_blocking(level, extents, None)
+    pub fn new(core: Core, extents: [usize; 3]) -> Self {
+        Self::with_blocking(core, extents, None)
     }
 
     /// Plans with the given blocking, clamped to what the extents allow.
-    pub fn with_blocking(level: Level, [m, n, k]: [usize; 3], blocking: Option<Blocking>) -> Self {
-        let rows = Tiles::new(level, Access::Strided, m, blocks(n));
-        let panels = Tiles::new(level, Access::Packed, m, blocks(n));
+    pub fn with_blocking(core: Core, [m, n, k]: [usize; 3], blocking: Option<Blocking>) -> Self {
+        let rows = Tiles::new(core, Access::Strided, m, blocks(n));
+        let panels = Tiles::new(core, Access::Packed, m, blocks(n));
         let b = blocking.unwrap_or_else(|| {
             let kc = pieces(k, KC).next().map_or(1, |(_, n)| n);
             let mc = (A_FLOATS / row_len(kc)).max(panels.mr);
@@ -195,7 +197,7 @@ impl Gemm {
         });
         let nc = b.nc.clamp(1, n.max(1)).checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX / BLOCK * BLOCK);
         let blocking = Blocking { mc: b.mc.clamp(1, m.max(1)), kc: b.kc.clamp(1, k.max(1)), nc };
-        Self { level, m, n, k, rows, panels, blocking }
+        Self { core, m, n, k, rows, panels, blocking }
     }
 
     /// The blocking in use.
@@ -205,7 +207,7 @@ impl Gemm {
 
     /// The instruction-set level whose tiles run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the tile that does most of the work, for an untransposed A: what `explain` prints.
@@ -247,7 +249,7 @@ impl Gemm {
         if let Some(r) = o.epilogue.residual {
             check_extent("residual", r.len(), ldc, m, n);
         }
-        assert!(self.level.is_available());
+        assert!(self.core.level.is_available());
         if m == 0 || n == 0 {
             return;
         }
@@ -396,7 +398,7 @@ impl Run<'_> {
             Left::whole(scratch.as_ptr(), Some(ld), ks.len())
         };
         let c_at = is.start * self.ldc + ns.start;
-        let finish = (ks.end == self.k).then(|| Finish::new(&self.o.epilogue, self.g.level).at(ns.start, c_at));
+        let finish = (ks.end == self.k).then(|| Finish::new(&self.o.epilogue, self.g.core.level).at(ns.start, c_at));
         let block = Block {
             tiles,
             left,

@@ -70,14 +70,6 @@ impl Level {
         }
     }
 
-    /// Independent multiply-adds that keep the units busy: as many as start in a cycle, times the latency, which is 4 cycles on all.
-    pub(crate) const fn in_flight(self) -> usize {
-        match self {
-            Level::Avx512 => 4,
-            Level::Scalar | Level::Neon | Level::Avx2 => 8,
-        }
-    }
-
     /// The levels that this machine can run, lowest first; the scalar one is always there.
     pub fn available() -> &'static [Level] {
         static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();
@@ -225,8 +217,8 @@ impl Cpu {
         None
     }
 
-    /// Bytes of level-2 cache of a core, from CPUID; 1 MiB where it does not tell. What loops are blocked for: no result
-    /// depends on it.
+    /// Bytes of level-2 cache of a core, from CPUID; 1 MiB where it does not tell. Plans have it from
+    /// [`Core`](crate::machine::Core::l2_bytes).
     pub fn l2_bytes() -> usize {
         static BYTES: OnceLock<usize> = OnceLock::new();
         *BYTES.get_or_init(|| {

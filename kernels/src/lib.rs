@@ -25,6 +25,7 @@
 //! | 1 | `region` | the axes of a window, cut into segments of equal taps |
 //! | 1 | `table` | what families make their kernels callable with: tables by level, outermost edges |
 //! | 1 | [`probe`] | kernels that measure the machine: FMA peak, read bandwidth |
+//! | 1 | [`machine`] | what planning may ask of a machine: a core, as a value |
 //! | 2 | [`act`] | activations, softmax and log-softmax over slices |
 //! | 2 | `slices` | tensors as slices of pixels, sums over them in an order fixed by the shape |
 //! | 3 | [`arith`] | arithmetic with broadcasting, sums over axes, PReLU, forward and backward |
@@ -86,6 +87,7 @@ pub mod gemm;
 mod groups;
 pub mod isa;
 pub mod layout;
+pub mod machine;
 pub mod norm;
 pub mod pages;
 pub mod pass;

@@ -29,10 +29,10 @@ pub use rows::{PlaneArgs, Row, rows};
 use crate::act::ActArgs;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
-use crate::isa::Level;
 use crate::layout::{Layout, Strides, View};
+use crate::machine::Core;
 use crate::shape::ConvShape;
-use crate::tile::{Finish, SyncFinish, halves_gain};
+use crate::tile::{Finish, SyncFinish};
 use crate::weights::Weights;
 
 /// Most input channels of a group: beyond, tiles that share inputs between output channels need fewer loads.
@@ -41,9 +41,9 @@ pub(crate) const MAX_ICG: usize = 8;
 /// A depthwise or small-group convolution over planes, planned. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, planar::Planar, shape::ConvShape};
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, machine::Core, planar::Planar, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 2, 1, 3], [2, 1, 1, 2]).groups(2).build()?;
-/// let plan = Planar::new(&shape, Level::Scalar)?;
+/// let plan = Planar::new(&shape, Core::here(Level::Scalar))?;
 /// let (mut packed, mut y) = ([0.0; 4], [f32::NAN; 4]);
 /// plan.pack(&[1.0, 10.0, 1.0, -1.0], &mut packed);
 /// plan.forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], &packed, &Epilogue::none(), y.as_mut_slice().into(), &Inline);
@@ -53,7 +53,7 @@ pub(crate) const MAX_ICG: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Planar {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     row: &'static Row,
     xs: Strides,
     ys: Strides,
@@ -64,15 +64,15 @@ impl Planar {
     ///
     /// # Errors
     /// A reason: one group, more than 8 input channels of a group, a horizontal stride beyond 2.
-    pub fn new(shape: &ConvShape, level: Level) -> Result<Self, &'static str> {
-        Self::with_lanes(shape, level, None)
+    pub fn new(shape: &ConvShape, core: Core) -> Result<Self, &'static str> {
+        Self::with_lanes(shape, core, None)
     }
 
     /// The same by vectors of so many floats, where the level has such kernels.
     ///
     /// # Errors
     /// As for [`Planar::new`].
-    pub fn with_lanes(shape: &ConvShape, level: Level, lanes: Option<usize>) -> Result<Self, &'static str> {
+    pub fn with_lanes(shape: &ConvShape, core: Core, lanes: Option<usize>) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if s.groups == 1 {
@@ -90,10 +90,10 @@ impl Planar {
             down && row.strides[1] == s.sw && row.rows <= s.oh && lanes.is_none_or(|lanes| lanes == row.lanes)
         };
         // Fewest loads, then fewest vectors.
-        let cost = |row: &&Row| (core::cmp::Reverse((row.kh, row.rows)), vectors_cost(row, s.ow));
-        let row = rows(level).iter().filter(does).min_by_key(cost).ok_or("no kernels at this level")?;
+        let cost = |row: &&Row| (core::cmp::Reverse((row.kh, row.rows)), vectors_cost(core, row, s.ow));
+        let row = rows(core.level).iter().filter(does).min_by_key(cost).ok_or("no kernels at this level")?;
         let [xs, ys] = [s.input(), s.output()].map(|dims| Layout::Nchw.strides(dims));
-        Ok(Self { shape: s, level, row, xs, ys })
+        Ok(Self { shape: s, core, row, xs, ys })
     }
 
     /// The same for tensors that are parts of larger ones.
@@ -103,10 +103,10 @@ impl Planar {
     ///
     /// # Panics
     /// If a view has other extents than the shape's, or another layout than NCHW.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, y]: [View; 2]) -> Result<Self, &'static str> {
         assert!([x, y].iter().all(|view| view.layout() == Layout::Nchw), "a view in NCHW");
         let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
-        Ok(Self { xs, ys, ..Self::new(shape, level)? })
+        Ok(Self { xs, ys, ..Self::new(shape, core)? })
     }
 
     /// The geometry.
@@ -172,8 +172,8 @@ impl Planar {
         let s = &self.shape;
         Lengths::new(s, self.packed_len(), [(Layout::Nchw, self.xs), (Layout::Nchw, self.ys)])
             .assert(x, packed, epilogue, &y);
-        assert!(self.level.is_available());
-        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        assert!(self.core.level.is_available());
+        let finish = SyncFinish(Finish::new(epilogue, self.core.level));
         let (strips, together) = self.cuts(executor.threads());
         let job = Job { d: self, x, w: packed, finish: &finish, y: y.shared(), strips, together };
         for_each_part_with(executor, job.parts(), &mut [], 0, |i, _| job.part(i));
@@ -193,8 +193,8 @@ impl Planar {
 
 /// What covering a row by vectors costs: vectors, of which those of half a register take a little more than a half where they
 /// gain anything.
-fn vectors_cost(row: &Row, columns: usize) -> usize {
-    let whole = row.lanes == row.level.lanes() || !halves_gain(row.level);
+fn vectors_cost(core: Core, row: &Row, columns: usize) -> usize {
+    let whole = row.lanes == core.level.lanes() || !core.halves_gain;
     columns.div_ceil(row.lanes) * if whole { 10 } else { 6 }
 }
 

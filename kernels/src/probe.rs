@@ -11,7 +11,6 @@
 //! the machines known, hence 12 accumulators where there are 16 registers and 24 where there are 32.
 
 use core::hint::black_box;
-use std::sync::OnceLock;
 
 use crate::isa::{Cpu, Entry, Isa, Kernel, Level, LevelError};
 use crate::table::{by_level, edges};
@@ -164,35 +163,27 @@ pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelE
     Ok(passes * (data.len() / run * run * size_of::<f32>()) as u64)
 }
 
-/// Whether multiply-adds on half an AVX-512 register take half the time of those on a whole one, as where the units are 256 bits wide
-/// (Zen 4, Intel's client cores); where two of them are 512 bits wide they take as long. CPUID does not tell, so this is measured, once,
-/// in some ten microseconds. No result depends on it. False without AVX-512.
-///
-/// ```
-/// println!("256-bit multiply-adds gain: {}", swath_kernels::probe::half_registers_gain());
-/// ```
-pub fn half_registers_gain() -> bool {
-    static GAIN: OnceLock<bool> = OnceLock::new();
-    *GAIN.get_or_init(|| {
-        #[cfg(all(target_arch = "x86_64", feature = "avx512", not(miri)))]
-        if Level::Avx512.is_available() {
-            use std::time::{Duration, Instant};
+/// Whether multiply-adds on half an AVX-512 register take half the time of those on a whole one. It is measured, in
+/// some ten microseconds, each time: [`Core::here`](crate::machine::Core::here) asks once. False without AVX-512.
+pub(crate) fn half_registers_gain() -> bool {
+    #[cfg(all(target_arch = "x86_64", feature = "avx512", not(miri)))]
+    if Level::Avx512.is_available() {
+        use std::time::{Duration, Instant};
 
-            let time = |run: Entry<u64>| {
-                let start = Instant::now();
-                // SAFETY: the machine has the level; the kernel asks for nothing else.
-                unsafe { run(&256) };
-                start.elapsed()
-            };
-            // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted.
-            let mut fastest = [Duration::MAX; 2];
-            for _ in 0..4 {
-                let runs: [Entry<u64>; 2] = [edge::avx512::run::<Fma<ACC_32>>, edge::avx512_half::run::<Fma<ACC_32>>];
-                fastest = core::array::from_fn(|i| fastest[i].min(time(runs[i])));
-            }
-            let [whole, half] = fastest;
-            return half * 4 < whole * 3;
+        let time = |run: Entry<u64>| {
+            let start = Instant::now();
+            // SAFETY: the machine has the level; the kernel asks for nothing else.
+            unsafe { run(&256) };
+            start.elapsed()
+        };
+        // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted.
+        let mut fastest = [Duration::MAX; 2];
+        for _ in 0..4 {
+            let runs: [Entry<u64>; 2] = [edge::avx512::run::<Fma<ACC_32>>, edge::avx512_half::run::<Fma<ACC_32>>];
+            fastest = core::array::from_fn(|i| fastest[i].min(time(runs[i])));
         }
-        false
-    })
+        let [whole, half] = fastest;
+        return half * 4 < whole * 3;
+    }
+    false
 }

@@ -38,26 +38,43 @@ const MOST: usize = 16;
 /// assert_eq!(nhwc, [1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
 /// ```
 pub fn reorder(place: &Place<'_>, from: Layout, x: &[f32], to: Layout, y: &mut [f32], dims: [usize; 4]) {
+    reorder_to(place, from, x, to, y.into(), dims);
+}
+
+/// The same to memory that may hold nothing yet, which it returns.
+///
+/// # Panics
+/// As [`reorder`].
+pub fn reorder_to<'y>(
+    place: &Place<'_>,
+    from: Layout,
+    x: &[f32],
+    to: Layout,
+    mut y: Outputs<'y>,
+    dims: [usize; 4],
+) -> &'y mut [f32] {
     assert_eq!(x.len(), from.len(dims), "source length for {dims:?}");
     assert_eq!(y.len(), to.len(dims), "destination length for {dims:?}");
     let [n, c, h, w] = dims;
     let pixels = h * w;
     if n * c * pixels == 0 {
-        return;
+        return y.filled(0.0);
     }
     let floats = x.len() + y.len();
     // A picture of one channel is the same in both.
     if from == to || c == 1 && from != Layout::Blocked && to != Layout::Blocked {
-        return place.each(floats, crate::pass::Chunks::new(y, PART), |i, y| {
-            y.copy_from_slice(&x[i * PART..][..y.len()]);
-        });
+        let y = if let Outputs::Floats(y) = y { y } else { y.filled(0.0) };
+        place.each(floats, crate::pass::Chunks::new(y, PART), |i, y| y.copy_from_slice(&x[i * PART..][..y.len()]));
+        return y;
     }
     // Where channels of more than a block are adjacent, a part has all of them, since neighbours share cache lines.
     let together = if from == Layout::Nhwc || to == Layout::Nhwc { blocks(c) } else { 1 };
     let strip = (PART / (together * BLOCK)).next_multiple_of(BLOCK);
     let parts = Parts { images: n, blocks: blocks(c), together, pixels, strip };
-    let task = Task { from, to, c, xs: from.strides(dims), ys: to.strides(dims), x, y: Shared::new(y) };
+    let task = Task { from, to, c, xs: from.strides(dims), ys: to.strides(dims), x, y: y.shared() };
     place.each(floats, parts, |_, part| place.at(Run { task: &task, part }));
+    // SAFETY: the parts cover `y`, channels that pad a block included, in layouts without gaps.
+    unsafe { y.written() }
 }
 
 /// What is to be copied.

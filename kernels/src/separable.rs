@@ -14,18 +14,19 @@ use crate::depthwise::Depthwise;
 use crate::direct::Direct;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, for_each_part_with, parts_wanted};
-use crate::isa::{Cpu, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::machine::Core;
 use crate::shape::ConvShape;
 use crate::tile::{Finish, SyncFinish};
 
 /// A depthwise convolution and a 1x1 convolution of its result, planned, in blocks. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, separable::Separable, shape::ConvShape};
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, machine::Core};
+/// use swath_kernels::{separable::Separable, shape::ConvShape};
 /// let first = ConvShape::builder([1, 16, 6, 6], [16, 1, 3, 3]).padding(1).groups(16).build()?;
 /// let second = ConvShape::builder([1, 16, 6, 6], [16, 16, 1, 1]).build()?;
-/// let plan = Separable::with_rows([&first, &second], Level::Scalar, 2).unwrap();
+/// let plan = Separable::with_rows([&first, &second], Core::here(Level::Scalar), 2).unwrap();
 /// let [mut first, mut second] = plan.packed_len().map(|len| vec![0.0; len]);
 /// plan.pack([&[1.0; 16 * 9], &[0.5; 16 * 16]], [&mut first, &mut second]);
 /// let (x, mut y, mut scratch) = (vec![1.0; 16 * 36], vec![0.0; 16 * 36], vec![0.0; plan.scratch_len()]);
@@ -50,28 +51,16 @@ impl Separable {
     ///
     /// # Errors
     /// A reason, when the two are not such a pair, or what lies between them stays in L2 anyway.
-    pub fn new(shapes: [&ConvShape; 2], level: Level, threads: usize) -> Result<Self, &'static str> {
-        let [_, s] = shapes;
-        let row = blocks(s.ic) * BLOCK * s.iw * size_of::<f32>();
-        let [between, weights] = [s.n * s.ih * row, s.weights().iter().product::<usize>() * size_of::<f32>()];
-        if between < Cpu::l2_bytes() / 12 {
-            return Err("what lies between the two stays in the level-2 cache");
-        }
-        // Each strip reads all of them.
-        if weights > between / 4 {
-            return Err("the second convolution's weights are too many");
-        }
-        // Strips that stay in L2 beside rows of input and output, a few for each thread.
-        let wanted = if threads == 1 { 1 } else { parts_wanted(threads).div_ceil(s.n) };
-        let strips = s.ih.div_ceil((Cpu::l2_bytes() / 6 / row).max(1)).max(wanted).min(s.ih);
-        Self::with_rows(shapes, level, s.ih.div_ceil(strips))
+    pub fn new(shapes: [&ConvShape; 2], core: Core, threads: usize) -> Result<Self, &'static str> {
+        let rows = choose_rows(core, shapes[1], threads)?;
+        Self::with_rows(shapes, core, rows)
     }
 
     /// The same with strips of so many rows, clamped to those that there are.
     ///
     /// # Errors
     /// A reason, when the two are not such a pair.
-    pub fn with_rows([first, second]: [&ConvShape; 2], level: Level, rows: usize) -> Result<Self, &'static str> {
+    pub fn with_rows([first, second]: [&ConvShape; 2], core: Core, rows: usize) -> Result<Self, &'static str> {
         second.assert_consistent();
         let s = *second;
         if first.output() != s.input() {
@@ -87,12 +76,11 @@ impl Separable {
         let row = s.iw * BLOCK;
         let strip = Strides { n: blocks(s.ic) * rows * row, block: rows * row, row, px: BLOCK, channel: 1 };
         let layouts = [Layout::Blocked; 2];
-        let depthwise =
-            Depthwise::within(first, level, layouts, [Layout::Blocked.strides(first.input()), strip], None)?;
+        let depthwise = Depthwise::within(first, core, layouts, [Layout::Blocked.strides(first.input()), strip], None)?;
         let of_rows = |rows: usize| {
             let shape =
                 ConvShape::builder([1, s.ic, rows, s.iw], s.weights()).build().map_err(|_| "too many pixels")?;
-            Ok(Direct::within(&shape, level, layouts, [strip, Layout::Blocked.strides(s.output())], None))
+            Ok(Direct::within(&shape, core, layouts, [strip, Layout::Blocked.strides(s.output())], None))
         };
         let last = s.ih - (s.ih - 1) / rows * rows;
         Ok(Self { depthwise, pointwise: [of_rows(rows)?, of_rows(last)?], shape: s, rows })
@@ -162,7 +150,56 @@ impl Separable {
     }
 }
 
+/// Rows of a strip for so many threads, of a pair whose second convolution is `s`.
+///
+/// # Errors
+/// A reason why one after the other is as fast.
+fn choose_rows(core: Core, s: &ConvShape, threads: usize) -> Result<usize, &'static str> {
+    let row = blocks(s.ic) * BLOCK * s.iw * size_of::<f32>();
+    let [between, weights] = [s.n * s.ih * row, s.weights().iter().product::<usize>() * size_of::<f32>()];
+    if between < core.l2_bytes / 12 {
+        return Err("what lies between the two stays in the level-2 cache");
+    }
+    // Each strip reads all of them.
+    if weights > between / 4 {
+        return Err("the second convolution's weights are too many");
+    }
+    // Strips that stay in L2 beside rows of input and output, a few for each thread.
+    let wanted = if threads == 1 { 1 } else { parts_wanted(threads).div_ceil(s.n) };
+    let strips = s.ih.div_ceil((core.l2_bytes / 6 / row).max(1)).max(wanted).min(s.ih);
+    Ok(s.ih.div_ceil(strips))
+}
+
 /// How a blocked tensor lies.
 fn dense(dims: [usize; 4]) -> (Layout, Strides) {
     (Layout::Blocked, Layout::Blocked.strides(dims))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of MobileNet v2's pairs on known cores, on any machine, by one thread and by two; 0 where one after the other is
+    /// as fast.
+    #[test]
+    fn rows_of_known_cores() {
+        let rows = |core: Core, [channels, outputs, size]: [usize; 3]| {
+            let pointwise = ConvShape::builder([1, channels, size, size], [outputs, channels, 1, 1]).build().unwrap();
+            [1, 2].map(|threads| choose_rows(core, &pointwise, threads).unwrap_or(0))
+        };
+        let layers = [[32, 16, 112], [96, 24, 56], [144, 24, 56], [192, 32, 28], [384, 64, 14], [960, 160, 7]];
+        let no = [0, 0];
+        let of_1_mib = [[12, 12], [8, 7], [5, 5], [7, 4], no, no];
+        let of_2_mib = [[23, 14], [14, 7], [10, 7], [14, 4], no, no];
+        for (core, wanted) in [
+            (Core::ZEN3, [[6, 6], [4, 4], [2, 2], [4, 4], no, no]),
+            (Core::ZEN4, of_1_mib),
+            (Core::ZEN5, of_1_mib),
+            (Core::GRANITE_RAPIDS, of_2_mib),
+            (Core::NEOVERSE_V2, of_2_mib),
+            (Core::APPLE_M1, [[28, 14], [19, 7], [14, 7], [14, 4], no, no]),
+        ] {
+            assert_eq!(layers.map(|layer| rows(core, layer)), wanted, "{core:?}");
+        }
+    }
 }

@@ -50,6 +50,7 @@ pub use gradient::{GradientRow, WinogradWeights, gradients};
 pub use input::InputArgs;
 pub use output::OutputArgs;
 use product::MAX_TILES;
+use product::most_tiles;
 pub use product::{ProductArgs, Row, rows};
 
 use input::InputTile;
@@ -62,8 +63,9 @@ use weights::WeightTile;
 use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Inline, for_each_chunk};
 use crate::finite::FiniteRange;
-use crate::isa::{Cpu, Entry, Level};
+use crate::isa::{Entry, Level};
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::shape::ConvShape;
 use crate::table::{by_level, edges};
 use crate::tile::{Finish, MAX_BLOCKS, Overhead, SyncFinish, best_width, pieces};
@@ -96,6 +98,11 @@ impl Variant {
     /// Inputs of a tile, and points, along an axis.
     const fn window(self) -> usize {
         self.tile() + 2
+    }
+
+    /// Tiles of an image, down and across.
+    fn tiles(self, s: &ConvShape) -> [usize; 2] {
+        [s.oh, s.ow].map(|outputs| outputs.div_ceil(self.tile()))
     }
 
     /// Products of a tile for each pair of channels.
@@ -195,11 +202,6 @@ by_level! {
     Neon: transform_rows!(Neon, neon, "neon"),
 }
 
-/// Bytes of transformed inputs and products that a chunk aims at: with the weights of a point they stay in L2.
-fn budget() -> usize {
-    Cpu::l2_bytes() / 8 * 5
-}
-
 /// Tiles of a slice from which on one block of output channels keeps the multiply-adds busy.
 const ONE_SLICE: usize = 12;
 
@@ -209,10 +211,10 @@ const MAX_SCRATCH: usize = 1 << 20;
 /// A Winograd convolution, planned: geometry, variant, kernels, chunk. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, isa::Level, layout::Layout, machine::Core, shape::ConvShape};
 /// use swath_kernels::winograd::{Variant, Winograd};
 /// let shape = ConvShape::builder([1, 1, 5, 5], [1, 1, 3, 3]).padding(1).build()?;
-/// let conv = Winograd::new(&shape, Level::Scalar, Variant::F4, Layout::Nchw, Layout::Nchw)?;
+/// let conv = Winograd::new(&shape, Core::here(Level::Scalar), Variant::F4, Layout::Nchw, Layout::Nchw)?;
 /// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
 /// conv.pack(&[1.0; 9], &mut packed);
 /// let mut y = [f32::NAN; 25];
@@ -223,7 +225,7 @@ const MAX_SCRATCH: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Winograd {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     variant: Variant,
     xs: Strides,
     ys: Strides,
@@ -255,6 +257,35 @@ fn check(s: &ConvShape) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Widest piece of the output channels, in blocks.
+fn widest(s: &ConvShape) -> usize {
+    blocks(s.oc).min(MAX_BLOCKS)
+}
+
+/// As many tiles as fit five eighths of L2 with their products, beside the weights of a point, in equal chunks; but
+/// enough to load each weight from L3 only once in a while: 28 tiles need 64 / 28 bytes a cycle.
+fn choose_chunk(core: Core, s: &ConvShape, variant: Variant) -> usize {
+    let [down, across] = variant.tiles(s);
+    let total = (s.n * down * across).max(1);
+    let floats = variant.points() * BLOCK * (blocks(s.ic) + widest(s).min(2));
+    let most = (core.l2_bytes / 8 * 5 / (4 * floats)).max(28).min(total);
+    pieces(total, most).next().map_or(1, |(_, n)| n)
+}
+
+/// How wide products are for so many bytes of weights and so many tiles, in so many blocks of output channels, where
+/// slices of a width have at most `max_mr[width]` tiles.
+///
+/// A single block where all tiles are one slice and the weights come from beyond L2: then each weight is read once, in
+/// one stream as even as the hardware's prefetchers can follow, instead of at once for the first of several slices
+/// (Granite Rapids: 256 channels at 14x14 334 -> 374 GFLOP/s, 512 at 7x7 192 -> 224).
+fn choose_width(core: Core, max_mr: &[usize; MAX_BLOCKS + 1], weights: usize, tiles: usize, blocks: usize) -> usize {
+    let one_slice = core.level == Level::Avx512 && (ONE_SLICE..=max_mr[1]).contains(&tiles);
+    if one_slice && weights > core.l2_bytes {
+        return 1;
+    }
+    best_width(core, max_mr, Overhead::NONE, tiles, blocks).0
+}
+
 impl Winograd {
     /// Plans, or says why the shape is not for this algorithm.
     ///
@@ -262,12 +293,12 @@ impl Winograd {
     /// A reason: other kernels than 3x3, strides, dilation, groups, more input channels than the scratch holds tiles of.
     pub fn new(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         variant: Variant,
         input: Layout,
         output: Layout,
     ) -> Result<Self, &'static str> {
-        Self::with_chunk(shape, level, variant, input, output, None)
+        Self::with_chunk(shape, core, variant, input, output, None)
     }
 
     /// Plans for tensors that are parts of larger ones.
@@ -277,14 +308,9 @@ impl Winograd {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(
-        shape: &ConvShape,
-        level: Level,
-        variant: Variant,
-        [x, y]: [View; 2],
-    ) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, variant: Variant, [x, y]: [View; 2]) -> Result<Self, &'static str> {
         let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
-        Ok(Self { xs, ys, ..Self::new(shape, level, variant, x.layout(), y.layout())? })
+        Ok(Self { xs, ys, ..Self::new(shape, core, variant, x.layout(), y.layout())? })
     }
 
     /// Plans with chunks of so many tiles, at least one; any number gives the same bits.
@@ -293,7 +319,7 @@ impl Winograd {
     /// As for [`Winograd::new`].
     pub fn with_chunk(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         variant: Variant,
         input: Layout,
         output: Layout,
@@ -302,16 +328,15 @@ impl Winograd {
         shape.assert_consistent();
         let s = *shape;
         check(&s)?;
-        let transform = transforms(level).iter().find(|t| t.variant == variant).ok_or("no kernels at this level")?;
-        let (mut products, mut max_mr) = ([[None; MAX_TILES + 1]; MAX_BLOCKS + 1], [0; MAX_BLOCKS + 1]);
-        for row in rows(level) {
+        let transform =
+            transforms(core.level).iter().find(|t| t.variant == variant).ok_or("no kernels at this level")?;
+        let mut products = [[None; MAX_TILES + 1]; MAX_BLOCKS + 1];
+        for row in rows(core.level) {
             products[row.blocks][row.mr] = Some(row);
-            max_mr[row.blocks] = max_mr[row.blocks].max(row.mr);
         }
-        let tiles = [s.oh.div_ceil(variant.tile()), s.ow.div_ceil(variant.tile())];
         let mut this = Self {
             shape: s,
-            level,
+            core,
             variant,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
@@ -319,28 +344,19 @@ impl Winograd {
             output,
             transform,
             products,
-            max_mr,
-            tiles,
+            max_mr: most_tiles(core.level),
+            tiles: variant.tiles(&s),
             chunk: 1,
         };
         if this.scratch_len() > MAX_SCRATCH {
             return Err("so many channels that not even one tile fits the scratch");
         }
         let most = this.total().clamp(1, MAX_SCRATCH);
-        this.chunk = chunk.unwrap_or_else(|| this.choose_chunk()).clamp(1, most);
+        this.chunk = chunk.unwrap_or_else(|| choose_chunk(core, &s, variant)).clamp(1, most);
         while this.chunk > 1 && this.scratch_len() > MAX_SCRATCH {
             this.chunk /= 2;
         }
         Ok(this)
-    }
-
-    /// As many tiles as fit L2 with their products, in equal chunks; but enough to load each weight from L3 only once in
-    /// a while: 28 tiles need 64 / 28 bytes a cycle.
-    fn choose_chunk(&self) -> usize {
-        let total = self.total().max(1);
-        let floats = self.variant.points() * BLOCK * (blocks(self.shape.ic) + self.widest().min(2));
-        let most = (budget() / (4 * floats)).max(28).min(total);
-        pieces(total, most).next().map_or(1, |(_, n)| n)
     }
 
     /// Tiles of all images.
@@ -350,20 +366,12 @@ impl Winograd {
 
     /// Widest piece, in blocks.
     fn widest(&self) -> usize {
-        blocks(self.shape.oc).min(MAX_BLOCKS)
+        widest(&self.shape)
     }
 
     /// How wide products are for so many tiles, in so many blocks of output channels.
-    ///
-    /// A single block where all tiles are one slice and the weights come from beyond L2: then each weight is read once, in one
-    /// stream as even as the hardware's prefetchers can follow, instead of at once for the first of several slices (Granite Rapids:
-    /// 256 channels at 14x14 334 -> 374 GFLOP/s, 512 at 7x7 192 -> 224).
     fn width(&self, tiles: usize, blocks: usize) -> usize {
-        let one_slice = self.level == Level::Avx512 && (ONE_SLICE..=self.max_mr[1]).contains(&tiles);
-        if one_slice && 4 * self.packed_len() > Cpu::l2_bytes() {
-            return 1;
-        }
-        best_width(self.level, &self.max_mr, Overhead::NONE, tiles, blocks).0
+        choose_width(self.core, &self.max_mr, 4 * self.packed_len(), tiles, blocks)
     }
 
     /// What the output channels are cut into for so many tiles.
@@ -399,7 +407,7 @@ impl Winograd {
 
     /// The instruction-set level whose kernels run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// The size of the tiles.
@@ -460,7 +468,7 @@ impl Winograd {
     /// If `packed` is not [`Winograd::packed_len`] long.
     pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len());
-        assert!(self.level.is_available());
+        assert!(self.core.level.is_available());
         let (ic, oc) = (self.shape.ic, self.shape.oc);
         for_each_chunk(executor, packed, self.variant.points() * ic * BLOCK, |b, block| {
             let mut taps = [[0.0; BLOCK]; 9];
@@ -495,10 +503,44 @@ impl Winograd {
         let s = &self.shape;
         Lengths::new(s, self.packed_len(), [(self.input, self.xs), (self.output, self.ys)])
             .assert(x, packed, epilogue, &y);
-        assert!(self.level.is_available());
-        let finish = SyncFinish(Finish::new(epilogue, self.level));
+        assert!(self.core.level.is_available());
+        let finish = SyncFinish(Finish::new(epilogue, self.core.level));
         Run { d: self, x, u: packed, y: y.shared(), finish }.all(scratch, executor);
         // SAFETY: parts of a run write all outputs, channels that pad included; what holds nothing has no gaps (asserted).
         unsafe { y.written() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of known layers on known cores, on any machine: tiles that go through together by F(4x4), and the width of their
+    /// products in blocks of output channels.
+    #[test]
+    fn chunks_and_widths_of_known_cores() {
+        let chosen = |core: Core, [n, channels, size]: [usize; 3]| {
+            let shape =
+                ConvShape::builder([n, channels, size, size], [channels, channels, 3, 3]).padding(1).build().unwrap();
+            let chunk = choose_chunk(core, &shape, Variant::F4);
+            let weights = 4 * Variant::F4.points() * channels * channels;
+            [chunk, choose_width(core, &most_tiles(core.level), weights, chunk, widest(&shape))]
+        };
+        let layers = [[1, 64, 56], [1, 128, 28], [1, 256, 14], [1, 512, 7], [1, 512, 28], [8, 256, 14], [1, 64, 224]];
+        let zen4 = [[40, 2], [25, 2], [16, 1], [4, 4], [25, 2], [26, 2], [47, 2]];
+        for (core, wanted) in [
+            (Core::ZEN3, [[28, 1], [25, 1], [16, 1], [4, 1], [25, 1], [26, 1], [28, 1]]),
+            (Core::ZEN4, zen4),
+            (Core::ZEN5, zen4),
+            (Core::GRANITE_RAPIDS, [[66, 2], [49, 2], [16, 1], [4, 4], [25, 2], [26, 2], [93, 2]]),
+            (Core::NEOVERSE_V2, [[66, 1], [49, 1], [16, 1], [4, 1], [25, 1], [26, 1], [93, 1]]),
+            (Core::APPLE_M1, [[98, 1], [49, 1], [16, 1], [4, 1], [25, 1], [43, 1], [137, 1]]),
+        ] {
+            assert_eq!(layers.map(|layer| chosen(core, layer)), wanted, "{core:?}");
+        }
+        // One slice is as wide as it gets while all weights stay in L2.
+        let width =
+            |l2_bytes| choose_width(Core { l2_bytes, ..Core::ZEN4 }, &most_tiles(Level::Avx512), 3 << 20, 14, 2);
+        assert_eq!([2 << 20, 4 << 20].map(width), [1, 2]);
     }
 }

@@ -5,9 +5,12 @@ use swath_kernels::act::{self, ActArgs, SoftmaxArgs};
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
 use swath_kernels::reference;
+use tries::tries;
 
 #[path = "pages/mod.rs"]
 mod pages;
+#[path = "tries/mod.rs"]
+mod tries;
 
 use pages::{Pages, Side};
 
@@ -177,7 +180,7 @@ fn bits(v: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(tries(64))]
 
     /// Any length and place: what is computed does not depend on where in a vector it is, in place is the same as out
     /// of place, and nothing else is read or written.

@@ -10,10 +10,13 @@ use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::{MatrixUnit, PARTS, parts};
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::machine::Core;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
+use tries::tries;
 
 mod threads;
+mod tries;
 
 use threads::{bits, random, scaled};
 
@@ -30,7 +33,7 @@ fn units() -> impl Iterator<Item = MatrixUnit> {
 /// The output in NCHW.
 fn run(shape: &ConvShape, unit: MatrixUnit, x: &[f32], w: &[f32]) -> Vec<f32> {
     let level = *Level::available().last().unwrap();
-    let conv = Bf16x6::new(shape, level, unit, Layout::Blocked, Layout::Nchw).unwrap();
+    let conv = Bf16x6::new(shape, Core::here(level), unit, Layout::Blocked, Layout::Nchw).unwrap();
     let (mut packed, mut scratch) = (vec![f32::NAN; conv.packed_len()], vec![f32::NAN; conv.scratch_len()]);
     conv.pack(w, &mut packed);
     let mut blocked = vec![f32::NAN; Layout::Blocked.len(shape.input())];
@@ -42,7 +45,7 @@ fn run(shape: &ConvShape, unit: MatrixUnit, x: &[f32], w: &[f32]) -> Vec<f32> {
 
 /// The same by a plain sum in f32.
 fn run_direct(shape: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    let conv = Direct::new(shape, Level::Scalar, Layout::Nchw, Layout::Nchw);
+    let conv = Direct::new(shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Nchw);
     let (mut packed, mut scratch) = (vec![f32::NAN; conv.packed_len()], vec![f32::NAN; conv.scratch_len()]);
     conv.pack(w, &mut packed);
     let mut y = vec![f32::NAN; shape.output().iter().product()];
@@ -68,7 +71,7 @@ fn weights_are_packed_in_parts() {
         for (shape, w) in [(s, Weights::forward(&s, &w)), (turned, Weights::turned(&s, &w, all))] {
             for &level in Level::available() {
                 let (input, output) = (Layout::Blocked, Layout::Blocked);
-                let conv = Bf16x6::new(&shape, level, MatrixUnit::Portable, input, output).unwrap();
+                let conv = Bf16x6::new(&shape, Core::here(level), MatrixUnit::Portable, input, output).unwrap();
                 let mut packed = vec![f32::NAN; conv.packed_len()];
                 conv.pack_from(&w, &mut packed, &threads::Threads(2));
                 let depths = shape.ic.div_ceil(DEPTH);
@@ -151,7 +154,8 @@ fn what_is_not_finite_becomes_nan() {
 #[test]
 fn what_it_does_not_do_is_refused() {
     let refused = |shape: Result<ConvShape, _>, input| {
-        Bf16x6::new(&shape.unwrap(), Level::Scalar, MatrixUnit::Portable, input, Layout::Blocked).unwrap_err()
+        Bf16x6::new(&shape.unwrap(), Core::here(Level::Scalar), MatrixUnit::Portable, input, Layout::Blocked)
+            .unwrap_err()
     };
     let conv =
         |ic: usize, groups: usize| ConvShape::builder([1, ic, 4, 4], [32, ic / groups, 1, 1]).groups(groups).build();
@@ -162,7 +166,13 @@ fn what_it_does_not_do_is_refused() {
     let padded = ConvShape::builder([1, 1, 1, 1], [1, 1, 2, 2]).padding(1 << 30).dilation(1 << 31).build();
     assert_eq!(refused(padded, Layout::Blocked), "not even one row of outputs fits the scratch");
     if !MatrixUnit::Amx.is_available() {
-        let why = Bf16x6::new(&conv(32, 1).unwrap(), Level::Scalar, MatrixUnit::Amx, Layout::Blocked, Layout::Blocked);
+        let why = Bf16x6::new(
+            &conv(32, 1).unwrap(),
+            Core::here(Level::Scalar),
+            MatrixUnit::Amx,
+            Layout::Blocked,
+            Layout::Blocked,
+        );
         assert_eq!(why.unwrap_err(), "no matrix unit for bf16 (x86-64's AMX on Linux)");
     }
 }
@@ -180,7 +190,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(tries(48))]
 
     /// The bound for anything finite: data over the whole range of magnitudes, of one sign or both, sparse or not.
     #[test]

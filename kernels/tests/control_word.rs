@@ -16,6 +16,7 @@ use swath_kernels::gemm::{Gemm, Im2col, Matrix, Operands, Right};
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::machine::Core;
 use swath_kernels::pass::Place;
 use swath_kernels::pool::{self, Divisor};
 use swath_kernels::shape::{ConvShape, PoolShape};
@@ -113,12 +114,12 @@ fn convolutions() {
         for (input, output) in [(Layout::Blocked, Layout::Blocked), (Layout::Nchw, Layout::Nchw)] {
             let layouts = [input, output];
             let what = |family: &str| format!("{family} {level} {layouts:?}");
-            convolution!(what("direct"), Direct::new(&shape, level, input, output), shape, [input, output]);
-            convolution!(what("gemm"), Im2col::new(&shape, level, input, output), shape, [input, output]);
-            let dw = Depthwise::new(&depthwise, level, input, output).unwrap();
+            convolution!(what("direct"), Direct::new(&shape, Core::here(level), input, output), shape, [input, output]);
+            convolution!(what("gemm"), Im2col::new(&shape, Core::here(level), input, output), shape, [input, output]);
+            let dw = Depthwise::new(&depthwise, Core::here(level), input, output).unwrap();
             convolution!(what("depthwise"), &dw, depthwise, [input, output]);
             for variant in Variant::ALL {
-                let conv = Winograd::new(&shape, level, variant, input, output).unwrap();
+                let conv = Winograd::new(&shape, Core::here(level), variant, input, output).unwrap();
                 convolution!(what("winograd"), &conv, shape, [input, output]);
             }
         }
@@ -132,7 +133,7 @@ fn matrix_units() {
     for &level in Level::available() {
         for unit in MatrixUnit::ALL.into_iter().filter(|u| u.is_available()) {
             check(&format!("{unit:?} {level}"), |executor| {
-                let conv = Bf16x6::new(&shape, level, unit, Layout::Nhwc, Layout::Nhwc).unwrap();
+                let conv = Bf16x6::new(&shape, Core::here(level), unit, Layout::Nhwc, Layout::Nhwc).unwrap();
                 let mut packed = vec![f32::NAN; conv.packed_len()];
                 conv.pack(&integers(32 * 32 * 9, 2), &mut packed);
                 let mut y = vec![f32::NAN; 32 * 24 * 24];
@@ -153,7 +154,7 @@ fn products() {
     for &level in Level::available() {
         check(&format!("gemm {level}"), |executor| {
             let [m, n, k] = [90, 100, 70];
-            let gemm = Gemm::new(level, [m, n, k]);
+            let gemm = Gemm::new(Core::here(level), [m, n, k]);
             let a = small(m * k, 1, 1e-40);
             let b = integers(k * n, 2);
             let operands = Operands {

@@ -1,15 +1,18 @@
 //! GEMM against the oracle: every level, transposes, factors, blockings, leading dimensions, threads.
 
 mod threads;
+mod tries;
 
 use proptest::prelude::*;
 use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::{Executor, Inline};
 use swath_kernels::gemm::{Blocking, Gemm, Matrix, Operands, Right, pack_b, packed_len};
 use swath_kernels::isa::Level;
+use swath_kernels::machine::Core;
 use swath_kernels::reference;
 use threads::pages::{Pages, Side};
 use threads::{CANARY, Odd, Threads, bits, integers, random, same, spoilt};
+use tries::tries;
 
 /// `[rows, cols]` dense as stored with a leading dimension, transposed or not; gaps are NaN and must not be read.
 struct Stored {
@@ -109,7 +112,7 @@ fn run_at(
     slots: usize,
 ) -> Vec<f32> {
     let [m, n, k] = case.extents;
-    let gemm = Gemm::with_blocking(level, [m, n, k], case.blocking);
+    let gemm = Gemm::with_blocking(Core::here(level), [m, n, k], case.blocking);
     let sa = Stored::new(a, [m, k], case.transposed[0], case.gaps[0], side);
     let sb = Stored::new(b, [k, n], case.transposed[1], case.gaps[1], side);
     let ldc = n + case.gaps[2];
@@ -164,7 +167,7 @@ fn expected(case: &Case, a: &[f32], b: &[f32], c: &[f32], bias: &[f32], residual
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(tries(300))]
 
     #[test]
     fn integers_are_exact_at_every_level(case in case(), seed in any::<u64>()) {
@@ -269,7 +272,7 @@ fn scratch_stays_below_two_mebibytes() {
         for m in [1, 13, 1000, 1 << 20] {
             for n in [1, 1000, 1 << 20] {
                 for k in [0, 1, 27, 511, 513, 1 << 20] {
-                    let gemm = Gemm::new(level, [m, n, k]);
+                    let gemm = Gemm::new(Core::here(level), [m, n, k]);
                     assert!(gemm.scratch_len() * 4 <= 2 << 20, "{m} {n} {k}: {:?}", gemm.blocking());
                 }
             }
@@ -280,7 +283,7 @@ fn scratch_stays_below_two_mebibytes() {
 #[test]
 #[should_panic(expected = "B: 3 rows of 4 floats, 4 apart, need more than 11 floats")]
 fn a_short_operand_is_refused() {
-    let gemm = Gemm::new(Level::Scalar, [2, 4, 3]);
+    let gemm = Gemm::new(Core::here(Level::Scalar), [2, 4, 3]);
     let operands = Operands {
         alpha: 1.0,
         a: Matrix::new(&[0.0; 6], 3),
@@ -305,7 +308,7 @@ fn operands_without_elements_may_be_empty_slices() {
             pack_b(&matrix(&b, [k, n]), [k, n], &mut packed);
             assert!(packed.iter().all(|v| *v == 0.0 || *v == 1.0));
             for &level in Level::available() {
-                let gemm = Gemm::new(level, extents);
+                let gemm = Gemm::new(Core::here(level), extents);
                 for b in [Right::Packed(&packed), Right::Matrix(matrix(&b, [k, n]))] {
                     let a = matrix(&a, [m, k]);
                     let operands = Operands { alpha: 1.0, a, b, beta: 0.0, epilogue: Epilogue::none() };

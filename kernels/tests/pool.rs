@@ -9,9 +9,12 @@ use swath_kernels::pass::Place;
 use swath_kernels::pool::{self, AdaptiveShape, Divisor, NO_INDEX, Op, PoolArgs, PoolRow};
 use swath_kernels::reference;
 use swath_kernels::shape::{PoolShape, ShapeError};
+use tries::tries;
 
 #[path = "pages/mod.rs"]
 mod pages;
+#[path = "tries/mod.rs"]
+mod tries;
 
 use pages::{Pages, Side};
 
@@ -232,7 +235,7 @@ fn check_average(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(tries(300))]
 
     #[test]
     fn max_is_exact(case in case()) {

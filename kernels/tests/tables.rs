@@ -1,6 +1,7 @@
 //! What the tables of all levels have to keep. They stand here because the crate's unit tests have the scalar level's tables only.
 
 use swath_kernels::isa::Level;
+use swath_kernels::machine::Core;
 use swath_kernels::probe::{fma_flops, read_bytes};
 use swath_kernels::registry::FAMILIES;
 use swath_kernels::tile::{Access, MAX_MR, OVERHANG, TileSet, overhang, pieces, rows};
@@ -28,8 +29,14 @@ fn names_are_unique_and_sizes_contiguous() {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), rows(level).len());
+        if names.is_empty() {
+            continue; // a level that is not compiled in has sizes, and no kernels
+        }
         for access in [Access::Blocked1, Access::Strided, Access::Plain4, Access::Packed] {
-            for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten() {
+            for set in [Some(TileSet::new(Core::here(level), access, 1)), TileSet::half(Core::here(level), access, 1)]
+                .into_iter()
+                .flatten()
+            {
                 for blocks in 1..=set.max_blocks {
                     assert!((1..=set.max_mr(blocks)).all(|mr| set.get(mr, blocks).mr == mr));
                 }
@@ -44,7 +51,10 @@ fn rows_of_several_tiles_have_long_ones() {
     for level in Level::ALL.into_iter().filter(|&level| overhang(level, 1, MAX_MR) > 1) {
         {
             let access = Access::Blocked1;
-            for set in [Some(TileSet::new(level, access, 1)), TileSet::half(level, access, 1)].into_iter().flatten() {
+            for set in [Some(TileSet::new(Core::here(level), access, 1)), TileSet::half(Core::here(level), access, 1)]
+                .into_iter()
+                .flatten()
+            {
                 for (blocks, pixels) in (1..=set.max_blocks).flat_map(|b| (MAX_MR + 1..=300).map(move |p| (b, p))) {
                     assert!(pieces(pixels, set.max_mr(blocks)).count() > 1);
                     assert!(pieces(pixels, set.max_mr(blocks)).all(|(_, mr)| overhang(level, 1, mr) == OVERHANG));

@@ -5,16 +5,19 @@ use swath_kernels::epilogue::Epilogue;
 use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::machine::Core;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
+use tries::tries;
 
 mod threads;
+mod tries;
 
 use threads::{random, scaled};
 
 /// Errors of one convolution: the largest as a share of the stated bound, and the root mean square relative to the result's.
 fn errors(shape: &ConvShape, level: Level, variant: Variant, x: &[f32], w: &[f32]) -> (f64, f64) {
-    let conv = Winograd::new(shape, level, variant, Layout::Blocked, Layout::Nchw).unwrap();
+    let conv = Winograd::new(shape, Core::here(level), variant, Layout::Blocked, Layout::Nchw).unwrap();
     let (mut packed, mut scratch) = (vec![f32::NAN; conv.packed_len()], vec![f32::NAN; conv.scratch_len()]);
     conv.pack(w, &mut packed);
     let mut blocked = vec![f32::NAN; Layout::Blocked.len(shape.input())];
@@ -85,7 +88,7 @@ fn worst_cases_stay_within_the_bound() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(tries(48))]
 
     /// The bound for anything finite: data over twelve orders of magnitude, sparse or not.
     #[test]
@@ -111,7 +114,7 @@ proptest! {
 #[test]
 fn what_winograd_does_not_do_is_refused() {
     let refused = |shape: swath_kernels::shape::ConvShape| {
-        Winograd::new(&shape, Level::Scalar, Variant::F4, Layout::Blocked, Layout::Blocked).unwrap_err()
+        Winograd::new(&shape, Core::here(Level::Scalar), Variant::F4, Layout::Blocked, Layout::Blocked).unwrap_err()
     };
     let conv = |k: usize| ConvShape::builder([1, 32, 20, 20], [32, 32, k, k]);
     assert_eq!(refused(conv(5).build().unwrap()), "the kernel is not 3x3");

@@ -9,9 +9,9 @@
 //! csv of `swath bench-conv --algo all`, minimises the squared relative error by coordinate descent, and prints the
 //! table below.
 
-use swath_kernels::isa::matrix::MatrixUnit;
-use swath_kernels::isa::{Cpu, Level};
+use swath_kernels::isa::Level;
 use swath_kernels::layout::{BLOCK, blocks};
+use swath_kernels::machine::Core;
 use swath_kernels::shape::ConvShape;
 
 use super::Kernel;
@@ -23,27 +23,23 @@ pub const FEATURES: [&str; 7] =
 /// Floats of packed weights that stay in L3 between runs: three quarters of 32 MiB.
 const L3: usize = 6 << 20;
 
-/// Floats of input and output that stay in L2: all of it.
-fn l2() -> usize {
-    Cpu::l2_bytes() / 4
-}
-
 /// What an algorithm would do, in the order of [`FEATURES`], in units of a million (the run: 1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work(pub [f64; FEATURES.len()]);
 
 impl Work {
-    /// What a kernel does with the shape that it was planned for.
-    pub fn new(shape: &ConvShape, kernel: &Kernel) -> Self {
+    /// What a kernel does with the shape that it was planned for, on a core.
+    pub fn new(core: Core, shape: &ConvShape, kernel: &Kernel) -> Self {
         let s = shape;
         let x = s.n * s.ic * s.ih * s.iw;
         let y = s.n * blocks(s.oc) * BLOCK * s.oh * s.ow;
         let tensors = kernel.transformed([x, y]);
-        Self::of(s.macs_inside() as f64 * kernel.waste(s), tensors, [x, y], kernel.packed_len())
+        Self::of(core, s.macs_inside() as f64 * kernel.waste(s), tensors, [x, y], kernel.packed_len())
     }
 
-    /// So many multiply-adds on tensors of so many floats, as they are or as they become, and on so many packed weights.
-    pub(super) fn of(macs: f64, [inputs, outputs]: [usize; 2], [x, y]: [usize; 2], packed: usize) -> Self {
+    /// So many multiply-adds on tensors of so many floats, as they are or as they become, and on so many packed
+    /// weights. What of the tensors is as large as the core's L2 stays there.
+    pub(super) fn of(core: Core, macs: f64, [inputs, outputs]: [usize; 2], [x, y]: [usize; 2], packed: usize) -> Self {
         let million = |v: usize| v as f64 / 1e6;
         Self([
             macs / 1e6,
@@ -51,7 +47,7 @@ impl Work {
             million(outputs),
             million(packed),
             million(packed.saturating_sub(L3)),
-            million((x + y).saturating_sub(l2())),
+            million((x + y).saturating_sub(core.l2_bytes / size_of::<f32>())),
             1.0,
         ])
     }
@@ -73,13 +69,13 @@ pub enum Cores {
 }
 
 impl Cores {
-    /// This machine's at a level.
-    pub fn here(level: Level) -> Self {
-        match level {
+    /// Whose coefficients predict for a core.
+    pub fn of(core: Core) -> Self {
+        match core.level {
             Level::Scalar => Cores::Scalar,
             Level::Neon => Cores::Neon,
             Level::Avx2 => Cores::Avx2,
-            Level::Avx512 if MatrixUnit::beside(level).is_some() => Cores::Avx512Amx,
+            Level::Avx512 if core.matrix_unit.is_some() => Cores::Avx512Amx,
             Level::Avx512 => Cores::Avx512,
         }
     }
@@ -103,9 +99,9 @@ impl Coefficients {
     }
 }
 
-/// Predicted milliseconds of an algorithm at a level on one thread.
-pub(crate) fn predict(algo: &str, level: Level, work: &Work) -> f64 {
-    let cores = Cores::here(level);
+/// Predicted milliseconds of an algorithm on one thread of a core.
+pub(crate) fn predict(algo: &str, core: Core, work: &Work) -> f64 {
+    let cores = Cores::of(core);
     let row = COEFFICIENTS.iter().find(|c| c.algo == algo && c.cores == cores);
     row.map_or(f64::INFINITY, |c| c.predict(work))
 }
@@ -169,3 +165,103 @@ pub static COEFFICIENTS: &[Coefficients] = table! {
     "winograd6" Scalar [0.064892, 1.325616, 0.580318, 0.065619, 0.333847, 0.713238, 0.0];
     "gemm"      Scalar [0.071467, 0.0, 0.720128, 0.0, 0.0, 0.422581, 0.0];
 };
+
+#[cfg(test)]
+mod tests {
+    use swath_kernels::layout::Layout;
+    use swath_kernels::registry::FAMILIES;
+
+    use super::super::{ALGOS, Accuracy, Request};
+    use super::*;
+
+    /// Layers of ResNet-50, VGG-16, MobileNet v2 and others: groups, input channels, output channels, size, kernel and
+    /// stride.
+    const LAYERS: [[usize; 6]; 12] = [
+        [1, 3, 64, 224, 7, 2],
+        [1, 64, 64, 56, 3, 1],
+        [1, 128, 128, 28, 3, 1],
+        [1, 512, 512, 7, 3, 1],
+        [1, 64, 64, 224, 3, 1],
+        [1, 512, 512, 28, 3, 1],
+        [1, 256, 64, 56, 1, 1],
+        [1, 256, 512, 56, 1, 2],
+        [1, 2048, 512, 7, 1, 1],
+        [1, 48, 64, 35, 5, 1],
+        [96, 96, 96, 112, 3, 1],
+        [32, 128, 128, 56, 3, 1],
+    ];
+
+    /// The algorithm that the cost model predicts to be the fastest on a core, among those that plan for another one.
+    fn fastest(core: Core, planned: Core, layer: [usize; 6], layouts: [Layout; 2], accuracy: Accuracy) -> &'static str {
+        let [groups, ic, oc, size, k, stride] = layer;
+        let shape = ConvShape::builder([1, ic, size, size], [oc, ic / groups, k, k]).padding(k / 2);
+        let shape = shape.stride(stride).groups(groups).build().unwrap();
+        let request = Request::dense(&shape, planned, layouts, accuracy);
+        let kernels = ALGOS.iter().filter_map(|algo| Some((algo.name, (algo.plan)(&request).ok()?)));
+        let costs = kernels.map(|(name, kernel)| (name, predict(name, core, &Work::new(core, &shape, &kernel))));
+        costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0
+    }
+
+    /// From blocks to blocks, as inside a model, or from NCHW to NCHW. What kernels do is what the portable ones do but
+    /// for `bf16x6`, so that levels that are not compiled in predict by these.
+    fn chosen(core: Core, layout: Layout, accuracy: Accuracy) -> [&'static str; LAYERS.len()] {
+        let mut portable = core;
+        portable.level = Level::Scalar;
+        LAYERS.map(|layer| {
+            let layouts = [if layer[1] < BLOCK { Layout::Nchw } else { layout }, layout];
+            let by_portable = fastest(core, portable, layer, layouts, accuracy);
+            if !is_compiled_in(core.level) {
+                return by_portable;
+            }
+            let own = fastest(core, core, layer, layouts, accuracy);
+            assert!(own == by_portable || own == "bf16x6", "{layer:?}: {own}, {by_portable} by portable kernels");
+            own
+        })
+    }
+
+    fn is_compiled_in(level: Level) -> bool {
+        FAMILIES.iter().any(|family| !(family.names)(level).is_empty())
+    }
+
+    #[test]
+    fn algorithms_on_known_cores() {
+        let [w2, w4, w6] = ["winograd2", "winograd4", "winograd6"];
+        let [di, st, ge, bf, dw, pl] = ["direct", "stem", "gemm", "bf16x6", "depthwise", "planar"];
+        let blocked = [
+            (Core::ZEN3, Accuracy::Default, [st, w4, w4, di, w4, w4, di, di, di, di, dw, dw]),
+            (Core::ZEN3, Accuracy::Fast, [st, w6, w4, di, w6, w4, di, di, di, di, dw, dw]),
+            (Core::ZEN4, Accuracy::Default, [st, w4, w4, w2, w4, w4, di, di, di, di, dw, dw]),
+            (Core::ZEN4, Accuracy::Fast, [st, w6, w6, w2, w6, w6, di, di, di, di, dw, dw]),
+            (Core::ZEN5, Accuracy::Default, [st, w4, w4, w2, w4, w4, di, di, di, di, dw, dw]),
+            (Core::GRANITE_RAPIDS, Accuracy::Exact, [st, di, di, di, di, di, di, di, di, di, dw, dw]),
+            (Core::GRANITE_RAPIDS, Accuracy::Default, [st, w4, w4, di, w4, w4, bf, bf, bf, bf, dw, dw]),
+            (Core::GRANITE_RAPIDS, Accuracy::Fast, [st, w4, w6, di, w6, w4, bf, bf, bf, bf, dw, dw]),
+            (Core::NEOVERSE_V2, Accuracy::Exact, [st, di, di, ge, di, di, di, di, ge, di, dw, dw]),
+            (Core::NEOVERSE_V2, Accuracy::Default, [st, w4, w4, w2, w4, w4, di, di, ge, di, dw, dw]),
+            (Core::APPLE_M1, Accuracy::Default, [st, w4, w4, w2, w4, w4, di, di, ge, di, dw, dw]),
+            (Core::APPLE_M1, Accuracy::Fast, [st, w6, w6, w2, w6, w4, di, di, ge, di, dw, dw]),
+        ];
+        let has_unit = |core: Core, accuracy| core.matrix_unit.is_some() && accuracy != Accuracy::Exact;
+        for (core, accuracy, wanted) in blocked {
+            // What the unit does is known by its own kernels alone.
+            if is_compiled_in(core.level) || !has_unit(core, accuracy) {
+                assert_eq!(chosen(core, Layout::Blocked, accuracy), wanted, "{accuracy:?}, {core:?}");
+            }
+        }
+        let nchw = [
+            (Core::ZEN3, [st, w4, w4, st, w4, w4, st, st, st, st, pl, pl]),
+            (Core::ZEN4, [st, w4, w4, w2, w4, w4, st, st, st, st, pl, pl]),
+            (Core::GRANITE_RAPIDS, [st, w4, w4, st, w4, w4, st, st, st, st, pl, pl]),
+            (Core::APPLE_M1, [st, w4, w4, w2, w4, w4, st, st, st, st, pl, pl]),
+        ];
+        for (core, wanted) in nchw {
+            assert_eq!(chosen(core, Layout::Nchw, Accuracy::Default), wanted, "{core:?}");
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_cache_of_a_core_costs() {
+        let beyond = |core| Work::of(core, 0.0, [0, 0], [1 << 17, 1 << 17], 0).0[5];
+        assert_eq!([Core::ZEN3, Core::ZEN4, Core::GRANITE_RAPIDS].map(beyond), [0.131072, 0.0, 0.0]);
+    }
+}

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Pitches;
+use swath_kernels::machine::Core;
 use swath_kernels::shape::ConvShape;
 
 use super::Options;
@@ -20,7 +21,7 @@ use crate::tuning::{Convolution, Tuning};
 pub(super) struct Choice<K> {
     pub shape: ConvShape,
     pub options: Options,
-    pub level: Level,
+    pub core: Core,
     /// How input and output lie, and the gradients there.
     pub input: Held,
     pub output: Held,
@@ -35,20 +36,20 @@ pub(super) struct Choice<K> {
 impl<K: Planned> Choice<K> {
     /// Asks every algorithm to plan, and takes one. Never times anything.
     pub fn new(shape: &ConvShape, options: &Options) -> Result<Self> {
-        let level = super::level(options)?;
+        let core = super::core(options)?;
         let held = super::held([shape.input(), shape.output()], options)?;
-        let request = Request { shape, level, views: held.map(|held| held.view()), accuracy: options.accuracy };
+        let request = Request { shape, core, views: held.map(|held| held.view()), accuracy: options.accuracy };
         let mut candidates = Vec::with_capacity(ALGOS.len());
         let mut kernels = Vec::with_capacity(ALGOS.len());
         for algo in ALGOS {
             let (predicted, kernel) = match K::plan(algo, &request) {
-                Ok(kernel) => (Ok(kernel.predict(algo.name, level, shape)), Some(kernel)),
+                Ok(kernel) => (Ok(kernel.predict(algo.name, core, shape)), Some(kernel)),
                 Err(why) => (Err(why), None),
             };
             candidates.push(Candidate { algo: algo.name, predicted, measured: None });
             kernels.push(kernel);
         }
-        let (chosen, reason) = choose(K::PASS, shape, level, options, &mut candidates)?;
+        let (chosen, reason) = choose(K::PASS, shape, core.level, options, &mut candidates)?;
         let Candidate { algo, predicted, .. } = &candidates[chosen];
         let (algo, predicted) = (*algo, predicted.as_ref().map_or(f64::INFINITY, |&ms| ms));
         if let Tuning::Kept(kept) = &options.tuning {
@@ -56,23 +57,23 @@ impl<K: Planned> Choice<K> {
         }
         let kernel = kernels.swap_remove(chosen).expect("only what supports the shape is chosen");
         let (shape, options, [input, output]) = (*shape, options.clone(), held);
-        Ok(Self { shape, options, level, input, output, algo, kernel, predicted, candidates, reason })
+        Ok(Self { shape, options, core, input, output, algo, kernel, predicted, candidates, reason })
     }
 
     /// The same of so many images, by the same algorithm.
     pub fn with_batch(&self, n: usize) -> Result<Self> {
-        let Self { shape, options, level, algo: name, .. } = self;
+        let Self { shape, options, core, algo: name, .. } = self;
         let shape = shape.with_batch(n)?;
-        let (level, held) = (*level, super::held([shape.input(), shape.output()], options)?);
+        let (core, held) = (*core, super::held([shape.input(), shape.output()], options)?);
         let algo = algo::find(name).expect("the plan has one of the table");
         let views = held.map(|held| held.view());
-        let kernel = K::plan(algo, &Request { shape: &shape, level, views, accuracy: options.accuracy })
+        let kernel = K::plan(algo, &Request { shape: &shape, core, views, accuracy: options.accuracy })
             .map_err(|why| Error::Algo { name: (*name).into(), why })?;
-        let predicted = kernel.predict(name, level, &shape);
+        let predicted = kernel.predict(name, core, &shape);
         let candidates = vec![Candidate { algo: name, predicted: Ok(predicted), measured: None }];
         let reason = "it is that of the plan for another batch".into();
         let (options, [input, output]) = (options.clone(), held);
-        Ok(Self { shape, options, level, input, output, algo: name, kernel, predicted, candidates, reason })
+        Ok(Self { shape, options, core, input, output, algo: name, kernel, predicted, candidates, reason })
     }
 }
 
@@ -135,9 +136,9 @@ pub struct Explanation<'a> {
 impl<'a> Explanation<'a> {
     /// With the kernel's name, and its floats of scratch for one thread.
     pub(super) fn new<K: Planned>(choice: &'a Choice<K>, kernel: &'static str, scratch: usize) -> Self {
-        let Choice { shape, options, level, algo, candidates, reason, .. } = choice;
+        let Choice { shape, options, core, algo, candidates, reason, .. } = choice;
         let (memory, finite) = ([choice.kernel.packed_len(), scratch], choice.kernel.stated_range());
-        Self { pass: K::PASS, shape, options, level: *level, algo, kernel, reason, candidates, memory, finite }
+        Self { pass: K::PASS, shape, options, level: core.level, algo, kernel, reason, candidates, memory, finite }
     }
 }
 

@@ -82,7 +82,7 @@ impl MatMul {
 
     /// The instruction-set level; none for products without terms.
     pub fn level(&self) -> Option<Level> {
-        self.conv.as_ref().map(|c| c.level)
+        self.conv.as_ref().map(|c| c.core.level)
     }
 
     /// Floats of scratch that a run of so many products takes on `threads` threads.

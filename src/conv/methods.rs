@@ -49,7 +49,7 @@ macro_rules! plan_methods {
 
             /// The instruction-set level.
             pub fn level(&self) -> Level {
-                self.0.level
+                self.0.core.level
             }
 
             /// Name of the chosen algorithm, from [`ALGOS`](crate::algo::ALGOS).

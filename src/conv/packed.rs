@@ -110,7 +110,7 @@ struct Phases {
 
 impl WeightsKey {
     pub(super) fn new<K: Planned>(choice: &Choice<K>) -> Self {
-        let Choice { shape: s, options, level, algo, kernel, .. } = choice;
+        let Choice { shape: s, options, core, algo, kernel, .. } = choice;
         let phases = || Phases {
             stride: [s.sh, s.sw],
             dilation: [s.dh, s.dw],
@@ -124,7 +124,7 @@ impl WeightsKey {
             weights: s.weights(),
             groups: s.groups,
             phases: (K::PASS == Pass::BackwardData).then(phases),
-            level: *level,
+            level: core.level,
             layouts: [options.input, options.output],
             len: kernel.packed_len(),
         }

@@ -22,7 +22,7 @@ impl SeparablePlan {
     /// Where both parts run by the algorithms that go together, and what lies between them does not stay in the cache.
     pub fn new(depthwise: &ConvPlan, pointwise: &ConvPlan) -> Option<Self> {
         let [first, second] = [&depthwise.0, &pointwise.0];
-        let alike = first.level == second.level && first.options.threads == second.options.threads;
+        let alike = first.core == second.core && first.options.threads == second.options.threads;
         if !alike || (first.algo, second.algo) != ("depthwise", "direct") {
             return None;
         }
@@ -30,7 +30,7 @@ impl SeparablePlan {
             .iter()
             .all(|c| [c.input, c.output].iter().all(|held| held.view().layout() == Layout::Blocked));
         let threads = par::width(second.options.threads);
-        let kernel = Separable::new([&first.shape, &second.shape], first.level, threads).ok().filter(|_| blocked)?;
+        let kernel = Separable::new([&first.shape, &second.shape], first.core, threads).ok().filter(|_| blocked)?;
         let [input, output] = [first.input, second.output].map(|held| held.view().len());
         Some(Self {
             kernel,

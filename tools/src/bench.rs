@@ -9,7 +9,7 @@ use swath::benchdnn::Problem;
 use crate::failure::{Failure, Outcome};
 use crate::machine;
 use crate::measure::{self, Progress, Timing};
-use crate::plan::{self, Conv, Precision, Request};
+use crate::plan::{self, Activations, Conv, Precision, Request};
 use crate::problems::Problems;
 use crate::table::{Align, Table};
 use crate::terminal;
@@ -24,11 +24,12 @@ Examples:
   swath bench-conv --set standard --format json
   swath bench-conv --algo all g32mb1_ic128ih56oc128oh56kh3ph1nresnext
   swath bench-conv --dir bwd mb8_ic64ih56oc64kh3ph1
+  swath bench-conv --layout nhwc g96ic96ih112oc96kh3ph1
   swath bench-conv --cold --format csv ic512ih7oc512kh3ph1nlate
 
-What is timed: the pass alone, with weights packed beforehand and activations in swath's blocked layout (in NCHW
-where there are fewer than 16 input channels), everything warm; the smallest mean of seven rounds of about 0.6 GFLOP
-each. GFLOP count every tap, also those in the padding.
+What is timed: the pass alone, with weights packed beforehand and activations as --layout says (in a model, blocks of
+16 channels, or NCHW where there are fewer input channels), everything warm; the smallest mean of seven rounds of about
+0.6 GFLOP each. GFLOP count every tap, also those in the padding.
 
 Formats:
   table  for people: also the share of the measured FMA peak, and the network's total, every layer as often as it occurs
@@ -47,6 +48,9 @@ pub struct Args {
     /// Time this algorithm instead of the plan's choice; `all` times every one that supports the problem
     #[arg(long, value_name = "NAME|all")]
     algo: Option<String>,
+    /// How input and output lie
+    #[arg(long, value_enum, default_value_t)]
+    layout: Activations,
     /// How much rounding error is acceptable
     #[arg(long, value_enum, default_value_t)]
     accuracy: Precision,
@@ -131,7 +135,14 @@ pub fn run(args: &Args) -> Outcome<()> {
     let timing = if args.brief { Timing::BRIEF } else { Timing::FULL };
     let all = args.algo.as_deref() == Some("all");
     let algo = args.algo.clone().filter(|_| !all);
-    let request = Request { pass: Pass::Forward, level, algo, accuracy: args.accuracy, threads: args.threads.into() };
+    let request = Request {
+        pass: Pass::Forward,
+        level,
+        layout: args.layout,
+        algo,
+        accuracy: args.accuracy,
+        threads: args.threads.into(),
+    };
     let passes: &[Pass] = match args.dir {
         Dir::Fwd => &[Pass::Forward],
         Dir::Bwd => &[Pass::BackwardData, Pass::BackwardWeights],
@@ -234,7 +245,14 @@ const SHOWCASE: &[&str] = &[
 /// Times a few representative layers, and shows their speed as a bar.
 pub fn showcase() -> Outcome<()> {
     let level = swath::cpu()?.level;
-    let request = Request { pass: Pass::Forward, level, algo: None, accuracy: Precision::Default, threads: 1 };
+    let request = Request {
+        pass: Pass::Forward,
+        level,
+        layout: Activations::Model,
+        algo: None,
+        accuracy: Precision::Default,
+        threads: 1,
+    };
     let progress = Progress::new(SHOWCASE.len());
     let mut rows = Vec::new();
     for text in SHOWCASE {

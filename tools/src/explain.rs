@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use crate::failure::Outcome;
-use crate::plan::{self, Direction, Precision, Request};
+use crate::plan::{self, Activations, Direction, Precision, Request};
 use crate::problems::Problems;
 use crate::terminal;
 
@@ -28,6 +28,9 @@ pub struct Args {
     /// Ask for this algorithm instead of leaving the choice to the plan
     #[arg(long, value_name = "NAME")]
     algo: Option<String>,
+    /// How input and output lie
+    #[arg(long, value_enum, default_value_t)]
+    layout: Activations,
     /// How much rounding error is acceptable
     #[arg(long, value_enum, default_value_t)]
     accuracy: Precision,
@@ -38,9 +41,14 @@ pub struct Args {
 /// Runs `swath explain`.
 pub fn run(args: &Args) -> Outcome<()> {
     let problems = args.problems.read()?;
-    let (level, algo) = (swath::cpu()?.level, args.algo.clone());
-    let request =
-        Request { pass: args.pass.into(), level, algo, accuracy: args.accuracy, threads: args.threads.into() };
+    let request = Request {
+        pass: args.pass.into(),
+        level: swath::cpu()?.level,
+        layout: args.layout,
+        algo: args.algo.clone(),
+        accuracy: args.accuracy,
+        threads: args.threads.into(),
+    };
     plan::with_threads(request.threads, || {
         let mut out = stdout().lock();
         for (i, p) in problems.iter().enumerate() {

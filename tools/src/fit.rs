@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use swath::algo::{self, ALGOS, Cores, FEATURES, Work};
 use swath::benchdnn::Problem;
-use swath::{Accuracy, Level, Options};
+use swath::{Accuracy, Core, Options};
 
 use crate::failure::{Failure, Outcome};
 use crate::files;
@@ -38,7 +38,7 @@ struct Measured {
 
 /// Runs `swath fit-cost`.
 pub fn run(args: &Args) -> Outcome<()> {
-    let level = swath::cpu()?.level;
+    let core = Core::here(swath::cpu()?.level);
     let mut text = String::new();
     for path in &args.files {
         text += &files::read_text(path)?;
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Outcome<()> {
     if args.files.is_empty() {
         text = files::read_stdin()?;
     }
-    let measured = parse(&text, level)?;
+    let measured = parse(&text, core)?;
     let mut coefficients = BTreeMap::new();
     for algo in ALGOS {
         let runs: Vec<&Measured> = measured.iter().filter(|m| m.algo == algo.name).collect();
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Outcome<()> {
         let at = |share: f64| 100.0 * errors[((errors.len() - 1) as f64 * share) as usize];
         eprintln!("{:<10} {:3} runs, error {:.0} % median, {:.0} % at 90", algo.name, runs.len(), at(0.5), at(0.9));
         let numbers = c.map(|c| format!("{c:.6}")).join(", ");
-        let (name, cores) = (format!("{:?}", algo.name), format!("{:?}", Cores::here(level)));
+        let (name, cores) = (format!("{:?}", algo.name), format!("{:?}", Cores::of(core)));
         writeln!(stdout(), "    {name:<11} {cores:<9} [{numbers}];")?;
         coefficients.insert(algo.name, c);
     }
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Outcome<()> {
 }
 
 /// Rows of `NAME,PROBLEM,direction,algorithm,milliseconds,GFLOP/s`.
-fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
+fn parse(text: &str, core: Core) -> Outcome<Vec<Measured>> {
     let mut measured = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let wrong = |what: &str| Failure::new(format_args!("line {}: {what}: {line}", i + 1));
@@ -85,9 +85,9 @@ fn parse(text: &str, level: Level) -> Outcome<Vec<Measured>> {
         let ms = ms.parse().ok().filter(|ms| TIMES.contains(ms));
         let ms = ms.ok_or_else(|| wrong(&format!("milliseconds must lie in {TIMES:?}")))?;
         let Options { input, output, .. } = Options::inside_model(&problem.shape);
-        let request = algo::Request::dense(&problem.shape, level, [input, output], Accuracy::Fast);
+        let request = algo::Request::dense(&problem.shape, core, [input, output], Accuracy::Fast);
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
-        let work = Work::new(&problem.shape, &kernel);
+        let work = Work::new(core, &problem.shape, &kernel);
         measured.push(Measured { problem: problem.text, algo: row.name, work, ms });
     }
     if measured.is_empty() {
@@ -140,6 +140,8 @@ fn verdict(measured: &[Measured], coefficients: &BTreeMap<&str, [f64; FEATURES.l
 
 #[cfg(test)]
 mod tests {
+    use swath::Level;
+
     use super::*;
 
     #[test]
@@ -160,12 +162,14 @@ mod tests {
     #[test]
     fn measurements_parse_and_malformed_ones_are_errors() {
         let csv = "x,mb1_ic16ih8oc16oh8kh3ph1nx,fwd,direct,0.5,1.0\n\n";
-        assert_eq!(parse(csv, Level::Scalar).unwrap()[0].ms, 0.5);
+        assert_eq!(parse(csv, Core::here(Level::Scalar)).unwrap()[0].ms, 0.5);
         for bad in ["", "1,2,3", "x,mb1,fwd,direct,0.5,1", "x,mb1_ic16ih8oc16oh8kh3ph1nx,fwd,magic,0.5,1"] {
-            assert!(parse(bad, Level::Scalar).is_err(), "{bad}");
+            assert!(parse(bad, Core::here(Level::Scalar)).is_err(), "{bad}");
         }
         for ms in ["inf", "-inf", "NaN", "0", "-1", "5e-324", "1e300", ""] {
-            let Err(Failure::Message(why)) = parse(&csv.replace("0.5", ms), Level::Scalar) else { panic!("{ms}") };
+            let Err(Failure::Message(why)) = parse(&csv.replace("0.5", ms), Core::here(Level::Scalar)) else {
+                panic!("{ms}")
+            };
             assert!(why.contains("line 1: milliseconds must lie in 1e-9..=1000000000000.0"), "{why}");
         }
     }

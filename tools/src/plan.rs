@@ -3,8 +3,8 @@
 use swath::algo::{self, ALGOS, Algo, Pass};
 use swath::benchdnn::Problem;
 use swath::{
-    Accuracy, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue, Level, Options, PackedWeights,
-    Scratch, Tensor, Tuning,
+    Accuracy, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Core, Epilogue, Layout, Level, Options,
+    PackedWeights, Scratch, Tensor, Tuning,
 };
 
 use swath_kernels::registry::FAMILIES;
@@ -18,6 +18,8 @@ pub struct Request {
     pub pass: Pass,
     /// Level to take kernels from.
     pub level: Level,
+    /// How input and output lie.
+    pub layout: Activations,
     /// Name of the algorithm; `None` lets the plan choose.
     pub algo: Option<String>,
     /// How much rounding error is acceptable.
@@ -46,6 +48,32 @@ impl From<Direction> for Pass {
             Direction::Fwd => Pass::Forward,
             Direction::BwdD => Pass::BackwardData,
             Direction::BwdW => Pass::BackwardWeights,
+        }
+    }
+}
+
+/// How input and output lie, on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Activations {
+    /// As inside a model: blocks of 16 channels, or NCHW where there are fewer
+    #[default]
+    Model,
+    /// NCHW in and out
+    Nchw,
+    /// NHWC in and out
+    Nhwc,
+    /// Blocks of 16 channels in and out
+    Blocked,
+}
+
+impl Activations {
+    /// Options that are the defaults but for these layouts.
+    pub fn options(self, shape: &ConvShape) -> Options {
+        match self {
+            Activations::Model => Options::inside_model(shape),
+            Activations::Nchw => Options::default(),
+            Activations::Nhwc => Options { input: Layout::Nhwc, output: Layout::Nhwc, ..Options::default() },
+            Activations::Blocked => Options::blocked(),
         }
     }
 }
@@ -91,8 +119,8 @@ pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> Outcome<R> + Se
 /// Names of the algorithms that support a shape, in the order of the table.
 pub fn algos(shape: &ConvShape, request: &Request) -> Vec<String> {
     let pass = request.pass;
-    let Options { input, output, .. } = Options::inside_model(shape);
-    let request = algo::Request::dense(shape, request.level, [input, output], request.accuracy.into());
+    let Options { input, output, .. } = request.layout.options(shape);
+    let request = algo::Request::dense(shape, Core::here(request.level), [input, output], request.accuracy.into());
     let supports = |a: &&Algo| match pass {
         Pass::Forward => (a.plan)(&request).is_ok(),
         Pass::BackwardData => a.data(&request).is_ok(),
@@ -168,7 +196,7 @@ fn options(shape: &ConvShape, request: &Request) -> Options {
         accuracy: request.accuracy.into(),
         algo: request.algo.clone(),
         threads: Some(request.threads),
-        ..Options::inside_model(shape)
+        ..request.layout.options(shape)
     }
 }
 
@@ -275,7 +303,14 @@ mod tests {
         let shape = ConvShape::builder([1, 16, 8, 8], [16, 16, 3, 3]).build().unwrap();
         for threads in [1, 2, 3] {
             let level = swath::cpu().unwrap().level;
-            let request = Request { pass: Pass::Forward, level, algo: None, accuracy: Precision::Default, threads };
+            let request = Request {
+                pass: Pass::Forward,
+                level,
+                layout: Activations::Model,
+                algo: None,
+                accuracy: Precision::Default,
+                threads,
+            };
             assert_eq!(options(&shape, &request).threads, Some(threads));
             assert_eq!(plan_by(&shape, &request, Tuning::Off).unwrap().options().threads, Some(threads));
         }

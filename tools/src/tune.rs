@@ -12,12 +12,12 @@ use swath::tune::{
     Conditions, Convolution, Effort, Event, Job, Measured, Outcome as Ended, Summary, Tuner, TuningFile, TuningTable,
     kernel_set,
 };
-use swath::{ConvPlan, ConvShape, Layout, Options, Tuning, machine};
+use swath::{ConvPlan, ConvShape, Options, Tuning, machine};
 
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::measure::Progress;
-use crate::plan;
+use crate::plan::{self, Activations};
 use crate::problems::Problems;
 use crate::table::{Align, Table};
 use crate::terminal;
@@ -64,7 +64,7 @@ pub struct Args {
     passes: u16,
     /// Layout of activations: as inside a model (blocked, but NCHW where there are fewer than 16 input channels), or
     /// one for input and output
-    #[arg(long, value_enum, default_value_t = Activations::Model)]
+    #[arg(long, value_enum, default_value_t)]
     layout: Activations,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -86,18 +86,6 @@ pub struct Args {
     show: bool,
     #[command(flatten)]
     problems: Option<Problems>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Activations {
-    /// As inside a model
-    Model,
-    /// NCHW in and out
-    Nchw,
-    /// NHWC in and out
-    Nhwc,
-    /// Blocks of 16 channels in and out
-    Blocked,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -252,13 +240,7 @@ fn jobs(args: &Args, problems: &[Problem], threads: usize) -> Vec<Job> {
     let mut seen = BTreeSet::new();
     let distinct = problems.iter().filter(|p| seen.insert(text(&p.shape)));
     let job = |p: &Problem| {
-        let mut options = match args.layout {
-            Activations::Model => Options::inside_model(&p.shape),
-            Activations::Nchw => Options::default(),
-            Activations::Nhwc => Options { input: Layout::Nhwc, output: Layout::Nhwc, ..Options::default() },
-            Activations::Blocked => Options::blocked(),
-        };
-        options.threads = Some(threads);
+        let options = Options { threads: Some(threads), ..args.layout.options(&p.shape) };
         Job { name: if p.name.is_empty() { p.text.clone() } else { p.name.clone() }, shape: p.shape, options }
     };
     distinct.map(job).collect()

@@ -25,7 +25,7 @@ impl Fill<'_> {
     /// Fills all such positions, image by image and row by row.
     pub fn all(&self, executor: &dyn Executor) {
         let s = &self.d.shape;
-        let tiles = TileSet::new(self.d.level, Access::Strided, 1);
+        let tiles = TileSet::new(self.d.core, Access::Strided, 1);
         for_each_part_with(executor, s.n * s.ih, &mut [], 0, |part, _| {
             let ys = self.d.xs;
             let (n, row) = (part / s.ih, part % s.ih);

@@ -18,6 +18,7 @@ use crate::epilogue::{Epilogue, Lengths, Outputs};
 use crate::exec::{Executor, Shared, for_each_part_with, parts_wanted};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{Layout, Strides, View};
+use crate::machine::Core;
 use crate::planar::{MAX_ICG, activate, range};
 use crate::shape::ConvShape;
 use crate::table::{by_level, edges};
@@ -286,8 +287,9 @@ by_level! {
 ///
 /// ```
 /// use swath_kernels::{backward_data::PlanarData, epilogue::Epilogue, exec::Inline, isa::Level, shape::ConvShape};
+/// use swath_kernels::machine::Core;
 /// let shape = ConvShape::builder([1, 2, 1, 4], [2, 1, 1, 2]).stride([1, 2]).groups(2).build()?;
-/// let plan = PlanarData::new(&shape, Level::Scalar)?;
+/// let plan = PlanarData::new(&shape, Core::here(Level::Scalar))?;
 /// let mut dx = [f32::NAN; 8];
 /// plan.run(&[1.0, 10.0, 2.0, 20.0], &[1.0, 2.0, 1.0, -1.0], &Epilogue::none(), dx.as_mut_slice().into(), &Inline);
 /// assert_eq!(dx, [1.0, 2.0, 10.0, 20.0, 2.0, -2.0, 20.0, -20.0]);
@@ -307,7 +309,7 @@ impl PlanarData {
     ///
     /// # Errors
     /// A reason: one group, more than 8 outputs of a group, another horizontal stride than 2, taps of a row that are not adjacent.
-    pub fn new(shape: &ConvShape, level: Level) -> Result<Self, &'static str> {
+    pub fn new(shape: &ConvShape, core: Core) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if s.groups == 1 {
@@ -322,11 +324,11 @@ impl PlanarData {
         }
         let odd = !s.pad.left.is_multiple_of(2);
         let fits = |r: &&PlanarRow| r.odd == odd && (r.taps == s.kw || r.taps == 0);
-        let row = planar_rows(level).iter().find(fits).ok_or("no kernels at this level")?;
+        let row = planar_rows(core.level).iter().find(fits).ok_or("no kernels at this level")?;
         // The least and the largest column of `dy` that the first pair's first lane meets.
         let most = s.pad.left.div_ceil(2) as isize;
         let least = most - (most_columns(s.kw, odd) as isize - 1);
-        let lanes = level.lanes();
+        let lanes = core.level.lanes();
         let first = (-least).max(0).unsigned_abs().div_ceil(lanes);
         let room = s.ow as isize - most - lanes as isize;
         let end = if room < 0 { 0 } else { room.unsigned_abs() / lanes + 1 }.min(s.iw / (2 * lanes));
@@ -342,10 +344,10 @@ impl PlanarData {
     ///
     /// # Panics
     /// If a view has other extents than the shape's, or another layout than NCHW.
-    pub fn of_views(shape: &ConvShape, level: Level, [dy, dx]: [View; 2]) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, [dy, dx]: [View; 2]) -> Result<Self, &'static str> {
         assert!([dy, dx].iter().all(|view| view.layout() == Layout::Nchw), "a view in NCHW");
         let [ds, xs] = [dy.strides_of(shape.output()), dx.strides_of(shape.input())];
-        Ok(Self { ds, xs, ..Self::new(shape, level)? })
+        Ok(Self { ds, xs, ..Self::new(shape, core)? })
     }
 
     /// The convolution whose gradient this is.

@@ -22,6 +22,7 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::reorder::{Pixels, copy_block};
 use crate::shape::ConvShape;
 
@@ -34,9 +35,10 @@ const STRIP: usize = 1 << 17;
 /// The weight gradient of a depthwise convolution, planned. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{backward_weights::DepthwiseWeights, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::{backward_weights::DepthwiseWeights, exec::Inline, isa::Level, layout::Layout};
+/// use swath_kernels::{machine::Core, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 2, 1, 3], [2, 1, 1, 2]).groups(2).build()?;
-/// let plan = DepthwiseWeights::new(&shape, Level::Scalar, Layout::Nchw, Layout::Blocked)?;
+/// let plan = DepthwiseWeights::new(&shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Blocked)?;
 /// let (x, mut dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0; 32]);
 /// (dy[0], dy[16], dy[1], dy[17]) = (1.0, 10.0, 1.0, 1.0); // two pixels of two channels
 /// let (mut dw, mut scratch) = ([f32::NAN; 4], vec![0.0; plan.scratch_len(1)]);
@@ -47,7 +49,7 @@ const STRIP: usize = 1 << 17;
 #[derive(Clone, Debug)]
 pub struct DepthwiseWeights {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     /// How `x` and `dy` lie.
     input: Layout,
     gradient: Layout,
@@ -68,13 +70,13 @@ impl DepthwiseWeights {
     ///
     /// # Errors
     /// A reason: more than one input channel a group, thousands of taps, rows that the scratch does not hold.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if !s.is_depthwise() {
             return Err("not one input channel a group");
         }
-        let kernels = Taps::new(&s, level, Source::Own)?;
+        let kernels = Taps::new(&s, core.level, Source::Own)?;
         let of = blocks(s.oc);
         let few = (2 * PARTS).div_ceil(of);
         let (segments, slices, together) = if [input, gradient].contains(&Layout::Nhwc) {
@@ -91,7 +93,7 @@ impl DepthwiseWeights {
         };
         let ready = input == Layout::Blocked && s.ocg() == 1;
         let (xs, ds) = (input.strides(s.input()), gradient.strides(s.output()));
-        let this = Self { shape: s, level, input, gradient, xs, ds, kernels, segments, slices, together, ready };
+        let this = Self { shape: s, core, input, gradient, xs, ds, kernels, segments, slices, together, ready };
         if this.copy_len().is_none_or(|[x, dy]| x.saturating_add(dy) > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
@@ -105,9 +107,9 @@ impl DepthwiseWeights {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
         let (xs, ds) = (x.strides_of(shape.input()), dy.strides_of(shape.output()));
-        Ok(Self { xs, ds, ..Self::new(shape, level, x.layout(), dy.layout())? })
+        Ok(Self { xs, ds, ..Self::new(shape, core, x.layout(), dy.layout())? })
     }
 
     /// Floats of the copies of a segment's input and gradient; None if that overflows.
@@ -151,7 +153,7 @@ impl DepthwiseWeights {
 
     /// The instruction-set level whose kernels run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the kernel: what `explain` prints.
@@ -181,7 +183,7 @@ impl DepthwiseWeights {
         executor: &dyn Executor,
     ) -> &'w mut [f32] {
         let s = &self.shape;
-        let of = (s, self.level, [(self.input, self.xs), (self.gradient, self.ds)]);
+        let of = (s, self.core.level, [(self.input, self.xs), (self.gradient, self.ds)]);
         assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.sums_len());
         let (of, len) = (blocks(s.oc), self.block_len());
@@ -203,7 +205,7 @@ impl DepthwiseWeights {
                 }
             }
         });
-        with_default(|| finish(self.level, sums, of * len, self.taps(), &dw.shared(), db));
+        with_default(|| finish(self.core.level, sums, of * len, self.taps(), &dw.shared(), db));
         // SAFETY: `finish` writes all.
         unsafe { dw.written() }
     }
@@ -268,7 +270,7 @@ impl DepthwiseWeights {
         let (to, channels) = (Pixels::new(to.as_mut_ptr(), &ys), BLOCK.min(c - block * BLOCK));
         // SAFETY: the level is available, and `x` reaches as far as its strides say (asserted by `run`), so that these rows of a block
         // lie inside, and `to` holds them (asserted); channels or pixels are adjacent in every layout.
-        unsafe { copy_block(self.level, from, to, [rows.len(), width], [channels, BLOCK]) };
+        unsafe { copy_block(self.core.level, from, to, [rows.len(), width], [channels, BLOCK]) };
     }
 
     /// Copies some rows of an image to scratch, in blocks: for each lane its own channel.

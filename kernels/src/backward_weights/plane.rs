@@ -24,6 +24,7 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::{Layout, Strides, View};
+use crate::machine::Core;
 use crate::shape::ConvShape;
 use crate::table::{by_level, edges};
 
@@ -271,13 +272,14 @@ by_level! {
 /// The weight gradient of a depthwise 3x3 convolution over planes, planned. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{backward_weights::PlanarWeights, exec::Inline, isa::Level, layout::{Layout, View}, shape::ConvShape};
+/// use swath_kernels::{backward_weights::PlanarWeights, exec::Inline, isa::Level, layout::{Layout, View}};
+/// use swath_kernels::{machine::Core, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 2, 3, 3], [2, 1, 3, 3]).padding(1).groups(2).build()?;
 /// let dense = [shape.input(), shape.output()].map(|dims| View::dense(Layout::Nchw, dims));
 /// let (mut dy, mut dw, mut db) = ([0.0; 18], [f32::NAN; 18], [f32::NAN; 2]);
 /// (dy[4], dy[9]) = (1.0, 2.0); // the middle of one channel, and the first pixel of the other
 /// let x: Vec<f32> = (0..18).map(|v| v as f32).collect();
-/// let plan = PlanarWeights::of_views(&shape, Level::Scalar, dense)?;
+/// let plan = PlanarWeights::of_views(&shape, Core::here(Level::Scalar), dense)?;
 /// plan.run(&x, &dy, dw.as_mut_slice().into(), Some(&mut db), &mut vec![0.0; plan.scratch_len()], &Inline);
 /// assert_eq!(dw[..9], x[..9]);
 /// assert_eq!((&dw[9..], db), (&[0.0, 0.0, 0.0, 0.0, 18.0, 20.0, 0.0, 24.0, 26.0][..], [1.0, 2.0]));
@@ -304,7 +306,7 @@ impl PlanarWeights {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if [x, dy].iter().any(|view| view.layout() != Layout::Nchw) {
@@ -316,8 +318,8 @@ impl PlanarWeights {
         if [s.kh, s.kw, s.sh, s.sw, s.dh, s.dw] != [K, K, 1, 1, 1, 1] {
             return Err("not a 3x3 kernel of stride 1");
         }
-        let row = planar_rows(level).first().ok_or("no kernels at this level")?;
-        let lanes = level.lanes();
+        let row = planar_rows(core.level).first().ok_or("no kernels at this level")?;
+        let lanes = core.level.lanes();
         let across = Across::new(&s, lanes)?;
         // Vectors of a row share its pixels' sums among their lanes.
         let segments = Segments::new(&s, LONGEST * s.ow / across.vectors);

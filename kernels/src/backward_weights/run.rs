@@ -7,6 +7,7 @@ use super::{BackwardWeights, Unit, WIDEST};
 use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::isa::{Isa, Level};
 use crate::layout::{BLOCK, Layout, Strides, blocks};
+use crate::machine::Core;
 use crate::pass::{Body, Place};
 use crate::reorder::interleave;
 use crate::shape::ConvShape;
@@ -224,7 +225,7 @@ impl Run<'_> {
             let icbs = unit.icbs.clone();
             let pairs = Pairs { shape: &d.compact, dw: self.dw, ocb, icbs, sums, len: d.pair_len() };
             // SAFETY: units have disjoint pairs, and each is stored once.
-            unsafe { pairs.store(d.level) };
+            unsafe { pairs.store(d.core.level) };
             if let Some(db) = self.db.filter(|_| d.inputs(ocb).start == unit.icbs.start) {
                 let of_bias = &sums[d.taps() * BLOCK * BLOCK..];
                 let channels = ocb * BLOCK..((ocb + 1) * BLOCK).min(d.compact.oc);
@@ -300,8 +301,8 @@ fn args(
 ///
 /// # Panics
 /// If a slice is shorter than the shape says.
-pub(crate) fn biases(s: &ConvShape, level: Level, dy: &[f32], db: &mut [f32], executor: &dyn Executor) {
-    let d = BackwardWeights::new(s, level, Layout::Blocked, Layout::Blocked);
+pub(crate) fn biases(s: &ConvShape, core: Core, dy: &[f32], db: &mut [f32], executor: &dyn Executor) {
+    let d = BackwardWeights::new(s, core, Layout::Blocked, Layout::Blocked);
     assert_eq!(dy.len(), Layout::Blocked.len(s.output()));
     assert_eq!(db.len(), s.oc);
     let db = Shared::new(db);

@@ -20,6 +20,7 @@ use crate::epilogue::Outputs;
 use crate::exec::{Executor, Shared, cut, for_each_part_with};
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View, blocks};
+use crate::machine::Core;
 use crate::shape::ConvShape;
 
 /// Most pixels of a segment, but for rows that are longer: a block of the gradient stays in L1 for all taps, and two of them where L1 has
@@ -32,9 +33,10 @@ const MOST: usize = 1 << 19;
 /// The weight gradient for few input channels, planned. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{backward_weights::StemWeights, exec::Inline, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::{backward_weights::StemWeights, exec::Inline, isa::Level, layout::Layout};
+/// use swath_kernels::{machine::Core, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 1, 3, 3], [1, 1, 2, 2]).build()?;
-/// let plan = StemWeights::new(&shape, Level::Scalar, Layout::Nchw, Layout::Blocked)?;
+/// let plan = StemWeights::new(&shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Blocked)?;
 /// let (x, mut dy) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], [0.0; 64]);
 /// (dy[0], dy[48]) = (1.0, 10.0); // the first and the last pixel
 /// let (mut dw, mut scratch) = ([f32::NAN; 4], vec![0.0; plan.scratch_len(1)]);
@@ -45,7 +47,7 @@ const MOST: usize = 1 << 19;
 #[derive(Clone, Debug)]
 pub struct StemWeights {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     /// How `x` lies.
     input: Layout,
     xs: Strides,
@@ -60,7 +62,7 @@ impl StemWeights {
     /// # Errors
     /// A reason: a block of input channels or more, groups, dilated rows of taps, thousands of taps, gradients that are
     /// not blocked, rows that the scratch does not hold.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, gradient: Layout) -> Result<Self, &'static str> {
         shape.assert_consistent();
         let s = *shape;
         if s.ic >= BLOCK {
@@ -78,10 +80,10 @@ impl StemWeights {
         if gradient != Layout::Blocked {
             return Err("reads blocked gradients");
         }
-        let kernels = Taps::new(&s, level, Source::One)?;
+        let kernels = Taps::new(&s, core.level, Source::One)?;
         let segments = Segments::new(&s, SEGMENT);
         let slices = (2 * PARTS).min(segments.len());
-        let this = Self { shape: s, level, input, xs: input.strides(s.input()), kernels, segments, slices };
+        let this = Self { shape: s, core, input, xs: input.strides(s.input()), kernels, segments, slices };
         if this.copy_len().is_none_or(|len| len > MOST) {
             return Err("the input of a few rows of outputs exceeds the scratch");
         }
@@ -95,8 +97,8 @@ impl StemWeights {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
-        Ok(Self { xs: x.strides_of(shape.input()), ..Self::new(shape, level, x.layout(), dy.layout())? })
+    pub fn of_views(shape: &ConvShape, core: Core, [x, dy]: [View; 2]) -> Result<Self, &'static str> {
+        Ok(Self { xs: x.strides_of(shape.input()), ..Self::new(shape, core, x.layout(), dy.layout())? })
     }
 
     /// Floats of the copy of a segment's input; None if that overflows.
@@ -130,7 +132,7 @@ impl StemWeights {
 
     /// The instruction-set level whose kernels run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the kernel that does most of the work: what `explain` prints.
@@ -162,7 +164,7 @@ impl StemWeights {
     ) -> &'w mut [f32] {
         let s = &self.shape;
         let blocked = Layout::Blocked;
-        let of = (s, self.level, [(self.input, self.xs), (blocked, blocked.strides(s.output()))]);
+        let of = (s, self.core.level, [(self.input, self.xs), (blocked, blocked.strides(s.output()))]);
         assert_run(of, [x, dy], &dw, db.as_deref(), [scratch.len(), self.scratch_len(1)]);
         let (sums, copies) = scratch.split_at_mut(self.slices * self.slice_len());
         let (len, copy_len) = (self.slice_len(), self.copy_len().unwrap_or(0));
@@ -178,7 +180,7 @@ impl StemWeights {
                 }
             }
         });
-        with_default(|| finish(self.level, sums, self.slice_len(), self.terms(), &dw.shared(), db));
+        with_default(|| finish(self.core.level, sums, self.slice_len(), self.terms(), &dw.shared(), db));
         // SAFETY: `finish` writes all.
         unsafe { dw.written() }
     }

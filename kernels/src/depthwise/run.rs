@@ -103,7 +103,7 @@ impl Run<'_> {
         (args.taps, args.px, args.out.px) = (x.taps.len(), pixel.0, pixel.1);
         args.width = width;
         (args.left, args.right) = (false, false);
-        let runs = Runs::choose(d.any.iter(), width, [false; 2]).expect("there are runs of one pixel");
+        let runs = Runs::choose(d.core, d.any.iter(), width, [false; 2]).expect("there are runs of one pixel");
         let start = if down { y.out.start } else { x.out.start };
         self.run(args, start * pixel.1, &runs);
     }
@@ -129,7 +129,7 @@ impl Run<'_> {
         let s = &d.shape;
         let first = self.ocb * BLOCK;
         // Blocked output has vectors beyond the last channel, which become zeros when a line is finished.
-        let vectors = BLOCK.min(s.oc - first).div_ceil(d.level.lanes());
+        let vectors = BLOCK.min(s.oc - first).div_ceil(d.core.level.lanes());
         let (mut x_vector, mut head) = ([0; MAX_VECTORS], [0; MAX_VECTORS]);
         for (v, (x, head)) in x_vector.iter_mut().zip(&mut head).enumerate().take(vectors) {
             let source = self.source(v);
@@ -182,7 +182,7 @@ impl Run<'_> {
     fn source(&self, v: usize) -> usize {
         let d = self.d;
         let s = &d.shape;
-        let lanes = d.level.lanes();
+        let lanes = d.core.level.lanes();
         let first = self.ocb * BLOCK + v * lanes;
         match d.source {
             Source::Own | Source::Apart => first,
@@ -193,7 +193,7 @@ impl Run<'_> {
 
     fn index(&self) -> [u32; MAX_VECTORS * INDEX] {
         let s = &self.d.shape;
-        let lanes = self.d.level.lanes();
+        let lanes = self.d.core.level.lanes();
         let mut index = [0; MAX_VECTORS * INDEX];
         for v in 0..BLOCK / lanes {
             let source = self.source(v);

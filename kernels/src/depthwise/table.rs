@@ -1,6 +1,7 @@
 //! The table of kernels, and how a line is cut into runs.
 
 use crate::isa::{Entry, Level};
+use crate::machine::Core;
 use crate::table::by_level;
 
 use super::lanes::{APART, LaneArgs, Lanes, ONE, OWN, PERMUTED};
@@ -31,8 +32,8 @@ impl Row {
     /// What a run costs, in pixels: about one beyond its own. A sum over several channels is long enough that fewer pixels
     /// than multiply-adds are in flight at once wait for each other (AVX2, 12 channels at 35 pixels: runs of 7 82 GFLOP/s,
     /// of 9 94); short sums overlap with the next run's.
-    fn cost(&self) -> usize {
-        let in_flight = if matches!(self.source, Source::Own | Source::Apart) { 0 } else { self.level.in_flight() };
+    fn cost(&self, core: Core) -> usize {
+        let in_flight = if matches!(self.source, Source::Own | Source::Apart) { 0 } else { core.in_flight };
         self.mr.max(in_flight) + 1
     }
 }
@@ -156,9 +157,14 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// The best among `rows` for a line of `width` pixels, whose first (last) pixels lack taps with `left` (`right`).
-    /// None where no size keeps these pixels in the first and the last run.
-    pub fn choose(rows: impl Iterator<Item = &'static Row>, width: usize, [left, right]: [bool; 2]) -> Option<Self> {
+    /// The best among `rows` for a core and a line of `width` pixels, whose first (last) pixels lack taps with `left`
+    /// (`right`). None where no size keeps these pixels in the first and the last run.
+    pub fn choose(
+        core: Core,
+        rows: impl Iterator<Item = &'static Row>,
+        width: usize,
+        [left, right]: [bool; 2],
+    ) -> Option<Self> {
         rows.filter(|row| row.mr <= width)
             .map(|row| Self { row, count: width.div_ceil(row.mr) })
             .filter(|runs| {
@@ -168,6 +174,6 @@ impl Runs {
                 // Of all runs but the first the second one is closest to the start, of all but the last the one before that to the end.
                 runs.count == 1 || start(1) >= lack(left, 0) && start(runs.count - 2) + row.mr + lack(right, 1) <= width
             })
-            .min_by_key(|runs| runs.count * runs.row.cost())
+            .min_by_key(|runs| runs.count * runs.row.cost(core))
     }
 }

@@ -207,11 +207,12 @@ mod tests {
     use super::*;
     use crate::isa::Level;
     use crate::layout::Layout;
+    use crate::machine::Core;
     use crate::shape::ConvShape;
 
     fn plan(n: usize, ic: usize, size: usize, oc: usize, k: usize) -> Direct {
         let shape = ConvShape::builder([n, ic, size, size], [oc, ic, k, k]).padding(k / 2).build().unwrap();
-        Direct::new(&shape, Level::Scalar, Layout::Blocked, Layout::Blocked)
+        Direct::new(&shape, Core::here(Level::Scalar), Layout::Blocked, Layout::Blocked)
     }
 
     #[test]

@@ -6,7 +6,6 @@ use core::ops::Range;
 use super::blocking::Part;
 use super::{Direct, Tiling};
 use crate::exec::Shared;
-use crate::isa::Cpu;
 use crate::layout::{BLOCK, Layout};
 use crate::region::Segment;
 use crate::tile::{Edge, Loop, Output, Row, Soon, Steps, Sweep, SyncFinish, TileArgs, pieces, runs};
@@ -294,7 +293,7 @@ impl Run<'_> {
         let taps = ky.len() * kx.len();
         let ahead = match (g.steps.len(), taps) {
             (blocks, taps) if d.plain() || blocks * taps < AHEAD_TAPS => 0,
-            (1, _) if size_of_val(self.x) > Cpu::l2_bytes() => d.y.stride * d.xs.row,
+            (1, _) if size_of_val(self.x) > d.core.l2_bytes => d.y.stride * d.xs.row,
             (1, _) => 0,
             (_, 1) => 2 * d.xs.block,
             _ => d.xs.block,

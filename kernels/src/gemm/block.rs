@@ -1,6 +1,7 @@
 //! One block of A times one block of B: the tiles that cover it.
 
 use crate::layout::BLOCK;
+use crate::machine::Core;
 use crate::tile::{
     Access, Edge, Finish, Loop, MAX_BLOCKS, Output, Soon, Sweep, TileArgs, TileSet, fetches_output, pieces,
 };
@@ -54,22 +55,22 @@ pub(super) struct Tiles {
 
 impl Tiles {
     /// The tiles that suit `m` rows and `blocks` blocks of columns.
-    pub(super) fn new(level: crate::isa::Level, access: Access, m: usize, blocks: usize) -> Self {
-        let set = TileSet::new(level, access, usize::MAX);
+    pub(super) fn new(core: Core, access: Access, m: usize, blocks: usize) -> Self {
+        let set = TileSet::new(core, access, usize::MAX);
         // Beyond these extents the remainders no longer matter: 12 blocks are whole tiles of every width.
         let width = set.best_width(m.max(1), blocks.clamp(1, MAX_BLOCKS));
         Self {
             set,
             width,
             mr: set.max_mr(width),
-            fetch_output: fetches_output(level, usize::MAX, m.saturating_mul(blocks).saturating_mul(4 * BLOCK)),
+            fetch_output: fetches_output(core, usize::MAX, m.saturating_mul(blocks).saturating_mul(4 * BLOCK)),
         }
     }
 
     /// Name of the tile that covers most of `m` rows: what `explain` prints.
     pub(super) fn name(&self, m: usize) -> &'static str {
         let mr = pieces(m.max(1), self.mr).next().map_or(1, |(_, mr)| mr);
-        self.set.get(mr, self.width).name
+        self.set.name(mr, self.width)
     }
 }
 

@@ -39,6 +39,7 @@ use crate::exec::{Executor, Shared, cut, for_each_part_with, parts_wanted};
 use crate::groups::Pieces;
 use crate::isa::Level;
 use crate::layout::{BLOCK, Layout, Strides, View};
+use crate::machine::Core;
 use crate::shape::ConvShape;
 use crate::tile::{Access, Finish, pieces};
 use crate::weights::Weights;
@@ -50,9 +51,10 @@ const KC_SCATTERED: usize = 2048;
 /// An im2col convolution, planned: geometry, tiles and blocking. Holds no tensor.
 ///
 /// ```
-/// use swath_kernels::{epilogue::Epilogue, exec::Inline, gemm::Im2col, isa::Level, layout::Layout, shape::ConvShape};
+/// use swath_kernels::{epilogue::Epilogue, exec::Inline, gemm::Im2col, isa::Level, layout::Layout};
+/// use swath_kernels::{machine::Core, shape::ConvShape};
 /// let shape = ConvShape::builder([1, 2, 3, 3], [4, 1, 3, 3]).groups(2).padding(1).build()?;
-/// let conv = Im2col::new(&shape, Level::Scalar, Layout::Nchw, Layout::Nhwc);
+/// let conv = Im2col::new(&shape, Core::here(Level::Scalar), Layout::Nchw, Layout::Nhwc);
 /// let (mut packed, mut scratch) = (vec![0.0; conv.packed_len()], vec![0.0; conv.scratch_len()]);
 /// conv.pack(&[1.0; 36], &mut packed);
 /// let mut y = [f32::NAN; 36];
@@ -63,7 +65,7 @@ const KC_SCATTERED: usize = 2048;
 #[derive(Clone, Debug)]
 pub struct Im2col {
     shape: ConvShape,
-    level: Level,
+    core: Core,
     xs: Strides,
     ys: Strides,
     input: Layout,
@@ -80,14 +82,14 @@ pub struct Im2col {
 
 impl Im2col {
     /// Plans with the default blocking.
-    pub fn new(shape: &ConvShape, level: Level, input: Layout, output: Layout) -> Self {
-        Self::with_blocking(shape, level, input, output, None)
+    pub fn new(shape: &ConvShape, core: Core, input: Layout, output: Layout) -> Self {
+        Self::with_blocking(shape, core, input, output, None)
     }
 
     /// Plans with the given blocking (weights come packed, so `nc` has no meaning), clamped to what the shape allows.
     pub fn with_blocking(
         shape: &ConvShape,
-        level: Level,
+        core: Core,
         input: Layout,
         output: Layout,
         blocking: Option<Blocking>,
@@ -98,7 +100,7 @@ impl Im2col {
         let columns = Pieces::new(&s, output);
         let (pixels, span) = (s.oh * s.ow, columns.per_group());
         let access = if panels { Access::Packed } else { Access::Strided };
-        let tiles = Tiles::new(level, access, pixels, if columns.ragged() { 1 } else { span });
+        let tiles = Tiles::new(core, access, pixels, if columns.ragged() { 1 } else { span });
         let k = s.icg() * s.kh * s.kw;
         let b = blocking.unwrap_or_else(|| {
             let longest = if output == Layout::Nchw { KC_SCATTERED } else { KC };
@@ -111,7 +113,7 @@ impl Im2col {
         let blocking = Blocking { mc: b.mc.clamp(1, pixels), kc: b.kc.clamp(1, k * s.groups), nc: span * BLOCK };
         Self {
             shape: s,
-            level,
+            core,
             xs: input.strides(s.input()),
             ys: output.strides(s.output()),
             input,
@@ -128,9 +130,9 @@ impl Im2col {
     ///
     /// # Panics
     /// If a view has other extents than the shape's.
-    pub fn of_views(shape: &ConvShape, level: Level, [x, y]: [View; 2]) -> Self {
+    pub fn of_views(shape: &ConvShape, core: Core, [x, y]: [View; 2]) -> Self {
         let [xs, ys] = [x.strides_of(shape.input()), y.strides_of(shape.output())];
-        Self { xs, ys, ..Self::new(shape, level, x.layout(), y.layout()) }
+        Self { xs, ys, ..Self::new(shape, core, x.layout(), y.layout()) }
     }
 
     /// The blocking in use.
@@ -140,7 +142,7 @@ impl Im2col {
 
     /// The instruction-set level whose tiles run.
     pub fn level(&self) -> Level {
-        self.level
+        self.core.level
     }
 
     /// Name of the tile that does most of the work: what `explain` prints.
@@ -209,7 +211,7 @@ impl Im2col {
         let s = &self.shape;
         Lengths::new(s, self.packed_len(), [(self.input, self.xs), (self.output, self.ys)])
             .assert(x, packed, epilogue, &y);
-        assert!(self.level.is_available());
+        assert!(self.core.level.is_available());
         let run = Run { d: self, x, w: packed, y: y.shared(), epilogue };
         let grid = self.grid(executor.threads());
         for_each_part_with(executor, grid.len(s.n), scratch, self.scratch_len(), |i, scratch| {
@@ -381,7 +383,7 @@ impl Run<'_> {
             cols: channels.len(),
             pad_cols: d.output == Layout::Blocked && !d.columns.ragged(),
             accumulate: ks.start > 0,
-            finish: last.then(|| Finish::new(self.epilogue, d.level).at(oc, y_at)),
+            finish: last.then(|| Finish::new(self.epilogue, d.core.level).at(oc, y_at)),
         };
         // SAFETY:
         // * the rows or panels at `left` were gathered just now for these pixels, and hold this part of the reduction;

@@ -13,6 +13,7 @@
 use crate::isa::{Entry, Isa, Kernel, Level};
 use crate::layout::BLOCK;
 use crate::table::{by_level, edges};
+use crate::tile::MAX_BLOCKS;
 
 /// What one point's product works on. Steps in floats.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +126,7 @@ pub struct Row {
 
 edges!(edge);
 
-/// Rows of one level: for each width of output channels, the numbers of tiles.
+/// The [`Row`]s of one level: for each width of output channels, the numbers of tiles.
 macro_rules! rows {
     ($level:ident, $entry:ident, $lanes:literal, $name:literal; $($blocks:literal $cols:literal: [$($mr:literal)*];)*) => {
         &[$($(
@@ -140,32 +141,67 @@ macro_rules! rows {
     };
 }
 
+/// Most tiles of a slice of each width.
+macro_rules! most {
+    ($level:ident, $entry:ident, $lanes:literal, $name:literal; $($blocks:literal $cols:literal: [$($mr:literal)*];)*) => {{
+        let mut most = [0; MAX_BLOCKS + 1];
+        $(most[$blocks] = [$($mr),*].len();)*
+        most
+    }};
+}
+
+/// The products of a level, which a macro makes something of: the one list of them. Sizes are contiguous from 1.
+macro_rules! products {
+    (Scalar $make:ident) => {
+        $make! {
+            Scalar, scalar, 4, "scalar";
+            1 "16": [1 2];
+        }
+    };
+    (Avx2 $make:ident) => {
+        $make! {
+            Avx2, avx2, 8, "avx2";
+            1 "16": [1 2 3 4 5 6];
+            2 "32": [1 2];
+        }
+    };
+    (Avx512 $make:ident) => {
+        $make! {
+            Avx512, avx512, 16, "avx512";
+            1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16];
+            2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
+            3 "48": [1 2 3 4 5 6 7 8 9];
+            4 "64": [1 2 3 4 5 6];
+        }
+    };
+    (Neon $make:ident) => {
+        $make! {
+            Neon, neon, 4, "neon";
+            1 "16": [1 2 3 4 5];
+            2 "32": [1 2];
+        }
+    };
+}
+
 /// Most tiles of a slice, on any level.
 pub(super) const MAX_TILES: usize = 16;
 
 by_level! {
-    /// All product kernels of a level; none for a level of another architecture. Sizes are contiguous from 1.
+    /// All product kernels of a level; none for a level that is not compiled in. Sizes are contiguous from 1.
     pub fn rows() -> [Row];
 
-    Scalar: rows! {
-        Scalar, scalar, 4, "scalar";
-        1 "16": [1 2];
-    },
-    Avx2: rows! {
-        Avx2, avx2, 8, "avx2";
-        1 "16": [1 2 3 4 5 6];
-        2 "32": [1 2];
-    },
-    Avx512: rows! {
-        Avx512, avx512, 16, "avx512";
-        1 "16": [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16];
-        2 "32": [1 2 3 4 5 6 7 8 9 10 11 12 13 14];
-        3 "48": [1 2 3 4 5 6 7 8 9];
-        4 "64": [1 2 3 4 5 6];
-    },
-    Neon: rows! {
-        Neon, neon, 4, "neon";
-        1 "16": [1 2 3 4 5];
-        2 "32": [1 2];
-    },
+    Scalar: products!(Scalar rows),
+    Avx2: products!(Avx2 rows),
+    Avx512: products!(Avx512 rows),
+    Neon: products!(Neon rows),
+}
+
+/// Most tiles of a slice of each width, also of a level that is not compiled in.
+pub(super) const fn most_tiles(level: Level) -> [usize; MAX_BLOCKS + 1] {
+    match level {
+        Level::Scalar => products!(Scalar most),
+        Level::Avx2 => products!(Avx2 most),
+        Level::Avx512 => products!(Avx512 most),
+        Level::Neon => products!(Neon most),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::tries::{some, tries};
 use proptest::prelude::*;
 use swath_kernels::direct::Blocking;
 use swath_kernels::gemm;
@@ -80,7 +81,7 @@ fn gemm_blockings() -> impl Strategy<Value = Option<gemm::Blocking>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(tries(96))]
 
     #[test]
     fn direct(shape in shapes(), input in layouts(), output in layouts(), blocking in blockings(), seed in 0u64..1000) {
@@ -187,7 +188,7 @@ proptest! {
 
 proptest! {
     // Products in plain loops take long.
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(tries(32))]
 
     #[test]
     fn bf16x6(
@@ -254,7 +255,7 @@ fn named_shapes() {
         conv([0, 17, 4, 4], [18, 17, 1, 1]).build(),
         conv([0, 17, 8, 8], [18, 17, 3, 3]).padding(1).build(),
     ];
-    for (i, shape) in shapes.into_iter().enumerate() {
+    for (i, shape) in some(shapes).enumerate() {
         let problem = problem(shape.unwrap(), i as u64);
         for level in Level::available() {
             for input in Layout::ALL {

@@ -8,6 +8,7 @@ use swath_kernels::gemm::{self, Im2col};
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
+use swath_kernels::machine::Core;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
 
@@ -77,31 +78,32 @@ fn any_knob_gives_the_same_bits() {
                 let direct = |setting: Option<[usize; 5]>| {
                     let blocking =
                         |[images, rows, cols, panel, chunk]: [usize; 5]| Blocking { images, rows, cols, panel, chunk };
-                    Direct::with_blocking(s, *level, input, output, setting.map(blocking))
+                    Direct::with_blocking(s, Core::here(*level), input, output, setting.map(blocking))
                 };
                 let all: Vec<_> = settings([2, 3, 30, 2, 2]).into_iter().map(|v| direct(Some(v))).collect();
                 same_bits(&problem, layouts, &direct(None), &all);
 
                 let im2col = |setting: Option<[usize; 3]>| {
                     let blocking = setting.map(|[mc, kc, nc]| gemm::Blocking { mc, kc, nc });
-                    Im2col::with_blocking(s, *level, input, output, blocking)
+                    Im2col::with_blocking(s, Core::here(*level), input, output, blocking)
                 };
                 // Scratch of `mc * kc` floats is what the caller asks for.
                 let small = settings([20, 20, 16]).into_iter().map(|[mc, kc, nc]| [mc.min(300), kc.min(3000), nc]);
                 same_bits(&problem, layouts, &im2col(None), &small.map(|v| im2col(Some(v))).collect::<Vec<_>>());
 
-                let depthwise = |pixels| Depthwise::with_pixels(s, *level, input, output, pixels).ok();
+                let depthwise = |pixels| Depthwise::with_pixels(s, Core::here(*level), input, output, pixels).ok();
                 if let Some(default) = depthwise(None) {
                     same_bits(&problem, layouts, &default, &EXTREMES.map(|p| depthwise(Some(p)).unwrap()));
                 }
                 for variant in Variant::ALL {
-                    let winograd = |chunk| Winograd::with_chunk(s, *level, variant, input, output, chunk).ok();
+                    let winograd =
+                        |chunk| Winograd::with_chunk(s, Core::here(*level), variant, input, output, chunk).ok();
                     if let Some(default) = winograd(None) {
                         same_bits(&problem, layouts, &default, &EXTREMES.map(|c| winograd(Some(c)).unwrap()));
                     }
                 }
                 for unit in MatrixUnit::ALL.into_iter().filter(|u| u.is_available()) {
-                    let bf16x6 = |most| Bf16x6::with_most(s, *level, unit, input, output, most).ok();
+                    let bf16x6 = |most| Bf16x6::with_most(s, Core::here(*level), unit, input, output, most).ok();
                     if let Some(default) = bf16x6(None) {
                         same_bits(&problem, layouts, &default, &EXTREMES.map(|m| bf16x6(Some(m)).unwrap()));
                     }
@@ -118,7 +120,7 @@ fn any_extents_of_a_product_are_planned() {
         for [m, n, k, knob] in settings([3, 5, 7, 9]) {
             let blocking = gemm::Blocking { mc: knob, kc: knob, nc: knob };
             for blocking in [None, Some(blocking)] {
-                let gemm = gemm::Gemm::with_blocking(*level, [m, n, k], blocking);
+                let gemm = gemm::Gemm::with_blocking(Core::here(*level), [m, n, k], blocking);
                 assert!(gemm.scratch_len() > 0 && !gemm.kernel().is_empty());
             }
         }

@@ -9,6 +9,7 @@ use swath_kernels::gemm::Im2col;
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::Layout;
+use swath_kernels::machine::Core;
 use swath_kernels::planar::Planar;
 use swath_kernels::shape::ConvShape;
 use swath_kernels::winograd::{Variant, Winograd};
@@ -21,23 +22,23 @@ fn every_algorithm(s: &ConvShape, f: impl Fn(&str, &dyn Convolution, [Layout; 2]
         for layouts in [[Layout::Nhwc, Layout::Blocked], [Layout::Nchw, Layout::Nchw]] {
             let [input, output] = layouts;
             let name = |family: &str| format!("{family} {level} {layouts:?}");
-            f(&name("direct"), &Direct::new(s, *level, input, output), layouts, FiniteRange::PLAIN);
-            f(&name("gemm"), &Im2col::new(s, *level, input, output), layouts, FiniteRange::PLAIN);
-            if let Ok(conv) = Depthwise::new(s, *level, input, output) {
+            f(&name("direct"), &Direct::new(s, Core::here(*level), input, output), layouts, FiniteRange::PLAIN);
+            f(&name("gemm"), &Im2col::new(s, Core::here(*level), input, output), layouts, FiniteRange::PLAIN);
+            if let Ok(conv) = Depthwise::new(s, Core::here(*level), input, output) {
                 f(&name("depthwise"), &conv, layouts, FiniteRange::PLAIN);
             }
-            if let Ok(conv) = Planar::new(s, *level)
+            if let Ok(conv) = Planar::new(s, Core::here(*level))
                 && layouts == [Layout::Nchw; 2]
             {
                 f(&name("planar"), &conv, layouts, FiniteRange::PLAIN);
             }
             for variant in Variant::ALL {
-                if let Ok(conv) = Winograd::new(s, *level, variant, input, output) {
+                if let Ok(conv) = Winograd::new(s, Core::here(*level), variant, input, output) {
                     f(&name(&format!("{variant:?}")), &conv, layouts, variant.finite_range());
                 }
             }
             for unit in MatrixUnit::ALL {
-                if let Ok(conv) = Bf16x6::new(s, *level, unit, input, output) {
+                if let Ok(conv) = Bf16x6::new(s, Core::here(*level), unit, input, output) {
                     f(&name(&format!("bf16x6 {unit:?}")), &conv, layouts, bf16x6::finite_range());
                 }
             }

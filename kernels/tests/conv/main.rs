@@ -10,3 +10,5 @@ mod separable;
 mod support;
 #[path = "../threads/mod.rs"]
 mod threads;
+#[path = "../tries/mod.rs"]
+mod tries;

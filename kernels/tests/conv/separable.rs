@@ -7,6 +7,7 @@ use swath_kernels::epilogue::{Activation, Epilogue};
 use swath_kernels::exec::Inline;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::machine::Core;
 use swath_kernels::separable::Separable;
 use swath_kernels::shape::ConvShape;
 
@@ -47,12 +48,12 @@ fn same_bits(shapes: [ConvShape; 2], rows: usize, residual: bool, activations: [
     let b = Epilogue { residual: residual.then_some(&added[..]), ..b };
     for &level in Level::available() {
         // What the depthwise kernels do not take is no pair.
-        let Ok(depthwise) = Depthwise::new(&first, level, Layout::Blocked, Layout::Blocked) else {
-            assert!(Separable::with_rows([&first, &second], level, rows).is_err());
+        let Ok(depthwise) = Depthwise::new(&first, Core::here(level), Layout::Blocked, Layout::Blocked) else {
+            assert!(Separable::with_rows([&first, &second], Core::here(level), rows).is_err());
             continue;
         };
-        let direct = Direct::new(&second, level, Layout::Blocked, Layout::Blocked);
-        let plan = Separable::with_rows([&first, &second], level, rows).unwrap();
+        let direct = Direct::new(&second, Core::here(level), Layout::Blocked, Layout::Blocked);
+        let plan = Separable::with_rows([&first, &second], Core::here(level), rows).unwrap();
         let mut packed = plan.packed_len().map(|len| vec![f32::NAN; len]);
         depthwise.pack(&weights[0], &mut packed[0]);
         direct.pack(&weights[1], &mut packed[1]);
@@ -93,7 +94,7 @@ fn what_is_no_such_pair_is_refused() {
     let first = shape([1, 16, 9, 9], [16, 1, 3, 3], 16);
     let second = shape([1, 16, 7, 7], [8, 16, 1, 1], 1);
     let refused = |first: &ConvShape, second: &ConvShape| {
-        Separable::with_rows([first, second], Level::Scalar, 4).err().unwrap_or("nothing")
+        Separable::with_rows([first, second], Core::here(Level::Scalar), 4).err().unwrap_or("nothing")
     };
     assert_eq!(refused(&first, &second), "nothing");
     assert_eq!(refused(&first, &shape([1, 16, 7, 8], [8, 16, 1, 1], 1)), "the second convolution reads something else");

@@ -9,6 +9,7 @@ use swath_kernels::gemm::{self, Im2col};
 use swath_kernels::isa::Level;
 use swath_kernels::isa::matrix::MatrixUnit;
 use swath_kernels::layout::{Layout, reorder};
+use swath_kernels::machine::Core;
 use swath_kernels::planar::Planar;
 use swath_kernels::reference;
 use swath_kernels::shape::ConvShape;
@@ -238,7 +239,7 @@ impl Problem {
 
     /// Direct convolution, plain and with the whole epilogue, on 1 and on several threads.
     pub fn direct(&self, level: Level, input: Layout, output: Layout, blocking: Option<Blocking>) -> Direct {
-        let d = Direct::with_blocking(&self.shape, level, input, output, blocking);
+        let d = Direct::with_blocking(&self.shape, Core::here(level), input, output, blocking);
         let what = format!("direct {level} {input:?} to {output:?}, {:?}", d.blocking());
         self.run(&d, [input, output], &what, &EXACT);
         d
@@ -246,28 +247,30 @@ impl Problem {
 
     /// Depthwise convolution likewise, where it supports the shape.
     pub fn depthwise(&self, level: Level, input: Layout, output: Layout, pixels: Option<usize>) -> Option<Depthwise> {
-        let d = Depthwise::with_pixels(&self.shape, level, input, output, pixels).ok()?;
+        let d = Depthwise::with_pixels(&self.shape, Core::here(level), input, output, pixels).ok()?;
         self.run(&d, [input, output], &format!("depthwise {level} {input:?} to {output:?}, {}", d.kernel()), &EXACT);
         Some(d)
     }
 
     /// Planar convolution likewise, where it supports the shape, by vectors of so many floats.
     pub fn planar(&self, level: Level, lanes: Option<usize>) -> Option<Planar> {
-        let p = Planar::with_lanes(&self.shape, level, lanes).ok()?;
+        let p = Planar::with_lanes(&self.shape, Core::here(level), lanes).ok()?;
         self.run(&p, [Layout::Nchw; 2], &format!("planar {level}, {}", p.kernel()), &EXACT);
         Some(p)
     }
 
     /// im2col convolution likewise.
     pub fn gemm(&self, level: Level, layouts: [Layout; 2], blocking: Option<gemm::Blocking>) {
-        let d = Im2col::with_blocking(&self.shape, level, layouts[0], layouts[1], blocking);
+        let d = Im2col::with_blocking(&self.shape, Core::here(level), layouts[0], layouts[1], blocking);
         self.run(&d, layouts, &format!("gemm {level} {layouts:?}, {:?}", d.blocking()), &EXACT);
     }
 
     /// Winograd convolution likewise, where it supports the shape, in chunks of so many tiles.
     pub fn winograd(&self, level: Level, variant: Variant, layouts: [Layout; 2], chunk: Option<usize>) -> Vec<f32> {
         let [input, output] = layouts;
-        let Ok(d) = Winograd::with_chunk(&self.shape, level, variant, input, output, chunk) else { return Vec::new() };
+        let Ok(d) = Winograd::with_chunk(&self.shape, Core::here(level), variant, input, output, chunk) else {
+            return Vec::new();
+        };
         let what = format!("{variant:?} {level} {input:?} to {output:?}, chunks of {}", d.chunk());
         let spoilt = self.spoilt_outputs([variant.tile(); 2]);
         self.run(&d, layouts, &what, &Promise { bound: self.winograd_bound(variant), spoilt })
@@ -276,7 +279,9 @@ impl Problem {
     /// Convolution on a matrix unit likewise, where it supports the shape, in parts of at most so many rows or pixels.
     pub fn bf16x6(&self, level: Level, unit: MatrixUnit, layouts: [Layout; 2], most: Option<usize>) -> Vec<f32> {
         let [input, output] = layouts;
-        let Ok(d) = Bf16x6::with_most(&self.shape, level, unit, input, output, most) else { return Vec::new() };
+        let Ok(d) = Bf16x6::with_most(&self.shape, Core::here(level), unit, input, output, most) else {
+            return Vec::new();
+        };
         // Small integers have no other part than the high one, and their sums are exact.
         let promise = Promise { bound: 0.0, spoilt: self.spoilt_outputs([1, 1]) };
         self.run(&d, layouts, &format!("{} {level} {input:?} to {output:?}", d.kernel()), &promise)

@@ -1,5 +1,6 @@
 //! Gradients of activations.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::act::{self, Kept};
 use swath_kernels::epilogue::Activation;
@@ -124,7 +125,7 @@ fn lengths_must_agree() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(tries(24))]
 
     /// Any length: in place is the same as out of place, nothing else is written, threads do not matter, and outputs give
     /// what inputs give.

@@ -1,5 +1,6 @@
 //! Arithmetic with broadcasting, sums over axes, PReLU.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::arith::{Arith, Op, Operand, PRelu};
 use swath_kernels::layout::Layout;
@@ -38,7 +39,7 @@ fn operands() -> impl Strategy<Value = Operand> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(tries(40))]
 
     #[test]
     fn any_arithmetic(dims in dims(), operand in operands(), op in 0usize..6, plain: bool, seed in 0u64..1000) {

@@ -12,3 +12,5 @@ mod softmax;
 mod support;
 #[path = "../threads/mod.rs"]
 mod threads;
+#[path = "../tries/mod.rs"]
+mod tries;

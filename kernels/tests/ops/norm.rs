@@ -1,5 +1,6 @@
 //! Batch, group, instance and layer normalisation.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::epilogue::Activation;
 use swath_kernels::isa::Level;
@@ -161,7 +162,7 @@ fn check(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(tries(24))]
 
     #[test]
     fn any_normalisation(case in cases()) {

@@ -1,5 +1,6 @@
 //! Max pooling with taps, adaptive max pooling, and gradients of all pooling.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
@@ -90,7 +91,7 @@ fn check_average(s: &PoolShape, divisor: Divisor, dy: &[f32]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(tries(32))]
 
     #[test]
     fn any_window(s in shapes(), seed in 0u64..1000) {

@@ -1,5 +1,6 @@
 //! Changes of layout, against plain loops.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::layout::{Layout, reorder as naive};
 use swath_kernels::reorder::reorder;
@@ -37,7 +38,7 @@ fn check(dims: [usize; 4], seed: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(tries(60))]
 
     #[test]
     fn any_shape(n in 0usize..4, c in 1usize..70, h in 1usize..9, w in 1usize..41, seed in any::<u32>()) {

@@ -1,5 +1,6 @@
 //! Interpolation, padding, pixel shuffle and dropout.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::dropout::{Drop, Dropout, DropoutError};
 use swath_kernels::isa::Level;
@@ -48,7 +49,7 @@ fn check(what: &str, make: impl Fn(Layout) -> Resample, [v, h]: [&Taps; 2], fill
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(tries(40))]
 
     #[test]
     fn any_interpolation(

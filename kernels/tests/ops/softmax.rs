@@ -1,5 +1,6 @@
 //! Softmax, log-softmax and cross-entropy over any axis.
 
+use crate::tries::tries;
 use proptest::prelude::*;
 use swath_kernels::isa::Level;
 use swath_kernels::pass::Place;
@@ -28,7 +29,7 @@ fn logits(len: usize, seed: u64) -> Vec<f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(tries(40))]
 
     #[test]
     fn any_axis(e in extents(), log: bool, seed in 0u64..1000) {

@@ -12,7 +12,7 @@ use super::peers::PeerCommand;
 use crate::failure::Outcome;
 use crate::machine;
 use crate::measure::{self, Progress, Timing};
-use crate::plan::{self, Conv, Precision, Request};
+use crate::plan::{self, Activations, Conv, Precision, Request};
 
 /// Chooses an algorithm for a problem; `None` where it has nothing to say.
 type Chooser = fn(&ConvShape, &Request) -> Outcome<Option<String>>;
@@ -77,7 +77,14 @@ pub fn collect(job: &Job) -> Outcome<Report> {
     for (name, problems) in &job.sets {
         let mut layers: Vec<Layer> = problems.iter().map(layer).collect();
         for &threads in &job.threads {
-            let request = Request { pass: Pass::Forward, level, algo: None, accuracy: job.accuracy, threads };
+            let request = Request {
+                pass: Pass::Forward,
+                level,
+                layout: Activations::Model,
+                algo: None,
+                accuracy: job.accuracy,
+                threads,
+            };
             for _ in 0..job.passes {
                 for peer in &job.peers {
                     progress.at(&format!("{} on {name}", peer.name));
