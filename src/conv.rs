@@ -38,7 +38,6 @@ use core::cell::Cell;
 
 use core::mem::MaybeUninit;
 
-use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::{Layout, Pitches};
 use swath_kernels::machine::Core;
@@ -49,7 +48,6 @@ use crate::algo::{Accuracy, Kernel};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::layout::Held;
-use crate::par;
 use crate::tuning::Tuning;
 
 pub use backward_bias::ConvBackwardBias;
@@ -335,7 +333,7 @@ impl ConvPlan {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let y = self.0.output.outputs("the output", y)?;
-        self.run(x, weights, epilogue, y, scratch).map(|_| ())
+        self.0.run(x, weights, epilogue, y, scratch).map(|_| ())
     }
 
     /// The same into memory that holds nothing yet, such as a `Vec`'s spare capacity. Returns what it then holds.
@@ -362,23 +360,6 @@ impl ConvPlan {
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
         let y = self.0.output.unwritten("the output", y)?;
-        self.run(x, weights, epilogue, y, scratch)
-    }
-
-    fn run<'y>(
-        &self,
-        x: &[f32],
-        weights: &PackedWeights,
-        epilogue: Epilogue<'_>,
-        y: Outputs<'y>,
-        scratch: &mut Scratch,
-    ) -> Result<&'y mut [f32]> {
-        let Choice { shape: s, input, output, kernel, .. } = &self.0;
-        let x = input.floats("the input", x)?;
-        let epilogue = output.epilogue(epilogue, s.oc)?;
-        weights.check(self.weights_key())?;
-        let executor = par::executor(self.0.options.threads, self.0.predicted);
-        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        Ok(kernel.forward(x, &weights.data, &epilogue, y, scratch, &*executor))
+        self.0.run(x, weights, epilogue, y, scratch)
     }
 }

@@ -165,7 +165,7 @@ fn planning_asks_the_core_alone() {
         ("probe::", &["kernels/src/machine.rs"]),
         (
             "Amx.is_available",
-            &["kernels/src/isa.rs", "kernels/src/isa/matrix.rs", "kernels/src/machine.rs", "src/algo.rs"],
+            &["kernels/src/isa.rs", "kernels/src/isa/matrix.rs", "kernels/src/machine.rs", "src/algo/bf16x6.rs"],
         ),
         ("MatrixUnit::beside", &[]),
         ("Cpu::detect", &["kernels/src/probe.rs", "src/cpu.rs"]),

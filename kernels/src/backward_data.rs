@@ -251,19 +251,19 @@ impl BackwardData {
     /// # Panics
     /// If a slice's length is not what the shape and [`BackwardData::packed_len`] say.
     pub fn pack(&self, w: &[f32], packed: &mut [f32]) {
-        self.pack_on(w, packed, &Inline);
+        self.pack_from(&Weights::forward(&self.shape, w), packed, &Inline);
     }
 
-    /// The same on the executor's threads.
+    /// The same of the convolution's weights in any order, on the executor's threads.
     ///
     /// # Panics
     /// As for [`BackwardData::pack`].
-    pub fn pack_on(&self, w: &[f32], packed: &mut [f32], executor: &dyn Executor) {
+    pub fn pack_from(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
         assert_eq!(packed.len(), self.packed_len, "packed weights' length");
         for phase in &self.phases {
             let plan = &self.plans[phase.plan];
             let to = &mut packed[phase.packed..][..plan.packed_len()];
-            plan.pack_from(&Weights::turned(&self.shape, w, phase.taps), to, executor);
+            plan.pack_from(&w.turn(phase.taps), to, executor);
         }
     }
 

@@ -18,6 +18,10 @@ pub struct Weights<'a> {
     data: &'a [f32],
     /// Outputs of a group.
     outputs: usize,
+    /// Inputs of a group.
+    inputs: usize,
+    /// Rows and columns of taps.
+    taps: [usize; 2],
     /// Where the first tap of the first output's first input lies.
     first: usize,
     /// From group to group.
@@ -61,6 +65,8 @@ impl<'a> Weights<'a> {
         Self {
             data,
             outputs: s.ocg(),
+            inputs: s.icg(),
+            taps: [s.kh, s.kw],
             first: 0,
             group: s.ocg() * s.icg() * taps,
             output: s.icg() * taps,
@@ -75,22 +81,36 @@ impl<'a> Weights<'a> {
     ///
     /// # Panics
     /// If the slice's length is not what the shape says, or the taps lie beyond the kernel.
-    pub fn turned(s: &ConvShape, data: &'a [f32], [y, x]: [Taps; 2]) -> Self {
-        assert_eq!(data.len(), s.weights().iter().product::<usize>(), "weights' length");
+    pub fn turned(s: &ConvShape, data: &'a [f32], taps: [Taps; 2]) -> Self {
+        Self::forward(s, data).turn(taps)
+    }
+
+    /// The same of weights that [`Weights::forward`] made.
+    ///
+    /// # Panics
+    /// If the taps lie beyond the kernel.
+    #[must_use]
+    pub fn turn(&self, [y, x]: [Taps; 2]) -> Self {
         assert!(y.n > 0 && x.n > 0, "a kernel has taps");
         let last = |t: Taps| t.first + (t.n - 1) * t.step;
-        assert!(last(y) < s.kh && last(x) < s.kw, "taps {y:?} and {x:?} of {}x{}", s.kh, s.kw);
-        let taps = s.kh * s.kw;
+        let [rows, columns] = self.taps;
+        assert!(last(y) < rows && last(x) < columns, "taps {y:?} and {x:?} of {rows}x{columns}");
         Self {
-            data,
-            outputs: s.icg(),
-            first: last(y) * s.kw + last(x),
-            group: s.ocg() * s.icg() * taps,
-            output: taps,
-            input: s.icg() * taps,
-            row: -((y.step * s.kw) as isize),
-            column: -(x.step as isize),
+            outputs: self.inputs,
+            inputs: self.outputs,
+            taps: [y.n, x.n],
+            first: self.tap(self.first, last(y), last(x)),
+            output: self.input,
+            input: self.output,
+            row: -(y.step as isize * self.row),
+            column: -(x.step as isize * self.column),
+            ..*self
         }
+    }
+
+    /// All weights, in PyTorch's order.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
     }
 
     /// The weight of output `o` for input `c` of its group at tap `(ky, kx)`.

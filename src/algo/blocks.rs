@@ -5,16 +5,23 @@
 //! time that it takes along planes. On a Zen 3, one thread, milliseconds: a 1x1 convolution of 256 to 64 channels at 56x56 took 1.9 in
 //! NCHW; it takes 1.07 in blocks, and the copies take 0.13 and 0.03.
 
+use core::fmt::Debug;
+use std::sync::Arc;
+
 use swath_kernels::epilogue::{Epilogue, Outputs};
 use swath_kernels::exec::Executor;
+use swath_kernels::finite::FiniteRange;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::machine::Core;
 use swath_kernels::pass::Place;
 use swath_kernels::reorder::{reorder, reorder_to};
 use swath_kernels::shape::ConvShape;
+use swath_kernels::weights::Weights;
 
-use super::{Planned, Request};
+use super::cost::Work;
+use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient};
+use super::request::Request;
 
 /// Floats of the two tensors, as blocks, of the images that are copied at once: 16 MiB stay in a last cache, and hold work for many threads.
 const MOST: usize = 1 << 22;
@@ -23,16 +30,16 @@ const MOST: usize = 1 << 22;
 const COPY_MS: f64 = 0.16;
 
 /// A kernel for some images, and which of its two tensors it takes in blocks.
-#[derive(Clone, Debug)]
-pub(super) struct InBlocks<K> {
-    kernel: K,
+#[derive(Debug)]
+struct InBlocks<K: ?Sized> {
+    kernel: Arc<K>,
     level: Level,
+    /// What the kernel was planned for.
+    shape: ConvShape,
     /// Times that it runs.
     chunks: usize,
     /// In the order of the convolution's: input, output.
     sides: [Side; 2],
-    /// Floats of the gradients at weights and bias.
-    gradients: usize,
 }
 
 /// One of the two tensors, of the images that are copied at once.
@@ -65,177 +72,211 @@ impl Side {
     }
 }
 
-/// Plans for tensors without gaps, of which `copied` ones are taken in blocks.
+/// Plans a convolution by `plan` for tensors of which the `copied` ones are taken in blocks, where all lie without gaps.
 ///
 /// # Errors
-/// The kernel's.
-pub(super) fn in_blocks<K: Planned>(
+/// Those of `plan`.
+pub(super) fn forward(
     r: &Request<'_>,
     copied: [bool; 2],
-    plan: impl FnOnce(&Request<'_>) -> Result<K, String>,
-) -> Result<InBlocks<K>, String> {
-    in_blocks_of(MOST, r, copied, plan)
+    plan: impl Fn(&Request<'_>) -> Planning<dyn Convolution>,
+) -> Planning<dyn Convolution> {
+    copying(r, copied, plan, |inner| Arc::new(Copying { inner, reads: 0 }))
 }
 
-/// The same with at most so many floats at once, or one image.
-fn in_blocks_of<K: Planned>(
+/// The same for a data gradient.
+pub(super) fn data(
+    r: &Request<'_>,
+    copied: [bool; 2],
+    plan: impl Fn(&Request<'_>) -> Planning<dyn Convolution>,
+) -> Planning<dyn Convolution> {
+    copying(r, copied, plan, |inner| Arc::new(Copying { inner, reads: 1 }))
+}
+
+/// The same for a weight gradient.
+pub(super) fn weights(
+    r: &Request<'_>,
+    copied: [bool; 2],
+    plan: impl Fn(&Request<'_>) -> Planning<dyn WeightGradient>,
+) -> Planning<dyn WeightGradient> {
+    copying(r, copied, plan, |inner| Arc::new(inner))
+}
+
+fn copying<K: ?Sized>(
+    r: &Request<'_>,
+    copied: [bool; 2],
+    plan: impl Fn(&Request<'_>) -> Planning<K>,
+    copies: impl Fn(InBlocks<K>) -> Arc<K>,
+) -> Planning<K> {
+    if copied == [false; 2] {
+        return plan(r);
+    }
+    let in_blocks = || of_at_most(MOST, r, copied, &plan).map(&copies);
+    if r.is_dense() {
+        return in_blocks();
+    }
+    plan(r).map_err(|why| if in_blocks().is_ok() { format!("{why}, or what lies without gaps") } else { why })
+}
+
+/// With at most so many floats at once, or one image.
+fn of_at_most<K: ?Sized>(
     most: usize,
     r: &Request<'_>,
     copied: [bool; 2],
-    plan: impl FnOnce(&Request<'_>) -> Result<K, String>,
+    plan: impl Fn(&Request<'_>) -> Planning<K>,
 ) -> Result<InBlocks<K>, String> {
-    debug_assert!(r.is_dense(), "tensors with gaps are not copied");
     let layouts = r.layouts();
     let inner: [Layout; 2] = core::array::from_fn(|i| if copied[i] { Layout::Blocked } else { layouts[i] });
-    // As many images as fit, that the batch is a multiple of.
     let n = r.shape.n;
-    let image = Layout::Blocked
-        .len([1, r.shape.ic, r.shape.ih, r.shape.iw])
-        .saturating_add(Layout::Blocked.len([1, r.shape.oc, r.shape.oh, r.shape.ow]));
-    let fit = (most / image.max(1)).clamp(1, n.max(1));
-    let images = (1..=fit).rev().find(|&k| n.is_multiple_of(k)).unwrap_or(1).min(n);
-    let shape = of_batch(r.shape, images);
+    let image: usize = [[1, r.shape.ic, r.shape.ih, r.shape.iw], [1, r.shape.oc, r.shape.oh, r.shape.ow]]
+        .map(|dims| Layout::Blocked.len(dims))
+        .iter()
+        .fold(0, |sum, len| sum.saturating_add(*len));
+    let images = divisor(n, most / image.max(1));
+    let shape = r.shape.with_batch(images).expect("fewer images overflow nothing");
     let kernel = plan(&Request::dense(&shape, r.core, inner, r.accuracy))?;
     let dims = [shape.input(), shape.output()];
     let sides = core::array::from_fn(|i| Side { dims: dims[i], layout: layouts[i], copied: copied[i] });
-    let (chunks, gradients) =
-        (n.checked_div(images).unwrap_or(1), shape.weights().iter().product::<usize>() + shape.oc);
-    Ok(InBlocks { kernel, level: r.core.level, chunks, sides, gradients })
+    Ok(InBlocks { kernel, level: r.core.level, shape, chunks: n.checked_div(images).unwrap_or(1), sides })
 }
 
-/// The same convolution of no more images.
-fn of_batch(shape: &ConvShape, n: usize) -> ConvShape {
-    shape.with_batch(n).expect("fewer images overflow nothing")
+/// The largest divisor of `n` that is at most so large, of those up to the root of `n` and their cofactors.
+fn divisor(n: usize, most: usize) -> usize {
+    let small = (1..=n.isqrt()).filter(|&k| n.is_multiple_of(k));
+    small.flat_map(|k| [k, n / k]).filter(|&k| k <= most).max().unwrap_or(n.min(1))
 }
 
-impl<K: Planned> InBlocks<K> {
-    /// What runs.
-    pub fn kernel(&self) -> &K {
-        &self.kernel
+impl<K: ?Sized> InBlocks<K> {
+    /// Floats of both copies.
+    fn copies(&self) -> usize {
+        self.sides.iter().map(Side::copy).sum()
     }
 
-    /// The convolution that it was planned for, of `shape`'s batch.
-    pub fn shape(&self, shape: &ConvShape) -> ConvShape {
-        of_batch(shape, self.sides[0].dims[0])
-    }
-
-    /// Predicted milliseconds for `shape`'s batch: the kernel's, and those of copying.
-    pub fn predict(&self, algo: &'static str, core: Core, shape: &ConvShape) -> f64 {
-        let floats: usize = self.sides.iter().map(Side::copy).sum();
-        self.chunks as f64 * (self.kernel.predict(algo, core, &self.shape(shape)) + COPY_MS * floats as f64 / 1e6)
+    /// Predicted milliseconds for all images of what takes so many for some.
+    fn predicted(&self, some: f64) -> f64 {
+        self.chunks as f64 * (some + COPY_MS * self.copies() as f64 / 1e6)
     }
 }
 
-/// A kernel that makes a tensor of a tensor and packed weights.
-pub(super) trait Runs: Planned {
-    /// Number of the tensor that it reads; the other one is written.
-    const READS: usize;
-
-    fn scratch_len(&self, threads: usize) -> usize;
-
-    fn run<'y>(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: &Epilogue<'_>,
-        y: Outputs<'y>,
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) -> &'y mut [f32];
+/// A [`Convolution`], and the number of the tensor that it reads; the other one is written.
+#[derive(Debug)]
+struct Copying {
+    inner: InBlocks<dyn Convolution>,
+    reads: usize,
 }
 
-impl<K: Runs> InBlocks<K> {
-    /// Floats of scratch for a number of threads: both copies, and one of what is added to the outputs.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        let (input, output) = self.directed();
-        Runs::scratch_len(&self.kernel, threads).saturating_add(input.copy() + 2 * output.copy())
-    }
-
+impl Copying {
     /// What is read, and what is written.
-    fn directed(&self) -> (&Side, &Side) {
-        (&self.sides[K::READS], &self.sides[1 - K::READS])
+    fn directed(&self) -> [&Side; 2] {
+        [&self.inner.sides[self.reads], &self.inner.sides[1 - self.reads]]
+    }
+}
+
+impl Convolution for Copying {
+    fn name(&self) -> &'static str {
+        self.inner.kernel.name()
+    }
+
+    fn packed_len(&self) -> usize {
+        self.inner.kernel.packed_len()
+    }
+
+    /// Both copies, and one of what is added to the outputs.
+    fn scratch_len(&self, threads: usize) -> usize {
+        let [_, output] = self.directed();
+        self.inner.kernel.scratch_len(threads).saturating_add(self.inner.copies() + output.copy())
+    }
+
+    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
+        self.inner.kernel.pack(w, packed, executor);
     }
 
     /// Chunk by chunk, as the kernel runs.
-    pub fn run<'y>(
-        &self,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: &Epilogue<'_>,
-        y: Outputs<'y>,
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) -> &'y mut [f32] {
-        let place = Place::new(self.level, executor);
-        let (input, output) = self.directed();
+    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
+        let Run { x, packed, epilogue, scratch, executor } = run;
+        let place = Place::new(self.inner.level, executor);
+        let [input, output] = self.directed();
         let (x_copy, rest) = scratch.split_at_mut(input.copy());
         let (y_copy, rest) = rest.split_at_mut(output.copy());
         let (added, scratch) = rest.split_at_mut(output.copy());
         y.by_chunks(output.given().max(1), |i, y| {
             let x = input.read(&place, i, x, x_copy);
             let residual = epilogue.residual.map(|r| output.read(&place, i, r, added));
-            let epilogue = Epilogue { residual, ..*epilogue };
+            let epilogue = &Epilogue { residual, ..*epilogue };
+            let run = Run { x, packed, epilogue, scratch: &mut *scratch, executor };
             if !output.copied {
-                return self.kernel.run(x, packed, &epilogue, y, scratch, executor);
+                return self.inner.kernel.run(run, y);
             }
-            self.kernel.run(x, packed, &epilogue, (&mut *y_copy).into(), scratch, executor);
+            self.inner.kernel.run(run, (&mut *y_copy).into());
             reorder_to(&place, Layout::Blocked, y_copy, output.layout, y, output.dims)
         })
     }
-}
 
-/// A kernel that sums over the pixels of two tensors.
-pub(super) trait Sums: Planned {
-    fn scratch_len(&self, threads: usize) -> usize;
-
-    fn sum<'w>(
-        &self,
-        tensors: [&[f32]; 2],
-        dw: Outputs<'w>,
-        db: Option<&mut [f32]>,
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) -> &'w mut [f32];
-}
-
-impl<K: Sums> InBlocks<K> {
-    /// Floats of scratch for a number of threads: both copies, and the sums of some images.
-    pub fn sum_scratch_len(&self, threads: usize) -> usize {
-        let [a, b] = self.sides.map(|side| side.copy());
-        Sums::scratch_len(&self.kernel, threads).saturating_add(a + b + self.sums())
+    /// That of the kernel, all images together.
+    fn work(&self, core: Core, _: &ConvShape) -> Work {
+        self.inner.kernel.work(core, &self.inner.shape).times(self.inner.chunks as f64)
     }
 
-    /// Floats of the sums of all images but the first.
+    fn predict(&self, algo: &'static str, core: Core, _: &ConvShape) -> f64 {
+        self.inner.predicted(self.inner.kernel.predict(algo, core, &self.inner.shape))
+    }
+
+    fn finite_range(&self) -> FiniteRange {
+        self.inner.kernel.finite_range()
+    }
+}
+
+impl InBlocks<dyn WeightGradient> {
+    /// Chunk `i` of both tensors, as the kernel reads them.
+    fn read<'a>(&self, place: &Place<'_>, i: usize, [x, dy]: [&'a [f32]; 2], copies: &'a mut [f32]) -> [&'a [f32]; 2] {
+        let [input, output] = &self.sides;
+        let (x_copy, dy_copy) = copies.split_at_mut(input.copy());
+        [input.read(place, i, x, x_copy), output.read(place, i, dy, dy_copy)]
+    }
+
+    /// Floats of the sums of all images but the first: the gradients at weights and bias.
     fn sums(&self) -> usize {
-        if self.chunks > 1 { self.gradients } else { 0 }
+        if self.chunks > 1 { self.shape.weights().iter().product::<usize>() + self.shape.oc } else { 0 }
+    }
+}
+
+impl WeightGradient for InBlocks<dyn WeightGradient> {
+    fn name(&self) -> &'static str {
+        self.kernel.name()
+    }
+
+    /// Both copies, and the sums of some images.
+    fn scratch_len(&self, threads: usize) -> usize {
+        self.kernel.scratch_len(threads).saturating_add(self.copies() + self.sums())
     }
 
     /// The sums over all images: over the first ones', to which those of the next are added.
-    pub fn sum<'w>(
-        &self,
-        [x, dy]: [&[f32]; 2],
-        dw: Outputs<'w>,
-        mut db: Option<&mut [f32]>,
-        scratch: &mut [f32],
-        executor: &dyn Executor,
-    ) -> &'w mut [f32] {
+    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
+        let Sum { tensors: [x, dy], mut db, scratch, executor } = sum;
         let place = Place::new(self.level, executor);
-        let [input, output] = &self.sides;
-        let (x_copy, rest) = scratch.split_at_mut(input.copy());
-        let (dy_copy, rest) = rest.split_at_mut(output.copy());
+        let (copies, rest) = scratch.split_at_mut(self.copies());
         let (sums, scratch) = rest.split_at_mut(self.sums());
-        let (of_x, of_dy) = (input.read(&place, 0, x, x_copy), output.read(&place, 0, dy, dy_copy));
-        let dw = self.kernel.sum([of_x, of_dy], dw, db.as_deref_mut(), scratch, executor);
+        let tensors = self.read(&place, 0, [x, dy], copies);
+        let dw = self.kernel.run(Sum { tensors, db: db.as_deref_mut(), scratch, executor }, dw);
         for i in 1..self.chunks {
-            let (of_x, of_dy) = (input.read(&place, i, x, x_copy), output.read(&place, i, dy, dy_copy));
             let (next, next_bias) = sums.split_at_mut(dw.len());
             let wanted = db.is_some().then_some(&mut *next_bias);
-            add(dw, self.kernel.sum([of_x, of_dy], next.into(), wanted, scratch, executor));
+            let tensors = self.read(&place, i, [x, dy], copies);
+            add(dw, self.kernel.run(Sum { tensors, db: wanted, scratch, executor }, next.into()));
             if let Some(db) = db.as_deref_mut() {
                 add(db, next_bias);
             }
         }
         dw
+    }
+
+    /// That of the kernel, all images together.
+    fn work(&self, core: Core, _: &ConvShape) -> Work {
+        self.kernel.work(core, &self.shape).times(self.chunks as f64)
+    }
+
+    fn predict(&self, algo: &'static str, core: Core, _: &ConvShape) -> f64 {
+        self.predicted(self.kernel.predict(algo, core, &self.shape))
     }
 }
 
@@ -246,14 +287,30 @@ fn add(sums: &mut [f32], next: &[f32]) {
 #[cfg(test)]
 mod tests {
     use swath_kernels::exec::Inline;
-    use swath_kernels::weights::Weights;
 
-    use super::super::gradient::{phases, pixel_sums};
-    use super::super::{Accuracy, Packs, direct};
+    use super::super::direct;
+    use super::super::request::Accuracy;
     use super::*;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 7919 + seed * 104_729) % 17) as f32 - 8.0).collect()
+    }
+
+    /// Packs weights `w` of `shape`, and runs.
+    fn made(
+        kernel: &dyn Convolution,
+        shape: &ConvShape,
+        w: &[f32],
+        x: &[f32],
+        epilogue: Epilogue<'_>,
+        len: usize,
+    ) -> Vec<f32> {
+        let (mut packed, mut y) = (vec![f32::NAN; kernel.packed_len()], vec![f32::NAN; len]);
+        let scratch = &mut vec![f32::NAN; kernel.scratch_len(1)];
+        kernel.pack(&Weights::forward(shape, w), &mut packed, &Inline);
+        let run = Run { x, packed: &packed, epilogue: &epilogue, scratch, executor: &Inline };
+        kernel.run(run, (&mut y[..]).into());
+        y
     }
 
     /// Integers, so that no order of a sum changes it.
@@ -264,25 +321,17 @@ mod tests {
         let [x, y] = [shape.input(), shape.output()].map(|dims| dims.iter().product::<usize>());
         let (x, dy, w) = (numbers(x, 1), numbers(y, 2), numbers(24 * 20 * 9, 3));
         let results = [1, 6000, usize::MAX].map(|most| {
-            let forward = in_blocks_of(most, &request, [true; 2], direct).unwrap();
-            let data = in_blocks_of(most, &request, [true; 2], phases).unwrap();
-            let sums = in_blocks_of(most, &request, [true; 2], pixel_sums).unwrap();
-            let mut scratch = vec![f32::NAN; 1 << 20];
-            let mut packed = vec![0.0; forward.kernel.packed_len()];
-            forward.kernel.pack(&Weights::forward(&shape, &w), &mut packed, &Inline);
-            let mut y = vec![f32::NAN; dy.len()];
+            let forward = Copying { inner: of_at_most(most, &request, [true; 2], direct::forward).unwrap(), reads: 0 };
+            let data = Copying { inner: of_at_most(most, &request, [true; 2], direct::data).unwrap(), reads: 1 };
+            let sums = of_at_most(most, &request, [true; 2], direct::weights).unwrap();
             let epilogue = Epilogue { residual: Some(&dy), ..Epilogue::none() }.relu();
-            let len = forward.scratch_len(1);
-            forward.run(&x, &packed, &epilogue, (&mut y[..]).into(), &mut scratch[..len], &Inline);
-            let mut packed = vec![0.0; data.kernel.packed_len()];
-            data.kernel.pack_weights(&data.shape(&shape), &w, &mut packed, &Inline);
-            let mut dx = vec![f32::NAN; x.len()];
-            let len = data.scratch_len(1);
-            data.run(&dy, &packed, &Epilogue::none(), (&mut dx[..]).into(), &mut scratch[..len], &Inline);
+            let y = made(&forward, &shape, &w, &x, epilogue, dy.len());
+            let dx = made(&data, &shape, &w, &dy, Epilogue::none(), x.len());
             let (mut dw, mut db) = (vec![f32::NAN; w.len()], vec![f32::NAN; 24]);
-            let len = sums.sum_scratch_len(1);
-            sums.sum([&x, &dy], (&mut dw[..]).into(), Some(&mut db), &mut scratch[..len], &Inline);
-            (forward.chunks, [y, dx, dw, db])
+            let scratch = &mut vec![f32::NAN; sums.scratch_len(1)];
+            let sum = Sum { tensors: [&x, &dy], db: Some(&mut db), scratch, executor: &Inline };
+            sums.run(sum, (&mut dw[..]).into());
+            (forward.inner.chunks, [y, dx, dw, db])
         });
         assert_eq!(results.each_ref().map(|(chunks, _)| *chunks), [6, 3, 1]);
         for (_, result) in &results {
@@ -290,5 +339,14 @@ mod tests {
         }
         let db: f32 = dy.chunks(24 * 5 * 4).map(|image| image[..20].iter().sum::<f32>()).sum();
         assert_eq!(results[0].1[3][0], db);
+    }
+
+    #[test]
+    fn a_batch_is_cut_by_its_divisors() {
+        let cut = |n, most| divisor(n, most);
+        assert_eq!([cut(12, 5), cut(12, 6), cut(12, 100), cut(13, 5), cut(12, 0), cut(0, 5)], [4, 6, 12, 1, 1, 0]);
+        for (n, most) in (1..60).flat_map(|n| (1..70).map(move |most| (n, most))) {
+            assert_eq!(Some(cut(n, most)), (1..=n.min(most)).rev().find(|&k| n.is_multiple_of(k)));
+        }
     }
 }

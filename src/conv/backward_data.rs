@@ -2,7 +2,6 @@
 
 use core::mem::MaybeUninit;
 
-use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
@@ -10,7 +9,6 @@ use super::{Candidate, Choice, Epilogue, Explanation, Options, PackedWeights, Sc
 use super::{packing_methods, plan_methods};
 use crate::algo::DataKernel;
 use crate::error::Result;
-use crate::par;
 
 /// A planned gradient at a convolution's input.
 ///
@@ -84,7 +82,7 @@ impl ConvBackwardData {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let y = self.0.input.outputs("the gradient at the input", y)?;
-        self.run_to(x, weights, epilogue, y, scratch).map(|_| ())
+        self.0.run(x, weights, epilogue, y, scratch).map(|_| ())
     }
 
     /// The same into memory that holds nothing yet. Returns what it then holds.
@@ -100,23 +98,6 @@ impl ConvBackwardData {
         scratch: &mut Scratch,
     ) -> Result<&'y mut [f32]> {
         let y = self.0.input.unwritten("the gradient at the input", y)?;
-        self.run_to(x, weights, epilogue, y, scratch)
-    }
-
-    fn run_to<'y>(
-        &self,
-        x: &[f32],
-        weights: &PackedWeights,
-        epilogue: Epilogue<'_>,
-        y: Outputs<'y>,
-        scratch: &mut Scratch,
-    ) -> Result<&'y mut [f32]> {
-        let Choice { shape: s, input, output, kernel, .. } = &self.0;
-        let x = output.floats("the gradient at the output", x)?;
-        let epilogue = input.epilogue(epilogue, s.ic)?;
-        weights.check(self.weights_key())?;
-        let executor = par::executor(self.0.options.threads, self.0.predicted);
-        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        Ok(kernel.run(x, &weights.data, &epilogue, y, scratch, &*executor))
+        self.0.run(x, weights, epilogue, y, scratch)
     }
 }

@@ -7,7 +7,7 @@ use swath_kernels::isa::Level;
 use swath_kernels::shape::ConvShape;
 
 use super::{Candidate, Choice, Explanation, Options, Scratch, plan_methods};
-use crate::algo::WeightKernel;
+use crate::algo::{Sum, WeightKernel};
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -92,6 +92,6 @@ impl ConvBackwardWeights {
         check_len("the gradient at the bias", db.as_ref().map_or(s.oc, |db| db.len()), s.oc)?;
         let executor = par::executor(self.0.options.threads, self.0.predicted);
         let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
-        Ok(kernel.run(x, dy, dw, db, scratch, &*executor))
+        Ok(kernel.run(Sum { tensors: [x, dy], db, scratch, executor: &*executor }, dw))
     }
 }

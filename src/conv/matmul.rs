@@ -7,7 +7,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
 
 use super::{Choice, Epilogue, Options, Scratch};
-use crate::algo::Kernel;
+use crate::algo::{Kernel, Packs, Run};
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -137,7 +137,8 @@ impl MatMul {
         let product = |[left, right]: [usize; 2], c: &mut [f32], scratch: &mut [f32], executor: &dyn Executor| {
             let (packed, scratch) = scratch.split_at_mut(conv.kernel.packed_len());
             conv.kernel.pack(&self.weights(&conv.shape, &b[right * k * n..][..k * n]), packed, executor);
-            conv.kernel.forward(&a[left * m * k..][..m * k], packed, &Epilogue::none(), c.into(), scratch, executor);
+            let (x, epilogue) = (&a[left * m * k..][..m * k], &Epilogue::none());
+            conv.kernel.run(Run { x, packed, epilogue, scratch, executor }, c.into());
         };
         let executor = par::executor(self.threads, conv.predicted * pairs.len() as f64);
         let threads = executor.threads();

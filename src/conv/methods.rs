@@ -1,7 +1,10 @@
 //! What plans of all passes have in common, so that it is written and documented once.
 
+use swath_kernels::epilogue::{Epilogue, Outputs};
+use swath_kernels::weights::Weights;
+
 use super::{Choice, PackedWeights, Scratch, WeightsKey};
-use crate::algo::Packs;
+use crate::algo::{Packs, Pass, Run};
 use crate::error::{Result, check_len};
 use crate::par;
 
@@ -140,6 +143,26 @@ macro_rules! packing_methods {
 pub(super) use {packing_methods, plan_methods};
 
 impl<K: Packs> Choice<K> {
+    /// Makes `y`, the output of a convolution, or the gradient at its input.
+    pub fn run<'y>(
+        &self,
+        x: &[f32],
+        weights: &PackedWeights,
+        epilogue: Epilogue<'_>,
+        y: Outputs<'y>,
+        scratch: &mut Scratch,
+    ) -> Result<&'y mut [f32]> {
+        let Self { shape: s, input, output, kernel, .. } = self;
+        let (x, epilogue) = match K::PASS {
+            Pass::Forward => (input.floats("the input", x)?, output.epilogue(epilogue, s.oc)?),
+            _ => (output.floats("the gradient at the output", x)?, input.epilogue(epilogue, s.ic)?),
+        };
+        weights.check(WeightsKey::new(self))?;
+        let executor = par::executor(self.options.threads, self.predicted);
+        let scratch = scratch.take(kernel.scratch_len(executor.threads()))?;
+        Ok(kernel.run(Run { x, packed: &weights.data, epilogue: &epilogue, scratch, executor: &*executor }, y))
+    }
+
     pub fn pack(&self, w: &[f32]) -> Result<PackedWeights> {
         let mut packed = PackedWeights::zeros(WeightsKey::new(self))?;
         self.repack(w, &mut packed)?;
@@ -157,7 +180,7 @@ impl<K: Packs> Choice<K> {
         packed.check(WeightsKey::new(self))?;
         // About a nanosecond of one thread for each float.
         let executor = par::executor(self.options.threads, packed.data.len() as f64 / 1e6);
-        self.kernel.pack_weights(&self.shape, w, &mut packed.data, &*executor);
+        self.kernel.pack(&Weights::forward(&self.shape, w), &mut packed.data, &*executor);
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ fn parse(text: &str, core: Core) -> Outcome<Vec<Measured>> {
         let Options { input, output, .. } = Options::inside_model(&problem.shape);
         let request = algo::Request::dense(&problem.shape, core, [input, output], Accuracy::Fast);
         let kernel = (row.plan)(&request).map_err(|why| wrong(&why))?;
-        let work = Work::new(core, &problem.shape, &kernel);
+        let work = kernel.work(core, &problem.shape);
         measured.push(Measured { problem: problem.text, algo: row.name, work, ms });
     }
     if measured.is_empty() {
