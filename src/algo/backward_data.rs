@@ -10,7 +10,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::{Taps, Weights};
 
 use super::cost::{Work, blocks_of, copied, predict, scattered};
-use super::kernel::{Convolution, Planning, Run};
+use super::kernel::{Convolution, Planning, Run, convolution_methods};
 use super::request::Request;
 
 /// What a row does forward, on the gradient at the output.
@@ -72,25 +72,7 @@ pub(super) fn phases(r: &Request<'_>) -> Planning<dyn Convolution> {
 }
 
 impl Convolution for BackwardData {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
-        self.pack_from(w, packed, executor);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.run(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(run, pack_from, executor);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let [dx, dy] = blocks_of(shape);

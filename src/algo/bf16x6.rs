@@ -13,7 +13,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
 
 use super::cost::{Work, tensors};
-use super::kernel::{Convolution, Planning, Run};
+use super::kernel::{Convolution, Planning, Run, convolution_methods};
 use super::request::Request;
 
 pub(super) fn is_available() -> bool {
@@ -33,25 +33,7 @@ pub(super) fn forward(r: &Request<'_>) -> Planning<dyn Convolution> {
 }
 
 impl Convolution for Bf16x6 {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
-        self.pack_from(w, packed, executor);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.forward(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(forward, pack_from, executor);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let tensors = tensors(shape);

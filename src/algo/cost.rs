@@ -277,7 +277,7 @@ mod tests {
             (Core::ZEN3, [st, w4, w4, st, w4, w4, di, di, di, di, pl, pl]),
             (Core::ZEN4, [st, w4, w4, w2, w4, w4, di, di, di, di, pl, pl]),
             (Core::GRANITE_RAPIDS, [st, w4, w4, st, w4, w4, di, di, di, di, pl, pl]),
-            (Core::APPLE_M1, [st, w4, w4, w2, w4, w4, di, di, di, di, pl, pl]),
+            (Core::APPLE_M1, [st, w4, w4, w2, w4, w4, di, di, ge, di, pl, pl]),
         ];
         let found = nchw.map(|(core, _)| (core, chosen(core, Layout::Nchw, Accuracy::Default)));
         assert_eq!(found, nchw);

@@ -15,7 +15,7 @@ use swath_kernels::weights::Weights;
 use super::backward_data::turned;
 use super::blocks;
 use super::cost::{Work, blocks_of, copied, tensors};
-use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient};
+use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient, convolution_methods, weight_gradient_methods};
 use super::request::Request;
 
 pub(super) fn forward(r: &Request<'_>) -> Planning<dyn Convolution> {
@@ -23,25 +23,7 @@ pub(super) fn forward(r: &Request<'_>) -> Planning<dyn Convolution> {
 }
 
 impl Convolution for Depthwise {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], _: &dyn Executor) {
-        self.pack_from(w, packed);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.forward(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(forward, pack_from);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let tensors = tensors(shape);
@@ -72,18 +54,7 @@ pub(super) fn weights(r: &Request<'_>) -> Planning<dyn WeightGradient> {
 }
 
 impl WeightGradient for DepthwiseWeights {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len(threads)
-    }
-
-    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
-        let [x, dy] = sum.tensors;
-        self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
-    }
+    weight_gradient_methods!(scratch_len(threads));
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         Work::of_sums(core, shape, shape.macs() as f64, copied(blocks_of(shape), self.copied()))

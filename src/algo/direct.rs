@@ -14,7 +14,7 @@ use swath_kernels::weights::Weights;
 use super::backward_data::phases;
 use super::blocks;
 use super::cost::{Work, blocks_of, predict, scattered, tensors};
-use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient};
+use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient, convolution_methods, weight_gradient_methods};
 use super::request::Request;
 
 /// From blocks or NHWC, and from NCHW through blocks.
@@ -42,25 +42,7 @@ fn tiles(r: &Request<'_>) -> Planning<dyn Convolution> {
 }
 
 impl Convolution for Direct {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
-        self.pack_from(w, packed, executor);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.forward(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(forward, pack_from, executor);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let (macs, tensors) = (shape.macs_inside() as f64 * self.waste(), tensors(shape));
@@ -104,18 +86,7 @@ pub(super) fn weights(r: &Request<'_>) -> Planning<dyn WeightGradient> {
 }
 
 impl WeightGradient for BackwardWeights {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len(threads)
-    }
-
-    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
-        let [x, dy] = sum.tensors;
-        self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
-    }
+    weight_gradient_methods!(scratch_len(threads));
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         Work::of_sums(core, shape, shape.macs_inside() as f64 * self.waste(), blocks_of(shape))
@@ -129,18 +100,7 @@ pub(super) fn stem_weights(r: &Request<'_>) -> Planning<dyn WeightGradient> {
 }
 
 impl WeightGradient for StemWeights {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len(threads)
-    }
-
-    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
-        let [x, dy] = sum.tensors;
-        self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
-    }
+    weight_gradient_methods!(scratch_len(threads));
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         Work::of_sums(core, shape, shape.macs() as f64, blocks_of(shape))

@@ -10,7 +10,7 @@ use swath_kernels::shape::ConvShape;
 use swath_kernels::weights::Weights;
 
 use super::cost::{Work, tensors};
-use super::kernel::{Convolution, Planning, Run};
+use super::kernel::{Convolution, Planning, Run, convolution_methods};
 use super::request::Request;
 
 /// Every geometry and layout.
@@ -19,25 +19,7 @@ pub(super) fn forward(r: &Request<'_>) -> Planning<dyn Convolution> {
 }
 
 impl Convolution for Im2col {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], _: &dyn Executor) {
-        self.pack_from(w, packed);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.forward(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(forward, pack_from);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let (macs, tensors) = (shape.macs_inside() as f64 * self.waste(), tensors(shape));

@@ -50,6 +50,32 @@ pub(super) trait Convolution: Debug + Send + Sync + RefUnwindSafe {
     }
 }
 
+/// Methods of a [`Convolution`] whose kernel has them under the names that follow, where it packs on an executor's threads if one is named.
+macro_rules! convolution_methods {
+    ($run:ident, pack_from$(, $executor:ident)?) => {
+        fn name(&self) -> &'static str {
+            self.kernel()
+        }
+
+        fn packed_len(&self) -> usize {
+            self.packed_len()
+        }
+
+        fn scratch_len(&self, threads: usize) -> usize {
+            self.scratch_len().saturating_mul(threads)
+        }
+
+        fn pack(&self, w: &Weights<'_>, packed: &mut [f32], _executor: &dyn Executor) {
+            $(let $executor = _executor;)?
+            self.pack_from(w, packed$(, $executor)?);
+        }
+
+        fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
+            self.$run(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
+        }
+    };
+}
+
 /// What a [`Convolution`] reads, and runs on.
 pub(crate) struct Run<'a> {
     /// What it reads.
@@ -80,6 +106,27 @@ pub(super) trait WeightGradient: Debug + Send + Sync + RefUnwindSafe {
         predict(algo, core, &self.work(core, shape))
     }
 }
+
+/// Methods of a [`WeightGradient`] whose kernel has them.
+macro_rules! weight_gradient_methods {
+    (scratch_len($($threads:ident)?)) => {
+        fn name(&self) -> &'static str {
+            self.kernel()
+        }
+
+        fn scratch_len(&self, _threads: usize) -> usize {
+            $(let $threads = _threads;)?
+            self.scratch_len($($threads)?)
+        }
+
+        fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
+            let [x, dy] = sum.tensors;
+            self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
+        }
+    };
+}
+
+pub(super) use {convolution_methods, weight_gradient_methods};
 
 /// What a [`WeightGradient`] reads, and runs on.
 pub(crate) struct Sum<'a> {

@@ -15,7 +15,7 @@ use swath_kernels::weights::Weights;
 
 use super::backward_data::turned;
 use super::cost::{COPY, Work, tensors};
-use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient};
+use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient, weight_gradient_methods};
 use super::request::Request;
 
 pub(super) fn forward(r: &Request<'_>) -> Planning<dyn Convolution> {
@@ -100,18 +100,7 @@ pub(super) fn weights(r: &Request<'_>) -> Planning<dyn WeightGradient> {
 }
 
 impl WeightGradient for PlanarWeights {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn scratch_len(&self, _: usize) -> usize {
-        self.scratch_len()
-    }
-
-    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
-        let [x, dy] = sum.tensors;
-        self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
-    }
+    weight_gradient_methods!(scratch_len());
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         let planes = [shape.input(), shape.output()].map(|dims| Layout::Nchw.len(dims));

@@ -12,7 +12,7 @@ use swath_kernels::winograd::{Variant, Winograd, WinogradWeights};
 
 use super::blocks;
 use super::cost::{Work, tensors};
-use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient};
+use super::kernel::{Convolution, Planning, Run, Sum, WeightGradient, convolution_methods, weight_gradient_methods};
 use super::request::{Accuracy, Request};
 
 /// Two and four outputs a side by default, six if accuracy is `Fast`.
@@ -25,25 +25,7 @@ pub(super) fn forward(r: &Request<'_>, variant: Variant) -> Planning<dyn Convolu
 }
 
 impl Convolution for Winograd {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn packed_len(&self) -> usize {
-        self.packed_len()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len().saturating_mul(threads)
-    }
-
-    fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
-        self.pack_from(w, packed, executor);
-    }
-
-    fn run<'y>(&self, run: Run<'_>, y: Outputs<'y>) -> &'y mut [f32] {
-        self.forward(run.x, run.packed, run.epilogue, y, run.scratch, run.executor)
-    }
+    convolution_methods!(forward, pack_from, executor);
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         Work::of(core, self.macs() as f64, self.transformed(), tensors(shape), self.packed_len())
@@ -61,18 +43,7 @@ pub(super) fn weights(r: &Request<'_>) -> Planning<dyn WeightGradient> {
 }
 
 impl WeightGradient for WinogradWeights {
-    fn name(&self) -> &'static str {
-        self.kernel()
-    }
-
-    fn scratch_len(&self, threads: usize) -> usize {
-        self.scratch_len(threads)
-    }
-
-    fn run<'w>(&self, sum: Sum<'_>, dw: Outputs<'w>) -> &'w mut [f32] {
-        let [x, dy] = sum.tensors;
-        self.run(x, dy, dw, sum.db, sum.scratch, sum.executor)
-    }
+    weight_gradient_methods!(scratch_len(threads));
 
     fn work(&self, core: Core, shape: &ConvShape) -> Work {
         Work::of_sums(core, shape, self.macs() as f64 * self.waste(), self.transformed())
