@@ -45,27 +45,23 @@ pub fn conv2d_backward_bias(s: &ConvShape, dy: &[f32]) -> Vec<f64> {
     db
 }
 
-/// Calls `f` with the positions of an input, a weight and an output for every product of the convolution, output by output.
+/// Calls `f` with the positions of an input, a weight and an output for every product of the convolution, weight by weight.
 /// A convolution is linear in its input and in its weights, so the same products make its gradients.
 fn for_each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
     let (icg, ocg) = (s.icg(), s.ocg());
+    let rows: Vec<_> = (0..s.kh).map(|ky| inside(s.oh, s.sh, ky * s.dh, s.pad.top, s.ih)).collect();
+    let columns: Vec<_> = (0..s.kw).map(|kx| inside(s.ow, s.sw, kx * s.dw, s.pad.left, s.iw)).collect();
     for n in 0..s.n {
         for o in 0..s.oc {
-            for oy in 0..s.oh {
-                for ox in 0..s.ow {
-                    let yi = ((n * s.oc + o) * s.oh + oy) * s.ow + ox;
-                    for c in 0..icg {
-                        for ky in 0..s.kh {
-                            for kx in 0..s.kw {
-                                let (iy, ix) = (oy * s.sh + ky * s.dh, ox * s.sw + kx * s.dw);
-                                let (Some(iy), Some(ix)) = (iy.checked_sub(s.pad.top), ix.checked_sub(s.pad.left))
-                                else {
-                                    continue;
-                                };
-                                if iy < s.ih && ix < s.iw {
-                                    let xi = ((n * s.ic + o / ocg * icg + c) * s.ih + iy) * s.iw + ix;
-                                    f(xi, ((o * icg + c) * s.kh + ky) * s.kw + kx, yi);
-                                }
+            for c in 0..icg {
+                for (ky, rows) in rows.iter().enumerate() {
+                    for (kx, columns) in columns.iter().enumerate() {
+                        let wi = ((o * icg + c) * s.kh + ky) * s.kw + kx;
+                        for (oy, iy) in rows {
+                            let x_row = ((n * s.ic + o / ocg * icg + c) * s.ih + iy) * s.iw;
+                            let y_row = ((n * s.oc + o) * s.oh + oy) * s.ow;
+                            for (ox, ix) in columns {
+                                f(x_row + ix, wi, y_row + ox);
                             }
                         }
                     }
@@ -73,6 +69,12 @@ fn for_each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
             }
         }
     }
+}
+
+/// Outputs along an axis, with the input that a tap lies at, where that is inside.
+fn inside(outputs: usize, stride: usize, tap: usize, pad: usize, inputs: usize) -> Vec<(usize, usize)> {
+    let lies = |o: usize| Some((o, (o * stride + tap).checked_sub(pad)?));
+    (0..outputs).filter_map(lies).filter(|&(_, i)| i < inputs).collect()
 }
 
 #[cfg(test)]
