@@ -6,6 +6,8 @@
 //! dx row iy:  zero it; for each (oy, a) that sees it, for ox, for its taps (ix, b):  dx[ix] += a b dy[oy][ox]
 //! ```
 //!
+//! In planes, sums over rows are vectors', and those over the pixels of a row follow, from memory in L1.
+//!
 //! The gradient's row stays in L1, and its sums have the order of the outputs: the same bits however rows are shared out.
 //!
 //! # PyTorch's rules
@@ -22,7 +24,7 @@ use crate::layout::{BLOCK, Layout, blocks};
 use crate::pass::{Body, Chunks, Place};
 use crate::shape::{Padding, ShapeError, checked_elements};
 
-use axis::{Axis, Tap};
+use axis::{Axis, Span, Tap};
 
 /// How values between pixels are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,9 +189,13 @@ impl Resample {
             let (unit, first) = (i / per_unit, i % per_unit * rows);
             let existing = (self.c - unit % units * ch).min(ch);
             let x = &x[unit * input..(unit + 1) * input];
-            match self.v.taps_each() {
-                1 => place.at(Copies { map: self, ch, existing, x, first, y }),
-                2 => place.at(Rows::<2> { map: self, ch, x, first, y }),
+            let spans = self.h.gathered().filter(|_| ch == 1 && self.v.is_complete());
+            match (self.v.taps_each(), spans) {
+                (1, Some(spans)) => place.at(Plane::<1> { map: self, spans, x, first, y }),
+                (2, Some(spans)) => place.at(Plane::<2> { map: self, spans, x, first, y }),
+                (_, Some(spans)) => place.at(Plane::<4> { map: self, spans, x, first, y }),
+                (1, _) => place.at(Copies { map: self, ch, existing, x, first, y }),
+                (2, _) => place.at(Rows::<2> { map: self, ch, x, first, y }),
                 _ => place.at(Rows::<4> { map: self, ch, x, first, y }),
             }
         });
@@ -209,6 +215,9 @@ impl Resample {
         place.each(floats, Chunks::of_units(dx, self.v.input() * row, rows * row), |i, dx| {
             let (unit, first) = (i / per_unit, i % per_unit * rows);
             let dy = &dy[unit * output..(unit + 1) * output];
+            if let Some(spans) = self.h.seen().filter(|_| ch == 1) {
+                return place.at(PlaneGradient { map: self, spans, dy, first, dx });
+            }
             match self.h.taps_each() {
                 1 => place.at(Gradient::<1> { map: self, ch, dy, first, dx }),
                 2 => place.at(Gradient::<2> { map: self, ch, dy, first, dx }),
@@ -315,6 +324,85 @@ impl<const K: usize> Body for Rows<'_, K> {
                 }
                 for c in whole..ch {
                     y[c] = weighted::<1, K>(self.x, taps, iw, (ch, c))[0];
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of outputs of a plane with `K` taps an axis: rows are added up, then their pixels, so that vectors do the most of it.
+struct Plane<'a, const K: usize> {
+    map: &'a Resample,
+    spans: &'a [Span],
+    x: &'a [f32],
+    first: usize,
+    y: &'a mut [f32],
+}
+
+impl<const K: usize> Body for Plane<'_, K> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let (m, iw, ow) = (self.map, self.map.h.input(), self.map.h.output());
+        let mut sums = [0.0; Span::MOST];
+        for row in 0..self.y.len() / ow {
+            let taps = |row: usize| -> &[Tap; K] { m.v.taps(self.first + row).try_into().expect("K taps") };
+            let v = taps(row);
+            if row > 0 && taps(row - 1) == v {
+                self.y.copy_within((row - 1) * ow..row * ow, row * ow);
+                continue;
+            }
+            for span in self.spans {
+                let rows = v.map(|tap| &self.x[tap.index() * iw..][span.from()]);
+                let sums = &mut sums[..rows[0].len()];
+                let inputs = if K == 1 { rows[0] } else { add_rows(sums, rows, v.map(|tap| tap.weight)) };
+                let outputs = self.y[row * ow..][span.of()].iter_mut();
+                for (y, taps) in outputs.zip(m.h.taps_of(span.of()).chunks_exact(K)) {
+                    let at = |tap: &Tap| inputs[tap.index() - span.from().start];
+                    *y = if K == 1 { at(&taps[0]) } else { taps.iter().map(|tap| tap.weight * at(tap)).sum() };
+                }
+            }
+        }
+    }
+}
+
+/// Weighted sums of rows of one length.
+#[inline(always)]
+fn add_rows<'s, const K: usize>(sums: &'s mut [f32], rows: [&[f32]; K], weights: [f32; K]) -> &'s [f32] {
+    let rows = rows.map(|row| &row[..sums.len()]);
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = (0..K).fold(0.0, |sum, k| sum + weights[k] * rows[k][i]);
+    }
+    sums
+}
+
+/// Some rows of a plane's gradient: rows of the outputs are added up, then their pixels.
+struct PlaneGradient<'a> {
+    map: &'a Resample,
+    spans: &'a [Span],
+    dy: &'a [f32],
+    first: usize,
+    dx: &'a mut [f32],
+}
+
+impl Body for PlaneGradient<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let (m, iw, ow) = (self.map, self.map.h.input(), self.map.h.output());
+        let mut sums = [0.0; Span::MOST];
+        for (row, dx) in self.dx.chunks_exact_mut(iw).enumerate() {
+            for span in self.spans {
+                let sums = &mut sums[..span.from().len()];
+                sums.fill(0.0);
+                for above in m.v.seen_by(self.first + row) {
+                    add(sums, &self.dy[above.index() * ow..][span.from()], above.weight);
+                }
+                for (dx, ix) in dx[span.of()].iter_mut().zip(span.of()) {
+                    let at = |tap: &Tap| tap.weight * sums[tap.index() - span.from().start];
+                    *dx = m.h.seen_by(ix).iter().map(at).sum();
                 }
             }
         }

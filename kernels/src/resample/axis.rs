@@ -1,5 +1,7 @@
 //! One axis of a map: the inputs of each output, and the outputs of each input.
 
+use core::ops::Range;
+
 use super::{Filter, PadMode};
 use crate::shape::ShapeError;
 
@@ -45,6 +47,51 @@ pub(super) struct Axis {
     outputs: Vec<Tap>,
     /// With one tap each: runs of neighbours, from where, and how many.
     runs: Vec<(Option<usize>, usize)>,
+    /// Whether every output has its inputs.
+    complete: bool,
+    /// All outputs, cut so that their inputs are few; none where an axis is not complete.
+    gathered: Option<Vec<Span>>,
+    /// All inputs, cut so that the outputs that see them are few.
+    seen: Option<Vec<Span>>,
+}
+
+/// Neighbours, and the shortest range that holds what they are made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Span {
+    pub of: [u32; 2],
+    pub from: [u32; 2],
+}
+
+impl Span {
+    /// The most that a span is made of.
+    pub const MOST: usize = 1024;
+
+    /// Cuts `0..n`, each of which is made of a range; none where one of these is too long.
+    fn cut(n: usize, range: impl Fn(usize) -> Option<[u32; 2]>) -> Option<Vec<Self>> {
+        let mut spans: Vec<Self> = Vec::new();
+        for i in 0..n as u32 {
+            let [start, end] = range(i as usize)?;
+            let joined = spans.last().map(|last| [last.from[0].min(start), last.from[1].max(end)]);
+            match (joined, spans.last_mut()) {
+                (Some(from), Some(last)) if (from[1] - from[0]) as usize <= Self::MOST => {
+                    *last = Self { of: [last.of[0], i + 1], from };
+                }
+                _ if (end - start) as usize <= Self::MOST => spans.push(Self { of: [i, i + 1], from: [start, end] }),
+                _ => return None,
+            }
+        }
+        Some(spans)
+    }
+
+    /// The neighbours.
+    pub fn of(self) -> Range<usize> {
+        self.of[0] as usize..self.of[1] as usize
+    }
+
+    /// What they are made of.
+    pub fn from(self) -> Range<usize> {
+        self.from[0] as usize..self.from[1] as usize
+    }
 }
 
 impl Axis {
@@ -133,7 +180,23 @@ impl Axis {
                 (_, i) => runs.push((i, 1)),
             }
         }
-        Self { input, output, each, taps, starts, outputs, runs }
+        let (mut gathered, mut seen) = (None, None);
+        // Runs of one tap are copied where they are long.
+        if each > 1 || runs.len() > output / 8 {
+            let all_inside = |taps: &[Tap]| {
+                let (first, last) = (taps.iter().map(|t| t.index).min()?, taps.iter().map(|t| t.index).max()?);
+                (last != u32::MAX).then_some([first, last + 1])
+            };
+            gathered = Span::cut(output, |o| all_inside(&taps[o * each..][..each]));
+            let seen_by = |i: usize| &outputs[starts[i] as usize..starts[i + 1] as usize];
+            seen = Span::cut(input, |i| match seen_by(i) {
+                // Made of nothing, beside what the next one is made of.
+                [] => Some([outputs.get(starts[i] as usize).map_or(output as u32, |next| next.index); 2]),
+                seen => all_inside(seen),
+            });
+        }
+        let complete = taps.iter().all(|t| t.inside().is_some());
+        Self { input, output, each, taps, starts, outputs, runs, complete, gathered, seen }
     }
 
     pub fn input(&self) -> usize {
@@ -158,6 +221,27 @@ impl Axis {
     #[inline(always)]
     pub fn seen_by(&self, i: usize) -> &[Tap] {
         &self.outputs[self.starts[i] as usize..self.starts[i + 1] as usize]
+    }
+
+    /// Whether every output has its inputs.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Taps of some outputs, one after the other.
+    #[inline(always)]
+    pub fn taps_of(&self, outputs: Range<usize>) -> &[Tap] {
+        &self.taps[outputs.start * self.each..outputs.end * self.each]
+    }
+
+    /// All outputs in spans of few inputs, where all have their taps and runs of copies would be short.
+    pub fn gathered(&self) -> Option<&[Span]> {
+        self.gathered.as_deref()
+    }
+
+    /// The same of the inputs, in spans that few outputs see.
+    pub fn seen(&self) -> Option<&[Span]> {
+        self.seen.as_deref()
     }
 
     /// Outputs as runs of neighbouring inputs, where each has one tap or none.

@@ -149,8 +149,21 @@ proptest! {
 }
 
 /// More rows than a part holds.
+fn filters_of_large_planes() -> [Filter; 3] {
+    [Filter::NearestExact, Filter::Bilinear { align_corners: false }, Filter::Bicubic { align_corners: false }]
+}
+
 #[test]
 fn large_planes() {
+    // Rows of planes that are made in several spans, and pixels that too many outputs see for one.
+    for (input, output) in [(1500, 3000), (3100, 1501), (2, 2500)] {
+        for filter in filters_of_large_planes() {
+            let scale = input as f64 / output as f64;
+            let (v, h) = (naive::resize_taps(2, 4, 0.5, filter), naive::resize_taps(input, output, scale, filter));
+            let resize = |layout| Resample::resize(layout, [1, 2, 2, input], Size::To([4, output]), filter).unwrap();
+            check("wide", resize, [&v, &h], 0.0, 3);
+        }
+    }
     let filter = Filter::Bilinear { align_corners: false };
     let (v, h) = (naive::resize_taps(50, 130, 50.0 / 130.0, filter), naive::resize_taps(40, 90, 40.0 / 90.0, filter));
     check(
