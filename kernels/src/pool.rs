@@ -49,7 +49,7 @@ use crate::shape::{MAX_ELEMENTS, Padding, PoolShape, checked_elements};
 use crate::table::{by_level, edges};
 
 use adaptive::Adaptive;
-use window::{Max, MaxIndices, Sum, Window};
+use window::{Max, Sum, Window};
 
 /// The index of a window that has no tap inside the input; see [`max`].
 pub const NO_INDEX: u32 = u32::MAX;
@@ -59,8 +59,6 @@ pub const NO_INDEX: u32 = u32::MAX;
 pub enum Op {
     /// Maxima.
     Max,
-    /// Maxima and their indices.
-    MaxIndices,
     /// Averages over windows.
     Average,
     /// Averages over [`AdaptiveShape`]'s regions.
@@ -166,8 +164,6 @@ pub struct PoolArgs {
     pub y: *mut f32,
     /// How the output lies.
     pub y_apart: Apart,
-    /// First index of the whole output, in the layout of `y` without gaps; used by [`Op::MaxIndices`] only.
-    pub indices: *mut u32,
     /// First output row, `unit * oh + oy`.
     pub first: usize,
     /// Number of output rows.
@@ -210,8 +206,7 @@ pub struct PoolRow {
     /// # Safety
     /// * The machine has the level.
     /// * `x` is readable for `input[0]` rows of `input[1] * ch` floats of each unit of the output rows, at `x_apart`.
-    /// * `y`, and for [`Op::MaxIndices`] `indices`, are writable for `output[1] * ch` elements of each of the output rows, at `y_apart`
-    ///   and without gaps, and overlap nothing.
+    /// * `y` is writable for `output[1] * ch` floats of each of the output rows, at `y_apart`, and overlaps nothing.
     /// * `kernel`, `stride`, `dilation`, `pad`, `input` and `output` are those of a [`PoolShape`] (for [`Op::Adaptive`]:
     ///   `input` and `output` are at least 1), and fit the row's `window`.
     pub run: isa::Entry<PoolArgs>,
@@ -234,7 +229,6 @@ macro_rules! level_rows {
             "maxpool_2x2s2" Max (Some((2, 2))) (Window<Max, 2, 2>)
             "maxpool_3x3s1" Max (Some((3, 1))) (Window<Max, 3, 1>)
             "maxpool" Max (None) (Window<Max, 0, 0>)
-            "maxpool_indices" MaxIndices (None) (MaxIndices)
             "avgpool_3x3s2" Average (Some((3, 2))) (Window<Sum, 3, 2>)
             "avgpool_2x2s2" Average (Some((2, 2))) (Window<Sum, 2, 2>)
             "avgpool_3x3s1" Average (Some((3, 1))) (Window<Sum, 3, 1>)
@@ -282,7 +276,6 @@ impl PoolArgs {
             x_apart,
             y: core::ptr::null_mut(),
             y_apart,
-            indices: core::ptr::null_mut(),
             first: 0,
             rows: 0,
             ch,
@@ -353,8 +346,8 @@ fn run<'y>(
         let SyncArgs(args) = &args;
         let first = part * together;
         let args = PoolArgs { first, rows: together.min(rows - first), ..*args };
-        // SAFETY: the level is available; x holds all units and y all rows at these distances, as just asserted, and `max` asserts
-        // the same of the indices; these are borrowed mutably and overlap nothing, and parts have rows of their own; no product of
+        // SAFETY: the level is available; x holds all units and y all rows at these distances, as just asserted; y is borrowed
+        // mutably and overlaps nothing, and parts have rows of their own; no product of
         // the geometry overflows, so that taps found inside are inside; the row supports it.
         unsafe { (row.run)(&args) }
     });
@@ -406,18 +399,14 @@ pub fn max<'y>(
     y: Outputs<'y>,
     indices: Option<&mut [u32]>,
 ) -> &'y mut [f32] {
+    let lies = lies.into();
+    if let Some(indices) = indices {
+        return max_indices(place, lies, shape, x, y, indices.into()).0;
+    }
     shape.assert_consistent();
     let dims = [shape.input(), shape.output()];
-    let views = lies.into().views(dims);
-    let layout = views[0].layout();
-    let mut args = PoolArgs::window(shape, layout);
-    let mut op = Op::Max;
-    if let Some(indices) = indices {
-        assert_eq!(indices.len(), layout.len(shape.output()), "as many indices as outputs");
-        assert_indexable(shape.ih * shape.iw);
-        (args.indices, op) = (indices.as_mut_ptr(), Op::MaxIndices);
-    }
-    run(place, op, (views, dims), x, y, args)
+    let views = lies.views(dims);
+    run(place, Op::Max, (views, dims), x, y, PoolArgs::window(shape, views[0].layout()))
 }
 
 /// Average pooling. Channels that pad the last block must be zero in `x` and are zero in `y`. What `y` then is is returned.

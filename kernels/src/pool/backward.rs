@@ -13,7 +13,7 @@
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::geometry::{Geometry, Span};
+use super::geometry::{Geometry, Span, Whole};
 use super::spans::Spans;
 use super::{AdaptiveShape, Divisor, Lies, assert_indexable, assert_lengths};
 use crate::epilogue::Outputs;
@@ -91,7 +91,54 @@ struct MaxRows<'a, T> {
     absolute: bool,
 }
 
+/// Outputs of a plane that are made side by side.
+const SIDE: usize = 8;
+
 impl<T: Tap> MaxRows<'_, T> {
+    /// Output row `row` of a plane: the outputs whose windows have all their columns, [`SIDE`] at a time; the last ones overlap. None where
+    /// these are too few, or more than two inputs apart.
+    #[inline(always)]
+    fn side_by_side(&mut self, row: usize, v: &Span) -> Option<Range<usize>> {
+        let whole = self.g.h.whole().filter(|w| w.outputs.len() >= SIDE && !v.taps.is_empty())?;
+        let outputs = whole.outputs.clone();
+        for first in outputs.clone().step_by(SIDE) {
+            let ox = first.min(outputs.end - SIDE);
+            match whole.stride {
+                1 => self.eight::<1>(row, v, &whole, ox),
+                2 => self.eight::<2>(row, v, &whole, ox),
+                _ => return None,
+            }
+        }
+        Some(outputs)
+    }
+
+    /// [`SIDE`] outputs of a plane from `ox` on, whose windows are `S` inputs apart.
+    #[inline(always)]
+    fn eight<const S: usize>(&mut self, row: usize, v: &Span, whole: &Whole, ox: usize) {
+        let (g, start) = (self.g, whole.start + (ox - whole.outputs.start) * S);
+        let (mut best, mut tap) = ([f32::NEG_INFINITY; SIDE], [T::NONE.get() as u32; SIDE]);
+        for (i, ky) in v.taps.clone().enumerate() {
+            let iy = v.start + i * v.step;
+            for kx in 0..whole.columns {
+                let ix = start + kx * whole.step;
+                let p = &self.x[iy * g.x.row + ix..][..(SIDE - 1) * S + 1];
+                let first = i + kx == 0;
+                for k in 0..SIDE {
+                    let (v, number) =
+                        (p[k * S], if self.absolute { iy * g.h.input + ix + k * S } else { ky * g.kw + kx } as u32);
+                    #[allow(clippy::eq_op)] // is it NaN; as in `lanes`
+                    let better = (v > best[k]) | (v != v) | first;
+                    best[k] = if better { v } else { best[k] };
+                    tap[k] = if better { number } else { tap[k] };
+                }
+            }
+        }
+        self.y[row * g.y.row + ox..][..SIDE].copy_from_slice(&best.map(MaybeUninit::new));
+        for (t, k) in self.taps[row * g.h.output + ox..][..SIDE].iter_mut().zip(tap) {
+            t.write(T::new(k as usize));
+        }
+    }
+
     /// `N` lanes of the output at these places of `y` and `taps`.
     #[inline(always)]
     fn lanes<const N: usize>(&mut self, (v, h): (&Span, &Span), [at, tap_at]: [usize; 2], c: usize) {
@@ -132,7 +179,8 @@ impl<T: Tap> Body for MaxRows<'_, T> {
         let (ow, ch) = (self.g.h.output, self.g.ch);
         for row in 0..self.taps.len() / (ow * ch) {
             let v = self.g.v.span(self.first + row);
-            for ox in 0..ow {
+            let done = if ch == 1 { self.side_by_side(row, &v) } else { None }.unwrap_or(0..0);
+            for ox in (0..ow).filter(|ox| !done.contains(ox)) {
                 let (h, at) = (self.g.h.span(ox), [row * self.g.y.row + ox * ch, (row * ow + ox) * ch]);
                 let whole = ch - ch % BLOCK;
                 for c in (0..whole).step_by(BLOCK) {
@@ -208,6 +256,17 @@ fn scatter<T: Tap>(g: &Geometry, absolute: bool, taps: &[T], dy: &[f32], dx: &mu
     }
     // Where rows follow each other, pixels need not be told apart by them.
     let long = g.x.row == g.h.input * ch;
+    if absolute && long && ch == 1 {
+        for (taps, dy) in taps.chunks_exact(g.h.output).zip(dy.chunks(g.y.row)) {
+            for (tap, dy) in taps.iter().zip(dy).filter(|(tap, _)| **tap != T::NONE) {
+                assert!(tap.get() < pixels, "pixel {} of a plane of {pixels}", tap.get());
+                // SAFETY: a pixel of the plane, all of which were zeroed above.
+                let sum = unsafe { dx[tap.get()].assume_init() } + dy;
+                dx[tap.get()].write(sum);
+            }
+        }
+        return;
+    }
     for (oy, ox) in (0..g.v.output).flat_map(|oy| (0..g.h.output).map(move |ox| (oy, ox))) {
         let (v, h, at) = (g.v.span(oy), g.h.span(ox), (oy * g.h.output + ox) * ch);
         let dy_at = oy * g.y.row + ox * ch;
@@ -245,6 +304,48 @@ struct AverageGradient<'a> {
     dx: &'a mut [MaybeUninit<f32>],
 }
 
+/// Outputs whose shares are computed at once.
+const SHARES: usize = 256;
+
+/// Adds the shares of a plane's output row `oy`, of windows of so many rows and all their columns, column by column.
+#[inline(always)]
+fn add_shares(g: &Geometry, dy: &[f32], (oy, rows): (usize, usize), dx: &mut [f32]) -> Option<Range<usize>> {
+    let whole = g.h.whole().filter(|w| !w.outputs.is_empty())?;
+    let count = g.count((oy, rows), (whole.outputs.start, whole.columns));
+    let dy = &dy[oy * g.y.row..][whole.outputs.clone()];
+    let mut shares = [0.0; SHARES];
+    for (i, dy) in dy.chunks(SHARES).enumerate() {
+        let shares = &mut shares[..dy.len()];
+        shares.iter_mut().zip(dy).for_each(|(share, dy)| *share = dy / count);
+        let dx = &mut dx[whole.start + i * SHARES * whole.stride..];
+        match (whole.stride, whole.columns, whole.step) {
+            (2, 2, 1) => {
+                for (dx, share) in dx.chunks_exact_mut(2).zip(&*shares) {
+                    dx[0] += share;
+                    dx[1] += share;
+                }
+            }
+            (stride, columns, 1) if stride == columns => {
+                for (dx, share) in dx.chunks_exact_mut(stride).zip(&*shares) {
+                    dx.iter_mut().for_each(|dx| *dx += share);
+                }
+            }
+            (1, ..) => {
+                for column in 0..whole.columns {
+                    dx[column * whole.step..].iter_mut().zip(&*shares).for_each(|(dx, share)| *dx += share);
+                }
+            }
+            _ => {
+                for column in 0..whole.columns {
+                    let dx = dx[column * whole.step..].iter_mut().step_by(whole.stride);
+                    dx.zip(&*shares).for_each(|(dx, share)| *dx += share);
+                }
+            }
+        }
+    }
+    Some(whole.outputs)
+}
+
 impl Body for AverageGradient<'_> {
     type Out = ();
 
@@ -259,7 +360,8 @@ impl Body for AverageGradient<'_> {
                     continue;
                 }
                 let rows = g.v.span(oy).taps.len();
-                for ox in 0..g.h.output {
+                let done = if ch == 1 { add_shares(g, self.dy, (oy, rows), dx) } else { None }.unwrap_or(0..0);
+                for ox in (0..g.h.output).filter(|ox| !done.contains(ox)) {
                     let h = g.h.span(ox);
                     let dy = pixel(self.dy, oy * g.y.row + ox * ch, ch);
                     let count = g.count((oy, rows), (ox, h.taps.len()));

@@ -36,6 +36,16 @@ pub(super) struct Span {
     pub taps: Range<usize>,
 }
 
+/// Outputs side by side; see [`Axis::whole`].
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub outputs: Range<usize>,
+    pub start: usize,
+    pub stride: usize,
+    pub step: usize,
+    pub columns: usize,
+}
+
 impl Axis {
     /// The inputs of output `o`; those outside are cut off.
     #[inline(always)]
@@ -53,6 +63,22 @@ impl Axis {
                 Span { start, step: 1, taps: 0..end - start }
             }
         }
+    }
+
+    /// Outputs whose windows have all their columns inside the input, the first one's first input, and stride, step and number of columns:
+    /// of windows that slide.
+    pub fn whole(&self) -> Option<Whole> {
+        let Kind::Window { kernel, stride, dilation, before, .. } = self.kind else { return None };
+        let (reach, end) = ((kernel - 1) * dilation + 1, self.input + before);
+        let end = if end < reach { 0 } else { ((end - reach) / stride + 1).min(self.output) };
+        let first = before.div_ceil(stride).min(end);
+        Some(Whole {
+            outputs: first..end,
+            start: (first * stride).saturating_sub(before),
+            stride,
+            step: dilation,
+            columns: kernel,
+        })
     }
 
     /// Outputs that may cover input `i`, in order; see [`Axis::tap`].
@@ -124,7 +150,15 @@ impl Geometry {
 
     /// Of adaptive windows.
     pub fn adaptive(s: &AdaptiveShape, lies: Lies) -> Self {
-        let axis = |input, output| Axis { input, output, kind: Kind::Adaptive };
+        // Regions of one size are windows that slide.
+        let axis = |input: usize, output: usize| match output > 0 && input.is_multiple_of(output) {
+            true => {
+                let size = input / output;
+                let kind = Kind::Window { kernel: size, stride: size, dilation: 1, before: 0, after: 0 };
+                Axis { input, output, kind }
+            }
+            false => Axis { input, output, kind: Kind::Adaptive },
+        };
         let (v, h) = (axis(s.ih, s.oh), axis(s.iw, s.ow));
         Self::new((v, h), s.iw, lies.views([s.input(), s.output()]), Divisor::Inside)
     }

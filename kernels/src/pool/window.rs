@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::{Divisor, NO_INDEX, PoolArgs};
+use super::{Divisor, PoolArgs};
 use crate::isa::{Isa, Kernel};
 use crate::shape::taps_inside;
 
@@ -52,12 +52,8 @@ struct Line {
     x: *const f32,
     /// First output pixel.
     y: *mut f32,
-    /// First index.
-    indices: *mut u32,
     /// Input rows under the windows.
     taps: usize,
-    /// Number of the first of them.
-    iy: usize,
     /// Rows that a divisor counts.
     height: usize,
     /// Lanes in use.
@@ -73,7 +69,7 @@ impl Line {
     /// `a` is as [`super::PoolRow::run`] states, `r < a.rows`, `channel < a.ch`.
     #[inline(always)]
     unsafe fn new(a: &PoolArgs, r: usize, channel: usize, lanes: usize) -> Self {
-        let ([ih, _], [oh, ow]) = (a.input, a.output);
+        let ([ih, _], [oh, _]) = (a.input, a.output);
         let (unit, oy) = ((a.first + r) / oh, (a.first + r) % oh);
         let taps = taps_inside(oy, a.stride[0], a.dilation[0], a.pad.top, a.kernel[0], ih);
         // Where there is no tap, row 0 stands in and is not read.
@@ -88,10 +84,7 @@ impl Line {
             x: unsafe { a.x.add(from) },
             // SAFETY: row oy of the unit is inside y, by the contract.
             y: unsafe { a.y.add(to) },
-            // Null, and not used, where no indices are wanted.
-            indices: a.indices.wrapping_add((a.first + r) * ow * a.ch + channel),
             taps: taps.len(),
-            iy,
             height: divisor(a, 0, oy, taps.len(), ih + a.pad.top + a.pad.bottom),
             lanes,
             channels: exist.saturating_sub(channel).min(lanes),
@@ -215,6 +208,37 @@ impl Line {
         }
     }
 
+    /// Vectors of windows side by side of a plane: those of the interior, of which there is at least a vector. The last vector overlaps
+    /// the one before, and computes its outputs again.
+    ///
+    /// # Safety
+    /// A pixel is one float; all columns of these windows are inside the input; the stride is `S`, 1 or 2; there is a row of taps.
+    #[inline(always)]
+    unsafe fn along<I: Isa, F: Fold, const S: usize>(&self, s: I, a: &PoolArgs, inside: &Range<usize>) {
+        let pitch = a.dilation[0] * a.x_apart.row;
+        // LANES floats that are S apart. SAFETY: of the caller; what follows the last of them is not read.
+        let lanes = |p: *const f32| unsafe {
+            if S == 1 { s.load(p) } else { s.unzip(s.load(p), s.load_partial(p.add(I::LANES), I::LANES - 1))[0] }
+        };
+        for first in inside.clone().step_by(I::LANES) {
+            let ox = first.min(inside.end - I::LANES);
+            // SAFETY: these windows are inside the interior, whose rows and columns of taps are inside the input; their pixels of the row
+            // are inside y.
+            unsafe {
+                let x = self.x.add(ox * S - a.pad.left);
+                let column = |k: usize| {
+                    let x = x.add(k * a.dilation[1]);
+                    (1..self.taps).fold(lanes(x), |acc, i| F::step(s, acc, lanes(x.add(i * pitch))))
+                };
+                let mut acc = column(0);
+                for k in 1..a.kernel[1] {
+                    acc = F::step(s, acc, column(k));
+                }
+                self.finish::<I, F, true>(s, a, ox, acc, a.kernel[1]);
+            }
+        }
+    }
+
     /// Left border, interior, right border.
     ///
     /// # Safety
@@ -228,9 +252,21 @@ impl Line {
         inside: &Range<usize>,
     ) {
         let unroll = K > 0 && self.taps == K && !inside.is_empty();
+        let side_by_side = a.ch == 1 && self.taps > 0 && a.stride[1] <= 2 && inside.len() >= I::LANES;
         let mut ox = 0;
         while ox < a.output[1] {
             let whole = inside.contains(&ox);
+            if whole && side_by_side {
+                // SAFETY: a plane's windows of the interior, which fill a vector, and whose rows of taps are inside the input.
+                unsafe {
+                    match a.stride[1] {
+                        1 => self.along::<I, F, 1>(s, a, inside),
+                        _ => self.along::<I, F, 2>(s, a, inside),
+                    }
+                }
+                ox = inside.end;
+                continue;
+            }
             // SAFETY: ox is below the width; windows of the interior have all columns inside the input, the others those
             // that taps_inside finds; unrolled rows have all their K rows inside.
             unsafe {
@@ -289,74 +325,6 @@ impl<I: Isa, F: Fold, const K: usize, const S: usize> Kernel<I> for Window<F, K,
                         line.run::<I, F, K, S, true>(s, a, &inside);
                     } else {
                         line.run::<I, F, K, S, false>(s, a, &inside);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Maxima with indices, tap by tap in PyTorch's order.
-///
-/// An index is carried in the bits of a float lane; only moves and selections touch it, which keep bits.
-pub(super) struct MaxIndices;
-
-impl MaxIndices {
-    /// Output pixel `ox` of a line, with the taps `taps` of its width.
-    ///
-    /// # Safety
-    /// `ox` is below the output's width; the taps are inside the input's.
-    #[inline(always)]
-    unsafe fn window<I: Isa, const WHOLE: bool>(s: I, a: &PoolArgs, l: &Line, ox: usize, taps: Range<usize>) {
-        let iw = a.input[1];
-        // SAFETY: pixel ox is inside y and the indices and has the line's lanes; taps are inside the input's width,
-        // and l.taps rows from l.iy on inside its height.
-        unsafe {
-            let at = l.indices.add(ox * a.ch);
-            if l.taps == 0 || taps.is_empty() {
-                l.empty(a, ox, f32::NEG_INFINITY);
-                return (0..l.lanes).for_each(|i| at.add(i).write(NO_INDEX));
-            }
-            let ix = ox * a.stride[1] + taps.start * a.dilation[1] - a.pad.left;
-            let number = |index: usize| s.splat(f32::from_bits(index as u32));
-            let mut best = l.load::<I, WHOLE>(s, l.x.add(ix * a.ch));
-            let mut index = number(l.iy * iw + ix);
-            for ky in 0..l.taps {
-                for kx in 0..taps.len() {
-                    let (down, across) = (ky * a.dilation[0], ix + kx * a.dilation[1]);
-                    let v = l.load::<I, WHOLE>(s, l.x.add(down * a.x_apart.row + across * a.ch));
-                    let i = number((l.iy + down) * iw + across);
-                    index = s.select_nan(v, i, s.select_lt(best, v, i, index));
-                    best = s.select_nan(v, v, s.select_lt(best, v, v, best));
-                }
-            }
-            s.store_partial(l.y.add(ox * a.ch), best, l.lanes);
-            s.store_partial(at.cast(), index, l.lanes);
-        }
-    }
-}
-
-impl<I: Isa> Kernel<I> for MaxIndices {
-    type Args = PoolArgs;
-
-    /// # Safety
-    /// As [`super::PoolRow::run`] states.
-    #[inline(always)]
-    unsafe fn run(s: I, a: &PoolArgs) {
-        let inside = interior(a);
-        for r in 0..a.rows {
-            for channel in (0..a.ch).step_by(I::LANES) {
-                // SAFETY: r and channel are in range; the rest is what the caller vouches for.
-                let line = unsafe { Line::new(a, r, channel, I::LANES) };
-                for ox in 0..a.output[1] {
-                    let taps = if inside.contains(&ox) { 0..a.kernel[1] } else { taps_of(a, ox) };
-                    // SAFETY: ox is in range, and the taps are inside the width.
-                    unsafe {
-                        if line.lanes == I::LANES {
-                            Self::window::<I, true>(s, a, &line, ox, taps);
-                        } else {
-                            Self::window::<I, false>(s, a, &line, ox, taps);
-                        }
                     }
                 }
             }

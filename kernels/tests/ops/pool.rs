@@ -14,11 +14,16 @@ use crate::threads::{Guarded, integers, random};
 
 fn shapes() -> impl Strategy<Value = PoolShape> {
     let pair = |lo: usize, hi: usize| [lo..hi, lo..hi];
-    ((1usize..3, 1usize..40, pair(1, 14)), pair(1, 5), pair(1, 4), pair(0, 3), pair(1, 3), any::<bool>())
-        .prop_filter_map("a window that fits", |((n, c, [h, w]), k, s, p, d, ceil)| {
+    // Wide rows are computed side by side where pixels are single floats.
+    let wide = (1usize..3, 1usize..5, [1usize..14, 14usize..80]);
+    let size = prop_oneof![(1usize..3, 1usize..40, pair(1, 14)), wide];
+    (size, pair(1, 5), pair(1, 4), pair(0, 3), pair(1, 3), any::<bool>()).prop_filter_map(
+        "a window that fits",
+        |((n, c, [h, w]), k, s, p, d, ceil)| {
             let builder = PoolShape::builder([n, c, h, w], k).stride(s).padding(p).dilation(d).ceil_mode(ceil);
             builder.build().ok()
-        })
+        },
+    )
 }
 
 /// Whole numbers with ties, and now and then a NaN or an infinity.
