@@ -1,6 +1,6 @@
 //! Each operation on candle and on swath, in turn: milliseconds forward, and forward and backward, as a Markdown table.
 //!
-//! `RAYON_NUM_THREADS=1 cargo run --release --example operations`. Tensors are random and contiguous. The gradient that comes in is of
+//! `RAYON_NUM_THREADS=1 cargo run --release --example operations [-- PART-OF-A-NAME]`. Tensors are random and contiguous. The gradient that comes in is of
 //! ones, candle's sum of all outputs included on both sides.
 
 use std::time::{Duration, Instant};
@@ -126,7 +126,8 @@ fn convolutions() -> Vec<Operation> {
             [64, 32, 4],
             |x, w| x.conv_transpose1d(w, 0, 0, 2, 1, 1),
             move |x, w| swath_candle::conv_transpose1d(x, w, None, &transposed1),
-        ),
+        )
+        .forward_only(),
         Operation::new(
             "linear 1024 to 1024, batch 64",
             [64, 1024],
@@ -198,7 +199,8 @@ fn main() -> Result<()> {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         format!("{:.3} | {:.3} | {:.1}", ms(candle), ms(swath), ms(candle) / ms(swath))
     };
-    for operation in convolutions().into_iter().chain(others()?) {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    for operation in convolutions().into_iter().chain(others()?).filter(|o| o.name.contains(&wanted)) {
         let forward = figures(operation.times(false)?);
         let both = if operation.gradient { figures(operation.times(true)?) } else { "- | - | -".into() };
         println!("| {} | {forward} | {both} |", operation.name);
