@@ -3,6 +3,7 @@
 //! Whatever grows with a model's or a picture's size comes from here: where the system has no memory, the caller gets
 //! [`Error::Memory`], and the process lives on.
 
+use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
 #[cfg(feature = "onnx")]
 use core::panic::RefUnwindSafe;
@@ -13,6 +14,32 @@ use std::sync::Arc;
 use swath_kernels::pages::LARGE;
 
 use crate::error::{Error, Result};
+
+/// A vector of `len` elements that `write` writes, such as a plan's method for memory that holds nothing yet, so that nobody fills it with
+/// zeros first: of a large tensor that takes as long as a light operation.
+///
+/// # Errors
+/// Those of `write`, and [`Error::Memory`].
+///
+/// # Panics
+/// If `write` returns other memory than it got.
+///
+/// ```
+/// use swath::{ConvPlan, ConvShape, Epilogue, Options, Scratch, written};
+/// let plan = ConvPlan::new(&ConvShape::builder([1, 2, 4, 4], [3, 2, 1, 1]).build()?, &Options::default())?;
+/// let (weights, mut scratch) = (plan.pack(&[0.5; 6])?, Scratch::new());
+/// let y = written(3 * 16, |y| plan.forward_uninit(&[1.0; 2 * 16], &weights, Epilogue::none(), y, &mut scratch))?;
+/// assert_eq!(y, [1.0; 3 * 16]);
+/// # Ok::<(), swath::Error>(())
+/// ```
+pub fn written<T>(
+    len: usize,
+    write: impl for<'y> FnOnce(&'y mut [MaybeUninit<T>]) -> Result<&'y mut [T]>,
+) -> Result<Vec<T>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    swath_kernels::epilogue::written(memory, len, write)
+}
 
 /// Alignment in floats: one cache line, one AVX-512 register.
 const LINE: usize = 16;

@@ -145,6 +145,7 @@ pub mod zoo;
 pub mod onnx;
 
 pub use algo::Accuracy;
+pub use buffer::written;
 pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, Epilogue, FiniteRange, MatMul, Options,
     PackedWeights, PlanCache, Scratch, WeightsKey,

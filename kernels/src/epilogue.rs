@@ -89,6 +89,35 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+/// A vector of `len` elements that `write` writes, which nobody has filled before: it gets its memory, and returns that memory, written.
+///
+/// # Errors
+/// Those of `write`.
+///
+/// # Panics
+/// If the vector has no room for so many, or `write` returns other memory.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use swath_kernels::epilogue::written;
+/// let y = written(Vec::with_capacity(3), 3, |memory| Ok::<_, ()>(memory.write_copy_of_slice(&[1.0, 2.0, 3.0])));
+/// assert_eq!(y, Ok(vec![1.0, 2.0, 3.0]));
+/// ```
+pub fn written<T, E>(
+    mut memory: Vec<T>,
+    len: usize,
+    write: impl for<'y> FnOnce(&'y mut [MaybeUninit<T>]) -> Result<&'y mut [T], E>,
+) -> Result<Vec<T>, E> {
+    memory.clear();
+    let spare = &mut memory.spare_capacity_mut()[..len];
+    let first = spare.as_ptr();
+    let y = write(spare)?;
+    assert!(core::ptr::eq(first.cast(), y.as_ptr()) && y.len() == len, "other memory was written");
+    // SAFETY: a slice of values over all of this memory is what `write` returned, so that it holds them.
+    unsafe { memory.set_len(len) };
+    Ok(memory)
+}
+
 /// Memory for the outputs of a run, which are written whole: what it held does not matter.
 #[derive(Debug)]
 pub enum Outputs<'a, T = f32> {

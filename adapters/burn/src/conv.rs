@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use swath::{
-    ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Layout, Options, PlanCache, Result, Scratch, layout,
+    ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Result, Scratch, written,
 };
 
 use crate::operation::{Any, Operation, apply};
@@ -66,10 +66,8 @@ impl Conv {
     }
 
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.dims()[1].iter().product()];
         let epilogue = bias.map_or(Epilogue::none(), Epilogue::bias);
-        Scratch::of_thread(|scratch| self.run(self.transposed, x, w, epilogue, &mut y, scratch))?;
-        Ok(y)
+        Scratch::of_thread(|scratch| self.run(self.transposed, x, w, epilogue, scratch))
     }
 
     /// The convolution, or the transposed one.
@@ -79,20 +77,20 @@ impl Conv {
         x: &[f32],
         w: &[f32],
         epilogue: Epilogue<'_>,
-        y: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Result<()> {
+    ) -> Result<Vec<f32>> {
         let (cache, options) = (PlanCache::global(), Options::default());
+        let [input, output] = [self.shape.input(), self.shape.output()].map(|dims| dims.iter().product());
         if transposed {
             let plan = cache.backward_data(&self.shape, &options)?;
             let packed = plan.pack_once(w, scratch)?;
-            let done = plan.transposed(x, &packed, epilogue, y, scratch);
+            let done = written(input, |y| plan.transposed_uninit(x, &packed, epilogue, y, scratch));
             scratch.give_back(packed);
             done
         } else {
             let plan = cache.forward(&self.shape, &options)?;
             let packed = plan.pack_once(w, scratch)?;
-            let done = plan.forward(x, &packed, epilogue, y, scratch);
+            let done = written(output, |y| plan.forward_uninit(x, &packed, epilogue, y, scratch));
             scratch.give_back(packed);
             done
         }
@@ -100,17 +98,17 @@ impl Conv {
 
     /// Gradients at input, weights and bias.
     fn backward(&self, [x, w]: [&[f32]; 2], dy: &[f32], wanted: [bool; 3]) -> Result<[Option<Vec<f32>>; 3]> {
-        let [dims_x, dims_y] = self.dims();
+        let [_, dims_y] = self.dims();
         Scratch::of_thread(|scratch| {
             let (mut dx, mut dw, mut db) = (None, None, None);
             if wanted[0] {
-                let dx = dx.insert(vec![0.0; dims_x.iter().product()]);
-                self.run(!self.transposed, dy, w, Epilogue::none(), dx, scratch)?;
+                dx = Some(self.run(!self.transposed, dy, w, Epilogue::none(), scratch)?);
             }
             if wanted[1] {
                 let (x, dy) = if self.transposed { (dy, x) } else { (x, dy) };
-                let dw = dw.insert(vec![0.0; self.shape.weights().iter().product()]);
-                self.at_weights(x, dy, dw, scratch)?;
+                let plan = PlanCache::global().backward_weights(&self.shape, &Options::default())?;
+                let len = self.shape.weights().iter().product();
+                dw = Some(written(len, |dw| plan.run_uninit(x, dy, dw, None, scratch))?);
             }
             if wanted[2] {
                 let db = db.insert(vec![0.0; dims_y[1]]);
@@ -118,19 +116,6 @@ impl Conv {
             }
             Ok([dx, dw, db])
         })
-    }
-
-    fn at_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) -> Result<()> {
-        let cache = PlanCache::global();
-        if self.shape.groups == 1 && self.shape.ic < 16 {
-            // The kernel of first layers reads blocks: 1.5 ms with the copy where 9.8 are taken without, as in the adapter of candle.
-            let dims = self.shape.output();
-            let mut blocked = vec![0.0; Layout::Blocked.len(dims)];
-            layout::reorder(Layout::Nchw, dy, Layout::Blocked, &mut blocked, dims)?;
-            let options = Options::default().layouts(Layout::Nchw, Layout::Blocked);
-            return cache.backward_weights(&self.shape, &options)?.run(x, &blocked, dw, None, scratch);
-        }
-        cache.backward_weights(&self.shape, &Options::default())?.run(x, dy, dw, None, scratch)
     }
 }
 

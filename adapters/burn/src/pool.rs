@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Int, Tensor, TensorData};
 use swath::pool::{AdaptiveAvgPool, AdaptiveShape, AvgPool, Divisor, MaxPool};
-use swath::{Error, Options, PoolShape, Result};
+use swath::{Error, Options, PoolShape, Result, written};
 
 use crate::operation::{Any, Operation, Plain, apply};
 
@@ -87,20 +87,24 @@ impl Operation<1> for Max {
     }
 
     fn forward(&self, [x]: [&[f32]; 1], tracked: bool) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; Operation::output(self).iter().product()];
-        if tracked || self.asked {
-            let mut indices = vec![0; y.len()];
-            self.plan.forward(x, &mut y, Some(&mut indices))?;
-            self.indices.get_or_init(|| indices);
-        } else {
-            self.plan.forward(x, &mut y, None)?;
+        let len = Operation::output(self).iter().product();
+        if !tracked && !self.asked {
+            return written(len, |y| Ok(self.plan.forward_uninit(x, y, None)?.0));
         }
-        Ok(y)
+        written(len, |y| {
+            let mut maxima = None;
+            let indices = written(len, |indices| {
+                let (y, indices) = self.plan.forward_uninit(x, y, Some(indices))?;
+                maxima = Some(y);
+                Ok(indices.expect("indices were asked for"))
+            })?;
+            self.indices.get_or_init(|| indices);
+            Ok(maxima.expect("maxima lie beside their indices"))
+        })
     }
 
     fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
-        let mut dx = vec![0.0; x.len()];
-        self.plan.backward(self.kept()?, dy, &mut dx)?;
-        Ok([Some(dx)])
+        let kept = self.kept()?;
+        Ok([Some(written(x.len(), |dx| self.plan.backward_uninit(kept, dy, dx))?)])
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
 use candle_nn::{Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig};
-use swath::{ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Scratch};
+use swath::{ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Scratch, written};
 
 use crate::memory::{Held, floats, images, tensor, with_scratch};
 use crate::packs::{Kept, with_packed};
@@ -177,7 +177,6 @@ impl Conv {
 
     fn forward(&self, x: (&CpuStorage, &Layout), w: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
         let mut dims = self.dims()[1].to_vec();
-        let mut y = vec![0.0; dims.iter().product()];
         let (x, layouts) = match self.of {
             Of::Rows => {
                 dims = [&x.1.dims()[..x.1.dims().len() - 1], &[self.shape.oc]].concat();
@@ -189,7 +188,7 @@ impl Conv {
             }
         };
         let epilogue = bias.map_or(Epilogue::none(), Epilogue::bias);
-        with_scratch(|scratch| self.run(self.transposed, &x, w, epilogue, (layouts, &mut y), scratch))?;
+        let y = with_scratch(|scratch| self.run(self.transposed, &x, w, epilogue, layouts, scratch))?;
         Ok((CpuStorage::F32(y), dims.into()))
     }
 
@@ -201,25 +200,29 @@ impl Conv {
         }
     }
 
-    /// The convolution, or the transposed one, of `x` in the first of the layouts into a tensor in the second.
+    /// The convolution, or the transposed one, of `x` in the first of the layouts, in the second.
     fn run(
         &self,
         transposed: bool,
         x: &[f32],
         w: &[f32],
         epilogue: Epilogue<'_>,
-        (layouts, y): ([swath::Layout; 2], &mut [f32]),
+        [from, to]: [swath::Layout; 2],
         scratch: &mut Scratch,
-    ) -> swath::Result<()> {
-        let [from, to] = layouts;
+    ) -> swath::Result<Vec<f32>> {
         let (cache, kept) = (PlanCache::global(), self.kept.as_deref());
+        let [input, output] = [self.shape.input(), self.shape.output()].map(|dims| dims.iter().product());
         if transposed {
             // Options are those of the convolution, of which `to` is the input.
             let plan = cache.backward_data(&self.shape, &Options::default().layouts(to, from))?;
-            with_packed(&*plan, w, kept, scratch, |w, scratch| plan.transposed(x, w, epilogue, y, scratch))
+            with_packed(&*plan, w, kept, scratch, |w, scratch| {
+                written(input, |y| plan.transposed_uninit(x, w, epilogue, y, scratch))
+            })
         } else {
             let plan = cache.forward(&self.shape, &Options::default().layouts(from, to))?;
-            with_packed(&*plan, w, kept, scratch, |w, scratch| plan.forward(x, w, epilogue, y, scratch))
+            with_packed(&*plan, w, kept, scratch, |w, scratch| {
+                written(output, |y| plan.forward_uninit(x, w, epilogue, y, scratch))
+            })
         }
     }
 
@@ -240,9 +243,10 @@ impl Conv {
             self.at_bias(&dy, to, db)?;
         }
         if x.track_op() {
-            let mut d = vec![0.0; self.dims()[0].iter().product()];
-            let (w, out) = (held_w.floats()?, ([to, from], d.as_mut_slice()));
-            with_scratch(|scratch| self.run(!self.transposed, &dy, &w, Epilogue::none(), out, scratch))?;
+            let w = held_w.floats()?;
+            let run =
+                |scratch: &mut Scratch| self.run(!self.transposed, &dy, &w, Epilogue::none(), [to, from], scratch);
+            let d = with_scratch(run)?;
             dx = Some(match self.of {
                 Of::Images => tensor(d, self.dims()[0], from)?,
                 Of::Rows => Tensor::from_vec(d, x.shape(), x.device())?,
@@ -260,29 +264,14 @@ impl Conv {
         [from, to]: [swath::Layout; 2],
         db: Option<&mut [f32]>,
     ) -> Result<Vec<f32>> {
-        let mut dw = vec![0.0; self.shape.weights().iter().product()];
         // Of the convolution: what goes in, and the gradient at what comes out.
-        let (x, dy, mut layouts) = if self.transposed { (dy, x, [to, from]) } else { (x, dy, [from, to]) };
-        let mut blocked = Vec::new();
-        let dy = if self.is_first_layer() && layouts[1] != swath::Layout::Blocked {
-            // Its kernel reads blocks: 1.5 ms with the copy where 9.8 are taken without (64 pictures of 28x28, 5x5 to 32 channels).
-            let dims = self.shape.output();
-            blocked.resize(swath::Layout::Blocked.len(dims), 0.0);
-            swath::layout::reorder(layouts[1], dy, swath::Layout::Blocked, &mut blocked, dims).map_err(Error::wrap)?;
-            layouts[1] = swath::Layout::Blocked;
-            &blocked
-        } else {
-            dy
-        };
-        let plan =
-            PlanCache::global().backward_weights(&self.shape, &Options::default().layouts(layouts[0], layouts[1]));
-        with_scratch(|scratch| plan?.run(x, dy, &mut dw, db, scratch))?;
-        Ok(dw)
-    }
-
-    /// Whether there are few input channels, as there are where pictures come in.
-    fn is_first_layer(&self) -> bool {
-        self.shape.groups == 1 && self.shape.ic < 16
+        let (x, dy, [from, to]) = if self.transposed { (dy, x, [to, from]) } else { (x, dy, [from, to]) };
+        let plan = PlanCache::global().backward_weights(&self.shape, &Options::default().layouts(from, to));
+        let len = self.shape.weights().iter().product();
+        with_scratch(|scratch| {
+            let plan = plan?;
+            written(len, |dw| plan.run_uninit(x, dy, dw, db, scratch))
+        })
     }
 
     fn at_bias(&self, dy: &[f32], layout: swath::Layout, db: &mut [f32]) -> Result<()> {

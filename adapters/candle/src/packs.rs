@@ -56,13 +56,13 @@ impl Kept {
 }
 
 /// Runs `f` with the weights as the plan reads them.
-pub fn with_packed(
+pub fn with_packed<T>(
     plan: &impl Packs,
     w: &[f32],
     kept: Option<&Kept>,
     scratch: &mut Scratch,
-    f: impl FnOnce(&PackedWeights, &mut Scratch) -> Result<()>,
-) -> Result<()> {
+    f: impl FnOnce(&PackedWeights, &mut Scratch) -> Result<T>,
+) -> Result<T> {
     if let Some(kept) = kept {
         return f(&*kept.packed(plan, w)?, scratch);
     }

@@ -1,11 +1,12 @@
 //! Pooling.
 
+use core::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor, ToUsize2};
 use rayon::prelude::*;
 use swath::pool::{AvgPool, Divisor, MaxPool};
-use swath::{Options, PoolShape};
+use swath::{Options, PoolShape, written};
 
 use crate::memory::{Held, floats};
 
@@ -52,10 +53,10 @@ fn shape(x: &Tensor, kernel: impl ToUsize2, stride: impl ToUsize2) -> Result<Poo
 fn forward(
     x: (&CpuStorage, &Layout),
     shape: &PoolShape,
-    f: impl FnOnce(&[f32], &mut [f32]) -> swath::Result<()>,
+    f: impl for<'y> FnOnce(&[f32], &'y mut [MaybeUninit<f32>]) -> swath::Result<&'y mut [f32]>,
 ) -> Result<(CpuStorage, Shape)> {
-    let mut y = vec![0.0; shape.output().iter().product()];
-    f(&floats(x.0, x.1)?, &mut y).map_err(Error::wrap)?;
+    let x = floats(x.0, x.1)?;
+    let y = written(shape.output().iter().product(), |y| f(&x, y)).map_err(Error::wrap)?;
     Ok((CpuStorage::F32(y), shape.output().to_vec().into()))
 }
 
@@ -63,10 +64,11 @@ fn forward(
 fn backward(
     dy: &Tensor,
     shape: &PoolShape,
-    f: impl FnOnce(&[f32], &mut [f32]) -> swath::Result<()>,
+    f: impl for<'x> FnOnce(&[f32], &'x mut [MaybeUninit<f32>]) -> swath::Result<&'x mut [f32]>,
 ) -> Result<Option<Tensor>> {
-    let mut dx = vec![0.0; shape.input().iter().product()];
-    f(&Held::of(dy).floats()?, &mut dx).map_err(Error::wrap)?;
+    let held = Held::of(dy);
+    let dy = held.floats()?;
+    let dx = written(shape.input().iter().product(), |dx| f(&dy, dx)).map_err(Error::wrap)?;
     Tensor::from_vec(dx, shape.input().to_vec(), &Device::Cpu).map(Some)
 }
 
@@ -83,11 +85,15 @@ impl CustomOp1 for Max {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         forward((x, layout), self.plan.shape(), |x, y| {
-            let Some(kept) = &self.indices else { return self.plan.forward(x, y, None) };
-            let mut indices = vec![0; y.len()];
-            self.plan.forward(x, y, Some(&mut indices))?;
+            let Some(kept) = &self.indices else { return Ok(self.plan.forward_uninit(x, y, None)?.0) };
+            let mut maxima = None;
+            let indices = written(y.len(), |indices| {
+                let (y, indices) = self.plan.forward_uninit(x, y, Some(indices))?;
+                maxima = Some(y);
+                Ok(indices.expect("indices were asked for"))
+            })?;
             kept.get_or_init(|| indices);
-            Ok(())
+            Ok(maxima.expect("maxima lie beside their indices"))
         })
     }
 
@@ -95,7 +101,7 @@ impl CustomOp1 for Max {
         let Some(indices) = self.indices.as_ref().and_then(OnceLock::get) else {
             return Err(Error::BackwardNotSupported { op: "max_pool2d of what is not tracked" });
         };
-        backward(dy, self.plan.shape(), |dy, dx| self.plan.backward(indices, dy, dx))
+        backward(dy, self.plan.shape(), |dy, dx| self.plan.backward_uninit(indices, dy, dx))
     }
 }
 
@@ -107,11 +113,11 @@ impl CustomOp1 for Mean {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        forward((x, layout), self.0.shape(), |x, y| self.0.forward(x, y))
+        forward((x, layout), self.0.shape(), |x, y| self.0.forward_uninit(x, y))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        backward(dy, self.0.shape(), |dy, dx| self.0.backward(dy, dx))
+        backward(dy, self.0.shape(), |dy, dx| self.0.backward_uninit(dy, dx))
     }
 }
 
@@ -123,7 +129,7 @@ impl CustomOp1 for CandleMax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        forward((x, layout), self.0.shape(), |x, y| self.0.forward(x, y, None))
+        forward((x, layout), self.0.shape(), |x, y| Ok(self.0.forward_uninit(x, y, None)?.0))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
@@ -133,14 +139,15 @@ impl CustomOp1 for CandleMax {
         }
         let (held_x, held_y) = (Held::of(x), Held::of(y));
         let (x, y) = (held_x.floats()?, held_y.floats()?);
-        backward(dy, &s, |dy, dx| {
-            let planes = (dx.par_chunks_mut(s.ih * s.iw), x.par_chunks(s.ih * s.iw));
-            let windows = (y.par_chunks(s.oh * s.ow), dy.par_chunks(s.oh * s.ow));
-            // Windows of 2 are most: loops of a fixed length take a fifth of the time.
-            let scatter = if s.kw == 2 { scatter::<2> } else { scatter::<0> };
-            (planes, windows).into_par_iter().for_each(|((dx, x), (y, dy))| scatter(&s, [x, y, dy], dx));
-            Ok(())
-        })
+        // What no window covers stays zero.
+        let (held_dy, mut dx) = (Held::of(dy), vec![0.0; x.len()]);
+        let dy = held_dy.floats()?;
+        let planes = (dx.par_chunks_mut(s.ih * s.iw), x.par_chunks(s.ih * s.iw));
+        let windows = (y.par_chunks(s.oh * s.ow), dy.par_chunks(s.oh * s.ow));
+        // Windows of 2 are most: loops of a fixed length take a fifth of the time.
+        let scatter = if s.kw == 2 { scatter::<2> } else { scatter::<0> };
+        (planes, windows).into_par_iter().for_each(|((dx, x), (y, dy))| scatter(&s, [x, y, dy], dx));
+        Tensor::from_vec(dx, s.input().to_vec(), &Device::Cpu).map(Some)
     }
 }
 
