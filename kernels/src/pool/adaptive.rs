@@ -78,6 +78,26 @@ fn region(o: usize, input: usize, output: usize) -> (usize, usize) {
     (first, ((o + 1) * input).div_ceil(output) - first)
 }
 
+/// Pixels of a row whose sums over rows are kept, at most.
+const WIDE: usize = 1024;
+
+/// Sums of `height` rows that are `apart` from each other.
+///
+/// # Safety
+/// Each row is readable for as many floats as there are sums.
+#[inline(always)]
+unsafe fn add_rows<I: Isa>(s: I, x: *const f32, apart: usize, height: usize, sums: &mut [f32]) {
+    for (k, sums) in sums.chunks_mut(I::LANES).enumerate() {
+        let (x, n) = (x.wrapping_add(k * I::LANES), sums.len());
+        // SAFETY: the caller vouches for these floats of each row, and n are those of the chunk.
+        unsafe {
+            let row = |i: usize| s.load_partial(x.add(i * apart), n);
+            let sum = (1..height).fold(row(0), |sum, i| s.add(sum, row(i)));
+            s.store_partial(sums.as_mut_ptr(), sum, n);
+        }
+    }
+}
+
 pub(super) struct Adaptive;
 
 impl<I: Isa> Kernel<I> for Adaptive {
@@ -88,11 +108,24 @@ impl<I: Isa> Kernel<I> for Adaptive {
     #[inline(always)]
     unsafe fn run(s: I, a: &PoolArgs) {
         let ([ih, iw], [oh, ow]) = (a.input, a.output);
+        // Of planes, where a pixel is one float: rows are added up by vectors, then their pixels.
+        let mut sums = [0.0; WIDE];
         for r in 0..a.rows {
             let (unit, oy) = ((a.first + r) / oh, (a.first + r) % oh);
             let (iy, height) = region(oy, ih, oh);
             let from = a.x_apart.start(a.units, unit) + iy * a.x_apart.row;
             let to = a.y_apart.start(a.units, unit) + oy * a.y_apart.row;
+            if let (1, Some(sums)) = (a.ch, sums.get_mut(..iw)) {
+                // SAFETY: `height` rows from `iy` on are inside the unit, and the unit inside the buffer by the contract.
+                unsafe { add_rows(s, a.x.add(from), a.x_apart.row, height, sums) };
+                for ox in 0..ow {
+                    let (ix, width) = region(ox, iw, ow);
+                    let sum: f32 = sums[ix..ix + width].iter().sum();
+                    // SAFETY: pixel ox of the row is inside the buffer by the contract.
+                    unsafe { a.y.add(to + ox).write(sum / (height * width) as f32) };
+                }
+                continue;
+            }
             for ox in 0..ow {
                 let (ix, width) = region(ox, iw, ow);
                 let count = s.splat((height * width) as f32);
