@@ -66,7 +66,7 @@ pub use swath_kernels::epilogue::Epilogue;
 pub use swath_kernels::finite::FiniteRange;
 
 /// How a plan is made. The default is NCHW in and out, the machine's level, the tuned or else the modelled choice, and
-/// all threads of where a run is called from ([`par`]).
+/// all threads of where a run is called from ([`par`](crate::par)).
 ///
 /// More options may come: build on the default, by methods or by `..Options::default()`.
 ///
@@ -96,7 +96,7 @@ pub struct Options {
     pub algo: Option<String>,
     /// How much rounding error is acceptable. A named algorithm that is less accurate is refused.
     pub accuracy: Accuracy,
-    /// Most threads of a run; `None` is all of the current rayon pool's, and outside of one the process's ([`par`]); `Some(1)`
+    /// Most threads of a run; `None` is all of the current rayon pool's, and outside of one the process's ([`par`](crate::par)); `Some(1)`
     /// is the calling thread alone.
     pub threads: Option<usize>,
     /// Measurements to choose by; the default is the user's tuning file, then the table that ships with this crate.

@@ -10,8 +10,8 @@
 //! | NCHW | `n * c` planes | 1 |
 //! | NHWC | `n` images | `c` |
 //!
-//! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well too,
-//! NCHW is correct and slow). Rows, units and images may lie apart ([`Lies`]). Work is split by output rows: row `u * oh + oy` of a
+//! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well, too). In NCHW a
+//! vector is outputs side by side, where strides are 1 or 2 and the windows that lie inside fill it; else a pixel. Rows, units and images may lie apart ([`Lies`]). Work is split by output rows: row `u * oh + oy` of a
 //! tensor is row `oy` of unit `u`. The shape alone fixes the cuts, and results do not depend on them.
 //!
 //! # Loop nest
@@ -19,7 +19,7 @@
 //! ```text
 //! for row in rows                               oy fixed: taps outside the input are cut from the window's rows
 //!   for v in 0..ch / LANES                      one vector of channels
-//!     for ox in 0..ow                           left border, interior, right border
+//!     for ox in 0..ow                           left border, interior (of planes: a vector of outputs at a time), right border
 //!       for kx: for ky                          a column of the window, then the columns
 //! ```
 //!

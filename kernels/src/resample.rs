@@ -6,9 +6,10 @@
 //! dx row iy:  zero it; for each (oy, a) that sees it, for ox, for its taps (ix, b):  dx[ix] += a b dy[oy][ox]
 //! ```
 //!
-//! In planes, sums over rows are vectors', and those over the pixels of a row follow, from memory in L1.
+//! In planes, where a pixel is one float, sums over rows are vectors', and those over the pixels of a row follow, from memory in L1: also
+//! those of the gradient, which then has no row of zeros to add to.
 //!
-//! The gradient's row stays in L1, and its sums have the order of the outputs: the same bits however rows are shared out.
+//! The gradient's row stays in L1, and its sums have the order of the outputs, in planes rows first: the same bits however rows are shared out.
 //!
 //! # PyTorch's rules
 //!
@@ -145,6 +146,7 @@ impl Resample {
         let block = c.checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
         checked_elements("input", &[n, block, h, w])?;
         let (v, h) = (axes[0](0)?, axes[1](1)?);
+        let h = if layout == Layout::Nchw { h.with_spans() } else { h };
         checked_elements("output", &[n, block, v.output(), h.output()])?;
         Ok(Self { layout, n, c, v, h, fill })
     }
@@ -360,7 +362,11 @@ impl<const K: usize> Body for Plane<'_, K> {
                 let outputs = self.y[row * ow..][span.of()].iter_mut();
                 for (y, taps) in outputs.zip(m.h.taps_of(span.of()).chunks_exact(K)) {
                     let at = |tap: &Tap| inputs[tap.index() - span.from().start];
-                    *y = if K == 1 { at(&taps[0]) } else { taps.iter().map(|tap| tap.weight * at(tap)).sum() };
+                    *y = if K == 1 {
+                        at(&taps[0])
+                    } else {
+                        taps.iter().fold(0.0, |sum, tap| sum + tap.weight * at(tap))
+                    };
                 }
             }
         }
@@ -402,7 +408,7 @@ impl Body for PlaneGradient<'_> {
                 }
                 for (dx, ix) in dx[span.of()].iter_mut().zip(span.of()) {
                     let at = |tap: &Tap| tap.weight * sums[tap.index() - span.from().start];
-                    *dx = m.h.seen_by(ix).iter().map(at).sum();
+                    *dx = m.h.seen_by(ix).iter().fold(0.0, |sum, tap| sum + at(tap));
                 }
             }
         }

@@ -241,6 +241,26 @@ proptest! {
     }
 }
 
+/// Rows of more columns than sums of rows are kept of.
+#[test]
+fn integer_averages_of_wide_rows_are_exact() {
+    let input = [1, 2, 3, 1025];
+    let (s, x) = (AdaptiveShape::new(input, [2, 4]).unwrap(), integers(2 * 3 * 1025, 3));
+    let want = reference::adaptive_avg_pool2d(input, [2, 4], &x);
+    every_row(
+        Op::Adaptive,
+        |layout| PoolArgs::adaptive(&s, layout),
+        &x,
+        (input, s.output()),
+        &[1],
+        |row, layout, y| {
+            for (i, (&y, &want)) in y.iter().zip(&want).enumerate() {
+                assert!(same(y, want as f32), "{} {layout:?} [{i}]: {y} for {want}", row.name);
+            }
+        },
+    );
+}
+
 /// Real-valued averages stay within the stated bound.
 #[test]
 fn averages_keep_their_bound() {

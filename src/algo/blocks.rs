@@ -26,6 +26,9 @@ use super::request::Request;
 /// Floats of the two tensors, as blocks, of the images that are copied at once: 16 MiB stay in a last cache, and hold work for many threads.
 const MOST: usize = 1 << 22;
 
+/// Floats of both copies of one image from which memory counts more than time: 256 MiB. What can be read and written in planes is.
+const LARGE: usize = 1 << 26;
+
 /// Milliseconds that copying a million floats of blocks takes.
 const COPY_MS: f64 = 0.16;
 
@@ -38,11 +41,13 @@ struct InBlocks<K: ?Sized> {
     shape: ConvShape,
     /// Times that it runs.
     chunks: usize,
+    /// What runs at last, for the images that are left, if they are fewer, and what it was planned for.
+    rest: Option<(Arc<K>, ConvShape)>,
     /// In the order of the convolution's: input, output.
     sides: [Side; 2],
 }
 
-/// One of the two tensors, of the images that are copied at once.
+/// One of the two tensors, of the images that are copied at once, or fewer.
 #[derive(Clone, Copy, Debug)]
 struct Side {
     dims: [usize; 4],
@@ -61,14 +66,23 @@ impl Side {
         if self.copied { Layout::Blocked.len(self.dims) } else { 0 }
     }
 
-    /// Chunk `i`, as the kernel reads it.
+    /// Chunk `i`, of this one's images or of those that are left, as the kernel reads it.
     fn read<'a>(&self, place: &Place<'_>, i: usize, all: &'a [f32], copy: &'a mut [f32]) -> &'a [f32] {
-        let given = &all[i * self.given()..][..self.given()];
+        let given = &all[i * self.given()..];
+        let given = &given[..self.given().min(given.len())];
         if !self.copied {
             return given;
         }
-        reorder(place, self.layout, given, Layout::Blocked, copy, self.dims);
+        let dims = self.dims_of(given.len());
+        let copy = &mut copy[..Layout::Blocked.len(dims)];
+        reorder(place, self.layout, given, Layout::Blocked, copy, dims);
         copy
+    }
+
+    /// The extents of so many floats.
+    fn dims_of(&self, given: usize) -> [usize; 4] {
+        let [n, c, h, w] = self.dims;
+        [if given == self.given() { n } else { given / (self.given() / n) }, c, h, w]
     }
 }
 
@@ -113,9 +127,16 @@ fn copying<K: ?Sized>(
     }
     let in_blocks = || of_at_most(MOST, r, copied, &plan).map(&copies);
     if r.is_dense() {
-        return in_blocks();
+        let as_it_lies = if floats_of_image(r.shape) > LARGE { plan(r).ok() } else { None };
+        return as_it_lies.map_or_else(in_blocks, Ok);
     }
-    plan(r).map_err(|why| if in_blocks().is_ok() { format!("{why}, or what lies without gaps") } else { why })
+    plan(r).map_err(|why| if in_blocks().is_ok() { "takes what lies without gaps".into() } else { why })
+}
+
+/// Floats of an image's input and output in blocks.
+fn floats_of_image(s: &ConvShape) -> usize {
+    let both = [[1, s.ic, s.ih, s.iw], [1, s.oc, s.oh, s.ow]].map(|dims| Layout::Blocked.len(dims));
+    both[0].saturating_add(both[1])
 }
 
 /// With at most so many floats at once, or one image.
@@ -128,22 +149,21 @@ fn of_at_most<K: ?Sized>(
     let layouts = r.layouts();
     let inner: [Layout; 2] = core::array::from_fn(|i| if copied[i] { Layout::Blocked } else { layouts[i] });
     let n = r.shape.n;
-    let image: usize = [[1, r.shape.ic, r.shape.ih, r.shape.iw], [1, r.shape.oc, r.shape.oh, r.shape.ow]]
-        .map(|dims| Layout::Blocked.len(dims))
-        .iter()
-        .fold(0, |sum, len| sum.saturating_add(*len));
-    let images = divisor(n, most / image.max(1));
-    let shape = r.shape.with_batch(images).expect("fewer images overflow nothing");
-    let kernel = plan(&Request::dense(&shape, r.core, inner, r.accuracy))?;
+    // As many as fit, or a few less, so that all chunks are about as large.
+    let fit = (most / floats_of_image(r.shape).max(1)).clamp(1, n.max(1));
+    let images = n.div_ceil(n.div_ceil(fit).max(1));
+    let of = |images| {
+        let shape = r.shape.with_batch(images).expect("fewer images overflow nothing");
+        Ok::<_, String>((plan(&Request::dense(&shape, r.core, inner, r.accuracy))?, shape))
+    };
+    let (kernel, shape) = of(images)?;
+    let rest = match n.checked_rem(images) {
+        Some(rest) if rest > 0 => Some(of(rest)?),
+        _ => None,
+    };
     let dims = [shape.input(), shape.output()];
     let sides = core::array::from_fn(|i| Side { dims: dims[i], layout: layouts[i], copied: copied[i] });
-    Ok(InBlocks { kernel, level: r.core.level, shape, chunks: n.checked_div(images).unwrap_or(1), sides })
-}
-
-/// The largest divisor of `n` that is at most so large, of those up to the root of `n` and their cofactors.
-fn divisor(n: usize, most: usize) -> usize {
-    let small = (1..=n.isqrt()).filter(|&k| n.is_multiple_of(k));
-    small.flat_map(|k| [k, n / k]).filter(|&k| k <= most).max().unwrap_or(n.min(1))
+    Ok(InBlocks { kernel, level: r.core.level, shape, chunks: n.checked_div(images).unwrap_or(1), rest, sides })
 }
 
 impl<K: ?Sized> InBlocks<K> {
@@ -152,9 +172,31 @@ impl<K: ?Sized> InBlocks<K> {
         self.sides.iter().map(Side::copy).sum()
     }
 
-    /// Predicted milliseconds for all images of what takes so many for some.
-    fn predicted(&self, some: f64) -> f64 {
-        self.chunks as f64 * (some + COPY_MS * self.copies() as f64 / 1e6)
+    /// All runs: each kernel, the convolution of its images, and how often.
+    fn runs(&self) -> impl Iterator<Item = (&K, &ConvShape, f64)> {
+        let rest = self.rest.as_ref().map(|(kernel, shape)| (&**kernel, shape, 1.0));
+        core::iter::once((&*self.kernel, &self.shape, self.chunks as f64)).chain(rest)
+    }
+
+    /// The kernel of chunk `i`.
+    fn kernel(&self, i: usize) -> &K {
+        self.rest.as_ref().filter(|_| i == self.chunks).map_or(&self.kernel, |(rest, _)| rest)
+    }
+
+    /// The sum over all runs of what a kernel does of its images.
+    fn work(&self, work: impl Fn(&K, &ConvShape) -> Work) -> Work {
+        self.runs().map(|(k, shape, times)| work(k, shape).times(times)).reduce(Work::plus).expect("there is a run")
+    }
+
+    /// Predicted milliseconds: those that kernels take of their images, and copies.
+    fn predicted(&self, kernel: impl Fn(&K, &ConvShape) -> f64) -> f64 {
+        let copies = COPY_MS * self.copies() as f64 / 1e6 / self.shape.n.max(1) as f64;
+        self.runs().map(|(k, shape, times)| times * (kernel(k, shape) + copies * shape.n as f64)).sum()
+    }
+
+    /// The most of their scratch.
+    fn most(&self, scratch: impl Fn(&K) -> usize) -> usize {
+        self.runs().map(|(k, ..)| scratch(k)).max().expect("there is a run")
     }
 }
 
@@ -184,7 +226,7 @@ impl Convolution for Copying {
     /// Both copies, and one of what is added to the outputs.
     fn scratch_len(&self, threads: usize) -> usize {
         let [_, output] = self.directed();
-        self.inner.kernel.scratch_len(threads).saturating_add(self.inner.copies() + output.copy())
+        self.inner.most(|k| k.scratch_len(threads)).saturating_add(self.inner.copies() + output.copy())
     }
 
     fn pack(&self, w: &Weights<'_>, packed: &mut [f32], executor: &dyn Executor) {
@@ -200,25 +242,26 @@ impl Convolution for Copying {
         let (y_copy, rest) = rest.split_at_mut(output.copy());
         let (added, scratch) = rest.split_at_mut(output.copy());
         y.by_chunks(output.given().max(1), |i, y| {
-            let x = input.read(&place, i, x, x_copy);
+            let (kernel, x) = (self.inner.kernel(i), input.read(&place, i, x, x_copy));
             let residual = epilogue.residual.map(|r| output.read(&place, i, r, added));
             let epilogue = &Epilogue { residual, ..*epilogue };
             let run = Run { x, packed, epilogue, scratch: &mut *scratch, executor };
             if !output.copied {
-                return self.inner.kernel.run(run, y);
+                return kernel.run(run, y);
             }
-            self.inner.kernel.run(run, (&mut *y_copy).into());
-            reorder_to(&place, Layout::Blocked, y_copy, output.layout, y, output.dims)
+            let dims = output.dims_of(y.len());
+            let y_copy = kernel.run(run, (&mut y_copy[..Layout::Blocked.len(dims)]).into());
+            reorder_to(&place, Layout::Blocked, y_copy, output.layout, y, dims)
         })
     }
 
     /// That of the kernel, all images together.
     fn work(&self, core: Core, _: &ConvShape) -> Work {
-        self.inner.kernel.work(core, &self.inner.shape).times(self.inner.chunks as f64)
+        self.inner.work(|k, shape| k.work(core, shape))
     }
 
     fn predict(&self, algo: &'static str, core: Core, _: &ConvShape) -> f64 {
-        self.inner.predicted(self.inner.kernel.predict(algo, core, &self.inner.shape))
+        self.inner.predicted(|k, shape| k.predict(algo, core, shape))
     }
 
     fn finite_range(&self) -> FiniteRange {
@@ -236,7 +279,11 @@ impl InBlocks<dyn WeightGradient> {
 
     /// Floats of the sums of all images but the first: the gradients at weights and bias.
     fn sums(&self) -> usize {
-        if self.chunks > 1 { self.shape.weights().iter().product::<usize>() + self.shape.oc } else { 0 }
+        if self.chunks > 1 || self.rest.is_some() {
+            self.shape.weights().iter().product::<usize>() + self.shape.oc
+        } else {
+            0
+        }
     }
 }
 
@@ -247,7 +294,7 @@ impl WeightGradient for InBlocks<dyn WeightGradient> {
 
     /// Both copies, and the sums of some images.
     fn scratch_len(&self, threads: usize) -> usize {
-        self.kernel.scratch_len(threads).saturating_add(self.copies() + self.sums())
+        self.most(|k| k.scratch_len(threads)).saturating_add(self.copies() + self.sums())
     }
 
     /// The sums over all images: over the first ones', to which those of the next are added.
@@ -258,11 +305,11 @@ impl WeightGradient for InBlocks<dyn WeightGradient> {
         let (sums, scratch) = rest.split_at_mut(self.sums());
         let tensors = self.read(&place, 0, [x, dy], copies);
         let dw = self.kernel.run(Sum { tensors, db: db.as_deref_mut(), scratch, executor }, dw);
-        for i in 1..self.chunks {
+        for i in 1..self.chunks + usize::from(self.rest.is_some()) {
             let (next, next_bias) = sums.split_at_mut(dw.len());
             let wanted = db.is_some().then_some(&mut *next_bias);
             let tensors = self.read(&place, i, [x, dy], copies);
-            add(dw, self.kernel.run(Sum { tensors, db: wanted, scratch, executor }, next.into()));
+            add(dw, self.kernel(i).run(Sum { tensors, db: wanted, scratch, executor }, next.into()));
             if let Some(db) = db.as_deref_mut() {
                 add(db, next_bias);
             }
@@ -272,11 +319,13 @@ impl WeightGradient for InBlocks<dyn WeightGradient> {
 
     /// That of the kernel, all images together.
     fn work(&self, core: Core, _: &ConvShape) -> Work {
-        self.kernel.work(core, &self.shape).times(self.chunks as f64)
+        self.work(|k, shape| k.work(core, shape))
     }
 
     fn predict(&self, algo: &'static str, core: Core, _: &ConvShape) -> f64 {
-        self.predicted(self.kernel.predict(algo, core, &self.shape))
+        // Sums of all runs but the first are added to those of the first.
+        let sums = COPY_MS * self.sums() as f64 / 1e6 * (self.runs().map(|(.., times)| times).sum::<f64>() - 1.0);
+        self.predicted(|k, shape| k.predict(algo, core, shape)) + sums
     }
 }
 
@@ -316,11 +365,11 @@ mod tests {
     /// Integers, so that no order of a sum changes it.
     #[test]
     fn images_together_or_one_by_one_give_the_same() {
-        let shape = ConvShape::builder([6, 20, 9, 7], [24, 20, 3, 3]).padding(1).stride(2).build().unwrap();
+        let shape = ConvShape::builder([7, 20, 9, 7], [24, 20, 3, 3]).padding(1).stride(2).build().unwrap();
         let request = Request::dense(&shape, Core::here(Level::Scalar), [Layout::Nchw; 2], Accuracy::Exact);
         let [x, y] = [shape.input(), shape.output()].map(|dims| dims.iter().product::<usize>());
         let (x, dy, w) = (numbers(x, 1), numbers(y, 2), numbers(24 * 20 * 9, 3));
-        let results = [1, 6000, usize::MAX].map(|most| {
+        let results = [1, 6000, 13_000, usize::MAX].map(|most| {
             let forward = Copying { inner: of_at_most(most, &request, [true; 2], direct::forward).unwrap(), reads: 0 };
             let data = Copying { inner: of_at_most(most, &request, [true; 2], direct::data).unwrap(), reads: 1 };
             let sums = of_at_most(most, &request, [true; 2], direct::weights).unwrap();
@@ -331,22 +380,14 @@ mod tests {
             let scratch = &mut vec![f32::NAN; sums.scratch_len(1)];
             let sum = Sum { tensors: [&x, &dy], db: Some(&mut db), scratch, executor: &Inline };
             sums.run(sum, (&mut dw[..]).into());
-            (forward.inner.chunks, [y, dx, dw, db])
+            ((forward.inner.chunks, forward.inner.rest.is_some()), [y, dx, dw, db])
         });
-        assert_eq!(results.each_ref().map(|(chunks, _)| *chunks), [6, 3, 1]);
+        let cuts = results.each_ref().map(|(cut, _)| *cut);
+        assert_eq!(cuts, [(7, false), (3, true), (1, true), (1, false)]);
         for (_, result) in &results {
-            assert!(result == &results[2].1 && result.iter().flatten().all(|v| v.is_finite()));
+            assert!(result == &results[3].1 && result.iter().flatten().all(|v| v.is_finite()));
         }
         let db: f32 = dy.chunks(24 * 5 * 4).map(|image| image[..20].iter().sum::<f32>()).sum();
         assert_eq!(results[0].1[3][0], db);
-    }
-
-    #[test]
-    fn a_batch_is_cut_by_its_divisors() {
-        let cut = |n, most| divisor(n, most);
-        assert_eq!([cut(12, 5), cut(12, 6), cut(12, 100), cut(13, 5), cut(12, 0), cut(0, 5)], [4, 6, 12, 1, 1, 0]);
-        for (n, most) in (1..60).flat_map(|n| (1..70).map(move |most| (n, most))) {
-            assert_eq!(Some(cut(n, most)), (1..=n.min(most)).rev().find(|&k| n.is_multiple_of(k)));
-        }
     }
 }

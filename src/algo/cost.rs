@@ -46,6 +46,11 @@ impl Work {
         Self::of(core, macs, moved, blocks_of(shape), shape.weights().iter().product())
     }
 
+    /// Both.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(core::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
     /// All of it so many times.
     pub(super) fn times(self, n: f64) -> Self {
         Self(self.0.map(|work| work * n))

@@ -1,6 +1,7 @@
 //! Averages over regions that divide the input evenly: adaptive and global average pooling.
 //!
-//! A region is added row by row: rows are chains of their own, so that they hide each other's latency of addition.
+//! A region is added row by row: rows are chains of their own, so that they hide each other's latency of addition. In NCHW planes of up to
+//! 1024 columns rows are added up by vectors, then the columns of a region.
 
 use super::PoolArgs;
 use crate::isa::{Isa, Kernel};

@@ -7,6 +7,9 @@
 //!     for kx: dx[ix] += dy[oy, ox]        if its tap is (ky, kx); divided by the window's count
 //! ```
 //!
+//! In NCHW planes maxima with taps are made eight outputs side by side, and average pooling adds the shares of all windows that lie inside
+//! column by column, then those at the borders.
+//!
 //! Max pooling keeps for each output which tap won: a byte for windows of up to 255 taps, two for larger ones. In NCHW planes, where a
 //! pixel is one float, each output adds to the one input that it names instead.
 
@@ -543,7 +546,7 @@ pub fn max_indices_backward<'x>(
 /// The gradient of average pooling at the input.
 ///
 /// # Panics
-/// If the shape is dilated, the divisor is zero, or a length is not what the shape says.
+/// If the shape is dilated, or a length is not what the shape says.
 pub fn average_backward<'x>(
     place: &Place<'_>,
     lies: impl Into<Lies>,

@@ -216,10 +216,6 @@ impl Line {
     #[inline(always)]
     unsafe fn along<I: Isa, F: Fold, const S: usize>(&self, s: I, a: &PoolArgs, inside: &Range<usize>) {
         let pitch = a.dilation[0] * a.x_apart.row;
-        // LANES floats that are S apart. SAFETY: of the caller; what follows the last of them is not read.
-        let lanes = |p: *const f32| unsafe {
-            if S == 1 { s.load(p) } else { s.unzip(s.load(p), s.load_partial(p.add(I::LANES), I::LANES - 1))[0] }
-        };
         for first in inside.clone().step_by(I::LANES) {
             let ox = first.min(inside.end - I::LANES);
             // SAFETY: these windows are inside the interior, whose rows and columns of taps are inside the input; their pixels of the row
@@ -228,7 +224,8 @@ impl Line {
                 let x = self.x.add(ox * S - a.pad.left);
                 let column = |k: usize| {
                     let x = x.add(k * a.dilation[1]);
-                    (1..self.taps).fold(lanes(x), |acc, i| F::step(s, acc, lanes(x.add(i * pitch))))
+                    (1..self.taps)
+                        .fold(apart::<I, S>(s, x), |acc, i| F::step(s, acc, apart::<I, S>(s, x.add(i * pitch))))
                 };
                 let mut acc = column(0);
                 for k in 1..a.kernel[1] {
@@ -280,6 +277,19 @@ impl Line {
             }
             ox += 1;
         }
+    }
+}
+
+/// A vector of floats that are `S` apart, 1 or 2. What follows the last of them is not read.
+///
+/// # Safety
+/// They are readable, and what lies between.
+#[inline(always)]
+unsafe fn apart<I: Isa, const S: usize>(s: I, p: *const f32) -> I::V {
+    // SAFETY: the caller vouches for these floats: 2 LANES - 1 of them where every second one is taken.
+    unsafe {
+        let first = s.load(p);
+        if S == 1 { first } else { s.unzip(first, s.load_partial(p.add(I::LANES), I::LANES - 1))[0] }
     }
 }
 

@@ -180,23 +180,29 @@ impl Axis {
                 (_, i) => runs.push((i, 1)),
             }
         }
-        let (mut gathered, mut seen) = (None, None);
-        // Runs of one tap are copied where they are long.
-        if each > 1 || runs.len() > output / 8 {
-            let all_inside = |taps: &[Tap]| {
-                let (first, last) = (taps.iter().map(|t| t.index).min()?, taps.iter().map(|t| t.index).max()?);
-                (last != u32::MAX).then_some([first, last + 1])
-            };
-            gathered = Span::cut(output, |o| all_inside(&taps[o * each..][..each]));
-            let seen_by = |i: usize| &outputs[starts[i] as usize..starts[i + 1] as usize];
-            seen = Span::cut(input, |i| match seen_by(i) {
-                // Made of nothing, beside what the next one is made of.
-                [] => Some([outputs.get(starts[i] as usize).map_or(output as u32, |next| next.index); 2]),
-                seen => all_inside(seen),
-            });
-        }
         let complete = taps.iter().all(|t| t.inside().is_some());
-        Self { input, output, each, taps, starts, outputs, runs, complete, gathered, seen }
+        Self { input, output, each, taps, starts, outputs, runs, complete, gathered: None, seen: None }
+    }
+
+    /// With spans, unless runs of one tap are long enough to be copied.
+    pub fn with_spans(mut self) -> Self {
+        if self.each == 1 && self.runs.len() <= self.output / 8 {
+            return self;
+        }
+        let reach = |taps: &[Tap]| {
+            let (first, last) = (taps.iter().map(|t| t.index).min()?, taps.iter().map(|t| t.index).max()?);
+            (last != u32::MAX).then_some([first, last + 1])
+        };
+        self.gathered = Span::cut(self.output, |o| reach(self.taps(o)));
+        self.seen = Span::cut(self.input, |i| match self.seen_by(i) {
+            // Made of nothing, beside what the next one is made of.
+            [] => {
+                let next = self.outputs.get(self.starts[i] as usize).map_or(self.output as u32, |next| next.index);
+                Some([next; 2])
+            }
+            seen => reach(seen),
+        });
+        self
     }
 
     pub fn input(&self) -> usize {

@@ -148,11 +148,11 @@ proptest! {
     }
 }
 
-/// More rows than a part holds.
 fn filters_of_large_planes() -> [Filter; 3] {
     [Filter::NearestExact, Filter::Bilinear { align_corners: false }, Filter::Bicubic { align_corners: false }]
 }
 
+/// More rows than a part holds, and columns than a span.
 #[test]
 fn large_planes() {
     // Rows of planes that are made in several spans, and pixels that too many outputs see for one.
