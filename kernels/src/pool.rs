@@ -10,9 +10,10 @@
 //! | NCHW | `n * c` planes | 1 |
 //! | NHWC | `n` images | `c` |
 //!
-//! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well, too). In NCHW a
-//! vector is outputs side by side, where strides are 1 or 2 and the windows that lie inside fill it; else a pixel. Rows, units and images may lie apart ([`Lies`]). Work is split by output rows: row `u * oh + oy` of a
-//! tensor is row `oy` of unit `u`. The shape alone fixes the cuts, and results do not depend on them.
+//! so one body serves all three; it vectorises over `ch`, which is what the blocked layout is for (NHWC does well, too).
+//! In NCHW a vector is outputs side by side, where strides are 1 or 2 and the windows that lie inside fill it; else a
+//! pixel. Rows, units and images may lie apart ([`Lies`]). Work is split by output rows: row `u * oh + oy` of a tensor is
+//! row `oy` of unit `u`. The shape alone fixes the cuts, and results do not depend on them.
 //!
 //! # Loop nest
 //!
