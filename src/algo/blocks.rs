@@ -82,7 +82,7 @@ impl Side {
     /// The extents of so many floats.
     fn dims_of(&self, given: usize) -> [usize; 4] {
         let [n, c, h, w] = self.dims;
-        [if given == self.given() { n } else { given / (self.given() / n) }, c, h, w]
+        [(n * given).checked_div(self.given()).unwrap_or(n), c, h, w]
     }
 }
 
@@ -170,6 +170,11 @@ impl<K: ?Sized> InBlocks<K> {
     /// Floats of both copies.
     fn copies(&self) -> usize {
         self.sides.iter().map(Side::copy).sum()
+    }
+
+    /// How many runs there are.
+    fn times(&self) -> usize {
+        self.chunks + usize::from(self.rest.is_some())
     }
 
     /// All runs: each kernel, the convolution of its images, and how often.
@@ -279,11 +284,7 @@ impl InBlocks<dyn WeightGradient> {
 
     /// Floats of the sums of all images but the first: the gradients at weights and bias.
     fn sums(&self) -> usize {
-        if self.chunks > 1 || self.rest.is_some() {
-            self.shape.weights().iter().product::<usize>() + self.shape.oc
-        } else {
-            0
-        }
+        if self.times() > 1 { self.shape.weights().iter().product::<usize>() + self.shape.oc } else { 0 }
     }
 }
 
@@ -305,7 +306,7 @@ impl WeightGradient for InBlocks<dyn WeightGradient> {
         let (sums, scratch) = rest.split_at_mut(self.sums());
         let tensors = self.read(&place, 0, [x, dy], copies);
         let dw = self.kernel.run(Sum { tensors, db: db.as_deref_mut(), scratch, executor }, dw);
-        for i in 1..self.chunks + usize::from(self.rest.is_some()) {
+        for i in 1..self.times() {
             let (next, next_bias) = sums.split_at_mut(dw.len());
             let wanted = db.is_some().then_some(&mut *next_bias);
             let tensors = self.read(&place, i, [x, dy], copies);
@@ -324,7 +325,7 @@ impl WeightGradient for InBlocks<dyn WeightGradient> {
 
     fn predict(&self, algo: &'static str, core: Core, _: &ConvShape) -> f64 {
         // Sums of all runs but the first are added to those of the first.
-        let sums = COPY_MS * self.sums() as f64 / 1e6 * (self.runs().map(|(.., times)| times).sum::<f64>() - 1.0);
+        let sums = COPY_MS * self.sums() as f64 / 1e6 * (self.times() - 1) as f64;
         self.predicted(|k, shape| k.predict(algo, core, shape)) + sums
     }
 }
@@ -337,8 +338,10 @@ fn add(sums: &mut [f32], next: &[f32]) {
 mod tests {
     use swath_kernels::exec::Inline;
 
-    use super::super::direct;
+    use swath_kernels::winograd::Variant;
+
     use super::super::request::Accuracy;
+    use super::super::{direct, winograd};
     use super::*;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -389,5 +392,20 @@ mod tests {
         }
         let db: f32 = dy.chunks(24 * 5 * 4).map(|image| image[..20].iter().sum::<f32>()).sum();
         assert_eq!(results[0].1[3][0], db);
+    }
+
+    /// Planned alone: nothing of that size is made.
+    #[test]
+    fn huge_images_stay_in_planes() {
+        let planned = |size, plan: fn(&Request<'_>) -> Planning<dyn Convolution>| {
+            let shape = ConvShape::builder([1, 16, size, size], [16, 16, 3, 3]).padding(1).build().unwrap();
+            plan(&Request::dense(&shape, Core::here(Level::Scalar), [Layout::Nchw; 2], Accuracy::Default)).unwrap()
+        };
+        let winograd: fn(&Request<'_>) -> _ = |r| winograd::forward(r, Variant::F4);
+        let copies = |size: usize| 2 * 16 * size * size;
+        assert!(planned(1000, winograd).scratch_len(1) > copies(1000));
+        assert!(planned(1500, winograd).scratch_len(1) < copies(1500) / 2);
+        // It does not read planes.
+        assert!(planned(1500, direct::forward).scratch_len(1) > copies(1500));
     }
 }

@@ -94,6 +94,24 @@ struct MaxRows<'a, T> {
     absolute: bool,
 }
 
+/// Keeps the larger of what there is and of `next(k)`, a value and its number, in each lane.
+#[inline(always)]
+fn keep_larger<const N: usize>(
+    best: &mut [f32; N],
+    number: &mut [u32; N],
+    first: bool,
+    next: impl Fn(usize) -> (f32, u32),
+) {
+    for k in 0..N {
+        let (v, i) = next(k);
+        // The first of equals, the last NaN; the first tap in any case: all may be minus infinity.
+        #[allow(clippy::eq_op)] // is it NaN
+        let better = (v > best[k]) | (v != v) | first;
+        best[k] = if better { v } else { best[k] };
+        number[k] = if better { i } else { number[k] };
+    }
+}
+
 /// Outputs of a plane that are made side by side.
 const SIDE: usize = 8;
 
@@ -126,14 +144,8 @@ impl<T: Tap> MaxRows<'_, T> {
                 let ix = start + kx * whole.step;
                 let p = &self.x[iy * g.x.row + ix..][..(SIDE - 1) * S + 1];
                 let first = i + kx == 0;
-                for k in 0..SIDE {
-                    let (v, number) =
-                        (p[k * S], if self.absolute { iy * g.h.input + ix + k * S } else { ky * g.kw + kx } as u32);
-                    #[allow(clippy::eq_op)] // is it NaN; as in `lanes`
-                    let better = (v > best[k]) | (v != v) | first;
-                    best[k] = if better { v } else { best[k] };
-                    tap[k] = if better { number } else { tap[k] };
-                }
+                let number = |k| if self.absolute { iy * g.h.input + ix + k * S } else { ky * g.kw + kx };
+                keep_larger(&mut best, &mut tap, first, |k| (p[k * S], number(k) as u32));
             }
         }
         self.y[row * g.y.row + ox..][..SIDE].copy_from_slice(&best.map(MaybeUninit::new));
@@ -152,14 +164,7 @@ impl<T: Tap> MaxRows<'_, T> {
                 let (iy, ix) = (v.start + i * v.step, h.start + j * h.step);
                 let p: &[f32; N] = pixel(self.x, iy * g.x.row + ix * ch + c, N).try_into().expect("N lanes");
                 let number = if self.absolute { iy * g.h.input + ix } else { ky * g.kw + kx } as u32;
-                let first = i + j == 0;
-                for k in 0..N {
-                    // The first of equals, the last NaN; the first tap in any case: all may be minus infinity.
-                    #[allow(clippy::eq_op)] // is it NaN
-                    let better = (p[k] > best[k]) | (p[k] != p[k]) | first;
-                    best[k] = if better { p[k] } else { best[k] };
-                    tap[k] = if better { number } else { tap[k] };
-                }
+                keep_larger(&mut best, &mut tap, i + j == 0, |k| (p[k], number));
             }
         }
         if v.taps.is_empty() || h.taps.is_empty() {

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use super::{AdaptiveShape, Apart, Divisor, Lies, units};
 use crate::layout::View;
+use crate::region::Axis as Sliding;
 use crate::shape::{PoolShape, taps_inside};
 
 /// Windows along one axis.
@@ -69,16 +70,9 @@ impl Axis {
     /// of windows that slide.
     pub fn whole(&self) -> Option<Whole> {
         let Kind::Window { kernel, stride, dilation, before, .. } = self.kind else { return None };
-        let (reach, end) = ((kernel - 1) * dilation + 1, self.input + before);
-        let end = if end < reach { 0 } else { ((end - reach) / stride + 1).min(self.output) };
-        let first = before.div_ceil(stride).min(end);
-        Some(Whole {
-            outputs: first..end,
-            start: (first * stride).saturating_sub(before),
-            stride,
-            step: dilation,
-            columns: kernel,
-        })
+        let outputs = Sliding { output: self.output, input: self.input, kernel, stride, dilation, before }.interior();
+        let start = (outputs.start * stride).saturating_sub(before);
+        Some(Whole { outputs, start, stride, step: dilation, columns: kernel })
     }
 
     /// Outputs that may cover input `i`, in order; see [`Axis::tap`].

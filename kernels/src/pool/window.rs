@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use super::{Divisor, PoolArgs};
 use crate::isa::{Isa, Kernel};
+use crate::region::Axis;
 use crate::shape::taps_inside;
 
 /// How the elements of a window are folded.
@@ -305,11 +306,10 @@ fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> u
 }
 
 /// Windows whose taps are all inside the input's width.
-#[inline(always)]
 fn interior(a: &PoolArgs) -> Range<usize> {
-    let (span, end) = ((a.kernel[1] - 1) * a.dilation[1] + 1, a.input[1] + a.pad.left);
-    let hi = if end < span { 0 } else { ((end - span) / a.stride[1] + 1).min(a.output[1]) };
-    a.pad.left.div_ceil(a.stride[1]).min(hi)..hi
+    let [[_, input], [_, output], [_, kernel], [_, stride], [_, dilation]] =
+        [a.input, a.output, a.kernel, a.stride, a.dilation];
+    Axis { output, input, kernel, stride, dilation, before: a.pad.left }.interior()
 }
 
 /// Taps of window `ox` inside the input's width.

@@ -47,8 +47,6 @@ pub(super) struct Axis {
     outputs: Vec<Tap>,
     /// With one tap each: runs of neighbours, from where, and how many.
     runs: Vec<(Option<usize>, usize)>,
-    /// Whether every output has its inputs.
-    complete: bool,
     /// All outputs, cut so that their inputs are few; none where an axis is not complete.
     gathered: Option<Vec<Span>>,
     /// All inputs, cut so that the outputs that see them are few.
@@ -180,8 +178,7 @@ impl Axis {
                 (_, i) => runs.push((i, 1)),
             }
         }
-        let complete = taps.iter().all(|t| t.inside().is_some());
-        Self { input, output, each, taps, starts, outputs, runs, complete, gathered: None, seen: None }
+        Self { input, output, each, taps, starts, outputs, runs, gathered: None, seen: None }
     }
 
     /// With spans, unless runs of one tap are long enough to be copied.
@@ -231,7 +228,8 @@ impl Axis {
 
     /// Whether every output has its inputs.
     pub fn is_complete(&self) -> bool {
-        self.complete
+        // Each tap that has an input is among the outputs of one.
+        self.outputs.len() == self.taps.len()
     }
 
     /// Taps of some outputs, one after the other.
