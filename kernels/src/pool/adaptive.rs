@@ -92,8 +92,10 @@ unsafe fn add_rows<I: Isa>(s: I, x: *const f32, apart: usize, height: usize, sum
         let (x, n) = (x.wrapping_add(k * I::LANES), sums.len());
         // SAFETY: the caller vouches for these floats of each row, and n are those of the chunk.
         unsafe {
-            let row = |i: usize| s.load_partial(x.add(i * apart), n);
-            let sum = (1..height).fold(row(0), |sum, i| s.add(sum, row(i)));
+            let mut sum = s.load_partial(x, n);
+            for i in 1..height {
+                sum = s.add(sum, s.load_partial(x.add(i * apart), n));
+            }
             s.store_partial(sums.as_mut_ptr(), sum, n);
         }
     }

@@ -223,14 +223,10 @@ impl Line {
             // are inside y.
             unsafe {
                 let x = self.x.add(ox * S - a.pad.left);
-                let column = |k: usize| {
-                    let x = x.add(k * a.dilation[1]);
-                    (1..self.taps)
-                        .fold(apart::<I, S>(s, x), |acc, i| F::step(s, acc, apart::<I, S>(s, x.add(i * pitch))))
-                };
-                let mut acc = column(0);
+                let mut acc = column_apart::<I, F, S>(s, x, self.taps, pitch);
                 for k in 1..a.kernel[1] {
-                    acc = F::step(s, acc, column(k));
+                    let column = column_apart::<I, F, S>(s, x.add(k * a.dilation[1]), self.taps, pitch);
+                    acc = F::step(s, acc, column);
                 }
                 self.finish::<I, F, true>(s, a, ox, acc, a.kernel[1]);
             }
@@ -294,6 +290,22 @@ unsafe fn apart<I: Isa, const S: usize>(s: I, p: *const f32) -> I::V {
     }
 }
 
+/// Folds `n >= 1` vectors of [`apart`] that are `pitch` from each other. Loops, not closures: what the compiler does not
+/// inline into the kernel lacks its instructions.
+///
+/// # Safety
+/// As [`apart`], for each of them.
+#[inline(always)]
+unsafe fn column_apart<I: Isa, F: Fold, const S: usize>(s: I, x: *const f32, n: usize, pitch: usize) -> I::V {
+    // SAFETY: the first of the n vectors.
+    let mut acc = unsafe { apart::<I, S>(s, x) };
+    for i in 1..n {
+        // SAFETY: i < n.
+        acc = F::step(s, acc, unsafe { apart::<I, S>(s, x.add(i * pitch)) });
+    }
+    acc
+}
+
 /// Elements along an axis that the divisor counts at window `o`, of which `taps` are inside the input.
 #[inline(always)]
 fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> usize {
@@ -306,6 +318,7 @@ fn divisor(a: &PoolArgs, axis: usize, o: usize, taps: usize, padded: usize) -> u
 }
 
 /// Windows whose taps are all inside the input's width.
+#[inline(always)]
 fn interior(a: &PoolArgs) -> Range<usize> {
     let [[_, input], [_, output], [_, kernel], [_, stride], [_, dilation]] =
         [a.input, a.output, a.kernel, a.stride, a.dilation];
