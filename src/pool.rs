@@ -37,6 +37,7 @@ use swath_kernels::pool;
 pub use swath_kernels::pool::{AdaptiveShape, Divisor, NO_INDEX};
 pub use swath_kernels::shape::PoolShape;
 
+use crate::buffer::written;
 use crate::conv::{Options, held, level, same_layout};
 use crate::error::{Error, Result, check_len};
 use crate::layout::Held;
@@ -79,9 +80,14 @@ impl Site {
         f(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)))
     }
 
-    fn check_len_of_indices(&self, len: usize) -> Result<()> {
+    /// How many indices there are: one for each output, channels that pad included.
+    fn indices(&self) -> usize {
         let y = self.y.view();
-        check_len("the indices", len, y.layout().len(y.dims()))
+        y.layout().len(y.dims())
+    }
+
+    fn check_len_of_indices(&self, len: usize) -> Result<()> {
+        check_len("the indices", len, self.indices())
     }
 
     fn check_indices(&self, indices: &[u32]) -> Result<()> {
@@ -203,6 +209,37 @@ impl MaxPool {
         indices: Option<&'i mut [MaybeUninit<u32>]>,
     ) -> Result<WithIndices<'y, 'i>> {
         self.run(x, self.site.y.unwritten(OUTPUT, y)?, indices.map(Into::into))
+    }
+
+    /// The same, with the indices in a vector of their own: what a framework keeps of its forward pass for the backward one.
+    ///
+    /// ```
+    /// use swath::{Options, PoolShape, pool::MaxPool, written};
+    /// let plan = MaxPool::new(&PoolShape::builder([1, 1, 2, 4], 2).build()?, &Options::default())?;
+    /// let mut indices = Vec::new();
+    /// let y = written(2, |y| {
+    ///     let (y, of_maxima) = plan.forward_with_indices(&[1.0, 2.0, 5.0, 0.0, 4.0, 3.0, 5.0, 0.0], y)?;
+    ///     indices = of_maxima;
+    ///     Ok(y)
+    /// })?;
+    /// assert_eq!((y, indices), (vec![4.0, 5.0], vec![4, 2]));
+    /// # Ok::<(), swath::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`MaxPool::forward_uninit`], and where memory ends.
+    pub fn forward_with_indices<'y>(
+        &self,
+        x: &[f32],
+        y: &'y mut [MaybeUninit<f32>],
+    ) -> Result<(&'y mut [f32], Vec<u32>)> {
+        let mut maxima = None;
+        let indices = written(self.site.indices(), |indices| {
+            let (y, indices) = self.forward_uninit(x, y, Some(indices))?;
+            maxima = Some(y);
+            Ok(indices.expect("indices were asked for"))
+        })?;
+        Ok((maxima.expect("maxima lie beside their indices"), indices))
     }
 
     fn run<'y, 'i>(&self, x: &[f32], y: Outputs<'y>, indices: Option<Outputs<'i, u32>>) -> Result<WithIndices<'y, 'i>> {

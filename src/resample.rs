@@ -3,6 +3,9 @@
 //! [`Resample`] is PyTorch's `interpolate` ([`Filter`], [`Size`]) or its `pad` ([`PadMode`]); what each means exactly stands in
 //! [`swath_kernels::resample`].
 
+use core::mem::MaybeUninit;
+
+use swath_kernels::epilogue::Outputs;
 use swath_kernels::isa::Level;
 use swath_kernels::layout::Layout;
 use swath_kernels::pass::Place;
@@ -73,10 +76,21 @@ impl Resample {
     /// # Errors
     /// For wrong lengths.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
+        self.run(x, y.into()).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`Resample::forward`].
+    pub fn forward_uninit<'y>(&self, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> Result<&'y mut [f32]> {
+        self.run(x, y.into())
+    }
+
+    fn run<'y>(&self, x: &[f32], y: Outputs<'y>) -> Result<&'y mut [f32]> {
         check_len("the input", x.len(), self.layout.len(self.input()))?;
         check_len("the output", y.len(), self.layout.len(self.output()))?;
-        self.map.forward(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)), x, y);
-        Ok(())
+        Ok(self.map.forward(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)), x, y))
     }
 
     /// Computes the gradient `dx` at the input from the gradient `dy` at the output. What `dx` held does not matter.
@@ -84,9 +98,20 @@ impl Resample {
     /// # Errors
     /// For wrong lengths.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        self.gradient(dy, dx.into()).map(|_| ())
+    }
+
+    /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// # Errors
+    /// As for [`Resample::backward`].
+    pub fn backward_uninit<'x>(&self, dy: &[f32], dx: &'x mut [MaybeUninit<f32>]) -> Result<&'x mut [f32]> {
+        self.gradient(dy, dx.into())
+    }
+
+    fn gradient<'x>(&self, dy: &[f32], dx: Outputs<'x>) -> Result<&'x mut [f32]> {
         check_len("the gradient at the input", dx.len(), self.layout.len(self.input()))?;
         check_len("the gradient at the output", dy.len(), self.layout.len(self.output()))?;
-        self.map.backward(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)), dy, dx);
-        Ok(())
+        Ok(self.map.backward(&Place::new(self.level, &*par::executor(self.threads, f64::INFINITY)), dy, dx))
     }
 }

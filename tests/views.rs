@@ -11,6 +11,7 @@ use swath::conv::Candidate;
 use swath::layout::reorder;
 use swath::norm::{Norm, Sets};
 use swath::pool::{AdaptiveAvgPool, AdaptiveMaxPool, AdaptiveShape, AvgPool, Divisor, MaxPool};
+use swath::resample::{Filter, Resample, Size};
 use swath::{
     Accuracy, Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue,
     Layout, Options, Pitches, PoolShape, Scratch, Tuning,
@@ -277,12 +278,10 @@ impl Pooled {
             &format!("max pooling {s:?}"),
             |options| MaxPool::new(s, options),
             |plan, x, y| {
-                let mut indices = vec![MaybeUninit::new(77); len];
-                let (y, indices) = plan.forward_uninit(x, y, Some(&mut indices)).unwrap();
+                let (y, indices) = plan.forward_with_indices(x, y).unwrap();
                 // Without indices, by other kernels.
                 let mut alone = unwritten(len);
                 same(plan.forward_uninit(x, &mut alone, None).unwrap().0, y, || format!("without indices {s:?}"));
-                let indices = indices.unwrap().to_vec();
                 (y, indices)
             },
             |plan, x, y| {
@@ -485,4 +484,37 @@ fn what_cannot_lie_so_is_an_error_with_both_numbers() {
     assert!(e.contains("10") && e.contains("dense"), "{e}");
     // Another batch of the same pitches.
     assert!(plan.with_batch(5).is_ok() && plan.with_batch(usize::MAX / 600).is_err());
+}
+
+/// In every layout, with one thread and several: into memory that holds nothing yet as into memory that holds numbers.
+#[test]
+fn resampling_writes_all_of_its_output() {
+    for (layout, threads) in Layout::ALL.into_iter().flat_map(|layout| [(layout, 1), (layout, 3)]) {
+        let options = Options::default().layouts(layout, layout).threads(threads);
+        for filter in
+            [Filter::Nearest, Filter::Bilinear { align_corners: false }, Filter::Bicubic { align_corners: true }]
+        {
+            for size in [[3, 50], [130, 97]] {
+                let plan = Resample::resize([2, 17, 40, 50], Size::To(size), filter, &options).unwrap();
+                let what = || format!("{filter:?} {layout:?} to {size:?} on {threads} threads");
+                let lens = [plan.input(), plan.output()].map(|dims| layout.len(dims));
+                let blocked = [plan.input(), plan.output()].map(|dims| {
+                    let dense = numbers(dims.iter().product(), 3);
+                    let mut there = vec![0.0; layout.len(dims)];
+                    reorder(Layout::Nchw, &dense, layout, &mut there, dims).unwrap();
+                    there
+                });
+                let [mut dx, mut y] = lens.map(unwritten);
+                let [mut dx_held, mut y_held] = lens.map(|len| vec![f32::NAN; len]);
+                plan.forward(&blocked[0], &mut y_held).unwrap();
+                plan.backward(&blocked[1], &mut dx_held).unwrap();
+                let y = plan.forward_uninit(&blocked[0], &mut y).unwrap();
+                let dx = plan.backward_uninit(&blocked[1], &mut dx).unwrap();
+                all_written(y, &what());
+                all_written(dx, &what());
+                same(y, &y_held, what);
+                same(dx, &dx_held, what);
+            }
+        }
+    }
 }

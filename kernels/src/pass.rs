@@ -10,8 +10,10 @@
 
 use core::cell::Cell;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 
 use crate::control_word::with_default;
+use crate::epilogue::Outputs;
 use crate::exec::{Executor, Inline, for_each_part_with};
 use crate::isa::{Isa, Kernel, Level, compiled_in};
 use crate::table::edges;
@@ -108,7 +110,30 @@ impl<'a> Place<'a> {
         self.each_with(floats, cut, (&mut [], 0), |i, piece, _| f(i, piece));
     }
 
-    /// The same with so many floats of scratch for each thread.
+    /// The same for outputs, units of `unit` floats that are cut into chunks of `chunk`. Memory that held nothing is zeroed chunk by chunk
+    /// before `f`, which then finds it in L1.
+    pub(crate) fn each_output<'y>(
+        &self,
+        floats: usize,
+        mut y: Outputs<'y>,
+        [unit, chunk]: [usize; 2],
+        f: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> &'y mut [f32] {
+        let fresh = matches!(y, Outputs::Unwritten(_));
+        // SAFETY: what is written to it is zeros, and floats by `f`.
+        let cut = Chunks::of_units(unsafe { y.memory() }, unit, chunk);
+        self.each(floats, cut, |i, piece| {
+            if fresh {
+                piece.fill(MaybeUninit::new(0.0));
+            }
+            // SAFETY: it held floats, or has just been filled.
+            f(i, unsafe { piece.assume_init_mut() })
+        });
+        // SAFETY: the chunks are all of it, and where it held nothing each has been filled.
+        unsafe { y.written() }
+    }
+
+    /// As [`Place::each`] with so many floats of scratch for each thread.
     pub(crate) fn each_with<C: Cut>(
         &self,
         floats: usize,

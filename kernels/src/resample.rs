@@ -20,9 +20,10 @@
 
 mod axis;
 
+use crate::epilogue::Outputs;
 use crate::isa::Isa;
 use crate::layout::{BLOCK, Layout, blocks};
-use crate::pass::{Body, Chunks, Place};
+use crate::pass::{Body, Place};
 use crate::shape::{Padding, ShapeError, checked_elements};
 
 use axis::{Axis, Span, Tap};
@@ -77,12 +78,12 @@ pub enum PadMode {
 /// let filter = Filter::Bilinear { align_corners: false };
 /// let wider = Resample::resize(Layout::Nchw, [1, 1, 1, 3], Size::To([1, 4]), filter)?;
 /// let mut dx = [0.0; 3];
-/// wider.backward(&place, &[1.0; 4], &mut dx);
+/// wider.backward(&place, &[1.0; 4], (&mut dx[..]).into());
 /// assert_eq!(dx, [1.375, 1.25, 1.375]);
 ///
 /// let mirror = Resample::pad(Layout::Nchw, [1, 1, 1, 3], [0, 2, 0, 1], PadMode::Reflect)?;
 /// let mut y = [0.0; 6];
-/// mirror.forward(&place, &[1.0, 2.0, 3.0], &mut y);
+/// mirror.forward(&place, &[1.0, 2.0, 3.0], (&mut y[..]).into());
 /// assert_eq!(y, [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
 /// # Ok::<(), swath_kernels::shape::ShapeError>(())
 /// ```
@@ -170,24 +171,23 @@ impl Resample {
         }
     }
 
-    fn check(&self, input: &[f32], output: &[f32]) {
+    fn check(&self, input: usize, output: usize) {
         let (i, o) = (self.input(), self.output());
-        assert_eq!(input.len(), self.layout.len(i), "input length for {i:?} {}", self.layout.name());
-        assert_eq!(output.len(), self.layout.len(o), "output length for {o:?} {}", self.layout.name());
+        assert_eq!(input, self.layout.len(i), "input length for {i:?} {}", self.layout.name());
+        assert_eq!(output, self.layout.len(o), "output length for {o:?} {}", self.layout.name());
     }
 
-    /// The output.
+    /// The output, which may lie in memory that holds nothing yet; what it then holds is returned.
     ///
     /// # Panics
     /// If a length is not what the extents say.
-    pub fn forward(&self, place: &Place<'_>, x: &[f32], y: &mut [f32]) {
-        self.check(x, y);
+    pub fn forward<'y>(&self, place: &Place<'_>, x: &[f32], y: Outputs<'y>) -> &'y mut [f32] {
+        self.check(x.len(), y.len());
         let (units, ch) = self.units();
         let (input, row) = (self.v.input() * self.h.input() * ch, self.h.output() * ch);
         let rows = (FLOATS / row).max(1);
         let per_unit = self.v.output().div_ceil(rows);
-        let cut = Chunks::of_units(y, self.v.output() * row, rows * row);
-        place.each(x.len() + self.layout.len(self.output()), cut, |i, y| {
+        place.each_output(x.len() + y.len(), y, [self.v.output() * row, rows * row], |i, y| {
             let (unit, first) = (i / per_unit, i % per_unit * rows);
             let existing = (self.c - unit % units * ch).min(ch);
             let x = &x[unit * input..(unit + 1) * input];
@@ -200,21 +200,20 @@ impl Resample {
                 (2, _) => place.at(Rows::<2> { map: self, ch, x, first, y }),
                 _ => place.at(Rows::<4> { map: self, ch, x, first, y }),
             }
-        });
+        })
     }
 
-    /// The gradient at the input.
+    /// The gradient at the input, likewise.
     ///
     /// # Panics
     /// If a length is not what the extents say.
-    pub fn backward(&self, place: &Place<'_>, dy: &[f32], dx: &mut [f32]) {
-        self.check(dx, dy);
+    pub fn backward<'x>(&self, place: &Place<'_>, dy: &[f32], dx: Outputs<'x>) -> &'x mut [f32] {
+        self.check(dx.len(), dy.len());
         let (_, ch) = self.units();
         let (output, row) = (self.v.output() * self.h.output() * ch, self.h.input() * ch);
         let rows = (FLOATS / row).max(1);
         let per_unit = self.v.input().div_ceil(rows);
-        let floats = dx.len() + dy.len();
-        place.each(floats, Chunks::of_units(dx, self.v.input() * row, rows * row), |i, dx| {
+        place.each_output(dx.len() + dy.len(), dx, [self.v.input() * row, rows * row], |i, dx| {
             let (unit, first) = (i / per_unit, i % per_unit * rows);
             let dy = &dy[unit * output..(unit + 1) * output];
             if let Some(spans) = self.h.seen().filter(|_| ch == 1) {
@@ -225,7 +224,7 @@ impl Resample {
                 2 => place.at(Gradient::<2> { map: self, ch, dy, first, dx }),
                 _ => place.at(Gradient::<4> { map: self, ch, dy, first, dx }),
             }
-        });
+        })
     }
 }
 

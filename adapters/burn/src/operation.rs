@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing};
@@ -13,7 +14,7 @@ use burn::backend::{Autodiff, DispatchKindConversion, DispatchTensor, Flex, Tens
 use burn::tensor::Tensor;
 use swath::pool::{AdaptiveAvgPool, AvgPool};
 use swath::resample::Resample;
-use swath::{Error, Result};
+use swath::{Error, Result, written};
 
 /// An operation of `N` tensors, of any rank, to one of four axes.
 pub trait Operation<const N: usize>: Clone + Debug + Send + 'static {
@@ -29,19 +30,19 @@ pub trait Operation<const N: usize>: Clone + Debug + Send + 'static {
 
 /// A plan whose gradient follows from that of the output alone.
 pub trait Passes: Clone + Debug + Send + 'static {
-    fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()>;
-    fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()>;
+    fn forward<'y>(&self, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> Result<&'y mut [f32]>;
+    fn backward<'x>(&self, dy: &[f32], dx: &'x mut [MaybeUninit<f32>]) -> Result<&'x mut [f32]>;
 }
 
 macro_rules! passes {
     ($($plan:ty)*) => {$(
         impl Passes for $plan {
-            fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
-                self.forward(x, y)
+            fn forward<'y>(&self, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> Result<&'y mut [f32]> {
+                self.forward_uninit(x, y)
             }
 
-            fn backward(&self, dy: &[f32], dx: &mut [f32]) -> Result<()> {
-                self.backward(dy, dx)
+            fn backward<'x>(&self, dy: &[f32], dx: &'x mut [MaybeUninit<f32>]) -> Result<&'x mut [f32]> {
+                self.backward_uninit(dy, dx)
             }
         }
     )*};
@@ -59,15 +60,11 @@ impl<P: Passes> Operation<1> for Plain<P> {
     }
 
     fn forward(&self, [x]: [&[f32]; 1], _: bool) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.1.iter().product()];
-        self.0.forward(x, &mut y)?;
-        Ok(y)
+        written(self.1.iter().product(), |y| self.0.forward(x, y))
     }
 
     fn backward(&self, [x]: [&[f32]; 1], dy: &[f32], _: [bool; 1]) -> Result<[Option<Vec<f32>>; 1]> {
-        let mut dx = vec![0.0; x.len()];
-        self.0.backward(dy, &mut dx)?;
-        Ok([Some(dx)])
+        Ok([Some(written(x.len(), |dx| self.0.backward(dy, dx))?)])
     }
 }
 

@@ -92,14 +92,9 @@ impl Operation<1> for Max {
             return written(len, |y| Ok(self.plan.forward_uninit(x, y, None)?.0));
         }
         written(len, |y| {
-            let mut maxima = None;
-            let indices = written(len, |indices| {
-                let (y, indices) = self.plan.forward_uninit(x, y, Some(indices))?;
-                maxima = Some(y);
-                Ok(indices.expect("indices were asked for"))
-            })?;
+            let (y, indices) = self.plan.forward_with_indices(x, y)?;
             self.indices.get_or_init(|| indices);
-            Ok(maxima.expect("maxima lie beside their indices"))
+            Ok(y)
         })
     }
 

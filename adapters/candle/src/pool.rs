@@ -86,14 +86,9 @@ impl CustomOp1 for Max {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         forward((x, layout), self.plan.shape(), |x, y| {
             let Some(kept) = &self.indices else { return Ok(self.plan.forward_uninit(x, y, None)?.0) };
-            let mut maxima = None;
-            let indices = written(y.len(), |indices| {
-                let (y, indices) = self.plan.forward_uninit(x, y, Some(indices))?;
-                maxima = Some(y);
-                Ok(indices.expect("indices were asked for"))
-            })?;
+            let (y, indices) = self.plan.forward_with_indices(x, y)?;
             kept.get_or_init(|| indices);
-            Ok(maxima.expect("maxima lie beside their indices"))
+            Ok(y)
         })
     }
 

@@ -1,8 +1,8 @@
 //! Upsampling.
 
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor};
-use swath::Options;
 use swath::resample::{Filter, Resample, Size};
+use swath::{Options, written};
 
 use crate::memory::{Held, floats};
 
@@ -43,14 +43,15 @@ impl CustomOp1 for Resized {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut y = vec![0.0; self.0.output().iter().product()];
-        self.0.forward(&floats(x, layout)?, &mut y).map_err(Error::wrap)?;
+        let x = floats(x, layout)?;
+        let y = written(self.0.output().iter().product(), |y| self.0.forward_uninit(&x, y)).map_err(Error::wrap)?;
         Ok((CpuStorage::F32(y), self.0.output().to_vec().into()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let mut dx = vec![0.0; self.0.input().iter().product()];
-        self.0.backward(&Held::of(dy).floats()?, &mut dx).map_err(Error::wrap)?;
+        let held = Held::of(dy);
+        let dy = held.floats()?;
+        let dx = written(self.0.input().iter().product(), |dx| self.0.backward_uninit(&dy, dx)).map_err(Error::wrap)?;
         Tensor::from_vec(dx, self.0.input().to_vec(), &Device::Cpu).map(Some)
     }
 }

@@ -479,8 +479,8 @@ fn interpolation() {
         let output = Resample::resize(Layout::Nchw, dims, size, filter).unwrap().output();
         pooled(case, output, |place, layout, x, y, dy, dx| {
             let map = Resample::resize(layout, dims, size, filter).unwrap();
-            map.forward(place, x, y);
-            map.backward(place, dy, dx);
+            map.forward(place, x, y.into());
+            map.backward(place, dy, dx.into());
         });
     };
     Cases::open("layers").each("interpolate_", 3, check);

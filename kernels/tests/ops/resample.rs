@@ -36,8 +36,8 @@ fn check(what: &str, make: impl Fn(Layout) -> Resample, [v, h]: [&Taps; 2], fill
         let (xl, dyl) = (to(layout, map.input(), &x), to(layout, output, &dy));
         for (level, got) in at_levels(|place| {
             let (mut y, mut dx) = (Guarded::nan(dyl.len()), Guarded::nan(xl.len()));
-            map.forward(place, &xl, y.slice());
-            map.backward(place, &dyl, dx.slice());
+            map.forward(place, &xl, y.slice().into());
+            map.backward(place, &dyl, dx.slice().into());
             vec![back(layout, output, &y.check()), back(layout, map.input(), &dx.check())]
         }) {
             let what = format!("{what} {level} {layout:?} {:?} to {output:?}", map.input());

@@ -88,8 +88,8 @@ struct ResampleStep {
 impl Step for ResampleStep {
     fn run(&self, x: &Operands<'_>, y: &mut [f32], _: bool, _: &mut Scratch) {
         pass(self.level, |place| match self.backward {
-            false => self.map.forward(place, x.get(0), y),
-            true => self.map.backward(place, x.get(0), y),
+            false => self.map.forward(place, x.get(0), y.into()),
+            true => self.map.backward(place, x.get(0), y.into()),
         });
     }
 
