@@ -10,7 +10,6 @@
 
 use core::cell::Cell;
 use core::marker::PhantomData;
-use core::mem::MaybeUninit;
 
 use crate::control_word::with_default;
 use crate::epilogue::Outputs;
@@ -124,7 +123,8 @@ impl<'a> Place<'a> {
         let cut = Chunks::of_units(unsafe { y.memory() }, unit, chunk);
         self.each(floats, cut, |i, piece| {
             if fresh {
-                piece.fill(MaybeUninit::new(0.0));
+                // SAFETY: it is the piece. A call of memset: `fill` would be a loop.
+                unsafe { piece.as_mut_ptr().write_bytes(0, piece.len()) };
             }
             // SAFETY: it held floats, or has just been filled.
             f(i, unsafe { piece.assume_init_mut() })

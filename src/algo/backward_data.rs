@@ -85,6 +85,6 @@ impl Convolution for BackwardData {
     fn predict(&self, algo: &'static str, core: Core, shape: &ConvShape) -> f64 {
         let Work([macs, moved @ ..]) = self.work(core, shape);
         let [a, b, c, d, e, f] = moved;
-        predict(algo, core, &Work([macs * scattered(algo, shape, shape.ocg()), a, b, c, d, e, f]))
+        predict(algo, core, &Work([macs * scattered(algo, core, shape, shape.ocg()), a, b, c, d, e, f]))
     }
 }

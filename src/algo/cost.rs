@@ -78,9 +78,13 @@ pub(super) fn copied(tensors: [usize; 2], copies: [bool; 2]) -> [usize; 2] {
 
 /// How much longer register tiles take that read so many channels of a group from planes, row `stem`: those of a pixel lie a plane apart,
 /// which the taps of a row do not. On a Zen 3 a 1x1 convolution of 256 channels takes 2.4 times as long as from blocks, 3x3 ones up to 1.3
-/// times, and the data gradient of a first layer 1.4 times.
-pub(super) fn scattered(algo: &str, shape: &ConvShape, channels: usize) -> f64 {
-    if algo == "stem" && channels >= BLOCK { 1.0 + (1.4 / (shape.kh * shape.kw) as f64).max(0.3) } else { 1.0 }
+/// times, and the data gradient of a first layer 1.4 times; on a Zen 5 both take 1.0 to 1.3 times as long.
+pub(super) fn scattered(algo: &str, core: Core, shape: &ConvShape, channels: usize) -> f64 {
+    match Cores::of(core) {
+        _ if algo != "stem" || channels < BLOCK => 1.0,
+        Cores::Avx512Wide => 1.22,
+        _ => 1.0 + (1.4 / (shape.kh * shape.kw) as f64).max(0.3),
+    }
 }
 
 /// What coefficients are measured on: a level, and what else tells cores apart at it.
@@ -150,11 +154,12 @@ macro_rules! table {
 /// of warm weights and of ones from memory) and, with matrix units, on a Granite Rapids core (99, the
 /// fastest of 3 runs, and the same mean), AVX2 and scalar on a Zen 3 core (99). The choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 99 %
 /// (two multiply-adds), 96 % (with matrix units), 96 % (AVX2) and 98 % (scalar) of them. The Zen 5's alone were also moved so that choices lose
-/// less time, before which it was 92 %. AVX2's
+/// less time, before which it was 92 %; of them `gemm` was raised by a half, and what `depthwise` writes from 0, by what both take in NCHW
+/// (90 layers: choices lose 3.3 % of the best time in the mean). AVX2's
 /// are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
 /// Winograd moves weighs more there.
 ///
-/// Three things are set by hand: the rows of `planar`, at AVX-512 from twelve layers on a Zen 4 (on a Zen 5 in proportion to `depthwise`), at AVX2 and scalar roughly, from runs
+/// Three things are set by hand: the rows of `planar`, at AVX-512 from twelve layers on a Zen 4 and fourteen on a Zen 5, at AVX2 and scalar roughly, from runs
 /// while builds ran, others guessed from `depthwise`; the stem's term for weights is zero, since the six stems that were measured cannot tell it
 /// from the output's, and NEON, which was not measured on hardware, has those that AVX2 had on a quiet Zen 3.
 pub static COEFFICIENTS: &[Coefficients] = table! {
@@ -166,14 +171,14 @@ pub static COEFFICIENTS: &[Coefficients] = table! {
     "winograd4" Avx512 [0.017453, 0.210320, 0.212337, 0.000000, 0.322483, 0.392045, 0.000000];
     "winograd6" Avx512 [0.017441, 0.117553, 0.277680, 0.000000, 0.171479, 0.299200, 0.000000];
     "gemm"      Avx512 [0.019569, 0.198773, 0.331578, 0.000000, 0.0, 0.0, 0.000000];
-    "depthwise" Avx512Wide [0.008714, 0.020444, 0.000000, 0.110145, 0.011071, 0.004411, 0.000000];
-    "planar"    Avx512Wide [0.008500, 0.034000, 0.020000, 0.000000, 0.000000, 0.004411, 0.000000];
+    "depthwise" Avx512Wide [0.008714, 0.020444, 0.030000, 0.110145, 0.011071, 0.004411, 0.000000];
+    "planar"    Avx512Wide [0.014875, 0.059500, 0.035000, 0.000000, 0.000000, 0.007719, 0.000000];
     "direct"    Avx512Wide [0.007377, 0.023711, 0.021470, 0.035554, 0.006359, 0.024439, 0.000549];
     "stem"      Avx512Wide [0.007155, 0.064926, 0.030838, 0.000650, 0.006048, 0.007237, 0.000000];
     "winograd2" Avx512Wide [0.006198, 0.111010, 0.097835, 0.115393, 0.000776, 1.037172, 0.000083];
     "winograd4" Avx512Wide [0.007599, 0.033119, 0.121685, 0.147037, 0.238800, 0.173995, 0.000000];
     "winograd6" Avx512Wide [0.005199, 0.039006, 0.150805, 0.082324, 0.089447, 0.314929, 0.002564];
-    "gemm"      Avx512Wide [0.009117, 0.092980, 0.137600, 0.046824, 0.001100, 0.065078, 0.000000];
+    "gemm"      Avx512Wide [0.013676, 0.139470, 0.206400, 0.070236, 0.001650, 0.097617, 0.000000];
     "depthwise" Avx512Amx [0.009552, 0.027215, 0.024804, 0.134242, 0.000000, 0.146294, 0.000000];
     "planar"    Avx512Amx [0.010500, 0.046000, 0.020000, 0.000000, 0.0, 0.146294, 0.000000];
     "direct"    Avx512Amx [0.011586, 0.031040, 0.000000, 0.101076, 0.000000, 0.054089, 0.000000];
@@ -295,6 +300,7 @@ mod tests {
         let nchw = [
             (Core::ZEN3, [st, w4, w4, st, w4, w4, di, di, di, di, pl, pl]),
             (Core::ZEN4, [st, w4, w4, w2, w4, w4, di, di, di, di, pl, pl]),
+            (Core::ZEN5, [st, w4, w4, di, w4, w4, di, di, di, di, pl, dw]),
             (Core::GRANITE_RAPIDS, [st, w4, w4, st, w4, w4, di, di, di, di, pl, pl]),
             (Core::APPLE_M1, [st, w4, w4, w2, w4, w4, di, di, ge, di, pl, pl]),
         ];

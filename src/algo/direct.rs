@@ -50,7 +50,7 @@ impl Convolution for Direct {
     }
 
     fn predict(&self, algo: &'static str, core: Core, shape: &ConvShape) -> f64 {
-        predict(algo, core, &self.work(core, shape)) * scattered(algo, shape, shape.icg())
+        predict(algo, core, &self.work(core, shape)) * scattered(algo, core, shape, shape.icg())
     }
 }
 
