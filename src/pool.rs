@@ -227,7 +227,7 @@ impl MaxPool {
     /// ```
     ///
     /// # Errors
-    /// As for [`MaxPool::forward_uninit`], and where memory ends.
+    /// As for [`MaxPool::forward_uninit`], and [`Error::Memory`].
     pub fn forward_with_indices<'y>(
         &self,
         x: &[f32],

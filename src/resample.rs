@@ -1,7 +1,7 @@
 //! Interpolation and padding plans, forward and backward, on plain slices in any layout.
 //!
 //! [`Resample`] is PyTorch's `interpolate` ([`Filter`], [`Size`]) or its `pad` ([`PadMode`]); what each means exactly stands in
-//! [`swath_kernels::resample`].
+//! [`swath_kernels::resample`]. Both passes also write into memory that holds nothing yet (`forward_uninit`, `backward_uninit`).
 
 use core::mem::MaybeUninit;
 
@@ -80,6 +80,13 @@ impl Resample {
     }
 
     /// The same into memory that holds nothing yet. Returns what it then holds.
+    ///
+    /// ```
+    /// use swath::{Options, resample::{PadMode, Resample}, written};
+    /// let plan = Resample::pad([1, 1, 1, 2], [0, 1], PadMode::Constant(7.0), &Options::default())?;
+    /// assert_eq!(written(4, |y| plan.forward_uninit(&[1.0, 2.0], y))?, [7.0, 1.0, 2.0, 7.0]);
+    /// # Ok::<(), swath::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As for [`Resample::forward`].

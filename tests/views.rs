@@ -486,35 +486,35 @@ fn what_cannot_lie_so_is_an_error_with_both_numbers() {
     assert!(plan.with_batch(5).is_ok() && plan.with_batch(usize::MAX / 600).is_err());
 }
 
-/// In every layout, with one thread and several: into memory that holds nothing yet as into memory that holds numbers.
+/// In every layout, with one thread and several: into memory that holds nothing yet as over NaNs.
 #[test]
 fn resampling_writes_all_of_its_output() {
+    let dims = [2, 17, 40, 50];
     for (layout, threads) in Layout::ALL.into_iter().flat_map(|layout| [(layout, 1), (layout, 3)]) {
         let options = Options::default().layouts(layout, layout).threads(threads);
-        for filter in
-            [Filter::Nearest, Filter::Bilinear { align_corners: false }, Filter::Bicubic { align_corners: true }]
-        {
-            for size in [[3, 50], [130, 97]] {
-                let plan = Resample::resize([2, 17, 40, 50], Size::To(size), filter, &options).unwrap();
-                let what = || format!("{filter:?} {layout:?} to {size:?} on {threads} threads");
-                let lens = [plan.input(), plan.output()].map(|dims| layout.len(dims));
-                let blocked = [plan.input(), plan.output()].map(|dims| {
-                    let dense = numbers(dims.iter().product(), 3);
-                    let mut there = vec![0.0; layout.len(dims)];
-                    reorder(Layout::Nchw, &dense, layout, &mut there, dims).unwrap();
-                    there
-                });
-                let [mut dx, mut y] = lens.map(unwritten);
-                let [mut dx_held, mut y_held] = lens.map(|len| vec![f32::NAN; len]);
-                plan.forward(&blocked[0], &mut y_held).unwrap();
-                plan.backward(&blocked[1], &mut dx_held).unwrap();
-                let y = plan.forward_uninit(&blocked[0], &mut y).unwrap();
-                let dx = plan.backward_uninit(&blocked[1], &mut dx).unwrap();
-                all_written(y, &what());
-                all_written(dx, &what());
-                same(y, &y_held, what);
-                same(dx, &dx_held, what);
-            }
+        let filters =
+            [Filter::Nearest, Filter::Bilinear { align_corners: false }, Filter::Bicubic { align_corners: true }];
+        let sizes = filters.into_iter().flat_map(|filter| [(filter, [3, 50]), (filter, [130, 97])]);
+        let resized = sizes.map(|(filter, size)| Resample::resize(dims, Size::To(size), filter, &options));
+        let padded = [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Circular]
+            .map(|mode| Resample::pad(dims, [2, 9, 0, 3], mode, &options));
+        for plan in resized.chain(padded).map(Result::unwrap) {
+            let what = || format!("{plan:?} on {threads} threads");
+            let [x, dy] = [plan.input(), plan.output()].map(|dims| {
+                let dense = numbers(dims.iter().product(), 3);
+                let mut there = vec![0.0; layout.len(dims)];
+                reorder(Layout::Nchw, &dense, layout, &mut there, dims).unwrap();
+                there
+            });
+            let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+            plan.forward(&x, &mut y).unwrap();
+            plan.backward(&dy, &mut dx).unwrap();
+            let (mut fresh_y, mut fresh_dx) = (unwritten(y.len()), unwritten(dx.len()));
+            same(plan.forward_uninit(&x, &mut fresh_y).unwrap(), &y, what);
+            same(plan.backward_uninit(&dy, &mut fresh_dx).unwrap(), &dx, what);
+            assert!(y.iter().chain(&dx).all(|v| v.is_finite()), "{}", what());
+            assert!(plan.forward_uninit(&x, &mut fresh_y[1..]).is_err());
+            assert!(plan.backward_uninit(&dy[1..], &mut fresh_dx).is_err());
         }
     }
 }

@@ -36,15 +36,15 @@ pub struct Core {
     pub l2_bytes: usize,
     /// Whether tiles that end in half a block gain. At AVX-512 these are of half registers: multiply-adds on them take
     /// half the time where the units are 256 bits wide (Zen 4, Intel's client cores), and as long where two of them are
-    /// 512 bits wide. Other levels' are of whole registers, and always gain. So it also tells cores of one such multiply-add a cycle from
-    /// those of two, by which the cost model's coefficients were measured.
+    /// 512 bits wide. So at AVX-512 it also tells cores of one 512-bit multiply-add a cycle from those of two: the cost
+    /// model has coefficients of each. Other levels' half tiles are of whole registers, and always gain.
     pub halves_gain: bool,
     /// Independent multiply-adds that a tile is taken to need, lest it waits for them: as many as start in a cycle,
     /// times the latency, which is 4 cycles. It is the level's: one a cycle at AVX-512, also of cores that start two,
     /// and two at others.
     pub in_flight: usize,
-    /// The unit that multiplies matrices beside the vectors, at whatever level. At AVX-512 the cost model has coefficients of cores that
-    /// have one.
+    /// The unit that multiplies matrices beside the vectors, at whatever level. At AVX-512 the cost model has
+    /// coefficients of cores that have one.
     pub matrix_unit: Option<MatrixUnit>,
 }
 

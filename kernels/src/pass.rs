@@ -109,8 +109,8 @@ impl<'a> Place<'a> {
         self.each_with(floats, cut, (&mut [], 0), |i, piece, _| f(i, piece));
     }
 
-    /// The same for outputs, units of `unit` floats that are cut into chunks of `chunk`. Memory that held nothing is zeroed chunk by chunk
-    /// before `f`, which then finds it in L1.
+    /// The same for outputs, units of `unit` floats that are cut into chunks of `chunk`. Memory that held nothing is
+    /// zeroed chunk by chunk before `f`, which then mostly finds it in L1.
     pub(crate) fn each_output<'y>(
         &self,
         floats: usize,

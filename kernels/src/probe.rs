@@ -164,7 +164,7 @@ pub fn read_bytes(level: Level, data: &[f32], passes: u64) -> Result<u64, LevelE
 }
 
 /// Whether multiply-adds on half an AVX-512 register take half the time of those on a whole one. It is measured, in
-/// some ten microseconds, each time: [`Core::here`](crate::machine::Core::here) asks once. False without AVX-512.
+/// some twenty microseconds, each time: [`Core::here`](crate::machine::Core::here) asks once. False without AVX-512.
 pub(crate) fn half_registers_gain() -> bool {
     #[cfg(all(target_arch = "x86_64", feature = "avx512", not(miri)))]
     if Level::Avx512.is_available() {
@@ -176,9 +176,10 @@ pub(crate) fn half_registers_gain() -> bool {
             unsafe { run(&256) };
             start.elapsed()
         };
-        // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted.
+        // In turns, so that a clock that changes meets both; the fastest, which nothing interrupted. The threshold lies between 1/2 and 1:
+        // algorithms are chosen by it, so that a process must find what the others find.
         let mut fastest = [Duration::MAX; 2];
-        for _ in 0..4 {
+        for _ in 0..8 {
             let runs: [Entry<u64>; 2] = [edge::avx512::run::<Fma<ACC_32>>, edge::avx512_half::run::<Fma<ACC_32>>];
             fastest = core::array::from_fn(|i| fastest[i].min(time(runs[i])));
         }

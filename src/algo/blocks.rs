@@ -31,7 +31,10 @@ const LARGE: usize = 1 << 26;
 
 /// Milliseconds that copying a million floats of blocks takes.
 fn copy_ms(core: Core) -> f64 {
-    if Cores::of(core) == Cores::Avx512Wide { 0.12 } else { 0.16 }
+    match Cores::of(core) {
+        Cores::Avx512Wide => 0.12,
+        Cores::Scalar | Cores::Neon | Cores::Avx2 | Cores::Avx512 | Cores::Avx512Amx => 0.16,
+    }
 }
 
 /// A kernel for some images, and which of its two tensors it takes in blocks.

@@ -78,17 +78,22 @@ pub(super) fn copied(tensors: [usize; 2], copies: [bool; 2]) -> [usize; 2] {
 
 /// How much longer register tiles take that read so many channels of a group from planes, row `stem`: those of a pixel lie a plane apart,
 /// which the taps of a row do not. On a Zen 3 a 1x1 convolution of 256 channels takes 2.4 times as long as from blocks, 3x3 ones up to 1.3
-/// times, and the data gradient of a first layer 1.4 times; on a Zen 5 both take 1.0 to 1.3 times as long.
+/// times, and the data gradient of a first layer 1.4 times; on a Zen 5 all of them take 1.0 to 1.3 times as long, for which 1.22 stands.
 pub(super) fn scattered(algo: &str, core: Core, shape: &ConvShape, channels: usize) -> f64 {
+    if algo != "stem" || channels < BLOCK {
+        return 1.0;
+    }
     match Cores::of(core) {
-        _ if algo != "stem" || channels < BLOCK => 1.0,
         Cores::Avx512Wide => 1.22,
-        _ => 1.0 + (1.4 / (shape.kh * shape.kw) as f64).max(0.3),
+        Cores::Scalar | Cores::Neon | Cores::Avx2 | Cores::Avx512 | Cores::Avx512Amx => {
+            1.0 + (1.4 / (shape.kh * shape.kw) as f64).max(0.3)
+        }
     }
 }
 
 /// What coefficients are measured on: a level, and what else tells cores apart at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cores {
     /// Level `scalar`.
     Scalar,
@@ -150,18 +155,23 @@ macro_rules! table {
 }
 
 /// Coefficients of every algorithm at every level, fitted to the layers of ResNet-50, VGG-16, MobileNet v2, SqueezeNet 1.1 and
-/// assorted others at batch 1 and 8 to 64: AVX-512 on a Zen 4 core (86 problems), with two multiply-adds a cycle on a Zen 5 core (192, the mean
-/// of warm weights and of ones from memory) and, with matrix units, on a Granite Rapids core (99, the
-/// fastest of 3 runs, and the same mean), AVX2 and scalar on a Zen 3 core (99). The choices that follow are within 7 % of the best algorithm on 98 % (AVX-512), 99 %
-/// (two multiply-adds), 96 % (with matrix units), 96 % (AVX2) and 98 % (scalar) of them. The Zen 5's alone were also moved so that choices lose
-/// less time, before which it was 92 %; of them `gemm` was raised by a half, and what `depthwise` writes from 0, by what both take in NCHW
-/// (90 layers: choices lose 3.3 % of the best time in the mean). AVX2's
-/// are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
-/// Winograd moves weighs more there.
+/// assorted others at batch 1 and 8 to 64:
 ///
-/// Three things are set by hand: the rows of `planar`, at AVX-512 from twelve layers on a Zen 4 and fourteen on a Zen 5, at AVX2 and scalar roughly, from runs
-/// while builds ran, others guessed from `depthwise`; the stem's term for weights is zero, since the six stems that were measured cannot tell it
-/// from the output's, and NEON, which was not measured on hardware, has those that AVX2 had on a quiet Zen 3.
+/// | cores | measured on | problems | choices within 7 % of the best |
+/// |---|---|---|---|
+/// | `Avx512` | Zen 4 | 86 | 98 % |
+/// | `Avx512Wide` | Zen 5, the mean of warm weights and of ones from memory | 192 | 99 % |
+/// | `Avx512Amx` | Granite Rapids, the fastest of 3 runs, and the same mean | 99 | 96 % |
+/// | `Avx2`, `Scalar` | Zen 3 | 99 | 96 %, 98 % |
+///
+/// AVX2's are from a virtual machine among busy ones, the fastest of 7 runs, with 17 to 29 GB/s from L3 (44 when that is quiet): what
+/// Winograd moves weighs more there. The Zen 5's alone were also moved so that choices lose less time; before, it was 92 %.
+///
+/// Set by hand are the rows of `planar`, at AVX-512 from twelve layers on a Zen 4 and fourteen on a Zen 5, at AVX2 and scalar roughly, from runs
+/// while builds ran, others guessed from `depthwise`; the stem's term for weights but for the Zen 5's, zero, since the six stems that were
+/// measured cannot tell it from the output's; of the Zen 5 `gemm`, one and a half times its fit, and what `depthwise` writes, by what both
+/// take in NCHW (90 layers, of which choices lose 3.3 % of the best time in the mean). NEON was not measured on hardware, and has those that
+/// AVX2 had on a quiet Zen 3.
 pub static COEFFICIENTS: &[Coefficients] = table! {
     "depthwise" Avx512 [0.018529, 0.041360, 0.066034, 0.650080, 0.0, 0.0, 0.000000];
     "planar"    Avx512 [0.018000, 0.070000, 0.050000, 0.000000, 0.0, 0.0, 0.000000];

@@ -118,7 +118,7 @@ impl Blocking {
             for chunk in halvings(d.span) {
                 let whole = Self { panel, chunk, ..whole };
                 if flat {
-                    // The first one that is as short as columns get is the last.
+                    // Cuts shrink by more than a tile until they are the least, four tiles: equal neighbours are the last.
                     let mut longer = usize::MAX;
                     for cols in halvings(d.x.output) {
                         let cols = cols.next_multiple_of(tile).max(4 * tile).min(d.x.output);
