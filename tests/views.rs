@@ -11,7 +11,7 @@ use swath::conv::Candidate;
 use swath::layout::reorder;
 use swath::norm::{Norm, Sets};
 use swath::pool::{AdaptiveAvgPool, AdaptiveMaxPool, AdaptiveShape, AvgPool, Divisor, MaxPool};
-use swath::resample::{Filter, Resample, Size};
+use swath::resample::{Filter, PadMode, Resample, Size};
 use swath::{
     Accuracy, Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvPlan, ConvShape, Epilogue,
     Layout, Options, Pitches, PoolShape, Scratch, Tuning,
