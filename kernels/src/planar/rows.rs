@@ -95,34 +95,8 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
         if SX == 1 { [v; 2] } else { s.unzip(v, load(p.wrapping_add(I::LANES), ranges[1])) }
     }
 
-    /// Whether the weights of all nine taps of a 3x3 kernel stay in registers beside the sums.
-    const fn keeps_weights(registers: usize, lanes: usize) -> bool {
-        KH == 3 && SY == 1 && SX == 1 && R > 1 && registers > 16 && lanes >= 8
-    }
-
-    /// The weights of a column of taps.
-    ///
-    /// # Safety
-    /// They are readable.
-    #[inline(always)]
-    unsafe fn weights<I: Isa>(s: I, w: *const f32) -> [I::V; KH] {
-        let mut wv = [s.zero(); KH];
-        for t in 0..KH {
-            // SAFETY: a column has `KH` taps.
-            wv[t] = unsafe { s.load_splat(w.wrapping_add(t)) };
-        }
-        wv
-    }
-
-    /// The lanes of a vector that begins in `column` that exist, and those of the next one.
-    #[inline(always)]
-    fn ranges<I: Isa>(s: I, a: &PlaneArgs, column: usize) -> [I::Range; 2] {
-        let [first, second] = [range::<I>(column, a.width), range::<I>(column.wrapping_add(I::LANES), a.width)];
-        [s.range(first[0], first[1]), s.range(second[0], second[1])]
-    }
-
     /// Adds a column of taps of `R` rows of outputs, or a pair of columns: `x` is the input of the first output's first tap, in that row
-    /// and column, and `wv` are the weights of these columns.
+    /// and column, and `w` are the weights of these columns.
     ///
     /// # Safety
     /// The inputs of those taps that exist are readable; all do but at an `EDGE`.
@@ -133,10 +107,20 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
         a: &PlaneArgs,
         x: *const f32,
         [row, column]: [usize; 2],
-        wv: [[I::V; KH]; 2],
+        w: [*const f32; 2],
         acc: &mut [I::V; R],
     ) {
-        let ranges = Self::ranges(s, a, column);
+        let mut wv = [[s.zero(); KH]; 2];
+        for (k, w) in w.into_iter().enumerate().take(1 + usize::from(PAIR)) {
+            for t in 0..KH {
+                // SAFETY: a column has `KH` taps.
+                wv[k][t] = unsafe { s.load_splat(w.wrapping_add(t)) };
+            }
+        }
+        let ranges = [column, column.wrapping_add(I::LANES)].map(|column| {
+            let [lo, hi] = range::<I>(column, a.width);
+            s.range(lo, hi)
+        });
         let mut p = x;
         // The row as a pointer to nothing, for `opaque`.
         let mut row = if EDGE { s.opaque(ptr::without_provenance::<f32>(row)) } else { ptr::null() };
@@ -186,11 +170,9 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
                 if const { Self::pairs(I::REGISTERS, I::LANES) } {
                     while kx + 2 <= a.taps[1] {
                         a = fresh(s, a);
+                        let both = [w, w.wrapping_add(a.taps[0])];
                         // SAFETY: the same contract.
-                        unsafe {
-                            let both = [Self::weights(s, w), Self::weights(s, w.wrapping_add(a.taps[0]))];
-                            Self::column::<I, EDGE, true>(s, a, x, [row, column.addr()], both, &mut acc);
-                        }
+                        unsafe { Self::column::<I, EDGE, true>(s, a, x, [row, column.addr()], both, &mut acc) };
                         (kx, w) = (kx + 2, w.wrapping_add(2 * a.taps[0]));
                         (column, x) = (s.opaque(column.wrapping_byte_add(2)), x.wrapping_add(2));
                     }
@@ -198,39 +180,12 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
                 while kx < a.taps[1] {
                     a = fresh(s, a);
                     // SAFETY: the same contract.
-                    unsafe {
-                        let one = [Self::weights(s, w); 2];
-                        Self::column::<I, EDGE, false>(s, a, x, [row, column.addr()], one, &mut acc);
-                    }
+                    unsafe { Self::column::<I, EDGE, false>(s, a, x, [row, column.addr()], [w; 2], &mut acc) };
                     (kx, w) = (kx + 1, w.wrapping_add(a.taps[0]));
                     (column, x) = (s.opaque(column.wrapping_byte_add(a.dilation[1])), x.wrapping_add(a.dilation[1]));
                 }
             }
         }
-        acc
-    }
-
-    /// The same of a 3x3 kernel of one input channel, with its weights in registers. The order of the sum is the same.
-    ///
-    /// # Safety
-    /// As for [`Plane::sums`].
-    #[inline(always)]
-    unsafe fn sums_of_nine<I: Isa, const EDGE: bool>(
-        s: I,
-        a: &PlaneArgs,
-        c: &Channel,
-        [oy, ox]: [usize; 2],
-        weights: &[[I::V; KH]; 3],
-    ) -> [I::V; R] {
-        let mut acc = [s.zero(); R];
-        // Rows and columns above and to the left of the plane wrap around.
-        let (row, left) = (oy.wrapping_sub(a.pad[0]), ox.wrapping_sub(a.pad[1]));
-        let x = c.x.wrapping_add(row.wrapping_mul(a.x_row)).wrapping_add(left);
-        unrolled!(kx in 0 1 2 {
-            let at = [row, left.wrapping_add(kx)];
-            // SAFETY: the same contract.
-            unsafe { Self::column::<I, EDGE, false>(s, a, x.wrapping_add(kx), at, [weights[kx]; 2], &mut acc) };
-        });
         acc
     }
 
@@ -264,21 +219,14 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
         }
     }
 
-    /// All outputs of a channel; with `NINE`, of a 3x3 kernel of one input channel, without dilation.
+    /// All outputs of a channel.
     ///
     /// # Safety
     /// As for the kernel, for this channel.
     #[inline(always)]
-    unsafe fn channel<I: Isa, const NINE: bool>(s: I, a: &PlaneArgs, c: &Channel) {
+    unsafe fn channel<I: Isa>(s: I, a: &PlaneArgs, c: &Channel) {
         let rows = inner(a.pad[0], if KH == 1 { a.stride } else { SY }, (a.taps[0] - 1) * a.dilation[0] + 1, a.height);
         let columns = inner(a.pad[1], SX, (a.taps[1] - 1) * a.dilation[1] + Self::reach(I::LANES), a.width);
-        let mut weights = [[s.zero(); KH]; 3];
-        if NINE {
-            for kx in 0..3 {
-                // SAFETY: there are three columns of taps.
-                weights[kx] = unsafe { Self::weights(s, c.w.wrapping_add(kx * KH)) };
-            }
-        }
         let mut oy = a.first;
         while oy < a.end {
             // The last rows, and columns, overlap the ones before: the same sums, stored once more.
@@ -290,11 +238,10 @@ impl<const R: usize, const KH: usize, const SY: usize, const SX: usize> Plane<R,
                 ox = ox.min(a.columns - n);
                 // SAFETY: the same contract; inner rows and columns have all taps, and what a vector reads beyond them.
                 unsafe {
-                    let acc = match (NINE, whole && columns.contains(&ox)) {
-                        (true, true) => Self::sums_of_nine::<I, false>(s, a, c, [oy, ox], &weights),
-                        (true, false) => Self::sums_of_nine::<I, true>(s, a, c, [oy, ox], &weights),
-                        (false, true) => Self::sums::<I, false>(s, a, c, [oy, ox]),
-                        (false, false) => Self::sums::<I, true>(s, a, c, [oy, ox]),
+                    let acc = if whole && columns.contains(&ox) {
+                        Self::sums::<I, false>(s, a, c, [oy, ox])
+                    } else {
+                        Self::sums::<I, true>(s, a, c, [oy, ox])
                     };
                     Self::store(s, a, c, [oy, ox], n, acc);
                 }
@@ -340,7 +287,6 @@ impl<I: Isa, const R: usize, const KH: usize, const SY: usize, const SX: usize> 
     unsafe fn run(s: I, a: &PlaneArgs) {
         const { assert!(R + KH + 3 <= I::REGISTERS && SX <= 2 && Self::READ <= 19) };
         let (mut x, mut within) = (a.x, a.within);
-        let nine = a.icg == 1 && a.taps[1] == 3 && a.dilation[1] == 1;
         for c in 0..a.channels {
             let bias = a.bias.wrapping_add(c);
             let shift = |p: *const f32| if p.is_null() { p } else { p.wrapping_add(c * a.plane) };
@@ -353,13 +299,7 @@ impl<I: Isa, const R: usize, const KH: usize, const SY: usize, const SX: usize> 
                 bias: if a.bias.is_null() { 0.0 } else { unsafe { bias.read() } },
             };
             // SAFETY: the contract covers every channel.
-            unsafe {
-                if const { Self::keeps_weights(I::REGISTERS, I::LANES) } && nine {
-                    Self::channel::<I, true>(s, a, &channel);
-                } else {
-                    Self::channel::<I, false>(s, a, &channel);
-                }
-            }
+            unsafe { Self::channel(s, a, &channel) };
             within += 1;
             if within == a.ocg {
                 (x, within) = (x.wrapping_add(a.icg * a.x_plane), 0);
