@@ -3,9 +3,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
-use swath::{
-    ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Result, Scratch, written,
-};
+use swath::{ConvBackwardBias, ConvShape, ConvTransposeShape, Epilogue, Options, PlanCache, Result, Scratch, written};
 
 use crate::operation::{Any, Operation, apply};
 
