@@ -72,7 +72,7 @@ impl Core {
         Self { level, l2_bytes, halves_gain: true, in_flight, matrix_unit: None }
     }
 
-    /// This machine's cores, held to a level. The first call for a level detects, and times half registers for some ten
+    /// This machine's cores, held to a level. The first call for a level detects, and times half registers for some twenty
     /// microseconds at AVX-512, since CPUID does not tell how wide the units are; later ones read what it found. Of a
     /// level that the machine lacks, the same caches, and nothing beside.
     ///

@@ -118,15 +118,12 @@ impl Blocking {
             for chunk in halvings(d.span) {
                 let whole = Self { panel, chunk, ..whole };
                 if flat {
-                    // Cuts shrink by more than a tile until they are the least, four tiles: equal neighbours are the last.
-                    let mut longer = usize::MAX;
                     for cols in halvings(d.x.output) {
                         let cols = cols.next_multiple_of(tile).max(4 * tile).min(d.x.output);
-                        if cols == longer {
-                            break;
-                        }
-                        longer = cols;
                         consider(Self { cols, ..whole });
+                        if cols <= 4 * tile {
+                            break; // none are shorter
+                        }
                     }
                 } else {
                     halvings(d.y.output).for_each(|rows| consider(Self { rows, ..whole }));
