@@ -79,7 +79,7 @@
 //! | `onnx` | ONNX files | `nn` |
 //! | `image` | data sets of JPEG and PNG files | `nn` |
 //!
-//! All but `image` are on by default.
+//! All but `onnx` and `image` are on by default.
 //!
 //! # What holds everywhere
 //!

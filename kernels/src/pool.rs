@@ -252,7 +252,12 @@ by_level! {
     /// All pooling kernels of a level; empty for a level of another architecture.
     pub fn table() -> [PoolRow];
 
-    Scalar: &level_rows!(Scalar, scalar),
+    // Where there are no vectors worth the name, none is unrolled.
+    Scalar: &level_rows! { Scalar, scalar,
+        "maxpool" Max (None) (Window<Max, 0, 0>)
+        "avgpool" Average (None) (Window<Sum, 0, 0>)
+        "adaptive_avgpool" Adaptive (None) (Adaptive)
+    },
     Avx2: &level_rows!(Avx2, avx2),
     Avx512: &level_rows!(Avx512, avx512),
     Neon: &level_rows!(Neon, neon),

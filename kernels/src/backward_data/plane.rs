@@ -262,14 +262,17 @@ macro_rules! twins {
             run: edge::$module::run::<Twin<$kw, $odd>>,
         }
     };
+    ($level:ident $module:ident $name:literal: $($taps:literal $kw:literal $parity:literal $odd:literal,)*) => {
+        &[$(twins!(@row $level $module $name $taps $kw $parity $odd)),*]
+    };
     ($level:ident $module:ident $name:literal) => {
-        &[
-            twins!(@row $level $module $name "3" 3 "odd" true),
-            twins!(@row $level $module $name "3" 3 "even" false),
-            twins!(@row $level $module $name "5" 5 "even" false),
-            twins!(@row $level $module $name "any" 0 "odd" true),
-            twins!(@row $level $module $name "any" 0 "even" false),
-        ]
+        twins! { $level $module $name:
+            "3" 3 "odd" true,
+            "3" 3 "even" false,
+            "5" 5 "even" false,
+            "any" 0 "odd" true,
+            "any" 0 "even" false,
+        }
     };
 }
 
@@ -277,7 +280,7 @@ by_level! {
     /// The kernels of these gradients at a level; none for a level of another architecture.
     pub fn planar_rows() -> [PlanarRow];
 
-    Scalar: twins!(Scalar scalar "scalar"),
+    Scalar: twins!(Scalar scalar "scalar": "any" 0 "odd" true, "any" 0 "even" false,),
     Avx2: twins!(Avx2 avx2 "avx2"),
     Avx512: twins!(Avx512 avx512 "avx512"),
     Neon: twins!(Neon neon "neon"),

@@ -234,8 +234,8 @@ by_level! {
 
     Scalar: sum_table!(
         Scalar, scalar, "scalar";
-        "dw" Own 1 { [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
-        "stem" One 1 { [1 7] [1 5] [1 4] [1 3] [1 2] [1 1] }
+        "dw" Own 1 { [1 3] [1 1] }
+        "stem" One 1 { [1 3] [1 1] }
     ),
     Avx2: sum_table!(
         Avx2, avx2, "avx2";

@@ -342,6 +342,14 @@ macro_rules! rows {
             run: edge::$entry::run::<Plane<{ $r }, { $kh }, { $sy }, { $sx }>>,
         }
     };
+    (any $level:ident $name:literal $entry:ident $lanes:literal) => {
+        &[
+            rows!(@row $level $entry $lanes $name; "any" 7 1 1 1),
+            rows!(@row $level $entry $lanes $name; "any" 1 1 1 1),
+            rows!(@row $level $entry $lanes $name; "anys2" 7 1 1 2),
+            rows!(@row $level $entry $lanes $name; "anys2" 1 1 1 2),
+        ]
+    };
     ($level:ident $name:literal; $($entry:ident $lanes:literal)*; $($five:tt)*) => {
         &[rows!(@row $level $($five)* 5 2 2), $(
             rows!(@row $level $entry $lanes $name; "3s1" 7 3 1 1),
@@ -359,7 +367,7 @@ by_level! {
     /// All kernels of this family at a level; none for a level of another architecture.
     pub fn rows() -> [Row];
 
-    Scalar: rows!(Scalar "scalar"; scalar 4; scalar 4 "scalar"; "5s2" 7),
+    Scalar: rows!(any Scalar "scalar" scalar 4),
     // 16 registers: seven rows of five taps at a stride of 2 spill.
     Avx2: rows!(Avx2 "avx2"; avx2 8; avx2 8 "avx2"; "5s2" 4),
     // Half vectors do five taps at a stride of 2 one by one.
