@@ -77,3 +77,9 @@ fn every_level_counts_its_work() {
         assert!(fma_flops(level, 1).is_err() && read_bytes(level, &[], 1).is_err());
     }
 }
+
+#[cfg(all(target_arch = "aarch64", feature = "neon"))]
+#[test]
+fn every_aarch64_cpu_runs_neon() {
+    assert_eq!(swath_kernels::isa::Cpu::detect().level, Level::Neon);
+}
