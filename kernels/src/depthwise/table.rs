@@ -103,9 +103,9 @@ by_level! {
 
     Scalar: rows! {
         Scalar, scalar, 4, "scalar";
-        "any" = 1 1 hang 0 0: dw [1 2 4] group [1 2] splat [1 4];
-        "3s1" = 3 1 hang 1 1: dw [1 2] group [2] splat [2] nhwc [2];
-        "3s2" = 3 2 hang 1 1: dw [1 2] group [2] splat [2] nhwc [2];
+        "any" = 1 1 hang 0 0: dw [1 4] group [1 2] splat [1 4];
+        "3s1" = 3 1 hang 1 1: dw [2] group [] splat [] nhwc [2];
+        "3s2" = 3 2 hang 1 1: dw [2] group [] splat [] nhwc [2];
     },
     // 16 registers; some sizes that should fit them make the compiler spill.
     Avx2: rows! {
@@ -116,7 +116,7 @@ by_level! {
         "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
         "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
         "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [2 4 7] group [] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [4] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [4 7] group [] splat [];
@@ -130,7 +130,7 @@ by_level! {
         "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
         "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
         "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [2 4 7] group [] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [4 7] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [4 7] group [] splat [];
@@ -144,7 +144,7 @@ by_level! {
         "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
         "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
         "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [2 4 7] group [] splat [] nhwc [7];
+        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
     },
 }
 

@@ -113,7 +113,7 @@ macro_rules! tiles {
         rows! { $make
             Scalar, "scalar";
             scalar 4 {
-                16: [1 2] s2 [1 2] stem [; 1 2] strided [1 2] packed [1 2] narrow [] sums [1 2];
+                16: [1 2] s2 [1 2] stem [1 2;] strided [1 2] packed [1 2] narrow [] sums [1 2];
             }
         }
     };
