@@ -1,6 +1,6 @@
 //! What does a picture show? The most likely classes of an ONNX classifier.
 //!
-//! `cargo run --release --features image --example classify -- MODEL.onnx PICTURE [LABELS.txt] [--caffe]`
+//! `cargo run --release --features onnx,image --example classify -- MODEL.onnx PICTURE [LABELS.txt] [--caffe]`
 //!
 //! Pictures are prepared as torchvision does for ImageNet, or with `--caffe` as Caffe's networks take them: blue, green, red from 0 to 255
 //! without the mean. Inputs are `[n, 3, h, w]` or `[n, h, w, 3]`; open sizes are 224.

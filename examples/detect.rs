@@ -1,6 +1,6 @@
 //! What is where? Boxes of a detector, drawn onto the picture.
 //!
-//! `cargo run --release --features image --example detect -- MODEL.onnx PICTURE RESULT.png`
+//! `cargo run --release --features onnx,image --example detect -- MODEL.onnx PICTURE RESULT.png`
 //!
 //! Two kinds of models are known by their outputs: YOLO v8 as ultralytics exports it (`[1, 4 + classes, boxes]`), and MediaPipe's BlazeFace
 //! for faces far away (256x256 pixels, scores and boxes of two grids).

@@ -1,6 +1,6 @@
 //! What is written there? Lines of text, found and read by PaddleOCR's two networks.
 //!
-//! `cargo run --release --features image --example read_text -- DETECTION.onnx RECOGNITION.onnx PICTURE RESULT.png`
+//! `cargo run --release --features onnx,image --example read_text -- DETECTION.onnx RECOGNITION.onnx PICTURE RESULT.png`
 //!
 //! The one network tells which pixels belong to text. The other reads a line: it knows its characters by the metadata of its file. Each
 //! line is of another width, so that the second network is compiled for several shapes.

@@ -1,6 +1,6 @@
 //! What belongs to the thing in front? The picture without its background.
 //!
-//! `cargo run --release --features image --example segment -- MODEL.onnx PICTURE RESULT.png`
+//! `cargo run --release --features onnx,image --example segment -- MODEL.onnx PICTURE RESULT.png`
 //!
 //! The model is one like IS-Net: an input `[1, 3, 1024, 1024]`, and a mask of the same size as its first output. The result has the mask as
 //! its alpha, in the picture's own size.

@@ -24,7 +24,7 @@
 //!       for kx: for ky                          a column of the window, then the columns
 //! ```
 //!
-//! Windows of 2x2 and 3x3 have rows of their own in the table, unrolled, where columns that two windows share are
+//! Windows of 2x2 and 3x3 have rows of their own in the table of all levels but the scalar one, unrolled, where columns that two windows share are
 //! folded once: 6 instead of 9 loads for 3x3 with stride 2.
 //!
 //! Maxima and integer-valued averages are exact. An average is the f32 sum, columns first, divided by the count: within
@@ -252,7 +252,7 @@ by_level! {
     /// All pooling kernels of a level; empty for a level of another architecture.
     pub fn table() -> [PoolRow];
 
-    // Where there are no vectors worth the name, none is unrolled.
+    // Hardly any machine runs at this level: one row for any window is worth its code.
     Scalar: &level_rows! { Scalar, scalar,
         "maxpool" Max (None) (Window<Max, 0, 0>)
         "avgpool" Average (None) (Window<Sum, 0, 0>)
