@@ -63,9 +63,23 @@ mod edge {
 
 /// Rows of one level: for each number of taps, stride and overhang, the numbers of pixels of depthwise kernels, and of those
 /// for groups. A line of any length is cut into runs that overlap, so sizes need not be contiguous. 7 and 8 divide most widths of networks,
-/// 5 divides those of 10 and 20 pixels; with 3 and 4 as well, only lines of 3, 4, 11 and 12 pixels would cost less (by 7 to 50 %), and
+/// 5 divides those of 10 and 20 pixels; with 3 and 4 as well, of 3x3 only lines of 3, 4, 6, 11 and 12 pixels would cost less (by 7 to 50 %), and
 /// the table would be half as long again. Groups' shortest lines take their taps one by one.
 macro_rules! rows {
+    // Those that every level of vectors has, and more.
+    (vectors $level:ident, $entry:ident, $lanes:literal, $name:literal; $($more:tt)*) => {
+        rows! {
+            $level, $entry, $lanes, $name;
+            "any" = 1 1 hang 0 0: dw [1 4 5 7] group [1 4 7] splat [1 4 7];
+            "3s1" = 3 1 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
+            "3s2even" = 3 2 hang 1 0: dw [7] group [] splat [];
+            "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
+            "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
+            "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
+            "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
+            $($more)*
+        }
+    };
     ($level:ident, $entry:ident, $lanes:literal, $name:literal;
      $($taps:literal = $kw:literal $s:literal hang $l:literal $r:literal:
        dw [$($mr:literal)*] group [$($gmr:literal)*] splat [$($omr:literal)*] $(nhwc [$nmr:literal])?;)*) => {
@@ -108,43 +122,22 @@ by_level! {
         "3s2" = 3 2 hang 1 1: dw [2] group [] splat [] nhwc [2];
     },
     // 16 registers; some sizes that should fit them make the compiler spill.
-    Avx2: rows! {
+    Avx2: rows! { vectors
         Avx2, avx2, 8, "avx2";
-        "any" = 1 1 hang 0 0: dw [1 4 5 7] group [1 4 7] splat [1 4 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "3s2even" = 3 2 hang 1 0: dw [7] group [] splat [];
-        "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [4] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [4 7] group [] splat [];
     },
     // 32 registers. Beyond 8 pixels of 7 taps and 10 of others the compiler stops unrolling, or spills.
-    Avx512: rows! {
+    Avx512: rows! { vectors
         Avx512, avx512, 16, "avx512";
-        "any" = 1 1 hang 0 0: dw [1 4 5 7] group [1 4 7] splat [1 4 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "3s2even" = 3 2 hang 1 0: dw [7] group [] splat [];
-        "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
         "7s1" = 7 1 hang 3 3: dw [5 7 8] group [] splat [];
         "7s2even" = 7 2 hang 3 2: dw [4 7] group [] splat [];
         "7s2" = 7 2 hang 3 3: dw [4 7] group [] splat [];
     },
     // 32 registers.
-    Neon: rows! {
+    Neon: rows! { vectors
         Neon, neon, 4, "neon";
-        "any" = 1 1 hang 0 0: dw [1 4 5 7] group [1 4 7] splat [1 4 7];
-        "3s1" = 3 1 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "3s2even" = 3 2 hang 1 0: dw [7] group [] splat [];
-        "3s2" = 3 2 hang 1 1: dw [1 2 5 7 8] group [3 5 7 8] splat [3 5 7 8] nhwc [7];
-        "5s1" = 5 1 hang 2 2: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2even" = 5 2 hang 2 1: dw [2 5 7 8] group [] splat [] nhwc [7];
-        "5s2" = 5 2 hang 2 2: dw [4 7] group [] splat [] nhwc [7];
     },
 }
 
